@@ -1,0 +1,200 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Frames and packs: how chunks become encrypted objects, and back.
+
+PRIVATE to the collection. docs/snapshot_format.md states the same in words; tests/decoder/ proves it.
+A frame is one chunk: flag byte (0 raw, 1 zstd) and body, sealed with AES-256-GCM under the key of its object.
+"""
+from __future__ import annotations
+
+import hashlib
+import threading
+import typing as t
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from .._errors import MemoryOpsError, RepositoryUnavailable, SnapshotUnusable
+from .objects import ObjectStore
+
+PACK_BYTES = 8 << 20  # a pack is closed once it holds this much; chunks are at most some 1 MiB, huge rows apart
+SAMPLE_BYTES = 16 << 10
+WORTH_IT = 0.75  # zstd is the slowest part: it must save a quarter
+TAG_BYTES = 16
+
+
+def derive(secret: bytes, label: str) -> bytes:
+    """HKDF-SHA256 (no salt) of a snapshot key; ``label`` is the info."""
+    try:
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    except ImportError:
+        raise MemoryOpsError("The Python package cryptography is missing.", "pip install cryptography") from None
+    return bytes(HKDF(algorithm=SHA256(), length=32, salt=None, info=label.encode()).derive(secret))
+
+
+def pack_name(number: int) -> str:
+    return f"{number:06d}"
+
+
+class FrameCipher:
+    """Seals and opens the frames of one object ("pack 000000" or "index") of one snapshot."""
+
+    def __init__(self, secret: bytes, snapshot: str, label: str) -> None:
+        key = derive(secret, label)
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._cipher = AESGCM(key)
+        self._context = f"memops snapshot 1|{snapshot}|{label}|"
+        self._label = label
+
+    def seal(self, frame: int, plain: bytes, last: bool) -> bytes:
+        aad = f"{self._context}{frame}|{int(last)}".encode()
+        return self._cipher.encrypt(frame.to_bytes(12, "big"), plain, aad)
+
+    def open(self, frame: int, data: bytes, last: bool) -> bytes:
+        """Errors: SnapshotUnusable."""
+        from cryptography.exceptions import InvalidTag
+
+        aad = f"{self._context}{frame}|{int(last)}".encode()
+        try:
+            return self._cipher.decrypt(frame.to_bytes(12, "big"), data, aad)
+        except (InvalidTag, ValueError):
+            raise SnapshotUnusable(
+                f"Frame {frame} of {self._label} does not authenticate.", "verify the snapshot, use an older one"
+            ) from None
+
+
+class Squeezer:
+    """zstd where it pays; ciphertext does not compress and is told by a sample."""
+
+    def __init__(self) -> None:
+        try:
+            import zstandard
+        except ImportError:
+            raise MemoryOpsError("The Python package zstandard is missing.", "pip install zstandard") from None
+        self._compress = zstandard.ZstdCompressor(level=1).compress
+
+    def squeeze(self, plain: bytes) -> bytes:
+        middle = max(0, (len(plain) - SAMPLE_BYTES) // 2)
+        sample = plain[middle : middle + SAMPLE_BYTES]
+        if len(self._compress(sample)) < len(sample) * WORTH_IT:
+            body = self._compress(plain)
+            if len(body) < len(plain) * WORTH_IT:
+                return b"\1" + body
+        return b"\0" + plain
+
+
+def expand(data: bytes) -> bytes:
+    """The inverse of squeeze. Errors: SnapshotUnusable."""
+    if data[:1] == b"\0":
+        return data[1:]
+    if data[:1] == b"\1":
+        try:
+            import zstandard
+        except ImportError:
+            raise MemoryOpsError("The Python package zstandard is missing.", "pip install zstandard") from None
+        try:
+            return zstandard.ZstdDecompressor().decompress(data[1:])
+        except zstandard.ZstdError as exc:
+            raise SnapshotUnusable(f"A frame does not decompress: {exc}.", "verify the snapshot") from None
+    raise SnapshotUnusable(f"A frame has the unknown flag {data[:1]!r}.", "use a newer version of the collection")
+
+
+class Uploader:
+    """Puts objects from a few threads; at most ``threads`` objects wait in memory. The first error is raised."""
+
+    def __init__(self, objects: ObjectStore, *, threads: int = 2, read_back: bool = False) -> None:
+        self._objects = objects
+        self._read_back = read_back
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
+        self._room = threading.Semaphore(threads)
+        self._pending: list[Future[None]] = []
+
+    def put(self, key: str, data: bytes) -> None:
+        self._room.acquire()
+        waiting = []
+        for future in self._pending:
+            if future.done():
+                future.result()
+            else:
+                waiting.append(future)
+        self._pending = waiting
+        self._pending.append(self._pool.submit(self._run, key, data))
+
+    def _run(self, key: str, data: bytes) -> None:
+        try:
+            put_checked(self._objects, key, data, self._read_back)
+        finally:
+            self._room.release()
+
+    def finish(self) -> None:
+        """Wait for everything; raises what failed."""
+        self._pool.shutdown(wait=True)
+        for future in self._pending:
+            future.result()
+
+
+def put_checked(objects: ObjectStore, key: str, data: bytes, read_back: bool) -> None:
+    """Put, and where the endpoint does not verify checksums read it back. Errors: RepositoryUnavailable."""
+    objects.put(key, data)
+    if read_back and hashlib.sha256(objects.get(key)).digest() != hashlib.sha256(data).digest():
+        raise RepositoryUnavailable(
+            f"The repository {objects.location} stored {key} wrongly.", "do not use this endpoint; verify its snapshots"
+        )
+
+
+class PackWriter:
+    """Collects frames into packs. Its packs are numbered first, first + step, …: writers side by side never meet."""
+
+    def __init__(
+        self, put: t.Callable[[str, bytes], None], secret: bytes, snapshot: str, first: int = 0, step: int = 1
+    ) -> None:
+        self._put = put
+        self._secret = secret
+        self._snapshot = snapshot
+        self._number = first
+        self._step = step
+        self._squeeze = Squeezer().squeeze
+        self._held: tuple[bytes, list[t.Any]] | None = None  # the newest frame: it may turn out to be the last
+        self._start()
+        self.packs: list[list[t.Any]] = []  # [number, size, SHA-256 in hex, frames]
+        self.bytes = 0
+
+    def _start(self) -> None:
+        self._buffer = bytearray()
+        self._frames = 0
+        self._size = 0
+        self._cipher: FrameCipher | None = None
+
+    def add(self, plain: bytes, entry: list[t.Any]) -> None:
+        """Append a frame and fill ``entry`` = [pack, frame, offset, length, last, …] in."""
+        self._flush(False)
+        body = self._squeeze(plain)
+        length = len(body) + TAG_BYTES
+        entry[0:5] = [self._number, self._frames, self._size, length, False]
+        self._held = (body, entry)
+        self._frames += 1
+        self._size += length
+        if self._size >= PACK_BYTES:
+            self.close()
+
+    def _flush(self, last: bool) -> None:
+        if self._held is None:
+            return
+        body, entry = self._held
+        self._held = None
+        if self._cipher is None:
+            self._cipher = FrameCipher(self._secret, self._snapshot, f"pack {pack_name(self._number)}")
+        entry[4] = last
+        self._buffer += self._cipher.seal(entry[1], body, last)
+
+    def close(self) -> None:
+        """Put the pack under way, if there is one."""
+        if not self._frames:
+            return
+        self._flush(True)
+        data = bytes(self._buffer)
+        self.packs.append([self._number, len(data), hashlib.sha256(data).hexdigest(), self._frames])
+        self.bytes += len(data)
+        self._number += self._step
+        self._start()
+        self._put(f"packs/{pack_name(self.packs[-1][0])}.pack", data)
