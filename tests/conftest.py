@@ -1,0 +1,24 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings for every test: random examples in continuous integration too, nothing inherited from the caller's shell."""
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# With CI=true hypothesis would take the same examples every time; these tests are meant to look further each run.
+# A failure prints the blob that reproduces it. No deadlines: the machine may be busy.
+settings.register_profile("memops", derandomize=False, deadline=None, print_blob=True)
+settings.load_profile("memops")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _clean_environment() -> None:
+    """Drop what would point a test at somebody's cloud account or at another Ansible configuration."""
+    kept = {"ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_HOME"}
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "ANSIBLE_")) and name not in kept:
+            del os.environ[name]

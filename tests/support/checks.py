@@ -1,0 +1,325 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The stages of `make test`, in order. A check returns, or raises Failed or NotRun with the reason in one line."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import typing as t
+
+import pythons
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WORK = ROOT / ".ansible"
+VENV = pathlib.Path(sys.prefix)
+NAMESPACE, NAME = "memops", "agent_memory"
+COLLECTION = f"{NAMESPACE}.{NAME}"
+MAIN_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+# ansible-core release -> the controller Pythons it runs on.
+CORES = {
+    "2.17.14": ("3.10", "3.11", "3.12"),
+    "2.19.14": ("3.11", "3.12", "3.13"),
+    "2.21.5": ("3.12", "3.13", "3.14"),
+}
+# Tests that meet ansible-core itself; they also run under the other supported releases.
+ANSIBLE_SURFACE = ("modules", "action", "callback", "plugins", "ansible", "collection")
+
+
+class Failed(Exception):
+    """The stage found something wrong."""
+
+
+class NotRun(Exception):
+    """The stage cannot run on this machine; the reason says what is missing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    name: str
+    title: str
+    check: t.Callable[[], None]
+
+
+def environment(venv: pathlib.Path = VENV, **extra: str) -> dict[str, str]:
+    """The caller's environment without what could change a result: Ansible, cloud, pytest and molecule settings."""
+    drop = ("ANSIBLE_", "AWS_", "PYTEST_", "MOLECULE_", "GALAXY_IMPORTER")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
+    for name in ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONSTARTUP", "PYENV_VERSION", "MAKEFLAGS", "MAKELEVEL"):
+        env.pop(name, None)
+    env.update(
+        PATH=f"{venv / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
+        LC_ALL="en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8",
+        PYTHONPATH=f"{ROOT}{os.pathsep}{WORK / 'collections'}",
+        ANSIBLE_HOME=str(WORK),
+        ANSIBLE_COLLECTIONS_PATH=str(WORK / "collections"),
+        ANSIBLE_NOCOLOR="1",
+        ANSIBLE_DEVEL_WARNING="0",
+        NO_COLOR="1",
+        PIP_DISABLE_PIP_VERSION_CHECK="1",
+    )
+    env.update(extra)
+    return env
+
+
+def run(*command: t.Any, env: dict[str, str] | None = None, cwd: pathlib.Path = ROOT, timeout: int = 600) -> None:
+    """Run a command with its output shown; Failed when it exits non-zero or takes longer than ``timeout`` seconds."""
+    _execute(command, env, cwd, timeout, capture=False)
+
+
+def output(*command: t.Any, env: dict[str, str] | None = None, cwd: pathlib.Path = ROOT, timeout: int = 600) -> str:
+    """Run a command and return what it wrote to standard output."""
+    return _execute(command, env, cwd, timeout, capture=True)
+
+
+def _execute(
+    command: tuple[t.Any, ...], env: dict[str, str] | None, cwd: pathlib.Path, timeout: int, *, capture: bool
+) -> str:
+    words = [str(word) for word in command]
+    shown = " ".join(words).replace(f"{ROOT}/", "")
+    print(f"$ {shown if len(shown) < 200 else shown[:200] + ' …'}", flush=True)
+    # A session of its own, so that a time-out ends whatever the command started, too.
+    with subprocess.Popen(
+        words,
+        env=env or environment(),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if capture else None,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, _ = process.communicate(timeout=timeout)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise Failed(f"{pathlib.Path(words[0]).name} took longer than {timeout} s") from None
+            raise
+    if process.returncode != 0:
+        if out:
+            print(out, flush=True)
+        raise Failed(f"{pathlib.Path(words[0]).name} exited with {process.returncode}")
+    return out or ""
+
+
+def tool(name: str) -> pathlib.Path:
+    return VENV / "bin" / name
+
+
+def tree(target: pathlib.Path) -> pathlib.Path:
+    """A fresh copy of what git tracks or would track, under ``target`` at the path that ansible-test wants."""
+    target = target / "ansible_collections" / NAMESPACE / NAME
+    shutil.rmtree(target, ignore_errors=True)
+    listed = output("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    for name in sorted(set(filter(None, listed))):
+        source = ROOT / name
+        if source.is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name)
+    # ansible-test looks for the nearest repository, and in ours the copy is ignored.
+    run("git", "init", "-q", target)
+    return target
+
+
+def playbooks() -> list[pathlib.Path]:
+    return sorted(path for path in (ROOT / "playbooks").glob("*.yml") if not path.name.startswith("_"))
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+def ruff() -> None:
+    run(tool("ruff"), "check", ".")
+
+
+def mypy() -> None:
+    run(tool("mypy"))
+
+
+def unit() -> None:
+    run(tool("python"), "-m", "pytest", "-q", "-n", "2", "tests/unit", timeout=1200)
+
+
+def integration() -> None:
+    run(tool("python"), "-m", "pytest", "-q", "tests/integration", timeout=2400)
+
+
+def lint() -> None:
+    run(tool("ansible-lint"), "--offline", "--profile", "production", "--nocolor")
+
+
+def changelog() -> None:
+    run(tool("antsibull-changelog"), "lint")
+
+
+def documentation(bin_dir: pathlib.Path = VENV / "bin", env: dict[str, str] | None = None) -> None:
+    """ansible-doc loads every plugin and every role's argument specification."""
+    missing = []
+    for folder in ("modules", "callback", "filter", "lookup", "test"):
+        kind = folder.rstrip("s")
+        names = [path.stem for path in sorted((ROOT / "plugins" / folder).glob("[!_]*.py"))]
+        missing += _undocumented(bin_dir, kind, names, env)
+    roles = [path.parent.name for path in sorted((ROOT / "roles").glob("[!_]*/tasks"))]
+    missing += _undocumented(bin_dir, "role", roles, env)
+    if missing:
+        raise Failed(f"ansible-doc shows nothing for {', '.join(missing)}")
+
+
+def _undocumented(bin_dir: pathlib.Path, kind: str, names: list[str], env: dict[str, str] | None) -> list[str]:
+    if not names:
+        return []
+    full = [f"{COLLECTION}.{name}" for name in names]
+    shown = json.loads(output(bin_dir / "ansible-doc", "-j", "-t", kind, *full, env=env))
+    return [f"{kind} {name}" for name in full if not shown.get(name)]
+
+
+def sanity() -> None:
+    """ansible-test in a copy of the tree; its own environments and cache stay inside this checkout."""
+    where = tree(WORK / "sanity")
+    env, home = _ansible_test_home()
+    command = (tool("ansible-test"), "sanity", "--local", "--color", "no", "--python")
+    run(*command, MAIN_PYTHON, env=env, cwd=where, timeout=900)
+    # What runs on memory hosts must compile and import under every Python there.
+    others = {version: pythons.find(version) for version in pythons.VERSIONS if version != MAIN_PYTHON}
+    for version, python in others.items():
+        if python is None or not _core_supports_target(version):
+            continue
+        first = home / f"python{version}"
+        first.mkdir(exist_ok=True)
+        link = first / f"python{version}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(python)
+        path = f"{tool('').parent}{os.pathsep}{first}{os.pathsep}{env['PATH']}"
+        run(*command, version, "--test", "compile", "--test", "import", env={**env, "PATH": path}, cwd=where)
+    absent = [version for version, python in others.items() if python is None]
+    if absent:
+        print(f"Not compiled and imported under Python {', '.join(absent)}: no such interpreter at hand.", flush=True)
+
+
+def _core_supports_target(version: str) -> bool:
+    code = "from ansible_test._util.target.common.constants import REMOTE_ONLY_PYTHON_VERSIONS as r, "
+    code += "CONTROLLER_PYTHON_VERSIONS as c; print(*r, *c)"
+    return version in output(tool("python"), "-c", code).split()
+
+
+def _ansible_test_home() -> tuple[dict[str, str], pathlib.Path]:
+    home = WORK / "ansible-test-home"
+    cache = home / ".ansible" / "test" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    for release in ("get_pip_23_1_2.py", "get_pip_24_2.py", "get_pip_25_2.py"):
+        shutil.copy(ROOT / "tests" / "support" / "get_pip.py", cache / release)
+    # A person's own pip settings (a mirror, a proxy) stay in force though HOME moves.
+    for name in (".pip/pip.conf", ".config/pip/pip.conf"):
+        own = pathlib.Path.home() / name
+        if own.is_file():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(own, home / name)
+    env = environment(HOME=str(home))
+    for name in ("PYTHONPATH", "ANSIBLE_HOME", "ANSIBLE_COLLECTIONS_PATH", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        env.pop(name, None)
+    return env, home
+
+
+def molecule() -> None:
+    run(tool("molecule"), "test", env=environment(ANSIBLE_PYTHON_INTERPRETER=str(tool("python"))), timeout=900)
+
+
+def build() -> None:
+    """Build the collection, install it elsewhere, and use it with nothing but what a user gets."""
+    out = WORK / "build"
+    shutil.rmtree(out, ignore_errors=True)
+    installed = out / "installed"
+    run(tool("ansible-galaxy"), "collection", "build", "--force", "--output-path", out)
+    run(tool("ansible-galaxy"), "collection", "install", "--offline", "-p", installed, _tarball())
+    content = installed / "ansible_collections" / NAMESPACE / NAME
+    for path in content.iterdir():
+        if path.name not in ("meta", "plugins", "roles", "playbooks", "MANIFEST.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    env = environment(ANSIBLE_COLLECTIONS_PATH=str(installed))
+    documentation(env=env)
+    _syntax(VENV / "bin", env, WORK)
+
+
+def _tarball() -> pathlib.Path:
+    found = sorted((WORK / "build").glob(f"{NAMESPACE}-{NAME}-*.tar.gz"))
+    if not found:
+        raise Failed("there is no built collection (stage build)")
+    return found[-1]
+
+
+def _syntax(bin_dir: pathlib.Path, env: dict[str, str], cwd: pathlib.Path) -> None:
+    names = [f"{COLLECTION}.{path.stem}" for path in playbooks()]
+    if not names:
+        raise Failed("there is no playbook to check")
+    run(bin_dir / "ansible-playbook", "-i", "localhost,", "--syntax-check", *names, env=env, cwd=cwd)
+
+
+def importer() -> None:
+    config = WORK / "galaxy-importer.cfg"
+    config.write_text("[galaxy-importer]\nCHECK_REQUIRED_TAGS = True\nRUN_ANSIBLE_LINT = False\n", encoding="utf-8")
+    env = environment(GALAXY_IMPORTER_CONFIG=str(config))
+    run(tool("python"), "-m", "galaxy_importer.main", _tarball(), env=env)
+
+
+def core(release: str) -> t.Callable[[], None]:
+    """A stage: syntax, documentation and the tests that meet Ansible, under another release of ansible-core."""
+
+    def check() -> None:
+        versions = CORES[release]
+        found = next(((v, p) for v in versions if v != MAIN_PYTHON and (p := pythons.find(v))), None)
+        if found is None:
+            raise NotRun(f"ansible-core {release} needs Python {' or '.join(versions)}; none is at hand")
+        venv = _core_venv(release, *found)
+        env = environment(venv)
+        _syntax(venv / "bin", env, ROOT)
+        documentation(venv / "bin", env)
+        tests = [f"tests/unit/{area}" for area in ANSIBLE_SURFACE if (ROOT / "tests" / "unit" / area).is_dir()]
+        run(venv / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, env=env)
+
+    return check
+
+
+def _core_venv(release: str, version: str, python: str) -> pathlib.Path:
+    venv = ROOT / ".venv" / f"core-{release}"
+    requirements = (ROOT / "requirements-compat.txt").read_text(encoding="utf-8")
+    wanted = hashlib.sha256(f"{requirements} {release} {version}".encode()).hexdigest()
+    stamp = venv / ".stamp"
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        print(f"Setting up {venv.relative_to(ROOT)} with Python {version} …", flush=True)
+        run(python, "-m", "venv", "--clear", venv)
+        pip = (venv / "bin" / "python", "-m", "pip", "install", "-qq", "--no-compile")
+        run(*pip, f"ansible-core=={release}", "-r", "requirements-compat.txt")
+        stamp.write_text(wanted)
+    return venv
+
+
+def _main_core() -> str:
+    return "2.21.5" if sys.version_info >= (3, 12) else "2.19.14"
+
+
+STAGES = [
+    Stage("ruff", "style and likely mistakes of all Python", ruff),
+    Stage("mypy", "types of the core, strict", mypy),
+    Stage("unit", "unit and property tests", unit),
+    Stage("integration", "playbooks against real stores and servers", integration),
+    Stage("lint", "ansible-lint, production profile", lint),
+    Stage("changelog", "changelog fragments", changelog),
+    Stage("doc", "documentation of every plugin and role", documentation),
+    Stage("sanity", "ansible-test sanity", sanity),
+    Stage("molecule", "molecule: converge, idempotence, check mode, verify", molecule),
+    Stage("build", "build, install, use without the repository", build),
+    Stage("importer", "galaxy-importer", importer),
+    *(
+        Stage(f"core-{release.rpartition('.')[0]}", f"the Ansible surface under ansible-core {release}", core(release))
+        for release in CORES
+        if release != _main_core()
+    ),
+]
