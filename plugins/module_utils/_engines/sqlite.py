@@ -1,0 +1,217 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The SQLite engine: open or make a store, and hand out readers.
+
+PRIVATE to the collection. The parts of ``SqliteStore`` stand in the files sqlite_*.py beside this one.
+"""
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import typing as t
+import uuid
+
+from .._errors import InvalidInput, StoreDamaged, StoreUnavailable
+from .._layouts import Layout
+from .._model import StoreIdentity
+from .sqlite_applications import Applications
+from .sqlite_connect import RESTORE, connect, read_identity, sqlite_errors
+from .sqlite_generations import Generations
+from .sqlite_incidents import Incidents
+from .sqlite_log import LogKeeping
+from .sqlite_operators import Operators
+from .sqlite_reader import SqliteReader, read_point
+from .sqlite_schema import APPLICATION_ID, FORMAT, PAGE_SIZE, RecordsSql
+from .sqlite_structure import Structure
+
+HEADER = b"SQLite format 3\x00"
+BUSY_TIMEOUT = 10.0
+IDLE_CONNECTIONS = 2
+CAPABILITIES = frozenset(
+    (
+        "checksum", "encryption", "expiry", "fence-reads", "fence-writes",
+        "generations", "log", "sequence", "tombstones", "write-lock",
+    )
+)
+
+
+class SqliteStore(Applications, Incidents, Operators, Generations, LogKeeping, Structure):
+    """See _store.Store. One connection writes; every reader has a connection of its own."""
+
+    def __init__(self, path: str, layout: Layout, busy_timeout: float) -> None:
+        with sqlite_errors(path):
+            super().__init__(path, RecordsSql(layout), busy_timeout)
+        self._capabilities = CAPABILITIES & layout.capabilities
+        self._idle: list[sqlite3.Connection] = []
+        self._pid = os.getpid()
+
+    @classmethod
+    def open(cls, params: t.Mapping[str, t.Any], layout: Layout, *, create: bool = False) -> SqliteStore:
+        path, busy_timeout = _path(params), _busy_timeout(params)
+        if create and not os.path.exists(path):
+            with sqlite_errors(path):
+                _make(path, RecordsSql(layout))
+        _look(path)
+        store = cls(path, layout, busy_timeout)
+        try:
+            store._recognise()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _recognise(self) -> None:
+        """Errors: InvalidInput for a SQLite file that is not such a store; StoreDamaged."""
+        with sqlite_errors(self.path):
+            tables = {row[0] for row in self._con.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if "memops_store" not in tables:
+                ours = self._con.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+                if ours:
+                    raise StoreDamaged(f"The store {self.path} has lost its control tables.", RESTORE)
+                raise InvalidInput(
+                    f"{self.path} is a SQLite database, but not a memory store.", "correct memory_store.path"
+                )
+            row = self._con.execute("SELECT format, layout FROM memops_store").fetchone()
+        if row is None:
+            raise StoreDamaged(f"The store {self.path} has lost its identity.", RESTORE)
+        if row[0] != FORMAT:
+            raise InvalidInput(
+                f"The store {self.path} has format {row[0]}; this version knows format {FORMAT}.",
+                "upgrade the collection memops.agent_memory",
+            )
+        if row[1] != self.sql.layout:
+            raise InvalidInput(
+                f"The store {self.path} has the layout {row[1]}, not {self.sql.layout}.",
+                f"set memory_store.layout to {row[1]}",
+            )
+
+    def capabilities(self) -> frozenset[str]:
+        return self._capabilities
+
+    def identity(self) -> StoreIdentity:
+        with sqlite_errors(self.path):
+            return read_identity(self._con)
+
+    def reader(self, point: str | None = None) -> SqliteReader:
+        with sqlite_errors(self.path):
+            if self._file() != self._inode:
+                raise StoreUnavailable(
+                    f"The store {self.path} was replaced while it was open.", "open it again (restart the program)"
+                )
+            if self._pid == os.getpid() and self._idle:
+                con = self._idle.pop()
+            else:
+                con = connect(self.path, self.busy_timeout, read_only=True)
+        return SqliteReader(con, self.path, self.sql, point, self._take_back)
+
+    def _take_back(self, con: sqlite3.Connection) -> None:
+        try:
+            if con.in_transaction:
+                con.execute("ROLLBACK")
+        except sqlite3.Error:
+            con.close()
+            return
+        if len(self._idle) < IDLE_CONNECTIONS and self._pid == os.getpid():
+            self._idle.append(con)
+        else:
+            con.close()
+
+    @contextlib.contextmanager
+    def point(self) -> t.Iterator[str]:
+        with self._transaction() as con:
+            yield read_point(con)
+
+    def close(self) -> None:
+        for con in self._idle:
+            con.close()
+        self._idle = []
+        self._con.close()
+
+
+def _path(params: t.Mapping[str, t.Any]) -> str:
+    path = params.get("path")
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidInput(f"memory_store.path is {path!r:.80}, not the path of a file.", "set memory_store.path")
+    path = os.path.abspath(os.path.expanduser(path))
+    if os.path.isdir(path):
+        raise InvalidInput(f"memory_store.path {path} is a directory.", "set memory_store.path to the store's file")
+    return path
+
+
+def _busy_timeout(params: t.Mapping[str, t.Any]) -> float:
+    value = params.get("busy_timeout")
+    try:
+        seconds = BUSY_TIMEOUT if value is None else float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise InvalidInput(
+            f"memory_store.busy_timeout is {value!r:.80}, not a number of seconds up to 3600.",
+            "set it to a number such as 10, or leave it out",
+        )
+    return seconds
+
+
+def _look(path: str) -> None:
+    """Tell what SQLite cannot: that a file is missing, or was never a database."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(HEADER))
+    except FileNotFoundError:
+        raise StoreUnavailable(
+            f"There is no memory store at {path}.", "correct memory_store.path, or restore a snapshot there"
+        ) from None
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"The memory store {path} cannot be read: {exc.strerror}.", "check the permissions of file and directory"
+        ) from None
+    if start != HEADER:
+        what = "is empty" if not start else "is not a SQLite database"
+        raise StoreDamaged(f"The memory store {path} {what}.", f"correct memory_store.path, or {RESTORE}")
+
+
+def _make(path: str, sql: RecordsSql) -> None:
+    """Make a store in a temporary file and link it to its name: nobody ever sees a half-made one."""
+    folder = os.path.dirname(path)
+    draft = f"{path}.new-{secrets.token_hex(4)}"
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"No memory store can be made at {path}: {exc.strerror}.", "choose a directory that this user may write"
+        ) from None
+    try:
+        with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as con:
+            con.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            con.execute("PRAGMA synchronous = FULL")
+            con.execute("BEGIN IMMEDIATE")
+            for texts in (sql.tables(), sql.indexes(), sql.triggers()):
+                for text in texts.values():
+                    con.execute(text)
+            store_id = str(uuid.uuid4())
+            con.execute(
+                "INSERT INTO memops_store VALUES (1, ?, ?, ?, ?, 1, 0, 0, 0, 0, 0)",
+                (FORMAT, store_id, store_id, sql.layout),
+            )
+            con.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            con.execute(f"PRAGMA user_version = {FORMAT}")
+            con.execute("COMMIT")
+            con.execute("PRAGMA journal_mode = wal")
+        with contextlib.suppress(FileExistsError):  # another process was faster; its store is as good
+            os.link(draft, path)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"No memory store can be made at {path}: {exc.strerror}.", "choose a directory on a local disk"
+        ) from None
+    finally:
+        for name in (draft, draft + "-wal", draft + "-shm", draft + "-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)

@@ -1,0 +1,204 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What applications do with a SQLite store: write under the namespace's lock, live by its TTL.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+import typing as t
+from datetime import datetime, timezone
+
+from .._errors import InvalidInput, NamespaceLocked, NamespaceQuarantined
+from .._model import Row
+from .sqlite_connect import Connected
+from .sqlite_log import append, is_write, note_given
+from .sqlite_reader import rows_of
+
+POLL_SECONDS = 0.02
+LONGEST_LEASES = 10  # a lease that ends later than this many of its lengths from now was made by a wrong clock
+
+
+def rfc3339(microseconds: int) -> str:
+    try:
+        moment = datetime.fromtimestamp(microseconds // 1_000_000, timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return str(microseconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class SqliteWrite:
+    """See _store.Write."""
+
+    def __init__(
+        self, owner: Applications, con: sqlite3.Connection, count: int, control: tuple[t.Any, ...], lock: int
+    ) -> None:
+        self._owner, self._con, self._count = owner, con, count
+        self._generation: int = control[0]
+        self.ttl: float | None = control[1]
+        self.lock = lock
+        row = con.execute("SELECT epoch, sequence, newest FROM memops_store").fetchone()
+        self.epoch: int = row[0]
+        self.first_sequence: int = row[1] + 1
+        self.at: int = max(owner.clock(), row[2])
+        self._used: list[int] = []
+        self._touched = False
+
+    def current(self, keys: t.Sequence[str]) -> dict[str, Row]:
+        return rows_of(self._con, self._owner.sql, self._generation, keys)
+
+    def put(self, rows: t.Sequence[Row], entries: t.Sequence[tuple[t.Any, ...]]) -> None:
+        self._touched = True
+        used = [entry[6] for entry in entries if is_write(entry)]
+        last = self.first_sequence + self._count - 1
+        if used and not (self.first_sequence <= min(used) and max(used) <= last):
+            raise InvalidInput(
+                f"A write used a sequence outside of its {self.first_sequence} … {last}.", "reserve as many as needed"
+            )
+        self._used += used
+        self._owner._put_rows(self._con, self._generation, rows)
+        append(self._con, self._owner.sql, entries)
+
+    def finish(self, namespace: str) -> None:
+        """Only sequences that were used count as given out: the next write goes on behind them."""
+        if not self._touched:
+            return
+        con = self._con
+        con.execute(
+            "UPDATE memops_store SET sequence = max(sequence, ?), newest = max(newest, ?)",
+            (max(self._used, default=0), self.at),
+        )
+        con.execute(
+            "UPDATE memops_namespace SET lock_number = max(lock_number, ?) WHERE name = ?", (self.lock, namespace)
+        )
+        note_given(con, self.epoch, self._used)
+
+
+class Applications(Connected):
+    """The applications' part of ``Store``."""
+
+    @contextlib.contextmanager
+    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Iterator[SqliteWrite]:
+        deadline = time.monotonic() + wait
+        while True:
+            with self._transaction() as con:
+                control, blocked = self._serving(con, namespace)
+                if blocked is None:
+                    held = self._held.get(namespace)
+                    write = SqliteWrite(self, con, count, control, control[2] + 1 if held is None else held)
+                    yield write
+                    write.finish(namespace)
+                    return
+            if time.monotonic() >= deadline:
+                raise blocked
+            time.sleep(POLL_SECONDS)
+
+    def _serving(
+        self, con: sqlite3.Connection, namespace: str
+    ) -> tuple[tuple[t.Any, ...], NamespaceLocked | None]:
+        """(generation, ttl, lock number) of a namespace that applications may write, and who blocks it if anybody.
+
+        Errors: NamespaceQuarantined; NamespaceLocked when this object's lock was taken over.
+        """
+        query = (
+            "SELECT generation, ttl, lock_number, state, incident, lock_held, lock_actor, lock_since, lock_until "
+            "FROM memops_namespace WHERE name = ?"
+        )
+        row = con.execute(query, (namespace,)).fetchone()
+        if row is None:
+            self._make_namespace(con, namespace, "serving", None)
+            row = con.execute(query, (namespace,)).fetchone()
+        if row[3] != "serving":
+            raise NamespaceQuarantined(
+                f"Namespace {namespace!r:.80} takes no writes: it is {row[3]}"
+                + (f" (incident {row[4]})." if row[4] else "."),
+                "write to its primary store"
+                if row[3] == "standby"
+                else "wait for the release, or run the release playbook",
+            )
+        mine, held = self._held.get(namespace), row[5]
+        if mine is not None and held != mine:
+            del self._held[namespace]
+            raise NamespaceLocked(
+                f"The write lock {mine} of namespace {namespace!r:.80} ran out and was taken over"
+                + (f" by {row[6]} at {rfc3339(row[7])}." if held is not None else "."),
+                "take the lock again with a longer lease and read again before writing",
+            )
+        now = self.clock()
+        if held is None or held == mine or row[8] <= now:
+            return row[:3], None
+        until = min(row[8], now + LONGEST_LEASES * (row[8] - row[7]))
+        if until != row[8]:  # a clock that jumped back must not make a lease last for years
+            con.execute("UPDATE memops_namespace SET lock_until = ? WHERE name = ?", (until, namespace))
+        return row[:3], NamespaceLocked(
+            f"Namespace {namespace!r:.80} is locked by {row[6]} since {rfc3339(row[7])}, until {rfc3339(until)}.",
+            "try again later, or stop that process and wait for the end of its lease",
+        )
+
+    def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
+        deadline = time.monotonic() + wait
+        length = int(lease * 1_000_000)
+        while True:
+            with self._transaction() as con:
+                control, blocked = self._serving(con, namespace)
+                now = self.clock()
+                if blocked is None:
+                    number = int(self._held.get(namespace) or control[2] + 1)
+                    con.execute(
+                        "UPDATE memops_namespace SET lock_number = max(lock_number, ?), lock_held = ?, lock_actor = ?, "
+                        "lock_since = ?, lock_until = ? WHERE name = ?",
+                        (number, number, actor, now, now + length, namespace),
+                    )
+            if blocked is None:
+                self._held[namespace] = number
+                return number
+            if time.monotonic() >= deadline:
+                raise blocked
+            time.sleep(POLL_SECONDS)
+
+    def unlock(self, namespace: str, number: int) -> None:
+        if self._held.get(namespace) == number:
+            del self._held[namespace]
+        with self._transaction() as con:
+            con.execute(
+                "UPDATE memops_namespace SET lock_held = NULL, lock_actor = NULL, lock_since = NULL, lock_until = NULL "
+                "WHERE name = ? AND lock_held = ?",
+                (namespace, number),
+            )
+
+    def set_ttl(self, namespace: str, ttl: float | None) -> bool:
+        with self._transaction() as con:
+            if self._namespace(con, namespace).ttl == ttl:
+                return False
+            con.execute("UPDATE memops_namespace SET ttl = ? WHERE name = ?", (ttl, namespace))
+        return True
+
+    def sweep(self, namespace: str, now: int, limit: int = 5000) -> int:
+        s = self.sql
+        with self._transaction() as con:
+            space = self._namespace(con, namespace)
+            if space.state != "serving":
+                return 0
+            expired = (
+                f"SELECT {s.key} FROM {s.table} WHERE {s.generation} = ? AND {s.expires} IS NOT NULL "
+                f"AND {s.expires} <= ? AND {s.deleted} IS NULL LIMIT ?"
+            )
+            return con.execute(
+                f"DELETE FROM {s.table} WHERE {s.generation} = ? AND {s.key} IN ({expired})",
+                (space.generation, space.generation, now, limit),
+            ).rowcount
+
+    def create_namespace(self, name: str, state: str = "serving", ttl: float | None = None) -> bool:
+        if state not in ("serving", "standby"):
+            raise InvalidInput(f"A namespace cannot begin as {state!r}.", "use serving or standby")
+        with self._transaction() as con:
+            row = con.execute("SELECT state FROM memops_namespace WHERE name = ?", (name,)).fetchone()
+            if row is not None:
+                return False
+            self._make_namespace(con, name, state, ttl)
+        return True
+
+

@@ -1,0 +1,224 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Connections and transactions of a SQLite store, and SQLite's errors in words.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+import typing as t
+import urllib.parse
+
+from .._errors import (
+    InvalidInput,
+    MemoryOpsError,
+    NamespaceQuarantined,
+    NamespaceUnknown,
+    StaleAttempt,
+    StoreDamaged,
+    StoreUnavailable,
+)
+from .._model import Claim, NamespaceState, Row, StoreIdentity
+from .sqlite_schema import FENCE_MESSAGE, SAMPLE_MASK, RecordsSql
+
+CACHE_KIB: t.Final = 16 << 10
+NAMESPACE_COLUMNS: t.Final = (
+    "name, state, generation, ttl, serving_ttl, incident, prior_ttl, prior_state, "
+    "restored_snapshot, restored_epoch, restored_sequence, restored_at, restored_digest"
+)
+RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
+
+
+def wall_clock() -> int:
+    """Microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def translate(exc: sqlite3.Error, path: str) -> MemoryOpsError:
+    """What a SQLite error means to the person who runs the store."""
+    text = str(exc)
+    low = text.lower()
+    if FENCE_MESSAGE in text:
+        return NamespaceQuarantined(
+            f"The store {path} refused a write: the namespace is quarantined or this generation is not the active one.",
+            "wait for the release, or run the release playbook",
+        )
+    short = getattr(exc, "sqlite_errorname", "") == "SQLITE_IOERR_SHORT_READ"  # Python < 3.11 does not tell
+    if short or "not a database" in low or "malformed" in low:
+        return StoreDamaged(f"The store {path} is damaged: {text}.", RESTORE)
+    if "locked" in low or "locking protocol" in low or "busy" in low:
+        return StoreUnavailable(
+            f"The store {path} is busy: another process held it longer than the busy timeout.",
+            "try again, or find the process that holds it: fuser -v " + path,
+        )
+    if "is full" in low:
+        return StoreUnavailable(f"The store {path} cannot grow: {text}.", "free space on its disk, then try again")
+    if "readonly" in low or "read-only" in low:
+        return StoreUnavailable(
+            f"The store {path} cannot be written: {text}.", "make the file and its directory writable for this user"
+        )
+    if "unable to open" in low:
+        return StoreUnavailable(
+            f"The store {path} cannot be opened: {text}.", "check the path and the permissions of file and directory"
+        )
+    if "i/o error" in low:
+        return StoreUnavailable(f"The disk under the store {path} fails: {text}.", "check the disk: dmesg, smartctl")
+    if "too big" in low or isinstance(exc, (sqlite3.DataError, sqlite3.IntegrityError)):
+        return InvalidInput(f"The store {path} does not take this record: {text}.", "correct or split the record")
+    if "no such table" in low or "no such column" in low:
+        return StoreDamaged(f"The store {path} has lost a part of its structure: {text}.", RESTORE)
+    return StoreUnavailable(f"The store {path} does not work: {text}.", f"look at it with: sqlite3 {path} .dbinfo")
+
+
+@contextlib.contextmanager
+def sqlite_errors(path: str) -> t.Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise translate(exc, path) from exc
+
+
+def connect(path: str, busy_timeout: float, *, read_only: bool = False) -> sqlite3.Connection:
+    """An open connection in autocommit mode; never makes a file. Errors: sqlite3.Error."""
+    uri = "file:" + urllib.parse.quote(os.path.abspath(path)) + "?mode=rw"
+    con = sqlite3.connect(uri, uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    try:
+        con.execute("PRAGMA synchronous = FULL")
+        con.execute("PRAGMA temp_store = FILE")
+        con.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        con.execute("PRAGMA cell_size_check = ON")
+        if read_only:
+            con.execute("PRAGMA query_only = ON")
+    except BaseException:
+        con.close()
+        raise
+    return con
+
+
+def read_identity(con: sqlite3.Connection) -> StoreIdentity:
+    row = con.execute("SELECT store_id, lineage, layout, epoch, sequence FROM memops_store").fetchone()
+    return StoreIdentity(row[0], row[1], "sqlite", row[2], row[3], row[4])
+
+
+def read_namespace(con: sqlite3.Connection, name: str, path: str) -> NamespaceState:
+    """Errors: NamespaceUnknown."""
+    row = con.execute(f"SELECT {NAMESPACE_COLUMNS} FROM memops_namespace WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise NamespaceUnknown(
+            f"The store {path} has no namespace {name!r:.80}.", "name one of those that the info module lists"
+        )
+    return NamespaceState(*row)
+
+
+class Connected:
+    """The connection of one open store, and the two kinds of write transactions that all parts use."""
+
+    def __init__(self, path: str, sql: RecordsSql, busy_timeout: float) -> None:
+        self.path = path
+        self.sql = sql
+        self.busy_timeout = busy_timeout
+        self.clock: t.Callable[[], int] = wall_clock
+        self._held: dict[str, int] = {}  # namespace → number of the write lock that this object holds
+        self._con = connect(path, busy_timeout)
+        self._inode = self._file()
+
+    def _file(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self.path)
+        except OSError as exc:
+            raise StoreUnavailable(
+                f"The store {self.path} is gone: {exc.strerror}.", "bring the file back, then start again"
+            ) from None
+        return found.st_dev, found.st_ino
+
+    @contextlib.contextmanager
+    def _transaction(self) -> t.Iterator[sqlite3.Connection]:
+        """BEGIN IMMEDIATE … COMMIT; rolled back when the body raises."""
+        con = self._con
+        with sqlite_errors(self.path):
+            if self._file() != self._inode:  # a write would go to the deleted file and be lost
+                raise StoreUnavailable(
+                    f"The store {self.path} was replaced while it was open.", "open it again (restart the program)"
+                )
+            con.execute("BEGIN IMMEDIATE")
+            before = con.total_changes
+            try:
+                yield con
+                if con.total_changes != before:
+                    con.execute("UPDATE memops_store SET commits = commits + 1")
+                con.execute("COMMIT")
+            except BaseException:
+                if con.in_transaction:  # SQLite itself has rolled back after some errors
+                    con.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _operating(self, claim: Claim, *, unfenced: bool = False) -> t.Iterator[sqlite3.Connection]:
+        """A transaction of an operator: checks the token; ``unfenced`` lifts the triggers for its duration."""
+        with self._transaction() as con:
+            self._check(con, claim)
+            if not unfenced:
+                yield con
+                return
+            self._drop_fence(con)
+            yield con
+            self._raise_fence(con)
+
+    def _drop_fence(self, con: sqlite3.Connection) -> None:
+        for name in self.sql.triggers():
+            con.execute(f"DROP TRIGGER IF EXISTS {name}")
+
+    def _raise_fence(self, con: sqlite3.Connection) -> None:
+        for text in self.sql.triggers().values():
+            con.execute(text)
+
+    def _check(self, con: sqlite3.Connection, claim: Claim) -> None:
+        row = con.execute(
+            "SELECT attempt, token, state, owner FROM memops_incident WHERE namespace = ? AND incident = ?",
+            (claim.namespace, claim.incident),
+        ).fetchone()
+        if row is None or row[:3] != (claim.attempt, claim.token, "open"):
+            now = "is closed" if row and row[2] != "open" else f"belongs to {row[0] or 'nobody'}" if row else "is gone"
+            raise StaleAttempt(
+                f"The attempt {claim.attempt} no longer holds the incident {claim.incident} of namespace "
+                f"{claim.namespace!r:.80}: the incident {now}.",
+                "leave it to the newer attempt, or run the same command again",
+            )
+
+    def _namespace(self, con: sqlite3.Connection, name: str) -> NamespaceState:
+        return read_namespace(con, name, self.path)
+
+    def _make_namespace(self, con: sqlite3.Connection, name: str, state: str, ttl: float | None) -> None:
+        generation = con.execute(
+            "INSERT INTO memops_generation (namespace, created) VALUES (?, ?)", (name, self.clock())
+        ).lastrowid
+        con.execute(
+            "INSERT INTO memops_namespace (name, state, generation, ttl) VALUES (?, ?, ?, ?)",
+            (name, state, generation, ttl),
+        )
+
+    def _put_rows(self, con: sqlite3.Connection, generation: int, rows: t.Sequence[Row]) -> None:
+        """Insert or replace, and sample the keys."""
+        con.executemany(self.sql.insert(generation), rows)
+        sampled = [(generation, row[0]) for row in rows if not row[2] & SAMPLE_MASK]
+        if sampled:
+            con.executemany("INSERT OR IGNORE INTO memops_sample VALUES (?, ?)", sampled)
+
+    def _keep_up(self, con: sqlite3.Connection, epoch: int, sequence: int, at: int) -> None:
+        """The store's counters never fall behind what it holds, so that its next write is the newest."""
+        con.execute(
+            "UPDATE memops_store SET newest = max(newest, ?), "
+            "epoch = CASE WHEN (epoch, sequence) < (?, ?) THEN ? ELSE epoch END, "
+            "sequence = CASE WHEN (epoch, sequence) < (?, ?) THEN max(sequence, ?) ELSE sequence END "
+            "WHERE newest < ? OR (epoch, sequence) < (?, ?)",
+            (at, epoch, sequence, epoch, epoch, sequence, sequence, at, epoch, sequence),
+        )
+
+    def _keep_up_with(self, con: sqlite3.Connection, rows: t.Sequence[Row]) -> None:
+        if rows:
+            epoch, sequence = max((row[1], row[2]) for row in rows)
+            self._keep_up(con, epoch, sequence, max(row[4] for row in rows))

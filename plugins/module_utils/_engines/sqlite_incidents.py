@@ -1,0 +1,163 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Incidents of a SQLite store: who may change a namespace, and for how long.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import json
+import sqlite3
+import typing as t
+
+from .._errors import CannotProceed, LeaseHeld
+from .._model import Claim, IncidentState
+from .sqlite_applications import LONGEST_LEASES, rfc3339
+from .sqlite_connect import Connected, sqlite_errors
+
+COLUMNS = "incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts"
+ONE = "WHERE namespace = ? AND incident = ?"
+
+
+def _state(row: tuple[t.Any, ...]) -> IncidentState:
+    return IncidentState(*row[:9], json.loads(row[9]))
+
+
+class Incidents(Connected):
+    """The incidents' part of ``Store``."""
+
+    def incidents(self, namespace: str | None = None) -> list[IncidentState]:
+        with sqlite_errors(self.path):
+            rows = self._con.execute(
+                f"SELECT {COLUMNS} FROM memops_incident WHERE ? IS NULL OR namespace = ? "
+                "ORDER BY opened DESC, rowid DESC",
+                (namespace, namespace),
+            ).fetchall()
+        return [_state(row) for row in rows]
+
+    def claim(
+        self,
+        namespace: str,
+        attempt: str,
+        owner: str,
+        *,
+        incident: str | None = None,
+        new_incident: str,
+        takeover: str | None = None,
+        lease: float = 60.0,
+    ) -> Claim:
+        held: LeaseHeld | None = None
+        with self._transaction() as con:
+            self._namespace(con, namespace)
+            now, length = self.clock(), int(lease * 1_000_000)
+            row = con.execute(
+                "SELECT incident, attempt, owner, token, claimed, lease, lease_until FROM memops_incident "
+                "WHERE namespace = ? AND state = 'open'",
+                (namespace,),
+            ).fetchone()
+            if row is None:
+                return self._open(con, namespace, incident or new_incident, attempt, owner, now, length)
+            name, former = row[0], row[1]
+            if incident is not None and incident != name:
+                raise CannotProceed(
+                    f"Namespace {namespace!r:.80} has the open incident {name}, not {incident}.",
+                    f"continue that one: -e memory_incident={name}",
+                )
+            until = min(row[6], now + LONGEST_LEASES * row[5])  # a clock that jumped back must not lock for years
+            token = row[3]
+            if former != attempt and former and until > now and takeover != former:
+                con.execute(
+                    "UPDATE memops_incident SET lease_until = ? "
+                    "WHERE namespace = ? AND incident = ? AND lease_until <> ?",
+                    (until, namespace, name, until),
+                )
+                since, ends = rfc3339(row[4]), rfc3339(until)
+                held = LeaseHeld(
+                    f"The incident {name} of namespace {namespace!r:.80} is being worked on by {row[2]} "
+                    f"(attempt {former}) since {since}; its lease ends {ends}.",
+                    "wait for its end, or for that time when it is dead, and run the same command again",
+                    {"incident": name, "attempt": former, "owner": row[2], "since": since, "until": ends},
+                )
+            else:
+                own = former == attempt
+                if not own:
+                    token = self._next_token(con)
+                    con.execute(
+                        "UPDATE memops_incident SET attempt = ?, owner = ?, token = ?, claimed = ? "
+                        "WHERE namespace = ? AND incident = ?",
+                        (attempt, owner, token, now, namespace, name),
+                    )
+                self._extend(con, namespace, name, now, length)
+        if held is not None:
+            raise held
+        return Claim(namespace, name, attempt, token, resumed=not own)
+
+    def _open(
+        self, con: sqlite3.Connection, namespace: str, name: str, attempt: str, owner: str, now: int, length: int
+    ) -> Claim:
+        if con.execute(f"SELECT 1 FROM memops_incident {ONE}", (namespace, name)).fetchone():
+            raise CannotProceed(
+                f"The incident {name} of namespace {namespace!r:.80} is closed.",
+                "leave memory_incident out to begin a new one",
+            )
+        token = self._next_token(con)
+        con.execute(
+            "INSERT INTO memops_incident (namespace, incident, state, attempt, owner, token, opened, claimed, renewed, "
+            "lease, lease_until, facts) VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, '{}')",
+            (namespace, name, attempt, owner, token, now, now, now, length, now + length),
+        )
+        return Claim(namespace, name, attempt, token)
+
+    def _next_token(self, con: sqlite3.Connection) -> int:
+        con.execute("UPDATE memops_store SET token = token + 1")
+        return int(con.execute("SELECT token FROM memops_store").fetchone()[0])
+
+    def _extend(self, con: sqlite3.Connection, namespace: str, incident: str, now: int, length: int) -> None:
+        con.execute(
+            "UPDATE memops_incident SET renewed = ?, lease = ?, lease_until = ? WHERE namespace = ? AND incident = ?",
+            (now, length, now + length, namespace, incident),
+        )
+
+    def renew(self, claim: Claim, lease: float = 60.0) -> None:
+        with self._operating(claim) as con:
+            self._extend(con, claim.namespace, claim.incident, self.clock(), int(lease * 1_000_000))
+
+    def incident(self, claim: Claim) -> IncidentState:
+        with sqlite_errors(self.path):
+            self._check(self._con, claim)
+            row = self._con.execute(
+                f"SELECT {COLUMNS} FROM memops_incident {ONE}",
+                (claim.namespace, claim.incident),
+            ).fetchone()
+        return _state(row)
+
+    def note(self, claim: Claim, **facts: t.Any) -> None:
+        with self._operating(claim) as con:
+            names = (claim.namespace, claim.incident)
+            known = json.loads(con.execute(f"SELECT facts FROM memops_incident {ONE}", names).fetchone()[0])
+            merged = {name: value for name, value in {**known, **facts}.items() if value is not None}
+            if merged != known:
+                con.execute(f"UPDATE memops_incident SET facts = ? {ONE}", (json.dumps(merged), *names))
+
+    def end_lease(self, claim: Claim) -> None:
+        with self._operating(claim) as con:
+            con.execute(
+                "UPDATE memops_incident SET attempt = '', lease_until = ? WHERE namespace = ? AND incident = ?",
+                (self.clock(), claim.namespace, claim.incident),
+            )
+
+    def close_incident(self, claim: Claim) -> None:
+        with self._transaction() as con:
+            row = con.execute(
+                "SELECT state, attempt, token FROM memops_incident WHERE namespace = ? AND incident = ?",
+                (claim.namespace, claim.incident),
+            ).fetchone()
+            if row == ("closed", claim.attempt, claim.token):
+                return
+            self._check(con, claim)
+            con.execute(
+                "UPDATE memops_incident SET state = 'closed', lease_until = ? WHERE namespace = ? AND incident = ?",
+                (self.clock(), claim.namespace, claim.incident),
+            )
+
+

@@ -1,0 +1,240 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What operators do with a namespace of a SQLite store: fence it, prove the fence, change records by compare-and-set.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import sqlite3
+import typing as t
+
+from .._errors import InvalidInput, NamespaceQuarantined
+from .._model import Change, Claim
+from .sqlite_connect import Connected, connect, sqlite_errors, translate
+from .sqlite_log import append, append_operator, reserved
+from .sqlite_schema import ASIDE_COLUMNS
+
+QUARANTINE_TTL = 1.0
+PROBE_KEY = "\x00memops/probe"
+KEYS_PER_QUERY = 200
+
+
+class Operators(Connected):
+    """The operators' part of ``Store``, but for generations."""
+
+    def _log(self, con: sqlite3.Connection, claim: Claim, operation: str, reason: str) -> None:
+        at = max(self.clock(), con.execute("SELECT newest FROM memops_store").fetchone()[0])
+        entry = (0, at, claim.namespace, operation, None, None, None, None, None, claim.attempt, reason, b"")
+        append(con, self.sql, [entry])
+
+    # --- the fence ----------------------------------------------------------------------------------------------
+    def fence(self, claim: Claim) -> bool:
+        with self._operating(claim) as con:
+            space = self._namespace(con, claim.namespace)
+            if space.state == "quarantined":
+                if space.incident == claim.incident:
+                    return False
+                con.execute(  # left by an incident that was closed without a release
+                    "UPDATE memops_namespace SET incident = ? WHERE name = ?", (claim.incident, claim.namespace)
+                )
+            else:
+                con.execute(
+                    "UPDATE memops_namespace SET prior_state = state, prior_ttl = serving_ttl, state = 'quarantined', "
+                    "serving_ttl = ?, incident = ? WHERE name = ?",
+                    (QUARANTINE_TTL, claim.incident, claim.namespace),
+                )
+            self._log(con, claim, "fence", claim.incident)
+        return True
+
+    def unfence(self, claim: Claim) -> bool:
+        with self._operating(claim) as con:
+            if self._namespace(con, claim.namespace).state != "quarantined":
+                return False
+            con.execute(
+                "UPDATE memops_namespace SET state = prior_state, serving_ttl = prior_ttl, incident = NULL, "
+                "prior_state = NULL, prior_ttl = NULL WHERE name = ?",
+                (claim.namespace,),
+            )
+            self._log(con, claim, "release", claim.incident)
+        return True
+
+    def set_state(self, claim: Claim, state: str) -> bool:
+        """In a quarantine this sets the state that the release brings back: nothing is served in between."""
+        if state not in ("serving", "standby"):
+            raise InvalidInput(f"A namespace cannot be made {state!r}.", "use serving or standby")
+        with self._operating(claim) as con:
+            space = self._namespace(con, claim.namespace)
+            column = "prior_state" if space.state == "quarantined" else "state"
+            if getattr(space, column) == state:
+                return False
+            con.execute(f"UPDATE memops_namespace SET {column} = ? WHERE name = ?", (state, claim.namespace))
+        return True
+
+    def prove(self, namespace: str) -> dict[str, t.Any]:
+        s = self.sql
+        detail: list[str] = []
+        with sqlite_errors(self.path):
+            con = connect(self.path, self.busy_timeout)  # a client of its own, with nothing that Memory checks
+            try:
+                con.execute("BEGIN IMMEDIATE")
+                space = self._namespace(con, namespace)
+                number = space.generation
+                row = con.execute(
+                    f"SELECT {s.key} FROM {s.table} WHERE {s.generation} = ? LIMIT 1", (number,)
+                ).fetchone()
+                probe = (PROBE_KEY, 0, 0, 0, 0, None, None, "", b"", b"")
+                insert = s.insert(number)
+                one = f"WHERE {s.generation} = {number} AND {s.key} = ?"
+                update = f"UPDATE {s.table} SET {s.updated} = {s.updated} {one}"
+                refused = [
+                    self._refused(con, "INSERT", insert.replace(" OR REPLACE", "", 1), probe, detail),
+                    self._refused(con, "INSERT OR REPLACE", insert, probe, detail),
+                ]
+                if row is None:  # UPDATE and DELETE need a row; this one is rolled back with everything else
+                    fences = con.execute(
+                        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?", (s.plain_table,)
+                    ).fetchall()
+                    for name, _sql in fences:
+                        con.execute(f'DROP TRIGGER "{name}"')
+                    con.execute(insert, probe)
+                    for _name, text in fences:
+                        con.execute(text)
+                key = PROBE_KEY if row is None else row[0]
+                refused += [
+                    self._refused(con, "UPDATE", update, (key,), detail),
+                    self._refused(con, "DELETE", f"DELETE FROM {s.table} {one}", (key,), detail),
+                ]
+            finally:
+                if con.in_transaction:
+                    con.execute("ROLLBACK")
+                con.close()
+        detail.append(f"Memory reads nothing of a namespace that is quarantined; this one is {space.state}")
+        return {
+            "writes_refused": all(refused),
+            "reads_refused": space.state == "quarantined",
+            "detail": detail,
+            "not_fenced": [
+                "raw readers: a program that opens the SQLite file without Memory can still read the sealed records",
+                "a program with write access to the file that drops the triggers or changes the control tables",
+            ],
+        }
+
+    def _refused(
+        self, con: sqlite3.Connection, verb: str, text: str, values: tuple[t.Any, ...], detail: list[str]
+    ) -> bool:
+        con.execute("SAVEPOINT memops_probe")
+        try:
+            con.execute(text, values)
+            detail.append(f"raw {verb}: accepted")
+            return False
+        except sqlite3.Error as exc:
+            error = translate(exc, self.path)
+            if not isinstance(error, NamespaceQuarantined):
+                raise
+            detail.append(f"raw {verb}: refused ({exc})")
+            return True
+        finally:
+            if con.in_transaction:
+                con.execute("ROLLBACK TO memops_probe")
+                con.execute("RELEASE memops_probe")
+
+    # --- records ------------------------------------------------------------------------------------------------
+    def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:
+        refused: list[str] = []
+        with self._operating(claim, unfenced=True) as con:
+            number = self._own_generation(con, claim, generation)
+            part: dict[str, Change] = {}
+            for change in changes:
+                if change.key in part or len(part) >= KEYS_PER_QUERY:  # a key's second change sees its first
+                    refused += self._change(con, claim, number, part)
+                    part = {}
+                part[change.key] = change
+            refused += self._change(con, claim, number, part)
+        return refused
+
+    def _own_generation(self, con: sqlite3.Connection, claim: Claim, generation: int | None) -> int:
+        active = self._namespace(con, claim.namespace).generation
+        if generation is None or generation == active:
+            return active
+        row = con.execute(
+            "SELECT 1 FROM memops_generation WHERE id = ? AND namespace = ?", (generation, claim.namespace)
+        ).fetchone()
+        if row is None:
+            raise InvalidInput(
+                f"Namespace {claim.namespace!r:.80} has no generation {generation}.", "begin a generation first"
+            )
+        return generation
+
+    def _change(self, con: sqlite3.Connection, claim: Claim, number: int, part: dict[str, Change]) -> list[str]:
+        """One query's worth of distinct keys; the refused ones. Live rows are looked at one by one: they may be big."""
+        s = self.sql
+        apply: list[Change] = []
+        refused: list[str] = []
+        absent = dict(part)
+        for live in con.execute(
+            f"SELECT {s.columns} FROM {s.table} WHERE {s.generation} = ? AND {s.key} IN "
+            f"({', '.join('?' * len(part))})",
+            (number, *part),
+        ):
+            change = absent.pop(live[0])
+            if change.row is not None and live == tuple(change.row):
+                continue
+            if change.expected is not None and live[9] == change.expected:
+                apply.append(change)
+            else:
+                refused.append(change.key)
+        for change in absent.values():
+            if change.expected is None and change.row is not None:
+                apply.append(change)
+            elif change.row is not None:
+                refused.append(change.key)
+        aside = [change for change in apply if change.aside is not None and change.expected is not None]
+        if aside:
+            con.executemany(
+                f"INSERT INTO memops_aside (namespace, incident, reason, at, {ASIDE_COLUMNS}) "
+                f"SELECT ?, ?, ?, ?, {s.columns} FROM {s.table} WHERE {s.generation} = ? AND {s.key} = ?",
+                [(claim.namespace, claim.incident, c.aside, self.clock(), number, c.key) for c in aside],
+            )
+        gone = [(number, change.key) for change in apply if change.row is None]
+        if gone:
+            con.executemany(f"DELETE FROM {s.table} WHERE {s.generation} = ? AND {s.key} = ?", gone)
+        rows = [change.row for change in apply if change.row is not None]
+        if rows:
+            self._put_rows(con, number, rows)
+            self._keep_up_with(con, rows)
+            self._log_tombstones(con, claim, [change for change in apply if change.row is not None])
+        return refused
+
+    def _log_tombstones(self, con: sqlite3.Connection, claim: Claim, changes: list[Change]) -> None:
+        """A tombstone with a reserved sequence is the operator's own: its log entry belongs into the transaction."""
+        fresh = [
+            (c.row, c.aside) for c in changes if c.row and c.row[6] is not None and reserved(con, c.row[1], c.row[2])
+        ]
+        if not fresh:
+            return
+        con.execute("UPDATE memops_namespace SET lock_number = lock_number + 1 WHERE name = ?", (claim.namespace,))
+        lock = con.execute("SELECT lock_number FROM memops_namespace WHERE name = ?", (claim.namespace,)).fetchone()[0]
+        entries = [
+            (0, row[4], claim.namespace, "delete", row[0], row[1], row[2], row[9], lock, claim.attempt, why, b"")
+            for row, why in fresh
+        ]
+        append_operator(con, self.sql, entries)
+
+    def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
+        with self._operating(claim) as con:
+            epoch, sequence = con.execute("SELECT epoch, sequence FROM memops_store").fetchone()
+            if count > 0:
+                con.execute("UPDATE memops_store SET sequence = ?", (sequence + count,))
+                con.execute(
+                    "INSERT INTO memops_reserved VALUES (?, ?, ?, ?)",
+                    (claim.namespace, epoch, sequence + 1, sequence + count),
+                )
+        return epoch, sequence + 1
+
+    def raise_epoch(self, claim: Claim, above: int) -> int:
+        with self._operating(claim) as con:
+            epoch = max(above, con.execute("SELECT epoch FROM memops_store").fetchone()[0]) + 1
+            con.execute("UPDATE memops_store SET epoch = ?", (epoch,))
+            self._log(con, claim, "promote", f"epoch {epoch}")
+        return int(epoch)
