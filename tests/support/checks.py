@@ -4,6 +4,7 @@
 """The stages of `make test`, in order. A check returns, or raises Failed or NotRun with the reason in one line."""
 from __future__ import annotations
 
+import configparser
 import dataclasses
 import hashlib
 import json
@@ -96,7 +97,7 @@ def _execute(
         start_new_session=True,
     ) as process:
         try:
-            out, _ = process.communicate(timeout=timeout)
+            out = process.communicate(timeout=timeout)[0]
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -216,12 +217,15 @@ def _ansible_test_home() -> tuple[dict[str, str], pathlib.Path]:
     cache.mkdir(parents=True, exist_ok=True)
     for release in ("get_pip_23_1_2.py", "get_pip_24_2.py", "get_pip_25_2.py"):
         shutil.copy(ROOT / "tests" / "support" / "get_pip.py", cache / release)
-    # A person's own pip settings (a mirror, a proxy) stay in force though HOME moves.
-    for name in (".pip/pip.conf", ".config/pip/pip.conf"):
-        own = pathlib.Path.home() / name
-        if own.is_file():
-            (home / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(own, home / name)
+    # A person's own pip settings (a mirror, a proxy) stay in force though HOME moves; only pip's chatter goes.
+    settings = configparser.RawConfigParser()
+    settings.read([pathlib.Path.home() / ".pip" / "pip.conf", pathlib.Path.home() / ".config" / "pip" / "pip.conf"])
+    if not settings.has_section("install"):
+        settings.add_section("install")
+    settings.set("install", "quiet", "2")
+    (home / ".config" / "pip").mkdir(parents=True, exist_ok=True)
+    with open(home / ".config" / "pip" / "pip.conf", "w", encoding="utf-8") as file:
+        settings.write(file)
     env = environment(HOME=str(home))
     for name in ("PYTHONPATH", "ANSIBLE_HOME", "ANSIBLE_COLLECTIONS_PATH", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         env.pop(name, None)
@@ -238,12 +242,13 @@ def build() -> None:
     shutil.rmtree(out, ignore_errors=True)
     installed = out / "installed"
     run(tool("ansible-galaxy"), "collection", "build", "--force", "--output-path", out)
-    run(tool("ansible-galaxy"), "collection", "install", "--offline", "-p", installed, _tarball())
+    env = environment(ANSIBLE_COLLECTIONS_PATH=str(installed))
+    del env["PYTHONPATH"]  # Ansible would find the checkout by it
+    run(tool("ansible-galaxy"), "collection", "install", "--offline", "-p", installed, _tarball(), env=env)
     content = installed / "ansible_collections" / NAMESPACE / NAME
     for path in content.iterdir():
         if path.name not in ("meta", "plugins", "roles", "playbooks", "MANIFEST.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    env = environment(ANSIBLE_COLLECTIONS_PATH=str(installed))
     documentation(env=env)
     _syntax(VENV / "bin", env, WORK)
 

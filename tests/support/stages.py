@@ -48,8 +48,8 @@ def main(names: list[str]) -> int:
     print(f"\n{'stage':12} {'result':8} {'seconds':>7}")
     for stage, verdict, reason, seconds in results:
         print(f"{stage.name:12} {verdict:8} {seconds:7.0f}  {reason}".rstrip())
-    print(f"{'':12} {'':8} {sum(seconds for *_, seconds in results):7.0f}")
-    count = {word: sum(verdict == word for _, verdict, _, _ in results) for word in ("passed", "FAILED", "not run")}
+    print(f"{'':12} {'':8} {sum(result[3] for result in results):7.0f}")
+    count = {word: sum(result[1] == word for result in results) for word in ("passed", "FAILED", "not run")}
     rest = f", {count['not run']} skipped" if count["not run"] else ""
     print(f"\nstages: {count['passed']} passed, {count['FAILED']} failed{rest}", flush=True)
     return 1 if count["FAILED"] else 0

@@ -29,11 +29,19 @@ def names(requirements: str) -> set[str]:
 
 def documents_group(module: str) -> bool:
     """Whether a module's documentation promises membership in the action group."""
-    return "memops.agent_memory.memory" in (ROOT / "plugins" / "modules" / f"{module}.py").read_text(encoding="utf-8")
+    source = (ROOT / "plugins" / "modules" / f"{module}.py").read_text(encoding="utf-8")
+    return "memops.agent_memory.memory.actiongroup_memory" in source
 
 
 def test_every_module_that_documents_the_action_group_is_in_it() -> None:
-    assert sorted(load("meta/runtime.yml")["action_groups"]["memory"]) == [m for m in plugins("modules") if documents_group(m)]
+    documented = [name for name in plugins("modules") if documents_group(name)]
+    assert sorted(load("meta/runtime.yml")["action_groups"]["memory"]) == documented
+
+
+def test_every_module_of_the_action_group_goes_through_the_action() -> None:
+    runtime = load("meta/runtime.yml")
+    routed = {name: rule["action_plugin"] for name, rule in runtime["plugin_routing"]["modules"].items()}
+    assert routed == dict.fromkeys(runtime["action_groups"]["memory"], "memops.agent_memory.memory")
 
 
 def test_the_execution_environment_gets_what_a_memory_host_gets() -> None:
@@ -60,8 +68,8 @@ def test_only_the_ansible_layer_imports_ansible() -> None:
 
 def test_every_file_of_the_core_carries_its_licence() -> None:
     core = (ROOT / "plugins" / "module_utils").rglob("*.py")
-    found = [str(path) for path in core if "SPDX-License-Identifier: Apache-2.0" not in path.read_text(encoding="utf-8")]
-    assert found == []
+    marker = "SPDX-License-Identifier: Apache-2.0"
+    assert [str(path) for path in core if marker not in path.read_text(encoding="utf-8")] == []
 
 
 def test_the_built_collection_leaves_the_workshop_at_home() -> None:
