@@ -11,7 +11,7 @@ import typing as t
 from zlib import crc32
 
 from .._errors import MemoryOpsError, SnapshotUnusable
-from .._model import CHECKSUM, KEY, PAYLOAD, Row
+from .._model import CHECKSUM, Row
 
 MINIMUM = 64 << 10
 AVERAGE = 256 << 10
@@ -44,21 +44,15 @@ class Chunker:
         self._items: list[t.Any] = []
         self._size = 0
 
-    def rows(self, rows: t.Sequence[Row]) -> t.Iterator[list[Row]]:
-        """The chunks that these rows, in key order, complete."""
-        try:
-            hashes = [crc32(row[KEY].encode()) for row in rows]
-            sizes = [len(row[PAYLOAD]) + ROW_OVERHEAD for row in rows]
-        except (TypeError, AttributeError, UnicodeEncodeError):  # damaged rows have fields of any type
-            hashes = [crc32(repr(row[KEY]).encode()) for row in rows]
-            sizes = [(len(row[PAYLOAD]) if hasattr(row[PAYLOAD], "__len__") else 8) + ROW_OVERHEAD for row in rows]
-        return self._cut(rows, hashes, sizes)
-
     def entries(self, entries: t.Sequence[t.Any]) -> t.Iterator[list[t.Any]]:
-        """The same for log entries, by their id."""
-        return self._cut(entries, [crc32(b"%d" % entry[0]) for entry in entries], [LOG_ENTRY_SIZE] * len(entries))
+        """Log entries, cut by their id."""
+        return self.cut(entries, [crc32(b"%d" % entry[0]) for entry in entries], [LOG_ENTRY_SIZE] * len(entries))
 
-    def _cut(self, items: t.Sequence[t.Any], hashes: list[int], sizes: list[int]) -> t.Iterator[list[t.Any]]:
+    def cut(self, items: t.Sequence[t.Any], hashes: list[int], sizes: list[int]) -> t.Iterator[list[t.Any]]:
+        """The chunks that these items, in key order, complete.
+
+        ``hashes``: CRC-32 of each key's UTF-8; ``sizes``: bytes of each payload and ROW_OVERHEAD.
+        """
         start = 0
         size = self._size
         for position, length in enumerate(sizes):

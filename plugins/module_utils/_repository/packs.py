@@ -126,6 +126,10 @@ class Uploader:
         finally:
             self._room.release()
 
+    def abandon(self) -> None:
+        """Stop after what is being sent just now."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
     def finish(self) -> None:
         """Wait for everything; raises what failed."""
         self._pool.shutdown(wait=True)

@@ -1,0 +1,529 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Take a snapshot: an immutable, verifiable copy of namespaces and their access log at one point.
+
+PRIVATE to the collection. The manifest is put last; until then there is no snapshot, whatever happens.
+"""
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+import typing as t
+
+from .._codec import RecordCodec, encode_value
+from .._errors import InvalidInput, MemoryOpsError, NamespaceUnknown, RepositoryRefused, RepositoryUnavailable
+from .._model import LogEntry, NamespaceState, Record, StoreIdentity
+from .._repository import Repository, Snapshot, SnapshotInfo
+from .._repository.catalogue import choose_base, new_id, read_problem
+from .._repository.chunks import NamespaceDigest
+from .._repository.manifest import (
+    FORMAT,
+    PURPOSES,
+    Index,
+    folder,
+    keys_name,
+    manifest_key,
+    pack_index,
+    pack_keys,
+    seal_line,
+)
+from .._repository.objects import check_name
+from .._store import Reader, Store, open_store
+from .snapshot_scan import Base, Job, Range, Scribe, Tally
+from .workers import Parent, Worker, collect
+
+CANARY = "\0memops/canary"
+READS = frozenset(("hit", "miss", "corrupt", "expired", "refused"))  # log entries that change nothing
+CUTS = 16  # a namespace that can be cut into so many ranges is worth a second process
+DROP = 0.30
+REWRITTEN = 0.50
+FEW = (10, 100)  # below so many records a drop, or a rewrite, says nothing
+
+Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]
+
+
+def create(
+    *,
+    store_params: t.Mapping[str, t.Any],
+    repository: Repository | t.Mapping[str, t.Any],
+    keyring: t.Any,
+    name: str,
+    purpose: str,
+    namespaces: t.Sequence[str] | None = None,
+    incident: str | None = None,
+    workers: int = 2,
+    min_interval: float = 0,
+    base: str | None = "auto",
+    spool: str | None = None,
+    open_payloads: bool = False,
+    progress: Progress = None,
+) -> dict[str, t.Any]:
+    """Publish a snapshot of the store ``name``; every checksum is recomputed on the way.
+
+    ``repository`` is an open one or its parameters (then it is made when it is missing); ``namespaces`` None: all.
+    ``base``: "auto", a snapshot id, or None for a full one. ``min_interval`` (seconds): when nothing was written since
+    the newest good snapshot of this purpose and it is younger, that one is returned. ``spool``: a directory that takes
+    a forensic snapshot while the repository is away. ``open_payloads`` also decrypts every payload.
+
+    Returns {changed, snapshot, name, purpose, incident, suspect, reasons, point {epoch, sequence}, at, namespaces
+    {name: {records, tombstones, damaged, unopenable, digest, log_entries, holes, …}}, damaged {name: n}, examples
+    {name: [keys]}, holes {name: [[after, until]]}, bytes {sent, referenced, stored}, base, spooled, location, warnings,
+    seconds}.
+    Errors: InvalidInput, NamespaceUnknown, StoreUnavailable, StoreDamaged (unless forensic), KeyUnavailable,
+    RepositoryUnavailable, RepositoryRefused (another store's).
+    """
+    started = time.monotonic()
+    check_name("store", name)
+    if purpose not in PURPOSES:
+        raise InvalidInput(f"There is no purpose {purpose!r:.40}.", f"use one of: {', '.join(PURPOSES)}")
+    if purpose == "forensic" and not incident:
+        raise InvalidInput("A forensic snapshot belongs to an incident, and none is named.", "name the incident")
+
+    def take(place: Repository) -> dict[str, t.Any]:
+        creation = _Creation(place, dict(store_params), keyring, name, purpose, namespaces, incident, progress)
+        return creation.run(max(1, workers), min_interval, base, open_payloads)
+
+    spooled = False
+    try:
+        place = repository if isinstance(repository, Repository) else Repository.open(repository, create=True)
+        result = take(place)
+    except RepositoryUnavailable as exc:
+        if not spool or purpose != "forensic":
+            raise
+        place = Repository.open({"url": "file://" + spool}, create=True)
+        result = take(place)
+        spooled = True
+        result["warnings"].append(f"{exc.message} The snapshot lies in {place.location} until it can be taken again.")
+    return {**result, "spooled": spooled, "location": place.location, "seconds": round(time.monotonic() - started, 3)}
+
+
+class _Creation:
+    """One attempt at one snapshot."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        store_params: dict[str, t.Any],
+        keyring: t.Any,
+        name: str,
+        purpose: str,
+        namespaces: t.Sequence[str] | None,
+        incident: str | None,
+        progress: Progress,
+    ) -> None:
+        self.repository = repository
+        self.objects = repository.objects
+        self.store_params = store_params
+        self.keyring = keyring
+        self.name = name
+        self.purpose = purpose
+        self.wanted = None if namespaces is None else list(dict.fromkeys(namespaces))
+        self.incident = incident
+        self.progress = progress
+        self.warnings = list(repository.warnings)
+        self.done = 0
+
+    def run(self, workers: int, min_interval: float, base: str | None, open_payloads: bool) -> dict[str, t.Any]:
+        snapshots = self.repository.snapshots(self.name)
+        if self.purpose == "forensic":
+            for info in snapshots:
+                if info.purpose == "forensic" and info.incident == self.incident:
+                    found = self.repository.snapshot(self.name, info.id, self.keyring)
+                    return self._unchanged(found)
+        store = open_store(self.store_params)
+        try:
+            identity = store.identity()
+            self._same_store(snapshots, identity)
+            before = self._last_good(snapshots)
+            with store.reader() as reader:
+                states = self._states(reader)
+                if self.purpose != "forensic" and before is not None and min_interval > 0:
+                    fresh = self._nothing_written(reader, states, snapshots, min_interval)
+                    if fresh is not None:
+                        return self._unchanged(fresh)
+            if self.purpose in ("scheduled", "baseline"):
+                for state in states:
+                    if state.state == "serving":
+                        self._canary(store, state.name)
+            with store.reader() as reader:
+                crew = workers if workers > 1 and any(_big(reader, state.name) for state in states) else 1
+        finally:
+            store.close()  # before a fork
+        chosen = self._base(snapshots, base, identity.lineage)
+        job = Job(
+            name=self.name,
+            snapshot=new_id(time.time()),
+            secret=secrets.token_bytes(32),
+            objects=self.objects,
+            read_back=self.repository.seen.get("checksum_verified") is False,
+            base=chosen,
+            before=None if before is None else (before.epoch, before.sequence, before.at),
+            forensic=self.purpose == "forensic",
+            keyring=self.keyring if open_payloads else None,
+        )
+        # what cannot be sealed must not be begun
+        sealed = pack_keys(job.snapshot, job.secret, self.keyring, self.keyring.export_wrapped())
+        scanned = self._alone(job) if crew == 1 else self._together(job, crew)
+        return self._publish(job, sealed, scanned, before)
+
+    # --- before -----------------------------------------------------------------------------------------------------
+    def _same_store(self, snapshots: t.Sequence[SnapshotInfo], identity: StoreIdentity) -> None:
+        for info in snapshots:
+            if info.lineage and info.lineage != identity.lineage:
+                raise RepositoryRefused(
+                    f"The snapshots of {self.name} in {self.objects.location} are of another store.",
+                    "use another memory_cluster name or another prefix for this store",
+                )
+
+    def _last_good(self, snapshots: t.Sequence[SnapshotInfo]) -> SnapshotInfo | None:
+        return next((info for info in snapshots if info.good), None)
+
+    def _states(self, reader: Reader) -> list[NamespaceState]:
+        states = {state.name: state for state in reader.namespaces()}
+        if self.wanted is None:
+            return list(states.values())
+        for namespace in self.wanted:
+            if namespace not in states:
+                raise NamespaceUnknown(
+                    f"The store {self.name} has no namespace {namespace!r:.80}.",
+                    f"name one of: {', '.join(map(repr, list(states)[:10])) or '(there is none)'}",
+                )
+        return [states[namespace] for namespace in self.wanted]
+
+    def _nothing_written(
+        self, reader: Reader, states: list[NamespaceState], snapshots: t.Sequence[SnapshotInfo], min_interval: float
+    ) -> Snapshot | None:
+        """The newest good snapshot of this purpose, when it is young and still tells everything."""
+        info = next((info for info in snapshots if info.good and info.purpose == self.purpose), None)
+        if info is None or not 0 <= time.time() - info.manifest["created"] / 1e6 < min_interval:
+            return None
+        if (info.epoch, info.sequence) != (reader.identity.epoch, reader.identity.sequence):
+            return None
+        if {state.name: state.generation for state in states} != {
+            namespace: entry["generation"] for namespace, entry in info.namespaces.items()
+        }:
+            return None
+        for entries in reader.log(after_id=info.manifest["log_last_id"]):
+            if any(entry[3] not in READS for entry in entries):
+                return None  # an operator's change takes no sequence but is logged
+        return self.repository.snapshot(self.name, info.id, self.keyring)
+
+    def _unchanged(self, snapshot: Snapshot) -> dict[str, t.Any]:
+        manifest = snapshot.manifest
+        return _result(manifest, False, self.warnings, {}, {}) | {"bytes": {"sent": 0, "referenced": 0, "stored": 0}}
+
+    def _canary(self, store: Store, namespace: str) -> None:
+        """A record that must come back from every restore."""
+        with store.reader() as reader:
+            if reader.get_many(namespace, [CANARY]):
+                return
+        codec = RecordCodec(namespace)
+        with store.writing(namespace, 1, "memops:backup") as write:
+            if write.current([CANARY]):
+                return
+            key_id = self.keyring.active_id
+            row = Record(CANARY, write.epoch, write.first_sequence, write.at, write.at, None, None, key_id, b"", b"")
+            value = encode_value({"canary": secrets.token_hex(16)})
+            row = row._replace(payload=self.keyring.seal(value, codec.head(row), key_id))
+            row = row._replace(checksum=codec.checksum(row))
+            entry = LogEntry(
+                0, write.at, namespace, "write", CANARY, row.epoch, row.sequence, row.checksum, write.lock,
+                "memops:backup", "canary", b"",
+            )  # fmt: skip
+            write.put([tuple(row)], [tuple(entry)])
+
+    def _base(self, snapshots: t.Sequence[SnapshotInfo], wanted: str | None, lineage: str) -> Base | None:
+        if wanted is None or self.purpose == "forensic" and wanted != "auto":
+            return None
+        chosen = choose_base(snapshots, lineage, time.time()) if wanted == "auto" else wanted
+        if chosen is None:
+            return None
+        try:
+            snapshot = self.repository.snapshot(self.name, chosen, self.keyring)
+            if not snapshot.good or snapshot.info.references:
+                raise RepositoryRefused(f"Snapshot {chosen} cannot be a base: it is not full or not good.", "use auto")
+            where = folder(self.name, chosen)
+            sizes = {info.key[len(where) :]: info.size for info in self.objects.list(where + "packs/")}
+            for number, size, _digest, _frames in snapshot.manifest["packs"]:
+                if sizes.get(f"packs/{number:06d}.pack") != size:
+                    raise RepositoryRefused(f"Snapshot {chosen} has lost pack {number:06d}.", "verify it")
+            index = snapshot.index()
+        except RepositoryUnavailable:
+            raise
+        except MemoryOpsError as exc:
+            if wanted != "auto":
+                raise
+            self.warnings.append(f"{exc.message} The new snapshot is a full one instead.")
+            return None
+        chunks = {
+            namespace: {kind: {chunk.digest: chunk for chunk in found} for kind, found in kinds.items()}
+            for namespace, kinds in index.items()
+        }
+        return Base(chosen, chunks)
+
+    # --- the scan ---------------------------------------------------------------------------------------------------
+    def _say(self, rows: int) -> None:
+        self.done += rows
+        if self.progress is not None:
+            self.progress({"phase": "snapshot", "records": self.done})
+
+    def _alone(self, job: Job) -> _Scanned:
+        store = open_store(self.store_params)
+        try:
+            with store.reader() as reader:
+                states = self._states(reader)
+                scribe = Scribe(job, reader)
+                try:
+                    parts = [
+                        (state.name, scribe.range(Range(state.name, None, None), self._say)) for state in states
+                    ]
+                    log = scribe.log([state.name for state in states], self._say)
+                    packs = scribe.finish()
+                except BaseException:
+                    scribe.stop()
+                    raise
+                return _Scanned(reader.at, reader.identity, states, parts, log, packs)
+        finally:
+            store.close()
+
+    def _together(self, job: Job, count: int) -> _Scanned:
+        """Forked processes over key ranges of one point in time."""
+        crew = [Worker(_work, self.store_params, job, number, count) for number in range(count)]
+        try:
+            with contextlib.closing(open_store(self.store_params)) as store:
+                with store.point() as point:
+                    for worker in crew:
+                        worker.send(point)
+                    for worker in crew:
+                        worker.receive()  # its reader is open: the point may be given up
+                    with store.reader(point) as reader:
+                        at, identity, states = reader.at, reader.identity, self._states(reader)
+                with store.reader() as reader:  # the cuts need not be of the same point
+                    ranges = [
+                        piece for state in states for piece in _ranges(reader, state.name, job.base, 4 * count)
+                    ]
+            names = [state.name for state in states]
+            tasks: list[tuple[t.Any, ...]] = [(names,), *((n, piece) for n, piece in enumerate(ranges))]
+            tasks.reverse()  # the log first: it is one piece
+            for worker in crew:
+                worker.send(tasks.pop() if tasks else None)
+            tallies: dict[int, Tally] = {}
+            log: dict[str, Tally] = {}
+            packs: list[list[t.Any]] = []
+            for worker, kind, value in collect(crew):
+                if kind == "rows":
+                    self._say(value)
+                elif kind == "next":
+                    worker.send(tasks.pop() if tasks else None)
+                elif kind == "result":
+                    tallies.update(value[0])
+                    log.update(value[1])
+                    packs += value[2]
+            parts = [(piece.namespace, tallies[number]) for number, piece in enumerate(ranges)]
+            return _Scanned(at, identity, states, parts, log, sorted(packs))
+        finally:
+            for worker in crew:
+                worker.stop()
+
+    # --- after ------------------------------------------------------------------------------------------------------
+    def _publish(self, job: Job, sealed: bytes, scanned: _Scanned, before: SnapshotInfo | None) -> dict[str, t.Any]:
+        index, entries = _summary(scanned)
+        used = {chunk.pack for kinds in index.values() for chunks in kinds.values() for chunk in chunks
+                if chunk.snapshot != job.snapshot}  # fmt: skip
+        references: dict[str, t.Any] = {}
+        if job.base is not None and used:
+            base = self.repository.snapshot(self.name, job.base.snapshot, self.keyring)
+            references[base.id] = [pack for pack in base.manifest["packs"] if pack[0] in used]
+        tallies = [tally for _namespace, tally in scanned.parts] + list(scanned.log.values())
+        reasons = [] if job.forensic or before is None else _suspicions(entries, before, self.wanted is None)
+        packed = pack_index(job.snapshot, job.secret, index)
+        import hashlib
+
+        manifest: dict[str, t.Any] = {
+            "format": FORMAT,
+            "code": "hmac",
+            "tool": "memops.agent_memory 1",
+            "snapshot": job.snapshot,
+            "name": self.name,
+            "purpose": self.purpose,
+            "incident": self.incident,
+            "at": scanned.at,
+            "created": time.time_ns() // 1000,
+            "store": {
+                "store_id": scanned.identity.store_id,
+                "lineage": scanned.identity.lineage,
+                "engine": scanned.identity.engine,
+                "layout": scanned.identity.layout,
+            },
+            "columns": list(Record._fields),
+            "log_columns": list(LogEntry._fields),
+            "point": {"epoch": scanned.identity.epoch, "sequence": scanned.identity.sequence},
+            "log_last_id": max((tally.last_id for tally in scanned.log.values()), default=0),
+            "consistency": "point-in-time",
+            "namespaces": entries,
+            "keys": sorted({key for _namespace, tally in scanned.parts for key in tally.key_ids}),
+            "packs": scanned.packs,
+            "index": {"size": len(packed), "sha256": hashlib.sha256(packed).hexdigest()},
+            "references": references,
+            "predecessor": None if before is None else before.id,
+            "suspect": bool(reasons),
+            "reasons": reasons,
+            "bytes": {
+                "sent": sum(tally.sent for tally in tallies),
+                "referenced": sum(tally.referenced for tally in tallies),
+                "stored": sum(pack[1] for pack in scanned.packs) + len(packed),
+            },
+        }
+        where = folder(self.name, job.snapshot)
+        from .._repository.packs import put_checked
+
+        put_checked(self.objects, where + keys_name(self.keyring.master_id), sealed, job.read_back)
+        put_checked(self.objects, where + "index", packed, job.read_back)
+        for referenced in references:
+            if read_problem(self.objects, self.name, referenced):
+                raise RepositoryUnavailable(
+                    f"The base {referenced} was deleted while the snapshot was taken.", "run the same command again"
+                )
+        line = seal_line(manifest, manifest_key(job.secret))
+        self.objects.put(where + "manifest.json", line, if_absent=bool(self.repository.seen.get("conditional_put")))
+        if job.read_back and self.objects.get(where + "manifest.json") != line:
+            raise RepositoryUnavailable(f"{self.objects.location} stored the manifest wrongly.", "do not use it")
+        examples: dict[str, list[str]] = {}
+        holes: dict[str, list[t.Any]] = {}
+        for namespace, tally in [*scanned.parts, *scanned.log.items()]:
+            if tally.examples:
+                examples.setdefault(namespace, []).extend(tally.examples)
+            if tally.holes:
+                holes.setdefault(namespace, []).extend(list(hole) for hole in tally.holes)
+        return _result(manifest, True, self.warnings, examples, holes)
+
+
+class _Scanned(t.NamedTuple):
+    at: int
+    identity: StoreIdentity
+    states: t.List[NamespaceState]
+    parts: t.List[t.Tuple[str, Tally]]  # in key order within a namespace
+    log: t.Dict[str, Tally]
+    packs: t.List[t.List[t.Any]]
+
+
+def _work(parent: Parent, store_params: dict[str, t.Any], job: Job, number: int, count: int) -> None:
+    """A worker: opens a reader of the given point, then stores ranges until there are none."""
+    point = parent.receive()
+    with open_store(store_params).reader(point) as reader:
+        parent.send("ready", None)
+        scribe = Scribe(job, reader, number, count)
+
+        def say(rows: int) -> None:
+            parent.check()
+            parent.send("rows", rows)
+
+        tallies: dict[int, Tally] = {}
+        log: dict[str, Tally] = {}
+        for task in iter(parent.receive, None):
+            if len(task) == 1:
+                log = scribe.log(task[0], say)
+            else:
+                tallies[task[0]] = scribe.range(task[1], say)
+            parent.send("next", None)
+        packs = scribe.finish()
+        parent.send("result", (tallies, log, packs))
+        parent.send("done", None)
+
+
+def _big(reader: Reader, namespace: str) -> bool:
+    try:
+        return len(reader.boundaries(namespace, CUTS)) >= CUTS - 1 and reader.count(namespace) > 50_000
+    except MemoryOpsError:
+        return False
+
+
+def _ranges(reader: Reader, namespace: str, base: Base | None, parts: int) -> list[Range]:
+    """Cut a namespace; where the base has chunks at their ends, so that a cut costs no chunk."""
+    try:
+        cuts = reader.boundaries(namespace, parts)
+    except MemoryOpsError:
+        cuts = []  # damaged: one range, whose scan tells where
+    if base is not None and cuts:
+        ends = sorted(
+            chunk.last_key
+            for chunk in base.chunks.get(namespace, {}).get("records", {}).values()
+            if isinstance(chunk.last_key, str)
+        )
+        if len(ends) > parts:
+            import bisect
+
+            cuts = sorted({ends[min(len(ends) - 1, bisect.bisect_left(ends, cut))] for cut in cuts})
+    edges = [None, *cuts, None]
+    return [Range(namespace, edges[i], edges[i + 1]) for i in range(len(edges) - 1)]
+
+
+def _summary(scanned: _Scanned) -> tuple[Index, dict[str, dict[str, t.Any]]]:
+    """The index, and per namespace what the manifest says."""
+    index: Index = {}
+    entries: dict[str, dict[str, t.Any]] = {}
+    for state in scanned.states:
+        tallies = [tally for namespace, tally in scanned.parts if namespace == state.name]
+        log = scanned.log[state.name]
+        records = [chunk for tally in tallies for chunk in tally.chunks()]
+        index[state.name] = {"records": records, "log": log.chunks()}
+        digest = NamespaceDigest()
+        for tally in tallies:
+            digest.merge(tally.rows, tally.total)
+        entries[state.name] = {
+            "records": digest.count,
+            "tombstones": sum(tally.tombstones for tally in tallies),
+            "damaged": sum(tally.damaged for tally in tallies),
+            "unopenable": sum(tally.unopenable for tally in tallies),
+            "overwritten": sum(tally.overwritten for tally in tallies),
+            "digest": digest.hexdigest(),
+            "chunks": len(records),
+            "log_entries": log.rows,
+            "holes": sum(len(tally.holes) for tally in [*tallies, log]),
+            "generation": state.generation,
+            "state": state.state,
+            "ttl": state.ttl,
+        }
+    return index, entries
+
+
+def _suspicions(
+    entries: t.Mapping[str, t.Mapping[str, t.Any]], before: SnapshotInfo, whole: bool
+) -> list[str]:
+    """Why this snapshot must not push good ones out; compared with the last good one."""
+    reasons = []
+    for namespace, old in sorted(before.namespaces.items()):
+        new = entries.get(namespace)
+        lived = old["records"] - old["tombstones"]
+        if new is None:
+            if whole:
+                reasons.append(f"namespace {namespace!r} is gone ({lived} records)")
+            continue
+        lives = new["records"] - new["tombstones"]
+        if lived >= FEW[0] and lives < lived * (1 - DROP):
+            reasons.append(f"namespace {namespace!r} dropped from {lived} to {lives} records")
+        if lived >= FEW[1] and new["overwritten"] > old["records"] * REWRITTEN:
+            reasons.append(f"{new['overwritten']} of {old['records']} records of namespace {namespace!r} were rewritten")
+        if new["damaged"] > old["damaged"]:
+            reasons.append(f"{new['damaged']} records of namespace {namespace!r} are damaged, {old['damaged']} were before")
+    return reasons
+
+
+def _result(
+    manifest: t.Mapping[str, t.Any],
+    changed: bool,
+    warnings: list[str],
+    examples: dict[str, list[str]],
+    holes: dict[str, list[t.Any]],
+) -> dict[str, t.Any]:
+    told = ("snapshot", "name", "purpose", "incident", "suspect", "reasons", "point", "at", "namespaces", "bytes")
+    return {
+        "changed": changed,
+        **{key: manifest[key] for key in told},
+        "damaged": {namespace: entry["damaged"] for namespace, entry in manifest["namespaces"].items()},
+        "examples": examples,
+        "holes": holes,
+        "base": next(iter(manifest["references"]), None),
+        "warnings": warnings,
+    }
