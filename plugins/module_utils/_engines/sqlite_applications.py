@@ -34,9 +34,15 @@ class SqliteWrite:
     """See _store.Write."""
 
     def __init__(
-        self, owner: Applications, con: sqlite3.Connection, count: int, control: tuple[t.Any, ...], lock: int
+        self,
+        owner: Applications,
+        con: sqlite3.Connection,
+        namespace: str,
+        count: int,
+        control: tuple[t.Any, ...],
+        lock: int,
     ) -> None:
-        self._owner, self._con, self._count = owner, con, count
+        self._owner, self._con, self._namespace, self._count = owner, con, namespace, count
         self._generation: int = control[0]
         self.ttl: float | None = control[1]
         self.lock = lock
@@ -50,7 +56,9 @@ class SqliteWrite:
     def current(self, keys: t.Sequence[str]) -> dict[str, Row]:
         return rows_of(self._con, self._owner.sql, self._generation, keys)
 
-    def put(self, rows: t.Sequence[Row], entries: t.Sequence[tuple[t.Any, ...]]) -> None:
+    def put(
+        self, rows: t.Sequence[Row], entries: t.Sequence[tuple[t.Any, ...]], aside: str | None = None
+    ) -> None:
         self._touched = True
         used = [entry[6] for entry in entries if is_write(entry)]
         last = self.first_sequence + self._count - 1
@@ -59,10 +67,13 @@ class SqliteWrite:
                 f"A write used a sequence outside of its {self.first_sequence} … {last}.", "reserve as many as needed"
             )
         self._used += used
+        if aside is not None:
+            keys = [(row[0], aside) for row in rows]
+            self._owner._set_aside(self._con, self._namespace, "", self._generation, keys)
         self._owner._put_rows(self._con, self._generation, rows)
         append(self._con, self._owner.sql, entries)
 
-    def finish(self, namespace: str) -> None:
+    def finish(self) -> None:
         """Only sequences that were used count as given out: the next write goes on behind them."""
         if not self._touched:
             return
@@ -72,7 +83,7 @@ class SqliteWrite:
             (max(self._used, default=0), self.at),
         )
         con.execute(
-            "UPDATE memops_namespace SET lock_number = max(lock_number, ?) WHERE name = ?", (self.lock, namespace)
+            "UPDATE memops_namespace SET lock_number = max(lock_number, ?) WHERE name = ?", (self.lock, self._namespace)
         )
         note_given(con, self.epoch, self._used)
 
@@ -88,9 +99,10 @@ class Applications(Connected):
                 control, blocked = self._serving(con, namespace)
                 if blocked is None:
                     held = self._held.get(namespace)
-                    write = SqliteWrite(self, con, count, control, control[2] + 1 if held is None else held)
+                    number = control[2] + 1 if held is None else held
+                    write = SqliteWrite(self, con, namespace, count, control, number)
                     yield write
-                    write.finish(namespace)
+                    write.finish()
                     return
             if time.monotonic() >= deadline:
                 raise blocked

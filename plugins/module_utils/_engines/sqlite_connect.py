@@ -23,7 +23,7 @@ from .._errors import (
     StoreUnavailable,
 )
 from .._model import Claim, NamespaceState, Row, StoreIdentity
-from .sqlite_schema import FENCE_MESSAGE, SAMPLE_MASK, RecordsSql
+from .sqlite_schema import ASIDE_COLUMNS, FENCE_MESSAGE, SAMPLE_MASK, RecordsSql
 
 CACHE_KIB: t.Final = 16 << 10
 NAMESPACE_COLUMNS: t.Final = (
@@ -207,6 +207,22 @@ class Connected:
         sampled = [(generation, row[0]) for row in rows if not row[2] & SAMPLE_MASK]
         if sampled:
             con.executemany("INSERT OR IGNORE INTO memops_sample VALUES (?, ?)", sampled)
+
+    def _set_aside(
+        self,
+        con: sqlite3.Connection,
+        namespace: str,
+        incident: str,
+        generation: int,
+        keys: t.Iterable[tuple[str, str]],
+    ) -> None:
+        """Keep the present rows of these (key, reason) pairs beside."""
+        s = self.sql
+        con.executemany(
+            f"INSERT INTO memops_aside (namespace, incident, reason, at, {ASIDE_COLUMNS}) "
+            f"SELECT ?, ?, ?, ?, {s.columns} FROM {s.table} WHERE {s.generation} = ? AND {s.key} = ?",
+            [(namespace, incident, reason, self.clock(), generation, key) for key, reason in keys],
+        )
 
     def _keep_up(self, con: sqlite3.Connection, epoch: int, sequence: int, at: int) -> None:
         """The store's counters never fall behind what it holds, so that its next write is the newest."""

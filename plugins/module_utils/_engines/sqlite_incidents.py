@@ -20,7 +20,10 @@ ONE = "WHERE namespace = ? AND incident = ?"
 
 
 def _state(row: tuple[t.Any, ...]) -> IncidentState:
-    return IncidentState(*row[:9], json.loads(row[9]))
+    incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts = row
+    return IncidentState(
+        incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, json.loads(facts)
+    )
 
 
 class Incidents(Connected):

@@ -127,6 +127,10 @@ class LogKeeping(Connected):
             con.execute(
                 "UPDATE memops_given SET first = ? WHERE epoch = ? AND first <= ?", (sequence + 1, epoch, sequence)
             )
+            # What applications soft-deleted is kept as long as the log entry of its writing.
+            con.execute(
+                "DELETE FROM memops_aside WHERE incident = '' AND (epoch, sequence) <= (?, ?)", (epoch, sequence)
+            )
         while low <= last:
             high = min(low + PRUNE_IDS - 1, last)
             with self._transaction() as con:

@@ -13,7 +13,6 @@ from .._errors import InvalidInput, NamespaceQuarantined
 from .._model import Change, Claim
 from .sqlite_connect import Connected, connect, sqlite_errors, translate
 from .sqlite_log import append, append_operator, reserved
-from .sqlite_schema import ASIDE_COLUMNS
 
 QUARANTINE_TTL = 1.0
 PROBE_KEY = "\x00memops/probe"
@@ -189,13 +188,9 @@ class Operators(Connected):
                 apply.append(change)
             elif change.row is not None:
                 refused.append(change.key)
-        aside = [change for change in apply if change.aside is not None and change.expected is not None]
+        aside = [(change.key, change.aside) for change in apply if change.aside is not None]
         if aside:
-            con.executemany(
-                f"INSERT INTO memops_aside (namespace, incident, reason, at, {ASIDE_COLUMNS}) "
-                f"SELECT ?, ?, ?, ?, {s.columns} FROM {s.table} WHERE {s.generation} = ? AND {s.key} = ?",
-                [(claim.namespace, claim.incident, c.aside, self.clock(), number, c.key) for c in aside],
-            )
+            self._set_aside(con, claim.namespace, claim.incident, number, aside)
         gone = [(number, change.key) for change in apply if change.row is None]
         if gone:
             con.executemany(f"DELETE FROM {s.table} WHERE {s.generation} = ? AND {s.key} = ?", gone)

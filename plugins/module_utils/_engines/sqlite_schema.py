@@ -99,6 +99,7 @@ class RecordsSql:
             f"({self.generation}, {self.expires}) WHERE {self.expires} IS NOT NULL",
             self.plain_log + "_writes": f"CREATE INDEX {self.log_index} ON {self.log} "
             f"(namespace, key, epoch, sequence) WHERE {WRITES}",
+            "memops_aside_incident": "CREATE INDEX memops_aside_incident ON memops_aside (incident, namespace)",
             "memops_namespace_generation": "CREATE UNIQUE INDEX memops_namespace_generation "
             "ON memops_namespace (generation)",
         }

@@ -114,7 +114,7 @@ class Structure(Connected):
                 same = f"{s.generation} = ? AND {s.key} = CAST(? AS {'TEXT' if kind == 'text' else 'BLOB'})"
                 con.execute(
                     f"INSERT INTO memops_aside (namespace, incident, reason, at, {ASIDE_COLUMNS}) "
-                    "SELECT coalesce((SELECT namespace FROM memops_generation WHERE id = ?), ''), '', "
+                    "SELECT coalesce((SELECT namespace FROM memops_generation WHERE id = ?), ''), 'structure', "
                     f"'the key is no text', ?, {s.columns} FROM {s.table} WHERE {same}",
                     (generation, self.clock(), generation, key),
                 )
