@@ -87,6 +87,8 @@ def _execute(
     shown = " ".join(words).replace(f"{ROOT}/", "")
     print(f"$ {shown if len(shown) < 200 else shown[:200] + ' …'}", flush=True)
     # A session of its own, so that a time-out ends whatever the command started, too.
+    if shutil.which(words[0]) is None:
+        raise Failed(f"{words[0]} is missing on this machine; install it and run the same command again")
     with subprocess.Popen(
         words,
         env=env or environment(),
@@ -211,7 +213,7 @@ def _core_supports_target(version: str) -> bool:
     return version in output(tool("python"), "-c", code).split()
 
 
-def _ansible_test_home() -> tuple[dict[str, str], pathlib.Path]:
+def _ansible_test_home(venv: pathlib.Path = VENV) -> tuple[dict[str, str], pathlib.Path]:
     home = WORK / "ansible-test-home"
     cache = home / ".ansible" / "test" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
@@ -226,7 +228,7 @@ def _ansible_test_home() -> tuple[dict[str, str], pathlib.Path]:
     (home / ".config" / "pip").mkdir(parents=True, exist_ok=True)
     with open(home / ".config" / "pip" / "pip.conf", "w", encoding="utf-8") as file:
         settings.write(file)
-    env = environment(HOME=str(home))
+    env = environment(venv, HOME=str(home))
     for name in ("PYTHONPATH", "ANSIBLE_HOME", "ANSIBLE_COLLECTIONS_PATH", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         env.pop(name, None)
     return env, home
@@ -284,10 +286,15 @@ def core(release: str) -> t.Callable[[], None]:
             raise NotRun(f"ansible-core {release} needs Python {' or '.join(versions)}; none is at hand")
         venv = _core_venv(release, *found)
         env = environment(venv)
-        _syntax(venv / "bin", env, ROOT)
         documentation(venv / "bin", env)
         tests = [f"tests/unit/{area}" for area in ANSIBLE_SURFACE if (ROOT / "tests" / "unit" / area).is_dir()]
         run(venv / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, env=env)
+        _syntax(venv / "bin", env, ROOT)
+        # Each release checks more than the one before. Its pylint differs most and says least that is new.
+        test_env, _home = _ansible_test_home(venv)
+        where = tree(WORK / f"sanity-{release}")
+        command = (venv / "bin" / "ansible-test", "sanity", "--local", "--color", "no", "--python", found[0])
+        run(*command, "--skip-test", "pylint", env=test_env, cwd=where, timeout=900)
 
     return check
 
