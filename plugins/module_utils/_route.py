@@ -1,0 +1,147 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The route file: which store serves which namespace. Applications follow it; failover and failback switch it.
+
+PRIVATE to the collection. Format 1::
+
+    {"format": 1, "generation": n, "default": {store parameters}, "namespaces": {name: {store parameters}}}
+
+``generation`` grows with every change. A namespace without an entry of its own is served by ``default``.
+"""
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import typing as t
+
+from ._codec import check_namespace
+from ._errors import CannotProceed, InvalidInput, StoreUnavailable
+from ._keyring import replace_file
+
+FORMAT = 1
+Route = t.Dict[str, t.Any]
+
+
+def read_route(path: str) -> Route:
+    """The route file's content. Errors: InvalidInput (relative path, damaged file), StoreUnavailable (missing)."""
+    _absolute("route file", path)
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(64 << 20)
+    except FileNotFoundError:
+        raise StoreUnavailable(
+            f"There is no route file {path}.", "set memory_route.path to the route file, or write one"
+        ) from None
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"The route file {path} cannot be read: {exc.strerror}.", f"let this user read {path}"
+        ) from None
+    try:
+        route = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _damaged(path, "it is not JSON") from None
+    if not isinstance(route, dict):
+        raise _damaged(path, "it is not a mapping")
+    if route.get("format") != FORMAT:
+        raise _damaged(path, f"its format is {route.get('format')!r:.20}, not {FORMAT}")
+    generation, namespaces = route.get("generation"), route.get("namespaces", {})
+    if not isinstance(generation, int) or isinstance(generation, bool) or generation < 1:
+        raise _damaged(path, "its generation is not a number from 1")
+    if not isinstance(namespaces, dict):
+        raise _damaged(path, "namespaces is not a mapping")
+    for where, store in [("default", route.get("default")), *namespaces.items()]:
+        if not isinstance(store, dict) or not store:
+            raise _damaged(path, f"the entry {where!r:.60} holds no store parameters")
+        _store(store)
+    return {"format": FORMAT, "generation": generation, "default": route["default"], "namespaces": namespaces}
+
+
+def resolve(route: t.Mapping[str, t.Any], namespace: str) -> dict[str, t.Any]:
+    """The store parameters that serve ``namespace``."""
+    return dict(route["namespaces"].get(namespace) or route["default"])
+
+
+def switch_route(
+    path: str,
+    namespace: str | None,
+    store: t.Mapping[str, t.Any] | None,
+    *,
+    expected_generation: int | None = None,
+) -> bool:
+    """Point a namespace (None: the default) at ``store``; whether the file changed.
+
+    ``store`` None takes the namespace's own entry away, so that the default serves it again. A missing file is made
+    when the default is set. Atomic and durable; with ``expected_generation`` a compare-and-set (a switch that is
+    already as wanted stays a success). Errors: InvalidInput, StoreUnavailable, CannotProceed (generation differs).
+    """
+    _absolute("route file", path)
+    if namespace is not None:
+        check_namespace(namespace)
+    elif store is None:
+        raise InvalidInput("The default of a route cannot be taken away.", "name the store that becomes the default")
+    if store is not None:
+        _store(store)
+    try:
+        path = os.path.realpath(path)
+        lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise _unwritable(path, exc) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if namespace is None and store is not None and not os.path.exists(path):
+            route: Route = {"format": FORMAT, "generation": 0, "default": None, "namespaces": {}}
+        else:
+            route = read_route(path)
+        namespaces = dict(route["namespaces"])
+        default = route["default"]
+        if namespace is None:
+            default = dict(store or {})
+        elif store is None:
+            namespaces.pop(namespace, None)
+        else:
+            namespaces[namespace] = dict(store)
+        if (default, namespaces) == (route["default"], route["namespaces"]):
+            return False
+        if expected_generation is not None and route["generation"] != expected_generation:
+            raise CannotProceed(
+                f"The route file {path} is at generation {route['generation']}, not {expected_generation}: "
+                "somebody else switched it.",
+                "look at the route file and run the same command again",
+            )
+        body = {
+            "format": FORMAT,
+            "generation": route["generation"] + 1,
+            "default": default,
+            "namespaces": namespaces,
+        }
+        try:
+            replace_file(path, json.dumps(body, indent=1).encode() + b"\n")
+        except OSError as exc:
+            raise _unwritable(path, exc) from None
+        return True
+    finally:
+        os.close(lock)
+
+
+def _absolute(what: str, path: t.Any) -> None:
+    if not isinstance(path, str) or not os.path.isabs(path):
+        raise InvalidInput(f"The path of a {what} must be absolute, not {path!r:.80}.", "write the path from /")
+
+
+def _store(store: t.Mapping[str, t.Any]) -> None:
+    if store.get("path") is not None:
+        _absolute("store in a route", store["path"])
+
+
+def _damaged(path: str, why: str) -> InvalidInput:
+    return InvalidInput(
+        f"The route file {path} is damaged: {why}.", "put back a good copy; no application moves until then"
+    )
+
+
+def _unwritable(path: str, exc: OSError) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The route file {path} cannot be written: {exc.strerror}; it is as it was before.",
+        f"make the directory of {path} writable and free some space",
+    )

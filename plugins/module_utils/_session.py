@@ -1,0 +1,240 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What stands behind ``Memory``: its connections, its locks between threads, its log of reads, and what a fork does.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import typing as t
+import weakref
+
+from ._connections import Connections
+from ._errors import (
+    InvalidInput,
+    KeyUnavailable,
+    MemoryOpsError,
+    NamespaceLocked,
+    NamespaceQuarantined,
+    StoreDamaged,
+    StoreUnavailable,
+)
+from ._keyring import Keyring
+from ._read_log import ReadLog
+from ._store import Store, open_store
+
+LOG = logging.getLogger("memops.agent_memory")
+T = t.TypeVar("T")
+
+
+class Session:
+    """Safe for threads. ``reading`` and ``writing`` hand an open store to a function, under a lock."""
+
+    def __init__(
+        self,
+        store: t.Mapping[str, t.Any] | None,
+        keyring: t.Mapping[str, t.Any],
+        route: str | None,
+        actor: str | None,
+        buffer: ReadLog,
+        create: bool,
+        clock: t.Callable[[], int] | None,
+    ) -> None:
+        self.clock = clock or wall_clock
+        self._given_actor = actor
+        self.actor = actor or _default_actor()
+        self.closed = False
+        self.buffer = buffer
+        self._reads = Connections(store, route, clock)
+        self._writes = Connections(store, route, clock)  # apart, so that a read never waits for a write lock
+        self._turn = threading.Condition(self._writes.lock)
+        self._held: dict[str, _Held] = {}
+        self.keyring = self._begin(keyring, create)
+        _LIVE.add(self)
+
+    def _begin(self, keyring: t.Mapping[str, t.Any], create: bool) -> Keyring:
+        """Make store and keyring when both are new: records that exist never get a new keyring."""
+        params = self._reads.params(None)
+        path = params.get("path")
+        try:
+            if create and isinstance(path, str) and not os.path.exists(os.path.expanduser(path)):
+                open_store(params, create=True).close()
+            store = self._reads.at(params)
+            if not create or os.path.exists(keyring["path"]):
+                return Keyring.open(keyring)
+            with store.reader() as reader:
+                used = any(next(iter(reader.scan(one.name, batch=1)), []) for one in reader.namespaces())
+            return Keyring.open(keyring, create=not used)
+        except (StoreUnavailable, StoreDamaged):
+            if self._reads.alone():
+                raise
+        return Keyring.open(keyring)  # other namespaces are served elsewhere; this store's get the error when used
+
+    # --- stores -------------------------------------------------------------------------------------------------
+    def reading(self, namespace: str, work: t.Callable[[Store], T]) -> T:
+        with self._reads.lock:
+            return self._following(self._reads, namespace, work)
+
+    def writing(self, namespace: str, work: t.Callable[[Store], T]) -> T:
+        with self._writes.lock:
+            self._await_turn(namespace, 30.0)
+            result = self._following(self._writes, namespace, work)
+        self.flush_if_due()
+        return result
+
+    def params(self, namespace: str | None) -> dict[str, t.Any]:
+        """The store parameters that serve the namespace now (None: the default store's)."""
+        self._check_open()
+        with self._reads.lock:
+            return self._reads.params(namespace)
+
+    def _following(self, side: Connections, namespace: str, work: t.Callable[[Store], T]) -> T:
+        """Work on the store that serves the namespace; once more when the route moved it under the work's feet."""
+        self._check_open()
+        params = side.params(namespace)
+        try:
+            return work(side.at(params))
+        except (NamespaceQuarantined, StoreUnavailable, StoreDamaged):
+            moved = side.moved(namespace, params)
+            if moved is None:
+                raise
+        return work(side.at(moved))
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise InvalidInput("This Memory is closed.", "open a new one")
+
+    # --- the write lock over several calls ----------------------------------------------------------------------
+    @contextlib.contextmanager
+    def lock(self, namespace: str, wait: float, lease: float) -> t.Iterator[int]:
+        with self._writes.lock:
+            self._await_turn(namespace, wait)
+            held = self._held.get(namespace)
+            if held is None:
+                number = self.writing(namespace, lambda store: store.lock(namespace, self.actor, wait, lease))
+                held = self._held[namespace] = _Held(number, self._writes.params(namespace))
+            held.depth += 1
+        try:
+            yield held.number
+        finally:
+            with self._writes.lock:
+                held.depth -= 1
+                if not held.depth and self._held.get(namespace) is held:
+                    self._give_back(namespace, held)
+
+    def _give_back(self, namespace: str, held: _Held) -> None:
+        del self._held[namespace]
+        self._turn.notify_all()
+        try:
+            self._writes.at(held.params).unlock(namespace, held.number)
+        except MemoryOpsError as exc:  # the lease ends it; the caller's own error matters more
+            LOG.warning("write lock of namespace %r not given back: %s", namespace, exc.message)
+
+    def _await_turn(self, namespace: str, wait: float) -> None:
+        """Threads of this program respect each other's lock(); the store cannot tell them apart."""
+        me = threading.get_ident()
+
+        def mine() -> bool:
+            held = self._held.get(namespace)
+            return held is None or held.thread == me
+
+        if not self._turn.wait_for(mine, wait):
+            raise NamespaceLocked(
+                f"Another thread of this program has held the write lock of {namespace!r:.80} for over {wait:g} s.",
+                "try again",
+            )
+
+    # --- the log of reads ---------------------------------------------------------------------------------------
+    def log_read(self, at: int, namespace: str, operation: str, key: str | None, digest: bytes | None = None) -> None:
+        """Note a read; it reaches the access log of the store that serves the namespace with a later flush."""
+        entry = (0, at, namespace, operation, key, None, None, digest, None, self.actor, None, b"")
+        with contextlib.suppress(MemoryOpsError), self._reads.lock:
+            self.buffer.add(self._reads.params(namespace), entry)
+
+    def log_damage(self, namespace: str, key: str, exc: MemoryOpsError) -> None:
+        """What diagnose and monitor look for; the content and the key itself stay out of the program's own log."""
+        what = "decryption failed" if isinstance(exc, KeyUnavailable) else "memory corrupt"
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        LOG.error("%s: namespace %r key sha256:%s: %s", what, namespace, digest, exc.message)
+        self.log_read(self.clock(), namespace, "corrupt", key)
+
+    def flush(self) -> int:
+        if self.closed:
+            return 0
+        with self._writes.lock:
+            return self.buffer.flush(lambda params, entries: self._writes.at(params).append_log(entries))
+
+    def flush_if_due(self) -> None:
+        if self.buffer.due() and self._writes.lock.acquire(blocking=False):  # a reader waits for no writer
+            try:
+                self.flush()
+            finally:
+                self._writes.lock.release()
+
+    # --- life ---------------------------------------------------------------------------------------------------
+    def close(self) -> None:
+        with self._writes.lock:
+            if self.closed:
+                return
+            self.flush()
+            self.buffer.give_up()
+            for namespace, held in list(self._held.items()):
+                self._give_back(namespace, held)
+            self.closed = True
+            self._writes.close()
+        with self._reads.lock:
+            self._reads.close()
+        _LIVE.discard(self)
+
+    def after_fork(self) -> None:
+        """In the child: connections, locks and buffered entries are the parent's."""
+        self._reads.after_fork()
+        self._writes.after_fork()
+        self._turn = threading.Condition(self._writes.lock)
+        self._held = {}
+        self.buffer.after_fork()
+        self.actor = self._given_actor or _default_actor()
+
+
+class _Held:
+    """A write lock that a thread of this program holds."""
+
+    def __init__(self, number: int, params: dict[str, t.Any]) -> None:
+        self.number, self.params = number, params
+        self.thread, self.depth = threading.get_ident(), 0
+
+
+def wall_clock() -> int:
+    """Microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def _default_actor() -> str:
+    program = os.path.basename(sys.argv[0] if sys.argv else "") or "python"
+    return f"{socket.gethostname()}:{os.getpid()}:{program}"
+
+
+_LIVE: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _flush_all() -> None:
+    for session in list(_LIVE):
+        session.flush()
+
+
+def _fork_all() -> None:
+    for session in list(_LIVE):
+        session.after_fork()
+
+
+atexit.register(_flush_all)
+os.register_at_fork(after_in_child=_fork_all)
