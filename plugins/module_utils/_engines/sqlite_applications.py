@@ -132,11 +132,11 @@ class Applications(Connected):
                 else "wait for the release, or run the release playbook",
             )
         mine, held = self._held.get(namespace), row[5]
-        if mine is not None and held != mine:
+        if mine is not None and (held != mine or row[2] != mine):  # somebody wrote in between
             del self._held[namespace]
             raise NamespaceLocked(
-                f"The write lock {mine} of namespace {namespace!r:.80} ran out and was taken over"
-                + (f" by {row[6]} at {rfc3339(row[7])}." if held is not None else "."),
+                f"The write lock {mine} of namespace {namespace!r:.80} ran out and others have written since"
+                + (f" ({row[6]} holds it now)." if held not in (None, mine) else "."),
                 "take the lock again with a longer lease and read again before writing",
             )
         now = self.clock()

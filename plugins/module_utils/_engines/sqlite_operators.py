@@ -6,13 +6,15 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import typing as t
 
-from .._errors import InvalidInput, NamespaceQuarantined
+from .._errors import InvalidInput, NamespaceQuarantined, StoreDamaged
 from .._model import Change, Claim
 from .sqlite_connect import Connected, connect, sqlite_errors, translate
 from .sqlite_log import append, append_operator, reserved
+from .sqlite_structure import missing
 
 QUARANTINE_TTL = 1.0
 PROBE_KEY = "\x00memops/probe"
@@ -79,9 +81,7 @@ class Operators(Connected):
                 con.execute("BEGIN IMMEDIATE")
                 space = self._namespace(con, namespace)
                 number = space.generation
-                row = con.execute(
-                    f"SELECT {s.key} FROM {s.table} WHERE {s.generation} = ? LIMIT 1", (number,)
-                ).fetchone()
+                row = self._any_key(con, number)
                 probe = (PROBE_KEY, 0, 0, 0, 0, None, None, "", b"", b"")
                 insert = s.insert(number)
                 one = f"WHERE {s.generation} = {number} AND {s.key} = ?"
@@ -96,7 +96,8 @@ class Operators(Connected):
                     ).fetchall()
                     for name, _sql in fences:
                         con.execute(f'DROP TRIGGER "{name}"')
-                    con.execute(insert, probe)
+                    with contextlib.suppress(sqlite3.DatabaseError):  # a damaged page; the attempts below will tell
+                        con.execute(insert, probe)
                     for _name, text in fences:
                         con.execute(text)
                 key = PROBE_KEY if row is None else row[0]
@@ -119,6 +120,18 @@ class Operators(Connected):
             ],
         }
 
+    def _any_key(self, con: sqlite3.Connection, generation: int) -> tuple[t.Any, ...] | None:
+        """The first key, or the last one when the first page is damaged; None when there is none to be had."""
+        s = self.sql
+        for order in ("ASC", "DESC"):
+            with contextlib.suppress(sqlite3.DatabaseError):
+                row: tuple[t.Any, ...] | None = con.execute(
+                    f"SELECT {s.key} FROM {s.table} WHERE {s.generation} = ? ORDER BY {s.key} {order} LIMIT 1",
+                    (generation,),
+                ).fetchone()
+                return row
+        return None
+
     def _refused(
         self, con: sqlite3.Connection, verb: str, text: str, values: tuple[t.Any, ...], detail: list[str]
     ) -> bool:
@@ -129,10 +142,15 @@ class Operators(Connected):
             return False
         except sqlite3.Error as exc:
             error = translate(exc, self.path)
-            if not isinstance(error, NamespaceQuarantined):
+            if isinstance(error, NamespaceQuarantined):
+                detail.append(f"raw {verb}: refused ({exc})")
+                return True
+            if not isinstance(error, StoreDamaged):
                 raise
-            detail.append(f"raw {verb}: refused ({exc})")
-            return True
+            name = f"memops_fence_{verb.split()[0].lower()}"  # no row can be reached to try it on
+            placed = not any(name == lost for _kind, lost, _sql in missing(con, self.sql))
+            detail.append(f"raw {verb}: not tried ({exc}); its trigger is {'in place' if placed else 'missing'}")
+            return placed
         finally:
             if con.in_transaction:
                 con.execute("ROLLBACK TO memops_probe")
