@@ -61,6 +61,7 @@ def environment(venv: pathlib.Path = VENV, **extra: str) -> dict[str, str]:
         PYTHONPATH=f"{ROOT}{os.pathsep}{WORK / 'collections'}",
         ANSIBLE_HOME=str(WORK),
         ANSIBLE_COLLECTIONS_PATH=str(WORK / "collections"),
+        ANSIBLE_REMOTE_TMP=str(WORK / "tmp" / "remote"),
         ANSIBLE_NOCOLOR="1",
         ANSIBLE_DEVEL_WARNING="0",
         NO_COLOR="1",
@@ -273,7 +274,7 @@ def importer() -> None:
     config = WORK / "galaxy-importer.cfg"
     config.write_text("[galaxy-importer]\nCHECK_REQUIRED_TAGS = True\nRUN_ANSIBLE_LINT = False\n", encoding="utf-8")
     env = environment(GALAXY_IMPORTER_CONFIG=str(config))
-    run(tool("python"), "-m", "galaxy_importer.main", _tarball(), env=env)
+    run(tool("python"), "-m", "galaxy_importer.main", _tarball(), env=env, cwd=WORK / "build")
 
 
 def core(release: str) -> t.Callable[[], None]:
@@ -281,7 +282,7 @@ def core(release: str) -> t.Callable[[], None]:
 
     def check() -> None:
         versions = CORES[release]
-        found = next(((v, p) for v in versions if v != MAIN_PYTHON and (p := pythons.find(v))), None)
+        found = next(((v, p) for v in versions if (p := pythons.find(v))), None)
         if found is None:
             raise NotRun(f"ansible-core {release} needs Python {' or '.join(versions)}; none is at hand")
         venv = _core_venv(release, *found)
