@@ -12,8 +12,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._model import 
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 
 
-
-
 def keyring_params(directory: t.Any, name: str = "keyring") -> dict[str, t.Any]:
     """A new master key file and the path of a keyring file."""
     master = os.path.join(str(directory), f"{name}.master")

@@ -234,7 +234,7 @@ class _Creation:
             write.put([tuple(row)], [tuple(entry)])
 
     def _base(self, snapshots: t.Sequence[SnapshotInfo], wanted: str | None, lineage: str) -> Base | None:
-        if wanted is None or self.purpose == "forensic" and wanted != "auto":
+        if wanted is None or (self.purpose == "forensic" and wanted != "auto"):
             return None
         chosen = choose_base(snapshots, lineage, time.time()) if wanted == "auto" else wanted
         if chosen is None:

@@ -96,7 +96,7 @@ class Scribe:
         """Store one range. Errors: StoreDamaged unless forensic, RepositoryUnavailable."""
         tally = Tally()
         chunker = Chunker()
-        check = _Checker(task.namespace, self._job, tally)
+        check = Checker(task.namespace, tally, self._job.before, self._job.keyring)
         last: str | None = task.after
         try:
             for rows in self._reader.scan(task.namespace, after=task.after, until=task.until):
@@ -114,7 +114,7 @@ class Scribe:
         return tally
 
     def _from_the_end(
-        self, task: Range, last: str | None, check: _Checker, tally: Tally, progress: t.Callable[[int], None]
+        self, task: Range, last: str | None, check: Checker, tally: Tally, progress: t.Callable[[int], None]
     ) -> None:
         """An unreadable page: take what can be read from the other end of the range, and note the hole."""
         keep = len(tally.entries)
@@ -193,16 +193,23 @@ class Scribe:
         self._writer.add(plain, entry)
 
 
-class _Checker:
+class Checker:
     """Recomputes checksums and counts, a batch at a time; returns what the chunker needs: hashes and sizes."""
 
-    def __init__(self, namespace: str, job: Job, tally: Tally) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        tally: Tally,
+        before: tuple[int, int, int] | None = None,
+        keyring: t.Any = None,
+    ) -> None:
         self._prefix = namespace_prefix(namespace)
         self._length = len(namespace.encode())
         self._codec = RecordCodec(namespace)
-        self._before = job.before
-        self._keyring = job.keyring
+        self._before = before
+        self._keyring = keyring
         self._tally = tally
+        self.bad: list[int] = []  # positions of the damaged rows of the newest batch
 
     def __call__(self, rows: t.Sequence[Row]) -> tuple[list[int], list[int]]:
         tally = self._tally
@@ -226,6 +233,7 @@ class _Checker:
                     add(crc32(repr(key).encode()))
                 damaged.append(position)
         good: t.Sequence[Row] = rows
+        self.bad = damaged
         if damaged:
             tally.damaged += len(damaged)
             room = EXAMPLES - len(tally.examples)

@@ -20,7 +20,7 @@ from .objects import ObjectMissing, ObjectStore
 from .packs import FrameCipher, Squeezer, derive, expand
 
 FORMAT = 1
-PURPOSES = ("scheduled", "baseline", "forensic", "drill")
+PURPOSES = ("scheduled", "baseline", "forensic", "failback", "drill")
 SNAPSHOT_ID = re.compile(r"\A[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}\Z")
 KINDS = ("records", "log")
 

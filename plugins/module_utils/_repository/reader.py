@@ -122,7 +122,7 @@ class Snapshot:
     def read(
         self, chunks: t.Sequence[ChunkRef], threads: int = 2
     ) -> t.Iterator[tuple[ChunkRef, t.Tuple[Row, ...]]]:
-        """Every chunk with its rows, in the given order; requests run ahead. Errors: SnapshotUnusable names the chunk."""
+        """Every chunk with its rows, in the given order; requests run ahead. Errors: SnapshotUnusable."""
         runs = list(_runs(chunks))
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
             ahead: deque[Future[bytes]] = deque()

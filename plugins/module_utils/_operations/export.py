@@ -1,0 +1,118 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Write a snapshot as JSON Lines: nobody needs this collection to read their data.
+
+PRIVATE to the collection. The files hold plain text; they are made with mode 0600.
+"""
+from __future__ import annotations
+
+import base64
+import json
+import os
+import typing as t
+
+from .._codec import RecordCodec, decode_value
+from .._errors import KeyUnavailable, RecordCorrupt, StoreUnavailable
+from .._model import LogEntry, Record, Row
+from .._repository import Repository
+
+
+def export(
+    *,
+    repository: Repository | t.Mapping[str, t.Any],
+    keyring: t.Any,
+    name: str,
+    directory: str,
+    snapshot_id: str | None = None,
+    namespaces: t.Sequence[str] | None = None,
+    progress: t.Callable[[dict[str, t.Any]], None] | None = None,
+) -> dict[str, t.Any]:
+    """Write ``records.jsonl`` and ``log.jsonl`` into ``directory`` (made when missing); default: newest good snapshot.
+
+    A record: {namespace, key, epoch, sequence, created, updated, expires, deleted, key_id, checksum, status} and, by
+    its status intact: ``data`` (JSON) or ``data_base64`` (bytes), or nothing (tombstone); by unopenable or damaged:
+    ``payload_base64``. Times are microseconds since 1970 UTC. Nothing is left under these names by a failed export.
+
+    Returns {changed, snapshot, records, unopenable, damaged, log_entries, files}.
+    Errors: SnapshotUnusable, KeyUnavailable, RepositoryUnavailable, StoreUnavailable (the directory).
+    """
+    place = repository if isinstance(repository, Repository) else Repository.open(repository)
+    snapshot = (
+        place.newest_good(name, keyring) if snapshot_id is None else place.snapshot(name, snapshot_id, keyring)
+    )
+    keyring.adopt(snapshot.wrapped_keys())
+    chosen = snapshot.namespaces() if namespaces is None else list(namespaces)
+    for namespace in chosen:
+        snapshot.chunks(namespace)
+    counts = {"records": 0, "unopenable": 0, "damaged": 0, "log_entries": 0}
+    files = {kind: os.path.join(directory, f"{kind}.jsonl") for kind in ("records", "log")}
+    parts = {kind: f"{path}.part" for kind, path in files.items()}
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        with _create(parts["records"]) as file:
+            for namespace in chosen:
+                codec = RecordCodec(namespace)
+                for rows in snapshot.scan(namespace):
+                    for row in rows:
+                        file.write(_record(namespace, codec, keyring, row, counts))
+                    counts["records"] += len(rows)
+                    if progress is not None:
+                        progress({"phase": "export", "records": counts["records"]})
+        with _create(parts["log"]) as file:
+            for namespace in chosen:
+                for entries in snapshot.log(namespace):
+                    counts["log_entries"] += len(entries)
+                    for entry in entries:
+                        file.write(_line({key: _plain(value) for key, value in LogEntry._make(entry)._asdict().items()}))
+        for kind, path in files.items():
+            os.replace(parts[kind], path)
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"The export cannot be written to {directory}: {exc.strerror}.", "free space or name another directory"
+        ) from None
+    finally:
+        for part in parts.values():
+            if os.path.exists(part):
+                os.unlink(part)
+    return {"changed": True, "snapshot": snapshot.id, **counts, "files": list(files.values())}
+
+
+def _create(path: str) -> t.IO[str]:
+    if os.path.exists(path):
+        os.unlink(path)
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii")
+
+
+def _line(body: t.Mapping[str, t.Any]) -> str:
+    return json.dumps(body, ensure_ascii=True, separators=(",", ":")) + "\n"
+
+
+def _plain(value: t.Any) -> t.Any:
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _record(namespace: str, codec: RecordCodec, keyring: t.Any, row: Row, counts: dict[str, int]) -> str:
+    record = Record._make(row)
+    body = {"namespace": namespace}
+    body.update((key, _plain(value)) for key, value in record._asdict().items() if key != "payload")
+    if not codec.intact(row):
+        counts["damaged"] += 1
+        body["status"] = "damaged"
+    else:
+        try:
+            plain = keyring.open_payload(record.payload, codec.head(row), record.key_id)
+            body["status"] = "intact"
+            if record.deleted is None:
+                value = decode_value(plain)
+                body.update(_value(value) if isinstance(value, bytes) else {"data": value})
+            return _line(body)
+        except (RecordCorrupt, KeyUnavailable, ValueError):
+            counts["unopenable"] += 1
+            body["status"] = "unopenable"
+    payload = record.payload if isinstance(record.payload, bytes) else repr(record.payload).encode()
+    body["payload_base64"] = base64.b64encode(payload).decode()
+    return _line(body)
+
+
+def _value(value: bytes) -> dict[str, str]:
+    return {"data_base64": base64.b64encode(value).decode()}

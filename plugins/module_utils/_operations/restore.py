@@ -1,0 +1,415 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Restore a namespace from a snapshot: into a new generation that is checked before one switch.
+
+PRIVATE to the collection. Readers go on all the time; writers of a serving namespace wait on its write lock.
+Some keys alone, or another name, are in restore_records.py.
+"""
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+import typing as t
+
+from .._codec import check_namespace
+from .._errors import (
+    CannotProceed,
+    InvalidInput,
+    NamespaceUnknown,
+    RepositoryRefused,
+    StoreDamaged,
+)
+from .._model import Claim, LogEntry, NamespaceState, Row
+from .._repository import Repository, Snapshot
+from .._repository.chunks import NamespaceDigest
+from .._store import Store, open_store
+from .snapshot_scan import Checker, Tally
+
+LOAD_ROWS = 20_000
+LOAD_BYTES = 8 << 20
+RENEW_SECONDS = 15.0
+LEASE_SECONDS = 60.0
+LISTED = 1000  # keys that a result lists
+PREFIX = "restore-"  # of the incidents that a restore opens for itself
+
+Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]
+
+
+def restore(
+    *,
+    store_params: t.Mapping[str, t.Any],
+    repository: Repository | t.Mapping[str, t.Any],
+    keyring: t.Any,
+    name: str,
+    snapshot_id: str | None = None,
+    namespace: str,
+    to_namespace: str | None = None,
+    keys: t.Sequence[str] | None = None,
+    claim: Claim | None = None,
+    attempt: str | None = None,
+    owner: str | None = None,
+    takeover: str | None = None,
+    create: bool = False,
+    as_secondary: bool = False,
+    overwrite: bool = False,
+    check: bool = False,
+    progress: Progress = None,
+) -> dict[str, t.Any]:
+    """Bring a namespace back from a snapshot (``snapshot_id`` None: the newest good one that holds it).
+
+    ``to_namespace``: as another name, every record sealed anew and written as an application writes. ``keys``: only
+    these; what the store holds newer and intact stays unless ``overwrite``. ``create``: make a missing store or
+    namespace. ``as_secondary``: keep a standby copy warm. ``claim``: of the incident under way; without one the restore
+    opens and closes its own. ``check``: write nothing, say what would happen. Damaged records of a snapshot are left
+    out and listed, never brought back.
+
+    Returns {changed, check, snapshot, namespace, to_namespace, records, restored, unchanged, damaged, newer, missing,
+    listed keys of each, digest, generation, previous_generation, log_entries, adopted_keys, warnings, seconds}.
+    Errors: SnapshotUnusable, RepositoryRefused (another store's), KeyUnavailable, NamespaceUnknown, CannotProceed,
+    LeaseHeld, StaleAttempt, StoreUnavailable, StoreDamaged, RepositoryUnavailable.
+    """
+    started = time.monotonic()
+    place = repository if isinstance(repository, Repository) else Repository.open(repository)
+    target = to_namespace if to_namespace is not None else namespace
+    check_namespace(target)
+    if as_secondary and (keys is not None or target != namespace):
+        raise InvalidInput("A secondary takes whole namespaces under their own names.", "leave keys and name out")
+    if snapshot_id is None:
+        snapshot = place.newest_good(name, keyring, namespace)
+    else:
+        snapshot = place.snapshot(name, snapshot_id, keyring)
+    if namespace not in snapshot.namespaces():
+        snapshot.chunks(namespace)  # says which there are
+    result: dict[str, t.Any] = {
+        "changed": False,
+        "check": check,
+        "snapshot": snapshot.id,
+        "namespace": namespace,
+        "to_namespace": target,
+        "records": snapshot.manifest["namespaces"][namespace]["records"],
+        "warnings": [],
+    }
+    if not snapshot.good:
+        result["warnings"].append(f"Snapshot {snapshot.id} is {snapshot.purpose}, not a good one.")
+    with contextlib.closing(_open(store_params, create, check)) as opened:
+        store = opened.store
+        if store is None:
+            return {**result, "changed": True, "would": "make the store and restore the namespace"}
+        state = _state(store, target)
+        if state is None and not create and target == namespace:
+            raise NamespaceUnknown(
+                f"The store has no namespace {target!r:.80}.", "allow the restore to create it, or correct the name"
+            )
+        _same_lineage(store, snapshot, check)
+        needed = {key: one for key, one in snapshot.wrapped_keys().items() if key in snapshot.manifest["keys"]}
+        adopted = [key for key in needed if key not in keyring.ids()] if check else keyring.adopt(needed)
+        result["adopted_keys"] = adopted
+        lost = sorted(set(snapshot.manifest["keys"]) - set(needed) - set(keyring.ids()))
+        if lost:
+            result["warnings"].append(f"No one has the record keys {', '.join(lost)}: what they sealed stays closed.")
+        work = Work(store, snapshot, keyring, namespace, target, state, owner or "restore", check, progress)
+        if target != namespace:
+            from .restore_records import copy_under
+
+            result.update(copy_under(work, keys, overwrite))
+        else:
+            _no_secondary_overwritten(state, as_secondary)
+            with _claimed(work, claim, attempt, takeover, as_secondary) as held:
+                if keys is not None:
+                    from .restore_records import some_keys
+
+                    result.update(some_keys(work, held, keys, overwrite))
+                else:
+                    result.update(_whole(work, held, as_secondary))
+    return {**result, "seconds": round(time.monotonic() - started, 3)}
+
+
+def restore_whole(
+    *, namespaces: t.Sequence[str] | None = None, snapshot_id: str | None = None, **arguments: t.Any
+) -> dict[str, t.Any]:
+    """``restore`` for every namespace of one snapshot (or these). {changed, snapshot, namespaces {name: result}}."""
+    place = arguments["repository"]
+    if not isinstance(place, Repository):
+        place = Repository.open(place)
+    name, keyring = arguments["name"], arguments["keyring"]
+    if snapshot_id is None:
+        snapshot_id = place.newest_good(name, keyring).id
+    if namespaces is None:
+        namespaces = place.snapshot(name, snapshot_id, keyring).namespaces()
+    results = {
+        namespace: restore(**{**arguments, "repository": place}, namespace=namespace, snapshot_id=snapshot_id)
+        for namespace in namespaces
+    }
+    return {
+        "changed": any(result["changed"] for result in results.values()),
+        "snapshot": snapshot_id,
+        "namespaces": results,
+    }
+
+
+class Work:
+    """What the parts of one restore share."""
+
+    def __init__(
+        self,
+        store: Store,
+        snapshot: Snapshot,
+        keyring: t.Any,
+        namespace: str,
+        target: str,
+        state: NamespaceState | None,
+        owner: str,
+        check: bool,
+        progress: Progress,
+    ) -> None:
+        self.store, self.snapshot, self.keyring = store, snapshot, keyring
+        self.namespace, self.target, self.state = namespace, target, state
+        self.owner, self.check = owner, check
+        self.entry: dict[str, t.Any] = snapshot.manifest["namespaces"][namespace]
+        self._progress = progress
+        self._renewed = time.monotonic()
+        self.locked: int | None = None
+
+    def say(self, done: int, phase: str = "restore") -> None:
+        if self._progress is not None:
+            self._progress({"phase": phase, "done": done, "of": self.entry["records"]})
+
+    def renew(self, claim: Claim | None) -> None:
+        """Keep the lease, and the write lock if we hold it, while long work goes on."""
+        if time.monotonic() - self._renewed > RENEW_SECONDS:
+            self._renewed = time.monotonic()
+            if claim is not None:
+                self.store.renew(claim, LEASE_SECONDS)
+            if self.locked is not None:
+                self.store.lock(self.target, self.owner, 1.0, LEASE_SECONDS)
+
+
+class _Opened:
+    def __init__(self, store: Store | None) -> None:
+        self.store = store
+
+    def close(self) -> None:
+        if self.store is not None:
+            self.store.close()
+
+
+def _open(store_params: t.Mapping[str, t.Any], create: bool, check: bool) -> _Opened:
+    path = store_params.get("path")
+    if create and check and path and not os.path.exists(path):
+        return _Opened(None)
+    return _Opened(open_store(store_params, create=create and not check))
+
+
+def _state(store: Store, namespace: str) -> NamespaceState | None:
+    with store.reader() as reader:
+        return next((state for state in reader.namespaces() if state.name == namespace), None)
+
+
+def _same_lineage(store: Store, snapshot: Snapshot, check: bool) -> None:
+    lineage, identity = snapshot.info.lineage, store.identity()
+    if lineage == identity.lineage:
+        return
+    refused = RepositoryRefused(
+        f"Snapshot {snapshot.id} is of another store (lineage {lineage[:12]}, this store's is {identity.lineage[:12]}).",
+        "restore into an empty store, or correct memory_cluster or memory_repository",
+    )
+    if not check:
+        try:
+            store.adopt_lineage(lineage)
+        except RepositoryRefused:
+            raise refused from None
+    elif identity.sequence:
+        raise refused
+
+
+def _no_secondary_overwritten(state: NamespaceState | None, as_secondary: bool) -> None:
+    if as_secondary and state is not None and state.state != "standby":
+        raise CannotProceed(
+            f"Namespace {state.name!r:.80} is {state.state} in this store: it is no standby copy.",
+            "fail back first, or check which host is the secondary",
+        )
+
+
+@contextlib.contextmanager
+def _claimed(
+    work: Work, claim: Claim | None, attempt: str | None, takeover: str | None, as_secondary: bool
+) -> t.Iterator[Claim | None]:
+    """The given claim, or one of a restore's own incident. In check mode none."""
+    store = work.store
+    if work.check:
+        yield None
+        return
+    if work.state is None:
+        # a standby until it is complete; nothing else may fill it meanwhile
+        store.create_namespace(work.target, state="standby", ttl=work.entry["ttl"])
+        work.state = _state(store, work.target)
+    if claim is not None:
+        yield claim
+        return
+    for known in store.incidents(work.target):
+        if known.state == "open" and not known.incident.startswith(PREFIX):
+            raise CannotProceed(
+                f"Namespace {work.target!r:.80} has the open incident {known.incident}.",
+                "finish that incident, or restore as a step of it",
+            )
+    held = store.claim(
+        work.target,
+        attempt or f"{os.uname().nodename}:{os.getpid()}:{time.time_ns()}",
+        work.owner,
+        new_incident=PREFIX + secrets.token_hex(6),
+        takeover=takeover,
+        lease=LEASE_SECONDS,
+    )
+    try:
+        yield held
+    except BaseException:
+        with contextlib.suppress(Exception):
+            store.end_lease(held)
+        raise
+    store.close_incident(held)
+
+
+def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.Any]:
+    """All of the namespace, through a new generation."""
+    store, entry, state, snapshot = work.store, work.entry, work.state, work.snapshot
+    point = (snapshot.info.epoch, snapshot.info.sequence)
+    there = state is not None and (
+        (as_secondary and state.restored_digest == entry["digest"])
+        or (not as_secondary and not entry["damaged"] and _is_there(work, point))
+    )
+    if claim is None:
+        would = "nothing: the namespace is there already" if there else "restore into a new generation and switch"
+        return {"changed": not there, "would": would}
+    assert state is not None
+    result: dict[str, t.Any] = {"restored": 0, "unchanged": entry["records"], "digest": entry["digest"]}
+    changed = False
+    if not there:
+        serving = state.state == "serving"
+        if serving:
+            work.locked = store.lock(work.target, work.owner, 30.0, LEASE_SECONDS)
+        try:
+            result.update(_fill(work, claim, state))
+            result["log_entries"] = _import_log(work, claim, state if as_secondary else None)
+            changed = store.switch(claim, result["generation"], state.generation)
+        finally:
+            if work.locked is not None:
+                store.unlock(work.target, work.locked)
+        store.note(claim, restore_generation=None)
+        _log_restore(work, claim)
+    identity = store.identity()
+    if as_secondary or (identity.epoch, identity.sequence) < point:
+        if state.restored_snapshot != snapshot.id or changed:
+            store.filled_from(claim, snapshot.id, *point, snapshot.info.at, result["digest"])
+            changed = True
+    if as_secondary:
+        active = _active(store, work.target)
+        for generation in store.generations(work.target):
+            if generation != active:
+                store.drop_generation(claim, generation)
+    elif state.state == "standby" and state.restored_snapshot is None:
+        changed = store.set_state(claim, "serving") or changed
+    return {**result, "changed": changed}
+
+
+def _active(store: Store, namespace: str) -> int:
+    with store.reader() as reader:
+        return reader.namespace(namespace).generation
+
+
+def _is_there(work: Work, point: tuple[int, int]) -> bool:
+    """Whether the active generation is exactly the snapshot's; ends at the first row that is not."""
+    digest = NamespaceDigest()
+    with work.store.reader() as reader:
+        try:
+            if reader.count(work.target) != work.entry["records"]:
+                return False
+            tally = Tally()
+            checker = Checker(work.target, tally)
+            for rows in reader.scan(work.target):
+                checker(rows)
+                if checker.bad or any([(row[1], row[2]) > point for row in rows]):
+                    return False
+            digest.merge(tally.rows, tally.total)
+        except StoreDamaged:
+            return False
+    return bool(digest.hexdigest() == work.entry["digest"])
+
+
+def _fill(work: Work, claim: Claim, state: NamespaceState) -> dict[str, t.Any]:
+    """Load a new generation and read it back: count, every checksum, digest. Errors: CannotProceed."""
+    store, entry = work.store, work.entry
+    leftover = store.incident(claim).facts.get("restore_generation")
+    if leftover is not None and leftover != state.generation and leftover in store.generations(work.target):
+        store.drop_generation(claim, leftover)
+    generation = store.begin_generation(claim)
+    store.note(claim, restore_generation=generation)
+    loaded = Tally()
+    checker = Checker(work.namespace, loaded)
+    damaged: list[str] = []
+    waiting: list[Row] = []
+    size = done = 0
+    for rows in work.snapshot.scan(work.namespace):
+        if entry["damaged"]:  # otherwise the read-back is enough
+            checker(rows)
+            bad = set(checker.bad)
+            damaged += [str(rows[position][0]) for position in checker.bad]
+            rows = [row for position, row in enumerate(rows) if position not in bad]
+        waiting += rows
+        size += sum([len(row[8]) for row in rows])
+        if len(waiting) >= LOAD_ROWS or size >= LOAD_BYTES:
+            store.load(claim, generation, waiting)
+            done += len(waiting)
+            waiting, size = [], 0
+            work.say(done)
+            work.renew(claim)
+    store.load(claim, generation, waiting)
+    done += len(waiting)
+    found = Tally()
+    back = Checker(work.namespace, found)
+    with store.reader() as reader:
+        for rows in reader.scan(work.target, generation=generation):
+            back(rows)
+            work.renew(claim)
+    digest = NamespaceDigest(found.rows, found.total).hexdigest()
+    whole = found.rows == done and not found.damaged
+    if not whole or (not damaged and digest != entry["digest"]) or done != entry["records"] - len(damaged):
+        raise CannotProceed(
+            f"The new generation {generation} of {work.target!r:.80} is not what snapshot {work.snapshot.id} holds: "
+            f"{found.rows} of {entry['records']} records, {found.damaged} damaged. Nothing was switched.",
+            "verify the snapshot and check the disk, then run the same command again",
+        )
+    return {
+        "generation": generation,
+        "previous_generation": state.generation,
+        "restored": done,
+        "unchanged": 0,
+        "damaged": len(damaged),
+        "damaged_keys": damaged[:LISTED],
+        "digest": digest,
+    }
+
+
+def _import_log(work: Work, claim: Claim, state: NamespaceState | None) -> int:
+    """The evidence of the restored records: their write entries that this store lacks."""
+    since = (-1, -1)
+    if state is not None and state.restored_epoch is not None and state.restored_sequence is not None:
+        since = (state.restored_epoch, state.restored_sequence)
+    imported = 0
+    for entries in work.snapshot.log(work.namespace):
+        writes = [
+            entry for entry in entries if entry[3] in ("write", "delete") and (entry[5] or 0, entry[6] or 0) > since
+        ]
+        if writes:
+            imported += work.store.import_log(claim, writes)
+        work.renew(claim)
+    return imported
+
+
+def _log_restore(work: Work, claim: Claim) -> None:
+    entry = LogEntry(
+        0, time.time_ns() // 1000, work.target, "restore", None, None, None, None, None, work.owner,
+        f"snapshot {work.snapshot.id}", b"",
+    )  # fmt: skip
+    work.store.log_operation(claim, [tuple(entry)])

@@ -1,0 +1,205 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Restore single records: some keys in place, or copies under another name.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import time
+import typing as t
+
+from .._codec import RecordCodec
+from .._errors import InvalidInput, KeyUnavailable, NamespaceQuarantined, RecordCorrupt
+from .._model import Change, Claim, LogEntry, Record, Row
+
+if t.TYPE_CHECKING:
+    from .restore import Work
+
+LISTED = 1000
+BATCH_ROWS = 1000
+BATCH_BYTES = 8 << 20
+RESERVED = "\0memops/"
+
+
+def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite: bool) -> dict[str, t.Any]:
+    """Bring these keys back in place: missing and damaged ones as they were; newer ones only with ``overwrite``."""
+    wanted = sorted(set(keys))
+    if not wanted:
+        raise InvalidInput("The list of keys to restore is empty.", "name at least one key")
+    codec = RecordCodec(work.namespace)
+    copies = work.snapshot.get_many(work.namespace, wanted)
+    damaged = [key for key in wanted if key in copies and not codec.intact(copies[key])]
+    missing = [key for key in wanted if key not in copies]
+    live: dict[str, Row] = {}
+    if work.state is not None:
+        with work.store.reader() as reader:
+            live = reader.get_many(work.target, wanted)
+    changes: list[Change] = []
+    newer: list[str] = []
+    unchanged = 0
+    for key in wanted:
+        if key in missing or key in damaged:
+            continue
+        row, now = copies[key], live.get(key)
+        if now is not None and codec.intact(now):
+            if now == row:
+                unchanged += 1
+            else:
+                newer.append(key)
+        else:
+            changes.append(Change(key, None if now is None else now[9], row, None if now is None else "restore"))
+    rewritten: list[str] = []
+    if overwrite and newer:
+        rewritten = [key for key in newer if copies[key][6] is None]
+    result: dict[str, t.Any] = {
+        "restored": len(changes) + len(rewritten),
+        "unchanged": unchanged,
+        "damaged": len(damaged),
+        "damaged_keys": damaged[:LISTED],
+        "missing": len(missing),
+        "missing_keys": missing[:LISTED],
+        "newer": len(newer) - len(rewritten),
+        "newer_keys": [key for key in newer if key not in rewritten][:LISTED],
+        "changed": bool(changes or rewritten),
+    }
+    if claim is None:
+        return {**result, "would": f"restore {result['restored']} records in place"}
+    if rewritten and work.state is not None and work.state.state != "serving":
+        raise NamespaceQuarantined(
+            f"Namespace {work.target!r:.80} is {work.state.state}: nothing can be written over newer records.",
+            "release it first, or restore under another name",
+        )
+    refused: list[str] = []
+    evidence = _entries(work, {change.key for change in changes})
+    for start in range(0, len(changes), BATCH_ROWS):
+        refused += work.store.change(claim, changes[start : start + BATCH_ROWS])
+        work.renew(claim)
+    work.store.import_log(claim, evidence)
+    if rewritten:
+        _write(work, [copies[key] for key in rewritten], True, [])
+    result["newer"] += len(refused)  # somebody wrote them meanwhile
+    result["newer_keys"] += refused[:LISTED]
+    result["restored"] -= len(refused)
+    result["changed"] = bool(result["restored"])
+    if work.state is not None and work.state.state == "standby" and work.state.restored_snapshot is None:
+        work.store.set_state(claim, "serving")
+    return result
+
+
+def _entries(work: Work, keys: set[str]) -> list[LogEntry]:
+    """The logged writes of these keys, as the snapshot has them."""
+    if not keys:
+        return []
+    return [
+        entry
+        for entries in work.snapshot.log(work.namespace)
+        for entry in entries
+        if entry[4] in keys and entry[3] in ("write", "delete")
+    ]
+
+
+def copy_under(work: Work, keys: t.Sequence[str] | None, overwrite: bool) -> dict[str, t.Any]:
+    """Copies under another name: opened, sealed anew (a record is bound to its namespace) and written normally."""
+    if work.state is not None and work.state.state != "serving":
+        raise NamespaceQuarantined(
+            f"Namespace {work.target!r:.80} is {work.state.state} and takes no copies.", "choose another name"
+        )
+    codec = RecordCodec(work.namespace)
+    now = time.time_ns() // 1000
+    skipped: list[str] = []
+    missing: list[str] = []
+    result = {"restored": 0, "unchanged": 0, "newer": 0}
+    newer: list[str] = []
+    if keys is not None:
+        found = work.snapshot.get_many(work.namespace, sorted(set(keys)))
+        missing = sorted(set(keys) - set(found))
+        batches: t.Iterator[list[Row]] = iter([[found[key] for key in sorted(found)]])
+    else:
+        batches = work.snapshot.scan(work.namespace)
+    done = 0
+    for rows in batches:
+        live = [row for row in rows if isinstance(row[0], str) and not row[0].startswith(RESERVED)]
+        skipped += [str(row[0]) for row in live if not codec.intact(row)]
+        live = [row for row in live if codec.intact(row) and row[6] is None and (row[5] is None or row[5] > now)]
+        for part in _parts(live):
+            written, unchanged = (len(part), 0) if work.check else _write(work, part, overwrite, skipped, newer)
+            result["restored"] += written
+            result["unchanged"] += unchanged
+        done += len(rows)
+        work.say(done)
+    return {
+        **result,
+        "newer": len(newer),
+        "newer_keys": newer[:LISTED],
+        "damaged": len(skipped),
+        "damaged_keys": skipped[:LISTED],
+        "missing": len(missing),
+        "missing_keys": missing[:LISTED],
+        "changed": result["restored"] > 0,
+        **({"would": f"write {result['restored']} copies as {work.target!r}"} if work.check else {}),
+    }
+
+
+def _parts(rows: list[Row]) -> t.Iterator[list[Row]]:
+    part: list[Row] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += len(row[8])
+        if len(part) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _write(
+    work: Work, rows: list[Row], overwrite: bool, skipped: list[str], newer: list[str] | None = None
+) -> tuple[int, int]:
+    """Write the values of these rows under the target's name: (written, already there)."""
+    source, codec, keyring = RecordCodec(work.namespace), RecordCodec(work.target), work.keyring
+    values: dict[str, bytes] = {}
+    kept: dict[str, Row] = {}
+    for row in rows:
+        try:
+            values[row[0]] = keyring.open_payload(row[8], source.head(row), row[7])
+            kept[row[0]] = row
+        except (RecordCorrupt, KeyUnavailable):
+            skipped.append(row[0])
+    if not kept:
+        return 0, 0
+    key_id = keyring.active_id
+    unchanged = 0
+    with work.store.writing(work.target, len(kept), work.owner) as write:
+        current = write.current(list(kept))
+        puts: list[Row] = []
+        entries: list[tuple[t.Any, ...]] = []
+        for key, row in kept.items():
+            now = current.get(key)
+            if now is not None and codec.intact(now) and now[6] is None:
+                try:
+                    same = keyring.open_payload(now[8], codec.head(now), now[7]) == values[key] and now[5] == row[5]
+                except (RecordCorrupt, KeyUnavailable):
+                    same = False
+                if same:
+                    unchanged += 1
+                    continue
+                if not overwrite:
+                    if newer is not None:
+                        newer.append(key)
+                    continue
+            sequence = write.first_sequence + len(puts)
+            new = Record(key, write.epoch, sequence, row[3], write.at, row[5], None, key_id, b"", b"")
+            new = new._replace(payload=keyring.seal(values[key], codec.head(new), key_id))
+            new = new._replace(checksum=codec.checksum(new))
+            puts.append(tuple(new))
+            entries.append(
+                (
+                    0, write.at, work.target, "write", key, new.epoch, new.sequence, new.checksum, write.lock,
+                    work.owner, f"restore from {work.snapshot.id}", b"",
+                )
+            )  # fmt: skip
+        if puts:
+            write.put(puts, entries)
+    return len(puts), unchanged

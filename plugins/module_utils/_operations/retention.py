@@ -1,0 +1,184 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Retention: which snapshots stay, and the careful removal of the rest.
+
+PRIVATE to the collection. A manifest goes first; the objects follow in a later run, after a grace longer than any
+snapshot takes; if something came to refer to them meanwhile, the manifest comes back.
+"""
+from __future__ import annotations
+
+import base64
+import time
+import typing as t
+
+from .._errors import InvalidInput, MemoryOpsError, RepositoryUnavailable
+from .._repository import Repository
+from .._repository.catalogue import ids, listing
+from .._repository.manifest import SnapshotInfo, folder, open_line, seal_line
+from .._repository.objects import ObjectMissing, check_name
+
+DAY = 86400.0
+
+
+def apply(
+    *,
+    repository: Repository | t.Mapping[str, t.Any],
+    keyring: t.Any,
+    name: str,
+    keep_last: int = 96,
+    keep_within: float = 7 * DAY,
+    keep_forensic: float = 90 * DAY,
+    keep_suspect: float = 30 * DAY,
+    grace: float = DAY,
+    now: float | None = None,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """Remove what is neither among the newest ``keep_last`` good ones nor younger than ``keep_within`` seconds.
+
+    Never: the last good one, a base that something refers to, a forensic one younger than ``keep_forensic``, a suspect
+    one younger than ``keep_suspect``, one that cannot be read. While the newest snapshot is suspect nothing goes.
+    Objects without a manifest go ``grace`` seconds after the manifest went, or after the last of them was written.
+
+    Returns {changed, kept [{snapshot, reason}], removed [ids], collected [ids], waiting [ids], revived [ids],
+    warnings}. Errors: InvalidInput, RepositoryUnavailable.
+    """
+    check_name("store", name)
+    for what, value in (("keep_last", keep_last), ("keep_within", keep_within), ("grace", grace)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < (1 if what == "keep_last" else 0):
+            raise InvalidInput(f"{what} is {value!r:.40}.", f"give a number of at least {1 if what == 'keep_last' else 0}")
+    place = repository if isinstance(repository, Repository) else Repository.open(repository)
+    moment = time.time() if now is None else now
+    snapshots = listing(place.objects, name, keyring)
+    kept: list[dict[str, str]] = []
+    removed: list[str] = []
+    warnings: list[str] = []
+    stopped = _stopped(snapshots)
+    if stopped:
+        warnings.append(stopped)
+    good = [info for info in snapshots if info.good]
+    newest = {info.id for info in good[:keep_last]}
+    referenced = {base for info in snapshots for base in info.references}
+    for info in snapshots:
+        reason = _reason(info, moment, good, newest, referenced, keep_within, keep_forensic, keep_suspect)
+        if stopped and reason is None:
+            reason = "the newest snapshot is suspect"
+        if reason is None:
+            removed.append(info.id)
+        else:
+            kept.append({"snapshot": info.id, "reason": reason})
+        if info.problem:
+            warnings.append(f"Snapshot {info.id} cannot be read: {info.problem}")
+    if not check:
+        for snapshot_id in removed:
+            _remove_manifest(place, name, snapshot_id, moment)
+    collected, waiting, revived = _collect(place, name, {info.id for info in snapshots} - set(removed), removed,
+                                           referenced, moment, grace, check)  # fmt: skip
+    return {
+        "changed": bool(removed or collected or revived),
+        "check": check,
+        "kept": kept,
+        "removed": removed,
+        "collected": collected,
+        "waiting": waiting,
+        "revived": revived,
+        "warnings": warnings,
+    }
+
+
+def _stopped(snapshots: t.Sequence[SnapshotInfo]) -> str | None:
+    """Corruption must not rotate the good copies out."""
+    for info in snapshots:
+        if info.problem or info.purpose == "forensic":
+            continue
+        if info.suspect and not info.accepted:
+            return f"Snapshot {info.id} is suspect ({'; '.join(info.reasons)}): nothing is removed until it is accepted."
+        return None
+    return None
+
+
+def _reason(
+    info: SnapshotInfo,
+    moment: float,
+    good: t.Sequence[SnapshotInfo],
+    newest: set[str],
+    referenced: set[str],
+    keep_within: float,
+    keep_forensic: float,
+    keep_suspect: float,
+) -> str | None:
+    """Why it stays; None: it goes."""
+    if info.problem:
+        return "it cannot be read"
+    age = moment - info.manifest["created"] / 1e6
+    if good and info.id == good[0].id:
+        return "the last good one"
+    if info.id in referenced:
+        return "others refer to it"
+    if info.purpose == "forensic":
+        return "evidence" if age < keep_forensic else None
+    if info.suspect and not info.accepted:
+        return "suspect" if age < keep_suspect else None
+    if info.id in newest:
+        return "among the newest"
+    if age < keep_within:
+        return "young"
+    return None
+
+
+def _remove_manifest(place: Repository, name: str, snapshot_id: str, moment: float) -> None:
+    """Put the manifest aside as removed.json, then delete it: it can come back as long as the packs are there."""
+    where = folder(name, snapshot_id)
+    try:
+        data = place.objects.get(where + "manifest.json")
+    except ObjectMissing:
+        return
+    body = {"format": 1, "code": "sha256", "at": int(moment * 1e6), "manifest": base64.b64encode(data).decode()}
+    place.objects.put(where + "removed.json", seal_line(body, None))
+    place.objects.delete([where + "manifest.json"])
+
+
+def _collect(
+    place: Repository,
+    name: str,
+    alive: set[str],
+    removed: t.Sequence[str],
+    referenced: set[str],
+    moment: float,
+    grace: float,
+    check: bool,
+) -> tuple[list[str], list[str], list[str]]:
+    """Delete the objects of what has no manifest, once it is old enough; (collected, waiting, revived)."""
+    collected: list[str] = []
+    waiting: list[str] = []
+    revived: list[str] = []
+    for snapshot_id in ids(place.objects, name):
+        if snapshot_id in alive or snapshot_id in removed:
+            continue
+        where = folder(name, snapshot_id)
+        objects = list(place.objects.list(where))
+        if any(info.key == where + "manifest.json" for info in objects):
+            continue  # published while we looked
+        aside = None
+        try:
+            aside = open_line(place.objects.get(where + "removed.json"), None, "removed.json")
+        except RepositoryUnavailable:
+            raise
+        except MemoryOpsError:
+            pass  # an interrupted run, which had no manifest yet
+        if snapshot_id in referenced:
+            if aside is not None:
+                if not check:
+                    place.objects.put(where + "manifest.json", base64.b64decode(aside["manifest"]))
+                    place.objects.delete([where + "removed.json"])
+                revived.append(snapshot_id)
+            continue
+        since = max([info.modified for info in objects], default=0.0) if aside is None else aside["at"] / 1e6
+        if moment - since < grace:
+            waiting.append(snapshot_id)
+            continue
+        if not check:
+            keys = sorted(info.key for info in objects if not info.key.endswith("/removed.json"))
+            place.objects.delete(keys)
+            place.objects.delete([where + "removed.json"])
+        collected.append(snapshot_id)
+    return collected, waiting, revived
