@@ -1,0 +1,164 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The parts of report.json that are one step's own words, cleaned: causes, sources, damage map, fence, stores.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from . import _report_input as given
+from ._report_run import Run
+
+
+def series(value: t.Any) -> t.List[t.Dict[str, t.Any]]:
+    found = []
+    for item in map(given.mapping, given.sequence(value)[-2000:]):
+        at = given.rfc3339(item.get("at"))
+        if at is not None:
+            found.append({"at": at, **{k: given.count(item.get(k)) for k in ("hits", "misses", "corrupt")}})
+    return found
+
+
+def counts(value: t.Any) -> t.Dict[str, int]:
+    return {k: v for k, v in given.mapping(value).items() if given.count(v) is not None}
+
+
+def size(value: t.Any) -> t.Optional[int]:
+    """How many, from a number or from the things themselves."""
+    return len(value) if isinstance(value, (list, tuple, dict)) else given.count(value)
+
+
+def lines(value: t.Any) -> t.List[str]:
+    """Log lines, each perhaps with what was made of it: {at, kind, line}."""
+    found = []
+    for item in given.sequence(value)[:100]:
+        told = given.mapping(item)
+        line = next((told[k] for k in ("line", "text", "message") if given.text(told.get(k))), item)
+        found.append(line[:2000] if isinstance(line, str) else json.dumps(line, default=str)[:2000])
+    return found
+
+
+def words(value: t.Any) -> t.Optional[str]:
+    if value is None or isinstance(value, str):
+        return value or None
+    return json.dumps(value, default=str)[:500]
+
+
+def causes(diagnose: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
+    found = []
+    for item in map(given.mapping, given.sequence(diagnose.get("causes"))[:50]):
+        cause = given.text(item.get("cause"))
+        if cause:
+            found.append(
+                {
+                    "cause": cause,
+                    "confidence": given.ratio(item.get("confidence")),
+                    "evidence": given.texts(item.get("evidence"), 50),
+                }
+            )
+    return sorted(found, key=lambda c: -(c["confidence"] or 0.0))
+
+
+def sources(plan: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
+    found = []
+    for item in given.sequence(plan.get("sources"))[:200]:
+        name = given.text(given.mapping(item).get("snapshot")) or given.text(item)
+        if name:
+            found.append({"snapshot": name, "records": given.count(given.mapping(item).get("records"))})
+    return found
+
+
+def damage_map(value: t.Any) -> t.List[t.Dict[str, t.Any]]:
+    found = []
+    for item in map(given.mapping, given.sequence(value)[:200]):
+        first, last = item.get("first_key"), item.get("last_key")
+        if isinstance(first, str) and isinstance(last, str):
+            found.append(
+                {
+                    "first_key": first,
+                    "last_key": last,
+                    **{k: given.count(item.get(k)) for k in ("rows", "damaged", "suspect", "lost")},
+                }
+            )
+    return found
+
+
+def forensic(result: t.Mapping[str, t.Any], namespace: t.Optional[str]) -> t.Dict[str, t.Optional[int]]:
+    """What the copy of the damaged state holds; a snapshot may say it per namespace."""
+    inside = given.mapping(given.mapping(result.get("namespaces")).get(namespace or ""))
+    found = {
+        "records": result.get("records", inside.get("records")),
+        "damaged": result.get("damaged", inside.get("damaged")),
+        "bytes": result.get("bytes"),
+    }
+    if isinstance(found["damaged"], t.Mapping):
+        found["damaged"] = given.mapping(found["damaged"]).get(namespace or "", inside.get("damaged"))
+    if isinstance(found["bytes"], t.Mapping):
+        found["bytes"] = given.mapping(found["bytes"]).get("stored")
+    return {name: given.count(value) for name, value in found.items()}
+
+
+def fence(run: Run) -> t.Dict[str, t.Any]:
+    result = run.result("isolate")
+    proof = given.mapping(result.get("proof"))
+    at = next((q["from"] for q in run.quarantine if q["from"]), None)
+    return {
+        "fenced_at": given.rfc3339(result.get("fenced_at")) or at,
+        "writes_refused": given.flag(proof.get("writes_refused")),
+        "reads_refused": given.flag(proof.get("reads_refused")),
+        "detail": "; ".join(given.texts(proof.get("detail"), 20))[:2000] or None,
+        "not_fenced": given.texts(proof.get("not_fenced"), 50),
+    }
+
+
+def failover(run: Run) -> t.Dict[str, t.Any]:
+    result = run.result("failover")
+    return {
+        "performed": given.flag(result.get("performed")),
+        "from": _place(result.get("from")),
+        "to": _place(result.get("to")),
+        "lag_seconds": given.number(result.get("lag_seconds")),
+        "route": _place(result.get("route")),
+        "reason": given.text(result.get("reason")),
+    }
+
+
+def _place(value: t.Any) -> t.Optional[str]:
+    shown = given.store(value) or {}
+    return next((str(shown[k]) for k in ("host", "name", "path", "store_id") if k in shown), None)
+
+
+def generation(apply: t.Mapping[str, t.Any]) -> t.Dict[str, t.Optional[int]]:
+    moved = given.mapping(apply.get("generation"))
+    return {"from": given.count(moved.get("from")), "to": given.count(moved.get("to"))}
+
+
+def stores(run: Run) -> t.Dict[str, t.Any]:
+    """Where the namespace was served before and is served now, with the generation when it changed."""
+    before = given.store(run.result("preflight").get("store"))
+    after = given.store(run.result("failover").get("to")) if run.failed_over else before
+    moved = generation(run.result("apply"))
+    if before is not None and moved["from"] is not None:
+        before = {**before, "generation": moved["from"]}
+    if after is not None and moved["to"] is not None and not run.failed_over:
+        after = {**after, "generation": moved["to"]}
+    return {"before": before, "after": after}
+
+
+def validation(result: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    probes, bench = given.mapping(result.get("probes")), given.mapping(result.get("benchmark"))
+    findings = result.get("findings")
+    if isinstance(findings, t.Mapping):
+        findings = sum(counts(findings).values())
+    return {
+        "findings": size(findings),
+        "probes": {k: given.count(probes.get(k)) for k in ("checked", "passed")},
+        "threshold": given.ratio(bench.get("threshold")),
+        "cases": size(bench.get("cases")),
+        "canary": words(result.get("canary")),
+    }

@@ -1,0 +1,124 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the steps of one incident add up to: the results that count, the state of the namespace, its quarantine.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from . import _report_input as given
+from ._report_input import FAIL, PASS, Step
+
+#: These may rightly be older than the isolation that counts.
+_BEFORE_ISOLATION = ("preflight", "failover")
+
+
+class Run:
+    """``history`` is every result in order; ``current`` the newest one of each step (of several hosts: the worst).
+
+    A result from before the last time that the namespace was fenced anew is history: it says nothing about now.
+    ``state`` is one of untouched, quarantined, failed-over, rebuilt, released, monitoring, closed.
+    ``quarantine`` is a list of {"from", "to"} in RFC 3339, null where no step said when.
+    """
+
+    def __init__(self, steps: t.Iterable[t.Any]) -> None:
+        self.history: t.List[Step] = [s for s in map(given.step, steps) if s is not None]
+        self.current: t.Dict[str, Step] = {}
+        self.state = "untouched"
+        self.failed_over = self.rebuilt = self.validated = False
+        self.quarantine: t.List[t.Dict[str, t.Optional[str]]] = []
+        self._counted: t.Set[int] = set()
+        self._choose()
+        for step in self.history:
+            if step.result.get("skipped") is not True:
+                self._advance(step)
+
+    @property
+    def attempts(self) -> t.List[str]:
+        return list(dict.fromkeys(s.attempt for s in self.history))
+
+    def result(self, name: str) -> t.Dict[str, t.Any]:
+        return self.current[name].result if name in self.current else {}
+
+    def passed(self, name: str) -> bool:
+        return name in self.current and self.current[name].verdict == PASS
+
+    def timeline(self) -> t.List[t.Dict[str, t.Any]]:
+        attempts = self.attempts
+        return [
+            {
+                "name": s.name,
+                "attempt": attempts.index(s.attempt) + 1,
+                "verdict": s.verdict,
+                "started": s.started,
+                "seconds": s.seconds,
+                "host": s.host,
+                "counts": i in self._counted,
+            }
+            for i, s in enumerate(self.history)
+        ]
+
+    def _choose(self) -> None:
+        fenced = [i for i, s in enumerate(self.history) if s.name == "isolate" and s.changed]
+        boundary = fenced[-1] if fenced else 0
+        groups: t.Dict[str, t.Dict[str, int]] = {}
+        for i, step in enumerate(self.history):
+            if i < boundary and step.name not in _BEFORE_ISOLATION:
+                continue
+            group = groups.pop(step.name, {})
+            if group and self.history[next(reversed(list(group.values())))].attempt != step.attempt:
+                group = {}
+            group.pop(step.host, None)
+            groups[step.name] = {**group, step.host: i}  # popped and set again: the order is that of the newest results
+        for name, group in groups.items():
+            self._counted.update(group.values())
+            self.current[name] = given.merge([self.history[i] for i in group.values()])
+
+    def _advance(self, step: Step) -> None:
+        done, result = step.verdict == PASS, step.result
+        if step.name == "isolate":
+            # "cannot-proceed" is how isolate says that the fence is up but not proven
+            up = given.moment(result.get("fenced_at")) is not None or result.get("error") == "cannot-proceed"
+            if done or step.changed or up:
+                self._fence(result.get("fenced_at"))
+                self.rebuilt = self.rebuilt and not step.changed
+        elif step.name == "failover":
+            self.failed_over = self.failed_over or result.get("performed") is True
+        elif step.name == "apply" and done:
+            self.rebuilt, self.validated = True, False
+            if self.state == "untouched":
+                self.state = "quarantined"  # nothing is applied to a namespace that is not
+        elif step.name == "validate" and self.state in ("quarantined", "rebuilt", "failed-over"):
+            self.validated = done and self.rebuilt
+            self.state = "rebuilt" if self.validated else "quarantined"
+        elif step.name == "failback" and done:
+            self.failed_over = False
+        elif step.name == "release" and done:
+            self.state, self.failed_over = "released", False
+            if self.quarantine and self.quarantine[-1]["to"] is None:
+                self.quarantine[-1]["to"] = given.rfc3339(result.get("released_at"))
+        elif step.name == "monitor" and self.state in ("released", "monitoring"):
+            if done:
+                self.state = "closed"
+            elif result.get("verdict") == FAIL or given.sequence(result.get("breaches")):
+                if result.get("fenced") is False:
+                    self.state = "released"
+                else:
+                    self._fence(result.get("fenced_at"))
+            else:
+                self.state = "monitoring"
+        if self.failed_over and self.state in ("untouched", "quarantined", "rebuilt", "failed-over"):
+            self.state = "failed-over"
+        elif self.state == "failed-over":
+            self.state = "rebuilt" if self.validated else "quarantined"
+
+    def _fence(self, at: t.Any) -> None:
+        if self.state in ("untouched", "released", "monitoring", "closed") or not self.quarantine:
+            self.quarantine.append({"from": given.rfc3339(at), "to": None})
+        if self.state != "failed-over":
+            self.state = "quarantined"
+        self.validated = False

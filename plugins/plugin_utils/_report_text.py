@@ -1,0 +1,63 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The short end of a run: step, result, time; what was lost; where the report lies. Plain text, at most 100 columns.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import typing as t
+
+from . import _report_words as words
+
+WIDTH = 100
+_KEYS = 5
+
+
+def render(report: t.Mapping[str, t.Any], path: t.Optional[str] = None) -> str:
+    """Lines without a trailing newline. Commands and paths are never broken, so that they can be copied."""
+    details = report["details"]
+    namespace = words.shown(report["namespace"] or "no namespace", 40)
+    incident = words.shown(report["incident"] or words.UNKNOWN, 40)
+    lines = _wrap(f"{words.VERDICTS[report['verdict']].upper()}  {namespace}  incident {incident}")
+    lines.append("")
+    lines.append(f"{'step':<14} {'result':<17} {'time':>9}  what happened")
+    for step in report["steps"]:
+        said = words.shown(step["detail"], 400)
+        room = WIDTH - 44
+        said = said if len(said) <= room else said[: room - 1] + "…"
+        mark = "*" if step["changed"] else " "
+        lines.append(
+            f"{words.shown(step['name'], 40)[:14]:<14} {step['verdict']:<16}{mark} "
+            f"{words.span(step['seconds']):>9}  {said}".rstrip()
+        )
+    if any(step["changed"] for step in report["steps"]):
+        lines.append(f"{'':<31}* changed something")
+    for name in details["not_run"]:
+        lines.append(f"{name:<14} not run")
+    lines.append("")
+    lines += _wrap(words.loss_sentence(report))
+    for key in report["lost_keys"][:_KEYS]:
+        lines.append("  " + words.shown(key, 60)[: WIDTH - 2])
+    if (report["records"]["lost"] or 0) > _KEYS:
+        lines.append("  … all of them in lost_keys.jsonl")
+    for reason in details["reasons"][:5]:
+        lines += _wrap(f"{reason['verdict']}: {words.shown(reason['text'], 300)}")
+    lines += _wrap(f"State: {report['state']}. {words.state_sentence(report)}")
+    if details["advice"]:
+        lines += _wrap("Do: " + words.shown(details["advice"], 300))
+    if report["next_command"]:
+        command = "Next: " + report["next_command"]
+        if len(command) > WIDTH:
+            command = command.replace(" -e ", " \\\n  -e ", 1)  # as a shell takes it
+        lines.append(command)
+    if path:
+        lines.append("Report: " + path)
+    return "\n".join(lines)
+
+
+def _wrap(sentence: str) -> t.List[str]:
+    return textwrap.wrap(sentence, WIDTH, subsequent_indent="  ") or [""]

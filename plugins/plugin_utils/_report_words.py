@@ -1,0 +1,149 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a report says things to a person: numbers, times, keys and the sentences of its head.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import typing as t
+import unicodedata
+
+from . import _report_input as given
+
+UNKNOWN = "not known"
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
+VERDICTS = {"pass": "Pass", "fail": "Fail", "could-not-verify": "Could not verify"}
+STATES = {
+    "untouched": "As far as is known, nothing was changed: the namespace serves as before.",
+    "quarantined": "The namespace is quarantined: applications can neither read nor write it.",
+    "failed-over": "The route leads to the secondary; the primary's copy stays fenced.",
+    "rebuilt": "The namespace is rebuilt and checked, but not released yet.",
+    "released": "The namespace serves again, but nobody has watched it since.",
+    "monitoring": "The namespace serves again; watching it has not come to an end.",
+    "closed": "The namespace serves again and was watched to the end.",
+}
+
+
+def shown(value: t.Any, limit: int = 120) -> str:
+    """Text on one line with nothing invisible in it, shortened: keys may hold anything and be a megabyte long."""
+    value = str(value)
+    out = []
+    for char in value[:limit]:
+        if char in _ESCAPES:
+            out.append(_ESCAPES[char])
+        elif unicodedata.category(char)[0] == "C" or char in "\u2028\u2029":
+            out.append(f"\\u{{{ord(char):x}}}")
+        else:
+            out.append(char)
+    if len(value) > limit:
+        out.append(f"… ({len(value):,} characters)")
+    return "".join(out)
+
+
+def shortened(value: t.Any, limit: int = 160, items: int = 200) -> t.Any:
+    """A JSON value with long texts and long lists cut, for the page; the file has it whole."""
+    if isinstance(value, str):
+        return shown(value, limit)
+    if isinstance(value, dict):
+        return {shown(k, limit): shortened(v, limit, items) for k, v in value.items()}
+    if isinstance(value, list):
+        short = [shortened(v, limit, items) for v in value[:items]]
+        return short + [f"… ({len(value) - items:,} more)"] if len(value) > items else short
+    return value
+
+
+def amount(value: t.Any) -> str:
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def percent(value: t.Optional[float], digits: int = 1) -> str:
+    """A share; what is more than nothing never reads as 0 %, what is less than all never as 100 %."""
+    if value is None:
+        return UNKNOWN
+    if 0 < value < 0.001:
+        return f"{value:.2g}".rstrip() if value < 0.00001 else f"{value:.3%}".replace("%", " %")
+    words = f"{value:.{digits}%}"
+    if value < 1 and float(words[:-1]) >= 100:
+        words = "99.9%"
+    return words.replace(".0%", "%").replace("%", " %")
+
+
+def span(seconds: t.Optional[float]) -> str:
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 10:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    if whole < 172800:
+        return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+    return f"{whole // 86400:,} d" + (f" {whole % 86400 // 3600} h" if whole % 86400 // 3600 else "")
+
+
+def size(value: t.Optional[int]) -> str:
+    if value is None:
+        return UNKNOWN
+    number, unit = float(value), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if number < 1024 or unit == "TiB":
+            break
+        number /= 1024
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def clock(value: t.Any, date: bool = False) -> str:
+    found = given.moment(value)
+    if found is None:
+        return UNKNOWN
+    iso = found.replace(tzinfo=None).isoformat(sep=" ", timespec="seconds")
+    return iso + " UTC" if date else iso[11:]
+
+
+def label(name: str) -> str:
+    return shown(name.replace("_", " "), 24)
+
+
+def refusal(value: t.Optional[bool]) -> str:
+    return {True: "refused", False: "not refused", None: "not proven"}[value]
+
+
+def loss_sentence(report: t.Mapping[str, t.Any]) -> str:
+    """The data-loss statement: what is lost, of how much, and whether all of it is listed."""
+    records, details = report["records"], report["details"]
+    lost, expected = records["lost"], records["expected"]
+    if lost is None:
+        return "How much was lost is not known: no plan says it."
+    if not lost:
+        told = f" All {expected:,} expected records have a good or a suspect copy." if expected else ""
+        return "Nothing was lost." + told
+    of = f" of {expected:,} expected" if expected is not None else ""
+    share = f" ({percent(details['loss_ratio'])})" if details["loss_ratio"] is not None else ""
+    noun, verb = ("record", "is") if lost == 1 else ("records", "are")
+    listed = details["lost_listed"]
+    names = "Every lost key is listed." if listed >= lost else f"Only {listed:,} of the lost keys are listed."
+    return f"{lost:,}{of} {noun}{share} {verb} lost: no good copy was found anywhere. {names}"
+
+
+def state_sentence(report: t.Mapping[str, t.Any]) -> str:
+    fence = report["details"]["fence"]
+    if report["state"] == "quarantined" and not (fence["writes_refused"] and fence["reads_refused"]):
+        return "The namespace was fenced, but nothing proves that the fence holds: stop the applications that use it."
+    return STATES[report["state"]]
+
+
+def headline(report: t.Mapping[str, t.Any]) -> str:
+    reasons = report["details"]["reasons"]
+    if reasons:
+        return shown(reasons[0]["text"], 300)
+    lost = report["records"]["lost"]
+    return (
+        "Every step passed and nothing was lost."
+        if not lost
+        else "Every step passed; the loss is within its limit and every lost key is listed."
+    )
