@@ -7,7 +7,6 @@ PRIVATE to the collection.
 from __future__ import annotations
 
 import datetime
-import math
 import typing as t
 
 from ._errors import InvalidInput
@@ -29,7 +28,7 @@ def check_reason(reason: t.Any) -> None:
 
 def check_seconds(what: str, value: t.Any, zero: bool = False) -> float:
     """A number above 0 (or 0 where ``zero``) and at most MAX_TTL. Errors: InvalidInput."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidInput(f"{what} must be a number of seconds, not {value!r:.40}.", f"correct {what}")
     if not (0 < value <= MAX_TTL or (zero and value == 0)):
         raise InvalidInput(f"{what} must be above 0 and at most {MAX_TTL:.0f} seconds.", f"correct {what}")

@@ -23,7 +23,7 @@ import contextlib
 import datetime
 import typing as t
 
-from ._benchmark import RESERVED, Search, evaluate, open_value, parse, serves, value_text
+from ._benchmark import RESERVED, Search, evaluate, open_body, open_value, parse, serves, value_text
 from ._codec import RecordCodec, check_key, check_namespace, encode_value
 from ._errors import (
     InvalidInput,
@@ -260,9 +260,11 @@ class Memory:
     ) -> t.Any:
         """Verify, open and log one row; _NOTHING when it is not to be served. Errors: RecordCorrupt, KeyUnavailable."""
         try:
-            value = open_value(codec, self._keyring, row) if row[DELETED] is None else _NOTHING
-            if value is _NOTHING and not codec.intact(row):
-                raise RecordCorrupt("The checksum of the tombstone does not hold.", "rebuild the namespace")
+            value = _NOTHING
+            if row[DELETED] is None:
+                value = open_value(codec, self._keyring, row)
+            elif open_body(codec, self._keyring, row):  # a tombstone seals nothing, and is not believed unopened
+                raise RecordCorrupt("This tombstone was forged over a record.", "rebuild the namespace")
         except (RecordCorrupt, KeyUnavailable) as exc:
             self._session.log_damage(namespace, row[KEY], exc)
             raise type(exc)(
@@ -419,7 +421,8 @@ class Memory:
         if namespace is not None:
             check_namespace(namespace)
         self.flush()
-        return rotate(store_params=self._session.params(namespace), keyring=self._keyring, namespace=namespace, force=True)
+        params = self._session.params(namespace)
+        return rotate(store_params=params, keyring=self._keyring, namespace=namespace, force=True)
 
     def evaluate_benchmark(self, namespace: str, cases: str | t.Iterable[t.Any]) -> dict[str, t.Any]:
         """Ask the questions of a benchmark: path of a JSON Lines file, or mappings with key or query, and expect.
