@@ -1,0 +1,92 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The action behind every module of the collection (meta/runtime.yml names it).
+
+It says which run a call belongs to, takes over from a run that this controller knows to be dead, turns a host that
+cannot be reached into a failed step (so that rescue and report still run), and keeps the steps for the report.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, owner
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+    _supports_diff = True
+    _supports_async = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        task_vars = task_vars or {}
+        super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        arguments.setdefault("attempt", attempt())
+        arguments.setdefault("owner", owner())
+        started = time.time()
+        result = self._call(arguments, task_vars)
+        dead = self._dead_holder(result)
+        if dead:
+            result = self._call({**arguments, "takeover": dead}, task_vars)
+        return self._with_step(result, task_vars, started)
+
+    def _call(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        try:
+            return self._execute_module(
+                module_name=self._task.action,
+                module_args=arguments,
+                task_vars=task_vars,
+                wrap_async=bool(self._task.async_val),
+            )
+        except AnsibleConnectionFailure as exc:
+            host = task_vars.get("inventory_hostname", "the memory host")
+            if self._task.delegate_to:
+                host = self._task.delegate_to
+            return {
+                "failed": True,
+                "changed": False,
+                "error": "host-unreachable",
+                "msg": f"{host} cannot be reached: {str(exc).strip()[:300]} Next: mend the connection, then run the same command again.",
+            }
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+
+    def _dead_holder(self, result: dict[str, t.Any]) -> str | None:
+        """The attempt that holds the lease, if it ran on this controller and its process is gone."""
+        if result.get("error") != "lease-held":
+            return None
+        holder = str((result.get("holder") or {}).get("attempt") or "")
+        return holder if holder and alive(holder) is False else None
+
+    def _with_step(self, result: dict[str, t.Any], task_vars: dict[str, t.Any], started: float) -> dict[str, t.Any]:
+        """Append what happened to the host's fact ``memory_steps`` when the role named this a step of the runbook."""
+        name = task_vars.get("memory_step")
+        if not name:
+            return result
+        failed = bool(result.get("failed"))
+        step = {
+            "name": str(self._templar.template(name)),
+            "namespace": str(self._task.args.get("namespace") or ""),
+            "verdict": result.get("verdict") or ("fail" if failed else "pass"),
+            "failed": failed,
+            "changed": bool(result.get("changed")),
+            "started": _rfc3339(started),
+            "seconds": round(time.time() - started, 3),
+            "host": str(self._task.delegate_to or task_vars.get("inventory_hostname", "")),
+            "attempt": attempt(),
+            "check": bool(self._task.check_mode),
+            "detail": str(result.get("msg") or result.get("detail") or ""),
+            "result": {k: v for k, v in result.items() if not k.startswith(("_ansible", "diff", "invocation", "deprecations"))},
+        }
+        former = (task_vars.get("ansible_facts") or {}).get("memory_steps") or []
+        return {**result, "ansible_facts": {"memory_steps": [*former, step]}}
+
+
+def _rfc3339(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"

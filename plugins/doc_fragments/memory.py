@@ -1,0 +1,196 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+requirements:
+  - Python 3.9 or newer on the memory host
+  - cryptography, msgpack, zstandard (memory host)
+  - boto3 (memory host, for repositories on S3 and master keys in AWS KMS)
+options:
+  store:
+    description: The memory store to work on.
+    type: dict
+    suboptions:
+      engine:
+        description: What runs the store.
+        type: str
+        default: sqlite
+        choices: [sqlite]
+      layout:
+        description: How memories lie in the engine.
+        type: str
+        default: native
+        choices: [native]
+      path:
+        description: The store's file.
+        type: path
+        required: true
+      name:
+        description: The memory cluster's name. Its snapshots lie under this name in the repository.
+        type: str
+        default: memory
+      busy_timeout:
+        description: Seconds to wait for another writer.
+        type: float
+        default: 10.0
+  repository:
+    description: Where snapshots live.
+    type: dict
+    suboptions:
+      url:
+        description: V(s3://bucket/prefix) or V(file:///path). A password in it is refused.
+        type: str
+        required: true
+      endpoint_url:
+        description: The S3 endpoint, when it is not AWS.
+        type: str
+      region:
+        description: The S3 region.
+        type: str
+        default: us-east-1
+      ca_bundle:
+        description: Certificates to trust for the endpoint.
+        type: path
+      profile:
+        description: A profile of the AWS configuration on the memory host.
+        type: str
+      access_key:
+        description: The S3 access key. Without it the AWS SDK's own chain applies (environment, profile, instance role).
+        type: str
+      secret_key:
+        description: The S3 secret key.
+        type: str
+      session_token:
+        description: The S3 session token.
+        type: str
+      addressing_style:
+        description: How the bucket is put into the address.
+        type: str
+        default: auto
+        choices: [auto, path, virtual]
+      connect_timeout:
+        description: Seconds to wait for a connection.
+        type: float
+        default: 5.0
+      read_timeout:
+        description: Seconds to wait for an answer.
+        type: float
+        default: 60.0
+      retries:
+        description: How often a failed call is tried again.
+        type: int
+        default: 3
+  keyring:
+    description: The record keys, each wrapped by a master key.
+    type: dict
+    suboptions:
+      source:
+        description: Where the master key is.
+        type: str
+        default: file
+        choices: [file, env, aws_kms, vault]
+      path:
+        description: The keyring file with the wrapped record keys.
+        type: path
+        required: true
+      master_key_file:
+        description: File with the master key, 32 bytes in base64 or hex (O(keyring.source=file)).
+        type: path
+      master_key_env:
+        description: Environment variable with the master key (O(keyring.source=env)).
+        type: str
+        default: MEMOPS_MASTER_KEY
+      kms_key_id:
+        description: The key in AWS KMS (O(keyring.source=aws_kms)).
+        type: str
+      region:
+        description: The region of AWS KMS.
+        type: str
+      endpoint_url:
+        description: The endpoint of AWS KMS, when it is not the region's own.
+        type: str
+      profile:
+        description: A profile of the AWS configuration on the memory host.
+        type: str
+      vault_url:
+        description: The address of Vault (O(keyring.source=vault)).
+        type: str
+      vault_mount:
+        description: Where Vault's transit engine is mounted.
+        type: str
+        default: transit
+      vault_key:
+        description: The transit key's name.
+        type: str
+      vault_token_file:
+        description: File with the Vault token.
+        type: path
+      vault_token_env:
+        description: Environment variable with the Vault token.
+        type: str
+        default: VAULT_TOKEN
+  incident:
+    description: The incident to work in. Default is the namespace's open one, else a new one.
+    type: str
+  attempt:
+    description: Which run this is. The collection's action plugin sets it; leave it out.
+    type: str
+  owner:
+    description: Who runs it, as shown to a second operator. The collection's action plugin sets it.
+    type: str
+  takeover:
+    description: A former attempt that is known to be dead. The collection's action plugin sets it.
+    type: str
+  work_dir:
+    description: Folder on the memory host for the incident's plan and journal. Default is beside the store's file.
+    type: path
+"""
+
+    NAMESPACE = r"""
+options:
+  namespace:
+    description: The namespace to work on.
+    type: str
+    required: true
+"""
+
+    ACTIONGROUP_MEMORY = r"""
+attributes:
+  action_group:
+    description: Use C(group/memops.agent_memory.memory) in C(module_defaults) to set O(store), O(repository) and O(keyring) once.
+    support: full
+    membership:
+      - memops.agent_memory.memory
+"""
+
+    ATTRIBUTES = r"""
+attributes:
+  check_mode:
+    description: Can run in check_mode and say what would change without changing anything.
+    support: full
+  diff_mode:
+    description: Returns what changed, or would change, in diff mode.
+    support: full
+  idempotent:
+    description: A second run without a change in between changes nothing.
+    support: full
+"""
+
+    INFO = r"""
+attributes:
+  check_mode:
+    description: Can run in check_mode; it never changes anything.
+    support: full
+  diff_mode:
+    description: Returns what changed, or would change, in diff mode.
+    support: N/A
+    details: Nothing is changed.
+  idempotent:
+    description: A second run without a change in between changes nothing.
+    support: full
+"""

@@ -1,0 +1,220 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Between Ansible and the operations: argument specs, stores from parameters, errors and results out.
+
+PRIVATE to the collection. The one file of module_utils that knows Ansible.
+"""
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ._codec import check_namespace
+from ._errors import InvalidInput, MemoryOpsError
+from ._operations.incident import Run
+from ._store import Store, open_store
+
+STORE: dict[str, t.Any] = {
+    "engine": {"type": "str", "default": "sqlite", "choices": ["sqlite"]},
+    "layout": {"type": "str", "default": "native", "choices": ["native"]},
+    "path": {"type": "path", "required": True},
+    "name": {"type": "str", "default": "memory"},
+    "busy_timeout": {"type": "float", "default": 10.0},
+}
+REPOSITORY: dict[str, t.Any] = {
+    "url": {"type": "str", "required": True},
+    "endpoint_url": {"type": "str"},
+    "region": {"type": "str", "default": "us-east-1"},
+    "ca_bundle": {"type": "path"},
+    "profile": {"type": "str"},
+    "access_key": {"type": "str", "no_log": True},
+    "secret_key": {"type": "str", "no_log": True},
+    "session_token": {"type": "str", "no_log": True},
+    "addressing_style": {"type": "str", "default": "auto", "choices": ["auto", "path", "virtual"]},
+    "connect_timeout": {"type": "float", "default": 5.0},
+    "read_timeout": {"type": "float", "default": 60.0},
+    "retries": {"type": "int", "default": 3},
+}
+KEYRING: dict[str, t.Any] = {
+    "source": {"type": "str", "default": "file", "choices": ["file", "env", "aws_kms", "vault"]},
+    "path": {"type": "path", "required": True},
+    "master_key_file": {"type": "path"},
+    "master_key_env": {"type": "str", "default": "MEMOPS_MASTER_KEY", "no_log": False},
+    "kms_key_id": {"type": "str", "no_log": False},
+    "region": {"type": "str"},
+    "endpoint_url": {"type": "str"},
+    "profile": {"type": "str"},
+    "vault_url": {"type": "str"},
+    "vault_mount": {"type": "str", "default": "transit"},
+    "vault_key": {"type": "str", "no_log": False},
+    "vault_token_file": {"type": "path", "no_log": False},
+    "vault_token_env": {"type": "str", "default": "VAULT_TOKEN", "no_log": False},
+}
+RUN: dict[str, t.Any] = {
+    "incident": {"type": "str"},
+    "attempt": {"type": "str"},
+    "owner": {"type": "str"},
+    "takeover": {"type": "str"},
+    "work_dir": {"type": "path"},
+}
+
+
+def _mapping(options: dict[str, t.Any], required: bool) -> dict[str, t.Any]:
+    return {"type": "dict", "required": required, "options": options}
+
+
+class Context:
+    """What one module call works with. Store, repository and keyring are opened when they are first asked for."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.params: dict[str, t.Any] = module.params
+        self.check = bool(module.check_mode)
+        self._store: Store | None = None
+
+    @property
+    def store_params(self) -> dict[str, t.Any]:
+        return dict(self.params["store"])
+
+    @property
+    def name(self) -> str:
+        """The memory cluster's name: under it its snapshots lie in the repository."""
+        return str(self.params["store"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return check_namespace(self.params["namespace"])
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            self._store = open_store(self.store_params)
+        return self._store
+
+    @property
+    def run(self) -> Run:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+        return Run(
+            attempt=self.params.get("attempt") or f"{socket.gethostname()}:{os.getpid()}:module",
+            owner=self.params.get("owner") or f"{user}@{socket.gethostname()}",
+            incident=self.params.get("incident") or None,
+            takeover=self.params.get("takeover") or None,
+            work_dir=self.params.get("work_dir") or None,
+        )
+
+    @property
+    def has_repository(self) -> bool:
+        return bool(self.params.get("repository"))
+
+    @property
+    def has_keyring(self) -> bool:
+        return bool(self.params.get("keyring"))
+
+    def repository(self, create: bool = False) -> t.Any:
+        """Errors: InvalidInput when none is set, and those of Repository.open."""
+        from ._repository import Repository
+
+        if not self.has_repository:
+            raise InvalidInput("No snapshot repository is set.", "set memory_repository (url: s3://… or file:///…)")
+        return Repository.open(dict(self.params["repository"]), create=create and not self.check)
+
+    def keyring(self) -> t.Any:
+        """Errors: InvalidInput when none is set, KeyUnavailable."""
+        from ._keyring import Keyring
+
+        if not self.has_keyring:
+            raise InvalidInput("No keyring is set.", "set memory_keyring (source, path, …)")
+        return Keyring.open(dict(self.params["keyring"]))
+
+    def repository_params(self) -> dict[str, t.Any]:
+        """For operations that open (and make) the repository themselves, after they forked their workers."""
+        if not self.has_repository:
+            raise InvalidInput("No snapshot repository is set.", "set memory_repository (url: s3://… or file:///…)")
+        return dict(self.params["repository"])
+
+    def repository_or_none(self) -> tuple[t.Any, list[str]]:
+        """The repository, or None and why not: for steps that go on without it."""
+        try:
+            return self.repository(), []
+        except MemoryOpsError as exc:
+            return None, [str(exc)]
+
+    def judged(self, found: dict[str, t.Any], consequence: str) -> dict[str, t.Any]:
+        """A verdict as a module result: in real runs anything but a pass fails the task."""
+        if found["verdict"] != "pass" and not self.check:
+            reasons = "; ".join(map(str, found.get("reasons") or found.get("breaches") or [])) or "no reason was given"
+            self.module.fail_json(
+                msg=f"The verdict is {found['verdict']}: {reasons[:600]}. Next: {consequence}.", error="verdict", **_printable(found)
+            )
+        return found
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+
+def execute(
+    operation: t.Callable[[Context], dict[str, t.Any]],
+    options: dict[str, t.Any],
+    *,
+    store: bool = True,
+    repository: bool = False,
+    keyring: bool = False,
+    run: bool = True,
+    check: bool = True,
+    **rules: t.Any,
+) -> None:
+    """Run one module: parse, call ``operation``, hand out its result or its error. Never returns.
+
+    ``repository``/``keyring`` True means the module cannot do without; every module of the action group accepts both
+    anyway, so that one module_defaults block serves them all.
+    """
+    spec = {
+        "store": _mapping(STORE, store),
+        "repository": _mapping(REPOSITORY, repository),
+        "keyring": _mapping(KEYRING, keyring),
+        **RUN,
+        **options,
+    }
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=check, **rules)
+    context = Context(module)
+    try:
+        result = operation(context)
+    except MemoryOpsError as exc:
+        holder = {"holder": exc.holder} if hasattr(exc, "holder") else {}
+        module.fail_json(msg=str(exc), error=exc.code, reason=exc.message, next_step=exc.next_step, **holder)
+    except MemoryError:
+        module.fail_json(msg="The memory host has no memory left for this step. Next: free memory, then run it again.", error="out-of-memory")
+    except OSError as exc:
+        module.fail_json(
+            msg=f"The memory host refused a file operation: {exc.strerror or exc} ({exc.filename or 'no file'}). "
+            "Next: mend that, then run the same command again.",
+            error="host-refused",
+        )
+    finally:
+        context.close()
+    result.setdefault("changed", False)
+    warnings = result.pop("warnings", [])
+    for warning in warnings:
+        module.warn(warning)
+    module.exit_json(**_printable(result), **({"warned": warnings} if warnings else {}))
+
+
+def _printable(value: t.Any) -> t.Any:
+    """Bytes as hex and NUL-free text: what leaves a module is JSON that any reader takes."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).hex()
+    if isinstance(value, dict):
+        return {str(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_printable(item) for item in value]
+    return value
+
+
+def diff(before: dict[str, t.Any], after: dict[str, t.Any], header: str) -> dict[str, t.Any]:
+    """A diff as Ansible prints it."""
+    return {"before": before, "after": after, "before_header": header, "after_header": header}

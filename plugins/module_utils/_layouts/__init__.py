@@ -1,0 +1,66 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Layouts: how memories lie in an engine. Data only; a layout never opens a connection.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from .._errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column (or field) of the records table is what; None: the layout has no such thing."""
+
+    key: str
+    payload: str
+    namespace: str | None = None
+    generation: str | None = None
+    epoch: str | None = None
+    sequence: str | None = None
+    created: str | None = None
+    updated: str | None = None
+    expires: str | None = None
+    deleted: str | None = None
+    key_id: str | None = None
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A descriptor. ``capabilities`` are the words that ``Store.capabilities()`` intersects with the engine's."""
+
+    name: str
+    records: str  # table, or key pattern
+    columns: Columns
+    log: str | None = None
+    capabilities: frozenset[str] = field(default_factory=frozenset)
+
+
+def layout(name: str) -> Layout:
+    """The layout called ``name``. Errors: InvalidInput that lists the known ones."""
+    from .native import NATIVE
+
+    known = {NATIVE.name: NATIVE}
+    if name not in known:
+        raise InvalidInput(f"There is no layout {name!r}.", f"set memory_store.layout to one of: {', '.join(known)}")
+    return known[name]
+
+
+ALL_CAPABILITIES: t.Final = (
+    "checksum",  # a record's stored form can be checked without keys
+    "encryption",  # payloads are sealed by the keyring
+    "expiry",
+    "fence-reads",  # applications that use Memory read nothing while quarantined
+    "fence-raw-reads",  # so does any other client
+    "fence-writes",  # the store itself refuses writes, whoever writes
+    "generations",
+    "log",
+    "sequence",
+    "tombstones",
+    "write-lock",
+)

@@ -1,0 +1,195 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Carry out a plan: in place (soft) or into a new generation that is checked before one switch (hard).
+
+PRIVATE to the collection. Every change is a compare-and-set against what the plan saw; running it again finds what is
+already done and does the rest. Nothing that is replaced is thrown away: soft keeps the former row aside, hard keeps
+the former generation until `drop_former`.
+"""
+from __future__ import annotations
+
+import typing as t
+
+from .._codec import RecordCodec
+from .._errors import CannotProceed, SnapshotUnusable
+from .._model import CHECKSUM, DELETED, EPOCH, PAYLOAD, SEQUENCE, Change, Claim, Row
+from .._store import Store
+from . import incident as incidents
+from .incident import Run, now_us
+from .plan import Source
+from .plan_file import Entry, PlanFile
+
+BATCH = 1000
+COPY_BATCH = 20_000
+
+
+class Sealer(t.Protocol):
+    active_id: str
+
+    def seal(self, plaintext: bytes, head: bytes, key_id: str) -> bytes: ...
+
+
+class Applier:
+    """One plan, one claim; ``sources`` are the snapshots by id that the plan names."""
+
+    def __init__(
+        self, store: Store, claim: Claim, plan: PlanFile, sources: t.Mapping[str, Source], keyring: Sealer
+    ) -> None:
+        self.store = store
+        self.claim = claim
+        self.plan = plan
+        self.sources = sources
+        self.keyring = keyring
+        self.codec = RecordCodec(claim.namespace)
+        self.refused: list[str] = []
+
+    def soft(self) -> dict[str, t.Any]:
+        """In place. Returns {method, applied, already, refused}."""
+        applied = already = 0
+        for entries in self.plan.entries(batch=BATCH):
+            with self.store.reader() as reader:
+                live = reader.get_many(self.claim.namespace, [entry.key for entry in entries])
+            todo = [entry for entry in entries if not self._done(entry, live.get(entry.key))]
+            already += len(entries) - len(todo)
+            if not todo:
+                continue
+            wanted = self._wanted(todo)
+            changes = [
+                Change(entry.key, entry.expected, wanted.get(entry.key), f"{entry.action}: {entry.reason}")
+                for entry in todo
+            ]
+            refused = self.store.change(self.claim, changes)
+            self.refused += refused
+            applied += len(todo) - len(refused)
+        return {"method": "soft", "applied": applied, "already": already, "refused": len(self.refused)}
+
+    def hard(self, check: t.Callable[[int, int], None]) -> dict[str, t.Any]:
+        """Into a new generation. ``check(generation, rows expected)`` raises when the copy is not what was planned."""
+        known = self.store.incident(self.claim).facts
+        with self.store.reader() as reader:
+            active = reader.namespace(self.claim.namespace).generation
+        if known.get("switched_to") == active:
+            former = known["switched_from"]
+            return {"method": "hard", "applied": 0, "already": known["rebuilt_rows"], "generation": {"from": former, "to": active}, "refused": 0}
+        target = known.get("building")
+        if target is None or target not in self.store.generations(self.claim.namespace):
+            target = self.store.begin_generation(self.claim)
+            self.store.note(self.claim, building=target)
+        kept = self._copy_kept(active, target)
+        applied = self._load_repairs(target)
+        check(target, kept + applied)
+        self.store.note(self.claim, switched_from=active, switched_to=target, rebuilt_rows=kept + applied)
+        self.store.switch(self.claim, target, active)
+        self.store.note(self.claim, building=None)
+        return {"method": "hard", "applied": applied, "kept": kept, "already": 0, "generation": {"from": active, "to": target}, "refused": 0}
+
+    def _copy_kept(self, active: int, target: int) -> int:
+        """Everything that the plan does not name, by the engine's own bulk copy; resumes after the last key copied."""
+        after: str | None = None
+        while True:
+            after_next = self.store.copy_generation(
+                self.claim, active, target, after=after, limit=COPY_BATCH, excluding=self.plan.path
+            )
+            if after_next is None:
+                break
+            after = after_next
+            self.store.renew(self.claim)
+        with self.store.reader() as reader:
+            total = reader.count(self.claim.namespace, target)
+            planned = sum(
+                len(reader.get_many(self.claim.namespace, [e.key for e in entries], target))
+                for entries in self.plan.entries(batch=BATCH)
+            )
+        return total - planned
+
+    def _load_repairs(self, target: int) -> int:
+        loaded = 0
+        for entries in self.plan.entries(batch=BATCH):
+            with self.store.reader() as reader:
+                there = reader.get_many(self.claim.namespace, [e.key for e in entries], target)
+            todo = [e for e in entries if not self._done(e, there.get(e.key), fresh=True)]
+            rows = self._wanted(todo)
+            if rows:
+                self.store.load(self.claim, target, list(rows.values()))
+                self._log_tombstones([e for e in todo if e.source is None], rows)
+            with self.store.reader() as reader:
+                loaded += len(reader.get_many(self.claim.namespace, [e.key for e in entries], target))
+        return loaded
+
+    def _done(self, entry: Entry, live: Row | None, fresh: bool = False) -> bool:
+        """Whether the key already is as the plan wants it (an earlier attempt did it)."""
+        if entry.digest is not None:
+            return live is not None and live[CHECKSUM] == entry.digest and self.codec.intact(live)
+        if entry.action == "expired":
+            return live is None
+        if live is None or (not fresh and live[CHECKSUM] == entry.expected):
+            return False
+        return live[DELETED] is not None and self.codec.intact(live)
+
+    def _wanted(self, entries: t.Sequence[Entry]) -> dict[str, Row]:
+        """The rows to put: copies from the sources, tombstones for what nobody has; none for what expired."""
+        rows: dict[str, Row] = {}
+        for source in {entry.source for entry in entries if entry.source}:
+            batch = [entry for entry in entries if entry.source == source]
+            found = self.sources[source].get_many(self.claim.namespace, [entry.key for entry in batch])
+            for entry in batch:
+                row = found.get(entry.key)
+                if row is None or row[CHECKSUM] != entry.digest or not self.codec.intact(row):
+                    raise SnapshotUnusable(
+                        f"Snapshot {source} no longer holds the copy of {entry.key!r:.80} that the plan relies on.",
+                        "verify the snapshot, then run the plan step with replan=true",
+                    )
+                rows[entry.key] = row
+        bare = [entry for entry in entries if entry.source is None and entry.action != "expired"]
+        rows.update(self._tombstones(bare))
+        return rows
+
+    def _tombstones(self, entries: t.Sequence[Entry]) -> dict[str, Row]:
+        """A deletion with a reason for each key of which no good copy exists: absent is never left unexplained."""
+        if not entries:
+            return {}
+        epoch, first = self.store.reserve(self.claim, len(entries))
+        now = now_us()
+        rows: dict[str, Row] = {}
+        for offset, entry in enumerate(entries):
+            bare: Row = (entry.key, epoch, first + offset, now, now, None, now, self.keyring.active_id, b"", b"")
+            sealed = bare[:PAYLOAD] + (self.keyring.seal(b"", self.codec.head(bare), self.keyring.active_id), b"")
+            rows[entry.key] = sealed[:CHECKSUM] + (self.codec.checksum(sealed),)
+        return rows
+
+    def _log_tombstones(self, entries: t.Sequence[Entry], rows: t.Mapping[str, Row]) -> None:
+        """In place the store logs a tombstone with its change; rows of a new generation are logged here."""
+        log = []
+        for entry in entries:
+            row = rows.get(entry.key)
+            if row is not None:
+                reason = f"{entry.action}: {entry.reason}"
+                log.append((0, row[4], self.claim.namespace, "delete", entry.key, row[EPOCH], row[SEQUENCE], row[CHECKSUM], 0, self.claim.attempt, reason, b""))
+        if log:
+            self.store.log_operation(self.claim, log)
+
+
+def undo(*, store: Store, namespace: str, run: Run, check: bool = False) -> dict[str, t.Any]:
+    """Switch back to the generation that a hard rebuild replaced. Errors: CannotProceed when there is none."""
+    incident, known = incidents.facts(store, namespace, run.incident)
+    former, current = known.get("switched_from"), known.get("switched_to")
+    if former is None and known.get("undone"):
+        return {"changed": False, "incident": incident, "generation": {"from": None, "to": known["undone"]}}
+    if former is None or former not in store.generations(namespace):
+        raise CannotProceed(
+            f"There is no former generation of {namespace} to go back to.",
+            "restore a snapshot with the restore playbook instead",
+        )
+    if not check:
+        claim = incidents.claim(store, namespace, run)
+        store.switch(claim, former, current)
+        store.note(claim, undone=former, validated=None, switched_from=None, switched_to=None, building=current)
+    return {"changed": True, "incident": incident, "generation": {"from": current, "to": former}}
+
+
+def drop_former(store: Store, claim: Claim) -> int:
+    """After the incident passed: give the former generation's space back. Rows dropped."""
+    former = store.incident(claim).facts.get("switched_from")
+    if former is None or former not in store.generations(claim.namespace):
+        return 0
+    return store.drop_generation(claim, former)

@@ -1,0 +1,119 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Find the cause: rank what the integrity scan, the access log and the application's own log lines say.
+
+PRIVATE to the collection. A cause's confidence is the share of the damaged and suspect records that it explains; a
+cause that explains records by circumstance only (an open rotation, error lines) is listed below those that count.
+"""
+from __future__ import annotations
+
+import typing as t
+
+from .._model import Window
+from .incident import rfc3339
+from .logreview import BULK_WRITES, Review
+
+HARD_SHARE = 0.20  # above this share of damaged records a new generation is cheaper and safer than repairs in place
+
+
+def windows(review: Review, *, onset_sequence: int | None = None) -> list[Window]:
+    """The writes to distrust: every burst without the write lock, by its actor; or all since a given onset."""
+    found = [
+        Window(
+            cause="bulk-write" if burst.writes + burst.deletes >= BULK_WRITES else "unlocked-write",
+            epoch=burst.epoch,
+            first_sequence=burst.first_sequence,
+            last_sequence=burst.last_sequence,
+            actor=burst.actor,
+        )
+        for burst in review.unlocked
+    ]
+    if onset_sequence is not None:
+        epoch = max((w.epoch for w in found), default=1)
+        found.append(Window("given-onset", epoch, onset_sequence, 1 << 62, unlocked_only=False))
+    return found
+
+
+def diagnose(
+    *,
+    review: Review,
+    findings: t.Mapping[str, int],
+    rows: int,
+    log_health: t.Mapping[str, t.Any],
+    errors: t.Sequence[t.Mapping[str, t.Any]] = (),
+    structure: t.Sequence[str] = (),
+    ttl: float | None = None,
+) -> dict[str, t.Any]:
+    """Returns {causes: [{cause, confidence, evidence}], onset, strategy, hit_rate}, causes by confidence."""
+    distrusted = sum(b.writes + b.deletes for b in review.unlocked)
+    damaged = sum(n for kind, n in findings.items() if kind in ("checksum", "unopenable", "key-missing", "absent"))
+    total = damaged + distrusted
+    causes: list[dict[str, t.Any]] = []
+
+    def add(cause: str, explained: int, evidence: list[str]) -> None:
+        if evidence:
+            share = min(1.0, explained / total) if total else 0.0
+            causes.append({"cause": cause, "confidence": round(share, 4), "explains": explained, "evidence": evidence})
+
+    storage = [f"{findings['checksum']} records whose bytes changed after they were written"] if findings.get("checksum") else []
+    storage += [f"the engine reports: {line}" for line in list(structure)[:5]]
+    storage += [_line(e) for e in errors if e["kind"] in ("storage", "corruption")]
+    add("storage-failure", findings.get("checksum", 0), storage)
+    if findings.get("absent"):
+        add("lost-rows", findings["absent"], [f"{findings['absent']} records are gone and no deletion of them is logged"])
+    if findings.get("unopenable"):
+        count = findings["unopenable"]
+        add("misplaced-ciphertexts", count, [f"{count} payloads are intact but belong to another key or version"])
+    rotation = [f"a rotation {what} began at {rfc3339(at)} and never ended" for what, at in review.rotations_open.items()]
+    missing = findings.get("key-missing", 0)
+    if missing:
+        rotation.append(f"{missing} records are sealed by a record key that the keyring does not have")
+    rotation += [_line(e) for e in errors if e["kind"] == "decryption"]
+    add("key-rotation" if review.rotations_open else "missing-record-key", missing, rotation if missing or review.rotations_open else [])
+    bulk = [b for b in review.unlocked if b.writes + b.deletes >= BULK_WRITES]
+    add("bulk-write", sum(b.writes + b.deletes for b in bulk), [b.evidence() for b in bulk])
+    loose = [b for b in review.unlocked if b not in bulk or b.interleaved]
+    add("concurrent-writes-without-lock", sum(b.writes + b.deletes for b in loose), [b.evidence() for b in loose][:10])
+    asked = sum(review.reads.values())
+    if review.expired_reads and asked and review.expired_reads / asked > 0.2:
+        add(
+            "ttl-expiry-storm",
+            0,
+            [f"{review.expired_reads} of {asked} reads met an expired record; new records live {ttl if ttl is not None else 'for ever'} s"],
+        )
+    if not log_health["intact"]:
+        add(
+            "damaged-access-log",
+            0,
+            [f"{log_health['corrupt']} entries are damaged and {log_health['missing']} are missing: what the log does not prove is suspect"],
+        )
+    causes.sort(key=lambda cause: -cause["confidence"])
+    return {
+        "causes": causes,
+        "onset": _onset(review, errors),
+        "strategy": propose(findings, rows, structure),
+        "hit_rate": {"before": review.hit_rate(), "samples": sum(review.reads.values()), "series": review.series},
+    }
+
+
+def propose(findings: t.Mapping[str, int], rows: int, structure: t.Sequence[str]) -> str:
+    """hard when the engine's own structure is broken or much is damaged, soft otherwise, none when nothing is."""
+    damaged = sum(n for kind, n in findings.items() if kind not in ("expired",))
+    broken = [line for line in structure if "index" not in line.lower()]
+    if broken or (rows and damaged / rows > HARD_SHARE):
+        return "hard"
+    return "soft" if damaged or structure else "none"
+
+
+def _onset(review: Review, errors: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any] | None:
+    """The earliest trace of the damage; the sequence is exact where a write caused it."""
+    first = review.unlocked[0] if review.unlocked else None
+    times = [at for at in (review.first_corrupt, first.first_at if first else None) if at is not None]
+    seen = [rfc3339(at) for at in times] + [str(e["first"]) for e in errors if e.get("first")]
+    if not seen and not first:
+        return None
+    return {"at": min(s for s in seen if s), "sequence": first.first_sequence if first else None}
+
+
+def _line(error: t.Mapping[str, t.Any]) -> str:
+    return f"{error['count']} log lines say {error['kind']} failure, for example: {error.get('sample', '')[:160]}"

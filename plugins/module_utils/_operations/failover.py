@@ -1,0 +1,156 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Serve a namespace from its secondary, and bring it home again.
+
+PRIVATE to the collection. These functions work on one store each; moving the route between them is the play's task.
+"""
+from __future__ import annotations
+
+import typing as t
+
+from .._codec import RecordCodec
+from .._errors import CannotProceed, KeyUnavailable, NamespaceLocked, NamespaceQuarantined, RecordCorrupt
+from .._model import CHECKSUM, EPOCH, KEY, KEY_ID, PAYLOAD, SEQUENCE, Change, Claim, LogEntry, Row
+from .._store import Store
+from .incident import rfc3339
+
+BATCH = 1000
+
+
+class _Rollback(Exception):
+    """Ends a trial write without a trace."""
+
+
+def fit(store: Store, namespace: str, *, needed_at: int, rpo: float, scan: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Whether this copy may take over: filled from a snapshot, verified, within the RPO.
+
+    ``scan`` is the verdict of integrity.scan on this copy. Returns {fit, lag_seconds, reason, snapshot, …}.
+    """
+    with store.reader() as reader:
+        state = reader.namespace(namespace)
+    lag = (needed_at - state.restored_at) / 1e6 if state.restored_at is not None else None
+    reason = None
+    if state.restored_snapshot is None:
+        reason = "it was never filled from a snapshot"
+    elif scan["verdict"] != "pass":
+        reason = f"its own copy does not verify: {scan['verdict']}, findings {dict(scan['findings'])}"
+    elif lag is None or lag > rpo:
+        reason = f"it is {lag:.0f} s behind, the RPO is {rpo:.0f} s" if lag is not None else "its age is not known"
+    return {
+        "fit": reason is None,
+        "reason": reason,
+        "lag_seconds": lag,
+        "snapshot": state.restored_snapshot,
+        "restored_at": rfc3339(state.restored_at),
+        "restored_sequence": state.restored_sequence,
+    }
+
+
+def promote(store: Store, claim: Claim, *, above_epoch: int) -> dict[str, t.Any]:
+    """Make this copy the namespace's home: a higher epoch, then application writes. Proven by a trial write."""
+    with store.reader() as reader:
+        state = reader.namespace(claim.namespace)
+    changed = False
+    if state.state != "serving":
+        epoch = store.raise_epoch(claim, above_epoch)
+        changed = store.set_state(claim, "serving")
+        store.note(claim, promoted_epoch=epoch)
+    epoch = store.incident(claim).facts.get("promoted_epoch") or store.identity().epoch
+    return {"changed": changed, "epoch": epoch, "accepts_writes": accepts_writes(store, claim.namespace)}
+
+
+def demote(store: Store, claim: Claim) -> dict[str, t.Any]:
+    """Fence this copy again: standby, no application writes."""
+    return {"changed": store.set_state(claim, "standby")}
+
+
+def accepts_writes(store: Store, namespace: str) -> bool:
+    """Try an application's write and roll it back. Errors other than a refusal pass through."""
+    try:
+        with store.writing(namespace, 1, "memops:probe", wait=5.0):
+            raise _Rollback
+    except _Rollback:
+        return True
+    except (NamespaceQuarantined, NamespaceLocked):
+        return False
+
+
+class Delta(t.Protocol):
+    """The secondary's namespace as a snapshot."""
+
+    def scan(self, namespace: str, after: str | None = None, until: str | None = None) -> t.Iterator[list[Row]]: ...
+
+    def log(self, namespace: str) -> t.Iterator[list[LogEntry]]: ...
+
+
+def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epoch: int) -> dict[str, t.Any]:
+    """Bring home what was written on the secondary since it was promoted (epoch ≥ ``since_epoch``).
+
+    The higher (epoch, sequence) wins; a row that was written here after the secondary's snapshot and loses is kept
+    aside and listed as a conflict. Returns {merged, already, conflicts, conflict_keys, damaged}.
+    """
+    codec = RecordCodec(claim.namespace)
+    merged = already = 0
+    conflicts: list[str] = []
+    damaged: list[str] = []
+    base = _base_version(store, claim)
+    for batch in delta.scan(claim.namespace):
+        rows = []
+        for row in batch:
+            if row[EPOCH] < since_epoch:
+                continue
+            if _opens(codec, keyring, row):
+                rows.append(row)
+            else:
+                damaged.append(row[KEY])
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            with store.reader() as reader:
+                here = reader.get_many(claim.namespace, [row[KEY] for row in part])
+            changes = []
+            for row in part:
+                live = here.get(row[KEY])
+                if live is not None and (live[EPOCH], live[SEQUENCE]) >= (row[EPOCH], row[SEQUENCE]):
+                    already += 1
+                    continue
+                conflict = live is not None and base is not None and (live[EPOCH], live[SEQUENCE]) > base
+                if conflict:
+                    conflicts.append(row[KEY])
+                aside = "conflict: a newer write on the secondary won" if conflict else None
+                changes.append(Change(row[KEY], live[CHECKSUM] if live else None, row, aside))
+            refused = store.change(claim, changes)
+            if refused:
+                raise CannotProceed(
+                    f"{len(refused)} records of {claim.namespace} changed while they were merged.",
+                    "check that the namespace is quarantined here, then run failback again",
+                )
+            merged += len(changes)
+    entries = 0
+    for log_batch in delta.log(claim.namespace):
+        newer = [e for e in log_batch if e[5] is not None and e[5] >= since_epoch]
+        if newer:
+            entries += store.import_log(claim, newer)
+    return {
+        "merged": merged,
+        "already": already,
+        "conflicts": len(conflicts),
+        "conflict_keys": conflicts[:1000],
+        "damaged": damaged[:1000],
+        "log_entries": entries,
+        "changed": bool(merged or entries),
+    }
+
+
+def _base_version(store: Store, claim: Claim) -> tuple[int, int] | None:
+    known = store.incident(claim).facts.get("secondary_version")
+    return (known[0], known[1]) if known else None
+
+
+def _opens(codec: RecordCodec, keyring: t.Any, row: Row) -> bool:
+    if not codec.intact(row):
+        return False
+    try:
+        keyring.open_payload(row[PAYLOAD], codec.head(row), row[KEY_ID])
+    except (RecordCorrupt, KeyUnavailable):
+        return False
+    return True

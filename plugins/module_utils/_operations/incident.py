@@ -1,0 +1,179 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""An incident on the memory host: who works on it, where its files lie, and its journal.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+import typing as t
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .._errors import InvalidInput, StoreUnavailable
+from .._model import Claim
+from .._store import Store
+
+LEASE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Who asks: one attempt of one person or job.
+
+    ``attempt`` is "controller:pid:start", ``owner`` what a person reads in a refusal; ``takeover`` names an attempt
+    that the controller knows to be dead, so that its lease need not be waited for.
+    """
+
+    attempt: str
+    owner: str
+    incident: str | None = None
+    takeover: str | None = None
+    work_dir: str | None = None
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def rfc3339(us: int | None) -> str | None:
+    """Microseconds since 1970 as RFC 3339 UTC with milliseconds."""
+    if us is None:
+        return None
+    seconds, rest = divmod(us, 1_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:03d}Z"
+
+
+def microseconds(text: str | None) -> int | None:
+    """The inverse of rfc3339. Errors: InvalidInput."""
+    if not text:
+        return None
+    from datetime import datetime
+
+    try:
+        at = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError:
+        raise InvalidInput(f"{text!r:.60} is not a time.", "write it like 2026-01-05T10:15:00Z") from None
+    return int(at.timestamp() * 1_000_000)
+
+
+def new_incident_id(at: int | None = None) -> str:
+    """Sorts by time and never meets another: inc-YYYYMMDDTHHMMSSZ-xxxxxx."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime((at or now_us()) / 1e6))
+    return f"inc-{stamp}-{secrets.token_hex(3)}"
+
+
+def claim(store: Store, namespace: str, run: Run) -> Claim:
+    """The right to change ``namespace`` in this run. Errors: LeaseHeld, CannotProceed, NamespaceUnknown."""
+    return store.claim(
+        namespace,
+        run.attempt,
+        run.owner,
+        incident=run.incident,
+        new_incident=run.incident or new_incident_id(),
+        takeover=run.takeover,
+        lease=LEASE_SECONDS,
+    )
+
+
+def facts(store: Store, namespace: str, incident: str | None = None) -> tuple[str | None, dict[str, t.Any]]:
+    """(incident, its facts) of the open incident, or of the named one; (None, {}) when there is none."""
+    for state in store.incidents(namespace):
+        if state.incident == incident or (incident is None and state.state == "open"):
+            return state.incident, dict(state.facts)
+    return None, {}
+
+
+def folder(store_params: t.Mapping[str, t.Any], incident: str, work_dir: str | None = None) -> str:
+    """Where this incident's plan and journal lie on the memory host; made with mode 0700.
+
+    Default: beside the store's file. Errors: StoreUnavailable when it cannot be made.
+    """
+    if not incident.replace("-", "").replace("_", "").replace(".", "").isalnum() or incident.startswith("."):
+        raise InvalidInput(
+            f"The incident id {incident!r:.60} has characters other than letters, digits, '-', '_' and '.'.",
+            "leave memory_incident out to let one be made",
+        )
+    base = work_dir or (f"{store_params['path']}.memops" if store_params.get("path") else "")
+    if not base:
+        raise InvalidInput("There is no folder for the plan and the journal.", "set memory_work_dir")
+    path = os.path.join(base, incident)
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"The folder {path} for the incident's plan and journal cannot be made: {exc.strerror}.",
+            "free space or set memory_work_dir to a folder that can be written",
+        ) from None
+    return path
+
+
+class Journal:
+    """The incident's journal: JSON lines, fsynced, each with the SHA-256 of the line before it.
+
+    Lines hold step names, counts and ids; no key of a record and no payload is ever written to it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.join(path, "journal.jsonl")
+
+    def lines(self) -> list[bytes]:
+        """Whole lines; a torn last one (killed while writing) is left out."""
+        try:
+            with open(self.path, "rb") as stream:
+                return [line[:-1] for line in stream if line.endswith(b"\n")]
+        except FileNotFoundError:
+            return []
+
+    def append(self, step: str, phase: str, run: Run, **data: t.Any) -> None:
+        lines = self.lines()
+        body = {
+            "n": len(lines),
+            "at": rfc3339(now_us()),
+            "step": step,
+            "phase": phase,
+            "attempt": run.attempt,
+            "previous": hashlib.sha256(lines[-1]).hexdigest() if lines else None,
+            "data": data,
+        }
+        text = json.dumps(body, separators=(",", ":")).encode() + b"\n"
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            # a torn line of a killed attempt is overwritten
+            os.lseek(descriptor, sum(len(line) + 1 for line in lines), os.SEEK_SET)
+            os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
+            os.write(descriptor, text)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def step(self, name: str, run: Run, **intent: t.Any) -> t.Iterator[dict[str, t.Any]]:
+        """Note the intent, then what came of it: fill the yielded mapping."""
+        self.append(name, "intent", run, **intent)
+        outcome: dict[str, t.Any] = {}
+        try:
+            yield outcome
+        except BaseException as exc:
+            self.append(name, "failed", run, error=type(exc).__name__, message=str(exc)[:500])
+            raise
+        self.append(name, "result", run, **outcome)
+
+
+def check_journal(lines: t.Sequence[bytes]) -> bool:
+    """Whether every line names the hash of the one before it and the numbers have no gap."""
+    previous = None
+    for number, line in enumerate(lines):
+        try:
+            body = json.loads(line)
+        except ValueError:
+            return False
+        if body.get("n") != number or body.get("previous") != previous:
+            return False
+        previous = hashlib.sha256(line).hexdigest()
+    return True

@@ -1,0 +1,232 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Diagnose one namespace: scan it, read its log and the application's lines, draft the plan, name the causes.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import bisect
+import json
+import os
+import tempfile
+import typing as t
+
+from .._errors import CannotProceed, MemoryOpsError, SnapshotUnusable
+from .._store import Store
+from . import incident as incidents
+from . import integrity, logreview, logscan, plan, sources, validate
+from .diagnose import diagnose, windows
+from .incident import Journal, Run, microseconds
+from .plan_file import PlanFile
+
+LOOK_BACK_US = 24 * 3600 * 1_000_000
+
+
+def investigate(
+    *,
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    keyring: t.Any,
+    repository: t.Any | None,
+    name: str,
+    run: Run,
+    logs: t.Sequence[t.Any] = (),
+    benchmark: str | None = None,
+    onset_sequence: int | None = None,
+    again: bool = False,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """The diagnosis of an open incident (or, in check mode, of the namespace as it is).
+
+    Done once per incident: what it saw is what the damage was, also after repairs. ``again`` starts over.
+    Returns diagnose()'s mapping and {incident, changed, findings, rows, damage_map, probes, baseline, log_health, …}.
+    """
+    with store.reader() as reader:
+        state = reader.namespace(namespace)
+    incident, known = incidents.facts(store, namespace, run.incident)
+    if check or incident is None:
+        if not check:
+            raise CannotProceed(
+                f"{namespace} has no open incident to diagnose.", f"isolate it first: memory_namespace={namespace}"
+            )
+        with tempfile.TemporaryDirectory(prefix="memops-") as scratch:
+            return _investigate(
+                store, store_params, namespace, keyring, repository, name, scratch, known, logs, benchmark, onset_sequence, state.ttl, True
+            ) | {"incident": incident, "changed": False}
+    folder = incidents.folder(store_params, incident, run.work_dir)
+    saved = os.path.join(folder, "diagnosis.json")
+    if known.get("diagnosed") and not again and os.path.exists(saved):
+        with open(saved, encoding="utf-8") as stream:
+            return {**json.load(stream), "changed": False}
+    claim = incidents.claim(store, namespace, run)
+    with Journal(folder).step("diagnose", run) as outcome:
+        found = _investigate(
+            store, store_params, namespace, keyring, repository, name, folder, known, logs, benchmark, onset_sequence, state.ttl, False
+        )
+        found["incident"] = incident
+        with open(saved + ".new", "w", encoding="utf-8") as stream:
+            json.dump(found, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(saved + ".new", saved)
+        store.note(
+            claim,
+            diagnosed=True,
+            probes=found["probes"],
+            baseline=found["baseline"],
+            onset=found["onset"],
+            proposed=found["strategy"],
+            structure=found["structure"] or None,
+        )
+        outcome.update(strategy=found["strategy"], findings=found["findings"], causes=[c["cause"] for c in found["causes"]])
+    return {**found, "changed": True}
+
+
+def _investigate(
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    keyring: t.Any,
+    repository: t.Any | None,
+    name: str,
+    folder: str,
+    known: t.Mapping[str, t.Any],
+    logs: t.Sequence[t.Any],
+    benchmark: str | None,
+    onset_sequence: int | None,
+    ttl: float | None,
+    check: bool,
+) -> dict[str, t.Any]:
+    doubts: list[str] = []
+    chosen = sources.Sources([], [])
+    if repository is not None:
+        try:
+            chosen = sources.choose(repository, name, keyring, namespace)
+        except MemoryOpsError as exc:
+            doubts.append(f"snapshots could not be looked at: {exc.message}")
+    keys_back = sources.bring_keys(chosen, keyring, check=check)
+    damage_file = os.path.join(folder, "damage.db")
+    scan = integrity.scan(store_params=store_params, keyring=keyring, namespace=namespace, damage_file=damage_file, structure=False)
+    errors = logscan.scan(logs) if logs else []
+    with store.reader() as reader:
+        health = reader.log_health()
+        structure = reader.structure()
+        fenced = microseconds(known.get("fenced_at")) or reader.at
+        review = logreview.review(reader.log(namespace), since=fenced - LOOK_BACK_US, until=fenced)
+        distrust = windows(review, onset_sequence=onset_sequence)
+        draft = draft_plan(
+            reader=reader,
+            namespace=namespace,
+            chosen=chosen,
+            keyring=keyring,
+            distrust=distrust,
+            log_intact=health["intact"],
+            rotated_to=review.rotated_to,
+            damage_file=damage_file,
+            target=os.path.join(folder, "plan.db"),
+        )
+        with PlanFile.open(draft["path"]) as planned:
+            reasons = planned.reasons()
+            damage_map = _damage_map(scan["damage_map"], planned)
+        findings = {**scan["findings"], "absent": reasons.get("absent", 0)}
+        found = diagnose(
+            review=review,
+            findings=findings,
+            rows=scan["rows"],
+            log_health=health,
+            errors=errors,
+            structure=structure,
+            ttl=ttl,
+        )
+        onset = found["onset"]
+        onset_at = microseconds(onset["at"]) if onset else None
+        found["hit_rate"]["before"] = _rate_since(found["hit_rate"]["series"], onset["at"] if onset else None)
+        probes = validate.fix_probes(reader=reader, namespace=namespace, before_at=onset_at or fenced)
+        baseline = _baseline(reader, keyring, namespace, benchmark)
+    return {
+        **found,
+        "findings": {kind: n for kind, n in findings.items() if n},
+        "examples": scan["examples"][:50],
+        "rows": scan["rows"],
+        "damage_map": damage_map,
+        "structure": structure,
+        "errors_seen": errors,
+        "log_health": health,
+        "probes": probes,
+        "baseline": baseline,
+        "keys_back": keys_back,
+        "passed_over": chosen.passed_over,
+        "doubts": doubts,
+        "distrusted": [w.__dict__ for w in distrust],
+        "draft": draft,
+    }
+
+
+def draft_plan(
+    *,
+    reader: t.Any,
+    namespace: str,
+    chosen: sources.Sources,
+    keyring: t.Any,
+    distrust: t.Sequence[t.Any],
+    log_intact: bool,
+    rotated_to: t.Collection[str],
+    damage_file: str,
+    target: str,
+) -> dict[str, t.Any]:
+    """plan.make over the best sources; a snapshot that turns out to be damaged is passed over and the rest used."""
+    while True:
+        evidence = plan.Evidence(
+            namespace, distrust, keyring, log_intact=log_intact, rotated_to=rotated_to, now=reader.at
+        )
+        try:
+            return plan.make(
+                reader=reader,
+                namespace=namespace,
+                sources=chosen.snapshots,
+                evidence=evidence,
+                damage_file=damage_file,
+                target=target,
+            )
+        except SnapshotUnusable as exc:
+            bad = getattr(exc, "snapshot", None) or (chosen.snapshots[0].id if chosen.snapshots else None)
+            if bad is None:
+                raise
+            chosen.drop(bad, exc.message)
+
+
+def _baseline(reader: t.Any, keyring: t.Any, namespace: str, benchmark: str | None) -> float | None:
+    """The benchmark's accuracy on the damaged state: what the rebuild has to beat."""
+    if not benchmark:
+        return None
+    from .._benchmark import evaluate, parse
+
+    accuracy: float | None = evaluate(reader, keyring, namespace, parse(benchmark))["accuracy"]
+    return accuracy
+
+
+def _damage_map(buckets: t.Sequence[t.Mapping[str, t.Any]], planned: PlanFile) -> list[dict[str, t.Any]]:
+    """The scan's buckets with what the plan found absent, suspect and lost in each key range."""
+    found = [{**bucket, "absent": 0, "suspect": 0, "lost": 0} for bucket in buckets]
+    firsts = [bucket["first_key"] for bucket in found]
+    if not found:
+        return []
+    for batch in planned.entries():
+        for entry in batch:
+            cell = found[max(0, bisect.bisect_right(firsts, entry.key) - 1)]
+            if entry.action in ("suspect", "lost"):
+                cell[entry.action] += 1
+            if entry.reason == "absent":
+                cell["absent"] += 1
+    return found
+
+
+def _rate_since(series: t.Sequence[t.Mapping[str, t.Any]], onset: str | None) -> float | None:
+    """The hit rate between the onset and the fence."""
+    rows = [row for row in series if onset is None or row["at"][:19] >= onset[:19]]
+    hits = sum(row["hits"] for row in rows)
+    asked = hits + sum(row["misses"] + row["corrupt"] for row in rows)
+    return hits / asked if asked else None
+

@@ -1,0 +1,146 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Isolate a namespace and release it again.
+
+PRIVATE to the collection. Touches the store alone: a missing snapshot, key or bucket never prevents an isolation.
+"""
+from __future__ import annotations
+
+import typing as t
+
+from .._errors import CannotProceed
+from .._store import Store
+from . import incident as incidents
+from .incident import Journal, Run, now_us, rfc3339
+
+
+def isolate(*, store: Store, store_params: t.Mapping[str, t.Any], namespace: str, run: Run, check: bool = False) -> dict[str, t.Any]:
+    """Fence ``namespace`` and prove it.
+
+    Returns {incident, changed, fenced_at, before, after, proof}. Errors: NamespaceUnknown, LeaseHeld, and
+    CannotProceed when the proof fails (the fence stays up as far as it holds).
+    """
+    with store.reader() as reader:
+        before = reader.namespace(namespace)
+    incident, known = incidents.facts(store, namespace, run.incident)
+    done = before.state == "quarantined"
+    policy = {"state": before.state, "serving_ttl": before.serving_ttl}
+    fenced = {"state": "quarantined", "serving_ttl": 1.0}
+    if check:
+        return {
+            "incident": run.incident or incident,
+            "changed": not done,
+            "fenced_at": known.get("fenced_at"),
+            "before": policy,
+            "after": fenced,
+            "proof": None,
+        }
+    claim = incidents.claim(store, namespace, run)
+    journal = Journal(incidents.folder(store_params, claim.incident, run.work_dir))
+    with journal.step("isolate", run, state=before.state) as outcome:
+        changed = store.fence(claim)
+        fenced_at = incidents.facts(store, namespace, claim.incident)[1].get("fenced_at")
+        if changed or not fenced_at:
+            identity = store.identity()
+            fenced_at = rfc3339(now_us())
+            store.note(
+                claim,
+                fenced_at=fenced_at,
+                fenced_epoch=identity.epoch,
+                fenced_sequence=identity.sequence,
+                started_at=known.get("started_at") or fenced_at,
+                state_before=policy,
+            )
+        proof = store.prove(namespace)
+        outcome.update(changed=changed, proof=proof)
+    if not (proof["writes_refused"] and proof["reads_refused"]):
+        raise CannotProceed(
+            f"The fence around {namespace} is up but its proof failed: {'; '.join(map(str, proof['detail']))[:300]}.",
+            "stop the application that writes to the store, then run isolate again",
+        )
+    return {
+        "incident": claim.incident,
+        "changed": changed,
+        "fenced_at": fenced_at,
+        "before": policy,
+        "after": fenced,
+        "proof": proof,
+    }
+
+
+def release(
+    *,
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    run: Run,
+    force: bool = False,
+    route_away: bool = False,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """Lift the fence and bring the former policy back.
+
+    Refused while the route points to the secondary, while a rebuild is neither finished nor validated, and after
+    an escalation that nobody accepted; ``force`` overrides the last two and is noted in the journal.
+    Returns {incident, changed, released_at, before, after}. Errors: CannotProceed, NamespaceUnknown, LeaseHeld.
+    """
+    with store.reader() as reader:
+        before = reader.namespace(namespace)
+    incident, known = incidents.facts(store, namespace, run.incident)
+    after = {"state": before.prior_state or "serving", "serving_ttl": before.prior_ttl}
+    if before.state != "quarantined":
+        return {
+            "incident": incident,
+            "changed": False,
+            "released_at": known.get("released_at"),
+            "before": {"state": before.state, "serving_ttl": before.serving_ttl},
+            "after": {"state": before.state, "serving_ttl": before.serving_ttl},
+        }
+    if route_away:
+        raise CannotProceed(
+            f"{namespace} is served by the secondary; releasing it here would give it two homes.",
+            f"run the failback playbook with memory_namespace={namespace}",
+        )
+    if not force:
+        _refuse_unfinished(namespace, known)
+    if check:
+        return {
+            "incident": incident,
+            "changed": True,
+            "released_at": None,
+            "before": {"state": before.state, "serving_ttl": before.serving_ttl},
+            "after": after,
+        }
+    claim = incidents.claim(store, namespace, run)
+    journal = Journal(incidents.folder(store_params, claim.incident, run.work_dir))
+    with journal.step("release", run, forced=force) as outcome:
+        changed = store.unfence(claim)
+        released_at = rfc3339(now_us())
+        store.note(claim, released_at=released_at, released_sequence=store.identity().sequence, released_by_force=force or None)
+        outcome.update(changed=changed)
+    return {
+        "incident": claim.incident,
+        "changed": changed,
+        "released_at": released_at,
+        "before": {"state": before.state, "serving_ttl": before.serving_ttl},
+        "after": after,
+    }
+
+
+def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:
+    plan, applied, validated = known.get("plan"), known.get("applied"), known.get("validated")
+    if plan and plan.get("escalate") and not known.get("loss_accepted"):
+        raise CannotProceed(
+            f"{namespace} was escalated: {plan.get('escalate_reason', 'the loss is above the limit')}.",
+            "follow docs/dr_plan.md, or release with memory_force=true when the owners accept the loss",
+        )
+    if plan and not (applied and applied.get("complete")):
+        raise CannotProceed(
+            f"The rebuild of {namespace} is planned but not finished.",
+            f"run the rebuild playbook with memory_namespace={namespace} again",
+        )
+    if applied and (validated or {}).get("verdict") != "pass":
+        raise CannotProceed(
+            f"{namespace} was rebuilt but its validation says {(validated or {}).get('verdict', 'nothing yet')}.",
+            f"run the validate playbook with memory_namespace={namespace}, or release with memory_force=true",
+        )

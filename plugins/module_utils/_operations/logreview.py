@@ -1,0 +1,146 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Read the access log once and collect what a diagnosis needs: bursts of writes, rotations, misses over time.
+
+PRIVATE to the collection. Memory use is bounded by the number of actors and time buckets, not by the log.
+"""
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from .._model import LogEntry
+from .incident import rfc3339
+
+BURST_GAP_US = 60_000_000  # unlocked writes of one actor further apart than this are two bursts
+BULK_WRITES = 50  # so many writes without a lock in one burst are a bulk write
+READS = ("hit", "miss", "corrupt", "expired")
+MAX_BUCKETS = 120
+
+
+@dataclass
+class Burst:
+    """Consecutive writes of one actor, all without the write lock."""
+
+    actor: str
+    epoch: int
+    first_sequence: int
+    last_sequence: int
+    first_at: int
+    last_at: int
+    writes: int = 0
+    deletes: int = 0
+    interleaved: int = 0  # entries of other actors between its own
+
+    def evidence(self) -> str:
+        extra = f", {self.interleaved} writes of others between them" if self.interleaved else ""
+        return (
+            f"{self.actor} made {self.writes} writes and {self.deletes} deletions without the write lock between {rfc3339(self.first_at)} "
+            f"and {rfc3339(self.last_at)} (sequences {self.first_sequence} to {self.last_sequence}{extra})"
+        )
+
+
+@dataclass
+class Review:
+    """What the log of one namespace says."""
+
+    entries: int = 0
+    unlocked: list[Burst] = field(default_factory=list)
+    rotations_open: dict[str, int] = field(default_factory=dict)  # reason → time of a start without an end
+    rotated_to: set[str] = field(default_factory=set)
+    first_corrupt: int | None = None
+    corrupt_reads: int = 0
+    expired_reads: int = 0
+    reads: dict[str, int] = field(default_factory=lambda: dict.fromkeys(READS, 0))
+    series: list[dict[str, t.Any]] = field(default_factory=list)
+
+    def hit_rate(self) -> float | None:
+        """Hits among hits, misses and corrupt reads; None when nothing was read."""
+        asked = self.reads["hit"] + self.reads["miss"] + self.reads["corrupt"]
+        return self.reads["hit"] / asked if asked else None
+
+
+def review(
+    log: t.Iterator[list[LogEntry]], *, since: int = 0, until: int | None = None, bucket_us: int = 1_000_000
+) -> Review:
+    """``since``/``until`` limit the reads that are counted (µs); writes are looked at whole."""
+    found = Review()
+    open_bursts: dict[str, Burst] = {}
+    finished: list[Burst] = []
+    buckets: dict[int, dict[str, int]] = {}
+    last_writer: str | None = None
+    for batch in log:
+        for entry in batch:
+            found.entries += 1
+            operation = entry[3]
+            if operation in ("write", "delete"):
+                if entry[8] is None:
+                    _burst(entry, open_bursts, finished, last_writer)
+                last_writer = entry[9]
+            elif operation in READS:
+                at = entry[1]
+                if operation == "corrupt":
+                    found.corrupt_reads += 1
+                    found.first_corrupt = min(at, found.first_corrupt or at)
+                elif operation == "expired":
+                    found.expired_reads += 1
+                if at >= since and (until is None or at <= until):
+                    found.reads[operation] += 1
+                    bucket = buckets.setdefault(at // bucket_us, dict.fromkeys(READS, 0))
+                    bucket[operation] += 1
+                    if len(buckets) > 2 * MAX_BUCKETS:
+                        buckets, bucket_us = _coarser(buckets), bucket_us * 2
+            elif operation == "rotate":
+                _rotation(entry, found)
+    for burst in [*finished, *open_bursts.values()]:
+        found.unlocked.append(burst)
+    found.unlocked.sort(key=lambda b: b.first_sequence)
+    while len(buckets) > MAX_BUCKETS:
+        buckets, bucket_us = _coarser(buckets), bucket_us * 2
+    found.series = [
+        {"at": rfc3339(number * bucket_us), "hits": b["hit"], "misses": b["miss"], "corrupt": b["corrupt"]}
+        for number, b in sorted(buckets.items())
+    ]
+    return found
+
+
+def _burst(
+    entry: LogEntry, open_bursts: dict[str, Burst], finished: list[Burst], last_writer: str | None
+) -> None:
+    at, actor = entry[1], entry[9]
+    burst = open_bursts.get(actor)
+    epoch, sequence = entry[5] or 0, entry[6] or 0
+    if burst is None or at - burst.last_at > BURST_GAP_US or burst.epoch != epoch:
+        if burst is not None:
+            finished.append(burst)
+        burst = Burst(actor, epoch, sequence, sequence, at, at)
+        open_bursts[actor] = burst
+    elif last_writer is not None and last_writer != actor:
+        burst.interleaved += 1
+    burst.last_at, burst.last_sequence = at, max(sequence, burst.last_sequence)
+    burst.first_sequence = min(sequence, burst.first_sequence)
+    if entry[3] == "write":
+        burst.writes += 1
+    else:
+        burst.deletes += 1
+
+
+def _rotation(entry: LogEntry, found: Review) -> None:
+    """A rotation is logged as "start: from A to B" and "end: from A to B"."""
+    phase, _, what = (entry[10] or "").partition(": ")
+    target = what.rpartition(" to ")[2]
+    if target:
+        found.rotated_to.add(target)
+    if phase == "start":
+        found.rotations_open[what] = entry[1]
+    elif phase == "end":
+        found.rotations_open.pop(what, None)
+
+
+def _coarser(buckets: dict[int, dict[str, int]]) -> dict[int, dict[str, int]]:
+    merged: dict[int, dict[str, int]] = {}
+    for number, counts in buckets.items():
+        into = merged.setdefault(number // 2, dict.fromkeys(READS, 0))
+        for name, value in counts.items():
+            into[name] += value
+    return merged

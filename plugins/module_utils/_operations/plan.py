@@ -1,0 +1,312 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Decide, for every key, what a rebuild does: keep, repair, suspect, conflict, lost or expired.
+
+PRIVATE to the collection. Three sorted streams are merged: the live rows, the newest logged write per key and the
+newest good snapshot. Only keys that find no good copy there are looked up in older snapshots. What the integrity
+scan found damaged comes in as a table on disk. Nothing is held in memory but a batch of each.
+"""
+from __future__ import annotations
+
+import os
+import sqlite3
+import typing as t
+
+from .._codec import RecordCodec
+from .._errors import KeyUnavailable, RecordCorrupt
+from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, Window
+from .._store import Reader
+from .plan_file import Entry, PlanFile
+
+Version = t.Tuple[int, int]
+
+
+class Source(t.Protocol):
+    """A verified copy to repair from: a snapshot."""
+
+    id: str
+
+    def scan(self, namespace: str, after: str | None = None, until: str | None = None) -> t.Iterator[list[Row]]: ...
+
+    def get_many(self, namespace: str, keys: t.Sequence[str]) -> dict[str, Row]: ...
+
+
+class Opener(t.Protocol):
+    def open_payload(self, payload: bytes, head: bytes, key_id: str) -> bytes: ...
+
+
+class Evidence:
+    """What the diagnosis knows and every decision needs."""
+
+    def __init__(
+        self,
+        namespace: str,
+        windows: t.Sequence[Window],
+        keyring: Opener | None,
+        *,
+        log_intact: bool,
+        rotated_to: t.Collection[str] = (),
+        now: int,
+    ) -> None:
+        self.codec = RecordCodec(namespace)
+        self.windows = windows
+        self.keyring = keyring
+        self.log_intact = log_intact
+        self.rotated_to = frozenset(rotated_to)
+        self.now = now
+
+    def distrusted(self, version: Version, write: LastWrite | None) -> str | None:
+        """The cause of the window that covers this version, if one does."""
+        known = write is not None and (write.epoch, write.sequence) == version
+        lock = write.lock if known and write else None
+        actor = write.actor if known and write else None
+        for window in self.windows:
+            # a version without a log entry cannot prove which actor wrote it
+            if window.covers(version[0], version[1], lock, actor if known else window.actor):
+                return window.cause
+        return None
+
+    def good(self, row: Row, write: LastWrite | None) -> bool:
+        """Whether a row of a source may be served again: intact, opens, and no window covers it."""
+        if not self.codec.intact(row) or self.distrusted((row[EPOCH], row[SEQUENCE]), write):
+            return False
+        if self.keyring is None:
+            return False
+        try:
+            self.keyring.open_payload(row[PAYLOAD], self.codec.head(row), row[KEY_ID])
+        except (RecordCorrupt, KeyUnavailable):
+            return False
+        return True
+
+
+def make(
+    *,
+    reader: Reader,
+    namespace: str,
+    sources: t.Sequence[Source],
+    evidence: Evidence,
+    damage_file: str | None,
+    target: str,
+) -> dict[str, t.Any]:
+    """Write the plan to ``target`` and return its summary (see ``summary``)."""
+    draft = PlanFile.create(target + ".new")
+    counts = {"expected": 0, "good_before": 0, "damaged": 0, "stale": 0}
+    unlogged = 0
+    pending: list[Entry] = []
+    base = sources[0] if sources else None
+    streams = _aligned(
+        _rows(reader.scan(namespace)),
+        _rows(reader.last_writes(namespace)),
+        _rows(base.scan(namespace)) if base else iter(()),
+        _damage(damage_file),
+    )
+    for key, live, write, copy, damage in streams:
+        decision = _decide(key, live, write, copy, damage, base.id if base else None, evidence)
+        if decision is None:
+            continue
+        kept, entry = decision
+        if kept:
+            counts["expected"] += 1
+            counts["good_before"] += 1
+        if entry is None:
+            continue
+        if entry.action != "expired":
+            counts["expected"] += 1
+        if entry.action != "suspect":
+            counts["damaged"] += 1
+        elif entry.reason == UNLOGGED:
+            unlogged += 1
+        pending.append(entry)
+        if len(pending) >= 1000:
+            draft.add(pending)
+            pending = []
+    draft.add(pending)
+    for source in sources[1:]:
+        _look_deeper(draft, namespace, source, evidence)
+    return summary(draft.finish(target, counts=counts, unlogged=unlogged, log_intact=evidence.log_intact))
+
+
+UNLOGGED = "no log entry proves who wrote it"
+
+
+def _decide(
+    key: str,
+    live: Row | None,
+    write: LastWrite | None,
+    copy: Row | None,
+    damage: str | None,
+    source: str | None,
+    evidence: Evidence,
+) -> tuple[bool, Entry | None] | None:
+    """(is a live, good memory now, what to do with the key); None: nothing is there and nothing is missing."""
+    logged = (write.epoch, write.sequence) if write else None
+    copied = (copy[EPOCH], copy[SEQUENCE]) if copy else None
+    logged_distrust = evidence.distrusted(logged, write) if logged else None
+    if live is not None and damage is None:
+        version = (live[EPOCH], live[SEQUENCE])
+        newest = max(v for v in (version, None if logged_distrust else logged, copied) if v is not None)
+        distrust = evidence.distrusted(version, write)
+        if distrust is None and not _proven(live, version, write, logged, copy, evidence):
+            distrust = UNLOGGED
+        if distrust is None and newest == version:
+            if live[DELETED] is not None or _expired(live, evidence.now):
+                return None
+            return True, None
+        if distrust is not None:
+            usable = copy if copy is not None and copied != version and evidence.good(copy, write) else None
+            if live[DELETED] is not None and usable is None and distrust == UNLOGGED:
+                return None  # a deletion nobody logged of something no snapshot has: nothing to bring back
+            return False, _entry(key, "suspect", distrust, live, usable, source, version)
+        damage = "stale"  # intact and logged, but a newer version is known to have been acknowledged
+    return _missing(key, live, write, copy, damage, source, evidence, None if logged_distrust else logged, logged_distrust)
+
+
+def _missing(
+    key: str,
+    live: Row | None,
+    write: LastWrite | None,
+    copy: Row | None,
+    damage: str | None,
+    source: str | None,
+    evidence: Evidence,
+    logged: Version | None,
+    logged_distrust: str | None,
+) -> tuple[bool, Entry | None] | None:
+    """The key's live row is damaged, stale or absent: what should be there, and who has it?"""
+    copied = (copy[EPOCH], copy[SEQUENCE]) if copy else None
+    good_copy = copy if copy is not None and evidence.good(copy, write) else None
+    known = [v for v in (logged, copied if good_copy is not None else None) if v is not None]
+    if not known and copied is None and damage is None:
+        # only a distrusted write (or deletion) is known of this key, and nothing is left of it
+        return (False, _entry(key, "lost", logged_distrust, live, None, source, None)) if _wrote(write) else None
+    wanted = max(known) if known else copied
+    if wanted is not None and wanted == logged and write is not None and write.operation != "write":
+        if live is None:
+            return None  # deleted or expired, and the log says so
+        if copied != wanted:
+            return False, _entry(key, "expired", f"{damage}; the log says it was deleted", live, None, source, wanted)
+    if good_copy is not None and copied == wanted:
+        if good_copy[DELETED] is not None and live is None:
+            return None
+        if _expired(good_copy, evidence.now):
+            return (False, _entry(key, "expired", damage or "absent", live, None, source, wanted)) if live else None
+        return False, _entry(key, "repair", damage or "absent", live, good_copy, source, wanted)
+    return False, _entry(key, "lost", damage or "absent", live, good_copy, source, wanted)
+
+
+def _wrote(write: LastWrite | None) -> bool:
+    return write is not None and write.operation == "write"
+
+
+def _proven(
+    live: Row, version: Version, write: LastWrite | None, logged: Version | None, copy: Row | None, evidence: Evidence
+) -> bool:
+    """The log has the entry with the same digest and the lock, or a verified snapshot has the very same row."""
+    if copy is not None and copy[CHECKSUM] == live[CHECKSUM]:
+        return True
+    same_write = write is not None and logged == version
+    if same_write and write is not None and write.digest == live[CHECKSUM] and write.lock is not None:
+        return True
+    same_copy = copy is not None and (copy[EPOCH], copy[SEQUENCE]) == version
+    return live[KEY_ID] in evidence.rotated_to and (same_write or same_copy)
+
+
+def _expired(row: Row, now: int) -> bool:
+    return row[EXPIRES] is not None and row[EXPIRES] <= now
+
+
+def _entry(
+    key: str, action: str, reason: str | None, live: Row | None, copy: Row | None, source: str | None, version: Version | None
+) -> Entry:
+    return Entry(
+        key,
+        action,
+        reason or "unknown",
+        live[CHECKSUM] if live is not None else None,
+        source if copy is not None else None,
+        copy[CHECKSUM] if copy is not None else None,
+        version[0] if version else None,
+        version[1] if version else None,
+    )
+
+
+def _look_deeper(draft: PlanFile, namespace: str, source: Source, evidence: Evidence) -> None:
+    """Give keys without a good copy the one of an older snapshot; only the exact version makes it a repair."""
+    for entries in draft.unsourced():
+        found = source.get_many(namespace, [entry.key for entry in entries])
+        better = []
+        for entry in entries:
+            row = found.get(entry.key)
+            if row is None or row[DELETED] is not None or _expired(row, evidence.now) or not evidence.good(row, None):
+                continue
+            exact = entry.action == "lost" and (row[EPOCH], row[SEQUENCE]) == (entry.epoch, entry.sequence)
+            action = "repair" if exact else entry.action
+            better.append(entry._replace(action=action, source=source.id, digest=row[CHECKSUM]))
+        draft.add(better)
+
+
+def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
+    """{records, sources, loss_ratio, lost_keys, lost_total, older_copies, suspect_keys, could_not_verify, …}.
+
+    ``loss_ratio`` is lost / expected; None (could-not-verify) when nothing was expected.
+    """
+    meta, found = plan.meta(), plan.counts()
+    counts = meta["counts"]
+    expected = counts["expected"]
+    doubts = [] if meta["log_intact"] else ["the access log is damaged: what it does not prove is suspect"]
+    if meta.get("unlogged"):
+        doubts.append(f"{meta['unlogged']} records have no log entry")
+    return {
+        "records": {
+            "expected": expected,
+            "good_before": counts["good_before"],
+            "damaged": counts["damaged"],
+            "repair": found["repair"],
+            "suspect": found["suspect"],
+            "conflicted": found["conflict"],
+            "lost": found["lost"],
+            "expired": found["expired"],
+        },
+        "sources": [{"snapshot": name, "records": n} for name, n in plan.sources().items()],
+        "loss_ratio": found["lost"] / expected if expected else None,
+        "lost_keys": plan.keys("lost", limit),
+        "lost_total": found["lost"],
+        "suspect_keys": plan.keys("suspect", limit),
+        "could_not_verify": doubts,
+        "path": plan.path,
+    }
+
+
+def _rows(batches: t.Iterator[list[t.Any]]) -> t.Iterator[t.Any]:
+    for batch in batches:
+        yield from batch
+
+
+def _damage(path: str | None) -> t.Iterator[tuple[str, str]]:
+    """(key, kind) of the integrity scan's damage file, in key order."""
+    if not path or not os.path.exists(path):
+        return
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        yield from connection.execute("SELECT key, kind FROM damage ORDER BY key")
+    finally:
+        connection.close()
+
+
+def _aligned(
+    live: t.Iterator[Row], writes: t.Iterator[LastWrite], copies: t.Iterator[Row], damage: t.Iterator[tuple[str, str]]
+) -> t.Iterator[tuple[str, Row | None, LastWrite | None, Row | None, str | None]]:
+    """Full outer merge join of four key-ordered streams."""
+    row, write, copy, hurt = next(live, None), next(writes, None), next(copies, None), next(damage, None)
+    while row is not None or write is not None or copy is not None or hurt is not None:
+        key = min(item[0] for item in (row, write, copy, hurt) if item is not None)
+        this_row = this_write = this_copy = this_kind = None
+        if row is not None and row[KEY] == key:
+            this_row, row = row, next(live, None)
+        if write is not None and write[0] == key:
+            this_write, write = write, next(writes, None)
+        if copy is not None and copy[KEY] == key:
+            this_copy, copy = copy, next(copies, None)
+        if hurt is not None and hurt[0] == key:
+            this_kind, hurt = hurt[1], next(damage, None)
+        yield key, this_row, this_write, this_copy, this_kind

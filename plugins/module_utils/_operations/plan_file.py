@@ -1,0 +1,159 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The plan as a table on disk: one row per key that is not simply kept.
+
+PRIVATE to the collection. `--check --diff`, the damage map, the data-loss statement, the escalation, apply and the
+failback merge all read this file. It holds keys and checksums, no payload.
+"""
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import typing as t
+
+from .._errors import CannotProceed
+
+#: what will be done with a key
+ACTIONS = ("repair", "suspect", "conflict", "lost", "expired")
+
+SCHEMA = """
+CREATE TABLE plan (
+  key TEXT PRIMARY KEY,
+  action TEXT NOT NULL,      -- repair | suspect | conflict | lost | expired
+  reason TEXT NOT NULL,
+  expected BLOB,             -- checksum of the live row, NULL: no live row
+  source TEXT,               -- snapshot that the row to put there comes from; NULL: none has one
+  digest BLOB,               -- checksum of that row
+  epoch INTEGER,             -- version that the key should have
+  sequence INTEGER
+) WITHOUT ROWID;
+CREATE INDEX plan_by_action ON plan (action, key);
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Entry(t.NamedTuple):
+    """One row of the plan."""
+
+    key: str
+    action: str
+    reason: str
+    expected: bytes | None
+    source: str | None
+    digest: bytes | None
+    epoch: int | None
+    sequence: int | None
+
+
+class PlanFile:
+    """Written once, under a temporary name until it is complete; read by everything after it."""
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._db = connection
+
+    @classmethod
+    def create(cls, path: str) -> PlanFile:
+        """A new, empty plan at ``path`` (a former unfinished one is replaced)."""
+        for leftover in (path, path + "-journal"):
+            if os.path.exists(leftover):
+                os.unlink(leftover)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA synchronous=OFF")  # finish() syncs the file before it gets its name
+        connection.executescript(SCHEMA)
+        connection.execute("BEGIN")
+        return cls(path, connection)
+
+    @classmethod
+    def open(cls, path: str) -> PlanFile:
+        """Errors: CannotProceed when there is no plan or it is damaged."""
+        if not os.path.exists(path):
+            raise CannotProceed(f"There is no plan at {path}.", "run the plan step again")
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+        try:
+            (state,) = connection.execute("SELECT value FROM meta WHERE name='complete'").fetchone() or ("",)
+        except sqlite3.DatabaseError as exc:
+            connection.close()
+            raise CannotProceed(f"The plan at {path} is damaged: {exc}.", "run the plan step with replan=true") from None
+        if state != "true":
+            connection.close()
+            raise CannotProceed(f"The plan at {path} is not complete.", "run the plan step again")
+        return cls(path, connection)
+
+    def add(self, entries: t.Iterable[Entry]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO plan VALUES (?,?,?,?,?,?,?,?)", entries)
+
+    def finish(self, path: str, **meta: t.Any) -> PlanFile:
+        """Complete the plan and move it to ``path``, durable."""
+        rows = [(name, json.dumps(value)) for name, value in {**meta, "complete": True}.items()]
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", rows)
+        self._db.execute("COMMIT")
+        self._db.close()
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(self.path, path)
+        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return PlanFile.open(path)
+
+    def meta(self) -> dict[str, t.Any]:
+        return {name: json.loads(value) for name, value in self._db.execute("SELECT name, value FROM meta")}
+
+    def counts(self) -> dict[str, int]:
+        found = dict(self._db.execute("SELECT action, count(*) FROM plan GROUP BY action"))
+        return {action: found.get(action, 0) for action in ACTIONS}
+
+    def reasons(self) -> dict[str, int]:
+        return dict(self._db.execute("SELECT reason, count(*) FROM plan GROUP BY reason"))
+
+    def sources(self) -> dict[str, int]:
+        """Snapshot → number of rows that will come from it, newest first."""
+        query = "SELECT source, count(*) FROM plan WHERE source IS NOT NULL GROUP BY source ORDER BY source DESC"
+        return dict(self._db.execute(query))
+
+    def entries(
+        self, action: str | None = None, source: str | None = None, batch: int = 1000
+    ) -> t.Iterator[list[Entry]]:
+        """Entries in key order, ``batch`` at a time."""
+        after = ""
+        where = "key > ?" + (" AND action = ?" if action else "") + (" AND source = ?" if source else "")
+        while True:
+            bound = [after, *(x for x in (action, source) if x), batch]
+            rows = self._db.execute(f"SELECT * FROM plan WHERE {where} ORDER BY key LIMIT ?", bound).fetchall()
+            if not rows:
+                return
+            yield [Entry._make(row) for row in rows]
+            after = rows[-1][0]
+
+    def unsourced(self, batch: int = 1000) -> t.Iterator[list[Entry]]:
+        """Entries for which no good copy was found yet."""
+        after = ""
+        while True:
+            rows = self._db.execute(
+                "SELECT * FROM plan WHERE key > ? AND source IS NULL AND action IN ('lost','suspect') ORDER BY key LIMIT ?",
+                (after, batch),
+            ).fetchall()
+            if not rows:
+                return
+            yield [Entry._make(row) for row in rows]
+            after = rows[-1][0]
+
+    def keys(self, action: str, limit: int) -> list[str]:
+        return [k for (k,) in self._db.execute("SELECT key FROM plan WHERE action=? ORDER BY key LIMIT ?", (action, limit))]
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> PlanFile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,128 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Look before anything is touched: what blocks a run, what only warns, and whether there is anything to do.
+
+PRIVATE to the collection. Changes nothing, in any mode.
+"""
+from __future__ import annotations
+
+import typing as t
+
+from .._errors import InvalidInput, LeaseHeld, MemoryOpsError
+from .._store import Store
+from . import integrity, logreview, sources
+from .incident import Run, now_us, rfc3339
+from .resolve import STRATEGIES
+
+
+def preflight(
+    *,
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    run: Run,
+    open_keyring: t.Callable[[], t.Any],
+    open_repository: t.Callable[[], t.Any],
+    name: str,
+    strategy: str = "auto",
+    benchmark: str | None = None,
+    recent: float = 3600.0,
+    force: bool = False,
+) -> dict[str, t.Any]:
+    """Returns {incident, state, can_resolve, nothing_to_do, warnings, store}.
+
+    Errors (they block the run): InvalidInput, NamespaceUnknown, LeaseHeld, StoreUnavailable, StoreDamaged. A missing
+    key, bucket or snapshot only warns: isolating needs none of them, and the rebuild stops before it resolves.
+    """
+    if strategy not in STRATEGIES:
+        raise InvalidInput(f"There is no strategy {strategy!r:.40}.", f"set memory_strategy to one of: {', '.join(STRATEGIES)}")
+    if benchmark:
+        from .._benchmark import parse
+
+        parse(benchmark)
+    with store.reader() as reader:
+        state = reader.namespace(namespace)
+        identity = reader.identity
+        count = reader.count(namespace)
+    refuse_if_held(store, namespace, run)
+    warnings: list[str] = []
+    keyring = _try(open_keyring, "Nothing can be rebuilt without the keyring", warnings)
+    repository = _try(open_repository, "Nothing can be rebuilt without the repository", warnings)
+    newest = None
+    if keyring is not None and repository is not None:
+        try:
+            chosen = sources.choose(repository, name, keyring, namespace, limit=1)
+            newest = chosen.snapshots[0].id if chosen.snapshots else None
+            warnings += [f"Snapshot {reason}" for reason in chosen.passed_over]
+            if newest is None:
+                warnings.append(f"There is no good snapshot of {namespace}; the rebuild will stop before it resolves anything.")
+        except MemoryOpsError as exc:
+            warnings.append(f"Snapshots cannot be looked at: {exc.message}")
+    incident = next((i.incident for i in store.incidents(namespace) if i.state == "open"), None)
+    healthy = False
+    if incident is None and state.state == "serving" and not force:
+        healthy = _passed_lately(store, namespace, recent) and _still_sound(store, store_params, namespace, keyring)
+    return {
+        "incident": run.incident or incident,
+        "namespace": namespace,
+        "cluster": name,
+        "state": state.state,
+        "can_resolve": newest is not None,
+        "newest_snapshot": newest,
+        "nothing_to_do": healthy,
+        "warnings": warnings,
+        "records": count,
+        "store": {
+            "engine": identity.engine,
+            "layout": identity.layout,
+            "store_id": identity.store_id,
+            "epoch": identity.epoch,
+            "sequence": identity.sequence,
+            "generation": state.generation,
+        },
+    }
+
+
+def refuse_if_held(store: Store, namespace: str, run: Run) -> None:
+    """Errors: LeaseHeld when another attempt works on the namespace and its lease has not run out."""
+    for state in store.incidents(namespace):
+        held = state.state == "open" and state.lease_until > now_us() and state.attempt not in (run.attempt, run.takeover)
+        if held:
+            raise LeaseHeld(
+                f"{state.owner} works on {namespace} in incident {state.incident} since {rfc3339(state.opened)}.",
+                f"wait for it to end; if that run is dead, start again after {rfc3339(state.lease_until)}",
+                {
+                    "owner": state.owner,
+                    "attempt": state.attempt,
+                    "incident": state.incident,
+                    "since": rfc3339(state.opened),
+                    "until": rfc3339(state.lease_until),
+                },
+            )
+
+
+def _try(opener: t.Callable[[], t.Any], lost: str, warnings: list[str]) -> t.Any:
+    try:
+        return opener()
+    except MemoryOpsError as exc:
+        warnings.append(f"{lost}: {exc}")
+        return None
+
+
+def _passed_lately(store: Store, namespace: str, recent: float) -> bool:
+    for state in store.incidents(namespace):
+        passed = (state.facts.get("monitored") or {}).get("verdict") == "pass"
+        return state.state == "closed" and passed and now_us() - state.renewed < recent * 1e6
+    return False
+
+
+def _still_sound(store: Store, store_params: t.Mapping[str, t.Any], namespace: str, keyring: t.Any) -> bool:
+    """Nothing is damaged and nobody wrote without the lock since the last incident was closed."""
+    closed = store.incidents(namespace)[0]
+    if integrity.scan(store_params=store_params, keyring=keyring, namespace=namespace)["verdict"] != "pass":
+        return False
+    with store.reader() as reader:
+        if reader.structure() or not reader.log_health()["intact"]:
+            return False
+        review = logreview.review(reader.log(namespace))
+    return all(burst.last_at <= closed.renewed for burst in review.unlocked)

@@ -1,0 +1,157 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The snapshot step: take one, and note on the incident that it was taken.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import time
+import typing as t
+
+from .._errors import CannotProceed, MemoryOpsError
+from .._model import Claim
+from .._store import Store
+from . import incident as incidents
+from . import snapshot
+from .incident import LEASE_SECONDS, Journal, Run, now_us
+
+
+def publish(
+    *,
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    keyring: t.Any,
+    repository: t.Any,
+    name: str,
+    purpose: str,
+    namespaces: t.Sequence[str] | None,
+    run: Run,
+    min_interval: float = 0.0,
+    spool: str | None = None,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """snapshot.create() for one purpose. forensic and baseline belong to the open incident of the one namespace named.
+
+    ``repository`` is its parameters. Returns create()'s mapping; changed False when there already is such a snapshot.
+    """
+    if purpose not in ("forensic", "baseline") or not namespaces or len(namespaces) != 1:
+        if purpose == "forensic":
+            raise CannotProceed("A forensic snapshot is of one namespace.", "name exactly one namespace")
+        return _plain(store, store_params, keyring, repository, name, purpose, namespaces, None, min_interval, check)
+    namespace = namespaces[0]
+    incident, known = incidents.facts(store, namespace, run.incident)
+    if incident is None:
+        if purpose == "forensic" and not check:
+            raise CannotProceed(f"{namespace} has no open incident.", f"isolate it first: memory_namespace={namespace}")
+        return _plain(store, store_params, keyring, repository, name, purpose, namespaces, None, min_interval, check)
+    taken = known.get(purpose)
+    if taken and not (purpose == "forensic" and taken.get("spooled")):
+        return {**taken, "changed": False, "incident": incident}
+    if check:
+        return {"snapshot": None, "purpose": purpose, "changed": True, "incident": incident}
+    claim = incidents.claim(store, namespace, run)
+    with Journal(incidents.folder(store_params, incident, run.work_dir)).step("snapshot", run, purpose=purpose) as outcome:
+        result = snapshot.create(
+            store_params=store_params,
+            repository=repository,
+            keyring=keyring,
+            name=name,
+            purpose=purpose,
+            namespaces=namespaces,
+            incident=incident,
+            min_interval=min_interval,
+            spool=spool,
+            progress=_renewing(store, claim),
+        )
+        counts = result["namespaces"].get(namespace, {})
+        brief = {
+            "snapshot": result["snapshot"],
+            "purpose": purpose,
+            "records": counts.get("records"),
+            "damaged": counts.get("damaged"),
+            "bytes": result["bytes"],
+            "location": result["location"],
+            "spooled": result["spooled"],
+        }
+        store.note(claim, **{purpose: brief})
+        outcome.update(brief)
+    return {**result, **brief, "incident": incident}
+
+
+def _plain(
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    keyring: t.Any,
+    repository: t.Any,
+    name: str,
+    purpose: str,
+    namespaces: t.Sequence[str] | None,
+    incident: str | None,
+    min_interval: float,
+    check: bool,
+) -> dict[str, t.Any]:
+    if check:
+        return _would(store, keyring, repository, name, purpose, namespaces, min_interval)
+    result = snapshot.create(
+        store_params=store_params,
+        repository=repository,
+        keyring=keyring,
+        name=name,
+        purpose=purpose,
+        namespaces=namespaces,
+        incident=incident,
+        min_interval=min_interval,
+    )
+    return {
+        **result,
+        "records": sum(counts["records"] for counts in result["namespaces"].values()),
+        "damaged": sum(result["damaged"].values()),
+        "damaged_keys": result["examples"],
+    }
+
+
+def _would(
+    store: Store,
+    keyring: t.Any,
+    repository: t.Any,
+    name: str,
+    purpose: str,
+    namespaces: t.Sequence[str] | None,
+    min_interval: float,
+) -> dict[str, t.Any]:
+    """What a real run would do, without a write: a repository that does not exist yet is not made."""
+    from .._repository import Repository
+
+    with store.reader() as reader:
+        states = {state.name for state in reader.namespaces()}
+        if namespaces:
+            for namespace in namespaces:
+                reader.namespace(namespace)
+        identity = reader.identity
+    warnings: list[str] = []
+    newest = None
+    try:
+        found = Repository.open(repository).snapshots(name, keyring)
+        newest = next((s for s in found if s.good and s.purpose == purpose and set(s.namespaces) >= set(namespaces or states)), None)
+    except MemoryOpsError as exc:
+        warnings.append(str(exc))
+    fresh = (
+        newest is not None
+        and (newest.epoch, newest.sequence) == (identity.epoch, identity.sequence)
+        and now_us() - newest.at < min_interval * 1e6
+    )
+    return {"snapshot": newest.id if fresh and newest else None, "purpose": purpose, "changed": not fresh, "warnings": warnings}
+
+
+def _renewing(store: Store, claim: Claim) -> t.Callable[[dict[str, t.Any]], None]:
+    """A progress callback that keeps the lease alive while a long snapshot is taken."""
+    last = time.monotonic()
+
+    def renew(_state: dict[str, t.Any]) -> None:
+        nonlocal last
+        if time.monotonic() - last > LEASE_SECONDS / 4:
+            store.renew(claim)
+            last = time.monotonic()
+
+    return renew

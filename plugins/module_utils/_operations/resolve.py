@@ -1,0 +1,187 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The plan step and the apply step of an incident.
+
+PRIVATE to the collection. The draft that the diagnosis made is the plan; this chooses the strategy, weighs the loss
+against the limit and carries the plan out.
+"""
+from __future__ import annotations
+
+import os
+import typing as t
+
+from .._errors import CannotProceed, InvalidInput
+from .._store import Store
+from . import apply, incident as incidents, integrity, plan, sources
+from .incident import Journal, Run
+from .investigate import investigate
+from .plan_file import PlanFile
+
+STRATEGIES = ("auto", "soft", "hard", "rotate")
+
+
+def decide(
+    *,
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    open_keyring: t.Callable[[], t.Any],
+    open_repository: t.Callable[[], t.Any],
+    name: str,
+    run: Run,
+    strategy: str = "auto",
+    max_loss: float = 0.10,
+    accept_loss: bool = False,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """Fix the strategy of the incident's plan and say whether it may be carried out.
+
+    Returns plan.summary() and {incident, changed, strategy, escalate, escalate_reason}.
+    Errors: CannotProceed without a diagnosis, InvalidInput.
+    """
+    if strategy not in STRATEGIES:
+        raise InvalidInput(f"There is no strategy {strategy!r:.40}.", f"set memory_strategy to one of: {', '.join(STRATEGIES)}")
+    if not 0 <= max_loss <= 1:
+        raise InvalidInput(f"max_loss is a share from 0 to 1, not {max_loss}.", "correct memory_slo.max_loss")
+    incident, known = incidents.facts(store, namespace, run.incident)
+    folder = ""
+    if incident is not None and known.get("diagnosed"):
+        folder = incidents.folder(store_params, incident, run.work_dir)
+        with PlanFile.open(os.path.join(folder, "plan.db")) as planned:
+            summary = plan.summary(planned)
+    elif check:
+        found = investigate(
+            store=store,
+            store_params=store_params,
+            namespace=namespace,
+            keyring=open_keyring(),
+            repository=open_repository(),
+            name=name,
+            run=run,
+            check=True,
+        )
+        summary, known = found["draft"], {**known, "proposed": found["strategy"]}
+    else:
+        raise CannotProceed(f"{namespace} has no diagnosed incident.", "run the diagnose step first")
+    settled = known.get("plan")
+    chosen = known.get("proposed", "soft") if strategy == "auto" else strategy
+    reason = _escalation(summary, max_loss)
+    decided = {
+        "strategy": chosen,
+        "escalate": bool(reason) and not accept_loss,
+        "escalate_reason": reason,
+        "records": summary["records"],
+    }
+    changed = settled is None or {k: settled.get(k) for k in decided} != decided
+    if changed and known.get("applied"):
+        # what was already carried out is not planned again under another name
+        decided = {k: settled[k] for k in decided} if settled else decided
+        changed = False
+    if changed and not check:
+        claim = incidents.claim(store, namespace, run)
+        with Journal(folder).step("plan", run, strategy=chosen) as outcome:
+            store.note(claim, plan=decided, loss_accepted=accept_loss or None)
+            outcome.update(decided)
+    return {**summary, **decided, "incident": incident, "changed": changed}
+
+
+def _escalation(summary: t.Mapping[str, t.Any], max_loss: float) -> str | None:
+    """Why the DR plan has to be invoked, or None."""
+    records = summary["records"]
+    if summary["loss_ratio"] is not None and summary["loss_ratio"] > max_loss:
+        return (
+            f"{records['lost']} of {records['expected']} records ({summary['loss_ratio']:.1%}) have no good copy, "
+            f"more than the limit of {max_loss:.0%}"
+        )
+    if records["damaged"] and not summary["sources"] and records["lost"]:
+        return f"no good snapshot holds any of the {records['damaged']} damaged records"
+    return None
+
+
+def carry_out(
+    *,
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    keyring: t.Any,
+    keyring_params: t.Mapping[str, t.Any],
+    repository: t.Any,
+    name: str,
+    run: Run,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """Apply the incident's plan.
+
+    Returns {incident, changed, method, applied, already, generation?, rotation?, structure_repairs}.
+    Errors: CannotProceed (no plan, escalated, no published snapshot of the damaged state), SnapshotUnusable.
+    """
+    incident, known = incidents.facts(store, namespace, run.incident)
+    settled = known.get("plan")
+    if incident is None or not settled:
+        if check:
+            return {"incident": incident, "changed": True, "method": None, "detail": "would carry out the plan above"}
+        raise CannotProceed(f"There is no plan for {namespace}.", "run the plan step first")
+    if settled["escalate"] and not known.get("loss_accepted"):
+        raise CannotProceed(
+            f"The plan for {namespace} was escalated: {settled['escalate_reason']}.",
+            "follow docs/dr_plan.md, or set memory_accept_loss=true when the owners accept it",
+        )
+    if not known.get("forensic"):
+        raise CannotProceed(
+            f"The damaged state of {namespace} has no published snapshot yet.", "run the snapshot step with purpose=forensic"
+        )
+    done = known.get("applied") or {}
+    if done.get("complete"):
+        return {**done["result"], "incident": incident, "changed": False}
+    if check:
+        return {"incident": incident, "changed": True, "method": settled["strategy"], "records": settled["records"]}
+    with store.reader() as reader:
+        if reader.namespace(namespace).state != "quarantined":
+            raise CannotProceed(f"{namespace} is not quarantined.", "run the isolate step first")
+    folder = incidents.folder(store_params, incident, run.work_dir)
+    claim = incidents.claim(store, namespace, run)
+    with Journal(folder).step("apply", run, strategy=settled["strategy"]) as outcome:
+        result: dict[str, t.Any] = {"structure_repairs": store.repair_structure() if known.get("structure") else []}
+        with PlanFile.open(os.path.join(folder, "plan.db")) as planned:
+            needed = list(planned.sources())
+            chosen = sources.choose(repository, name, keyring, namespace, only=needed) if needed else sources.Sources([], [])
+            gone = set(needed) - set(chosen.by_id())
+            if gone:
+                raise CannotProceed(
+                    f"The plan relies on snapshot {sorted(gone)[0]}, which cannot be read any more.",
+                    "run diagnose with again=true to plan from what is left",
+                )
+            work = apply.Applier(store, claim, planned, chosen.by_id(), keyring)
+            if settled["strategy"] == "hard":
+                result.update(work.hard(lambda generation, rows: _check(store_params, keyring, namespace, generation, rows)))
+            elif settled["strategy"] != "none":
+                result.update(work.soft())
+            else:
+                result.update(method="none", applied=0, already=0, refused=0)
+            if work.refused:
+                raise CannotProceed(
+                    f"{len(work.refused)} records of {namespace} are not as the plan saw them any more.",
+                    "check that nothing writes to the store, then run diagnose with again=true",
+                )
+        if settled["strategy"] == "rotate":
+            from . import rotate
+
+            result["rotation"] = rotate.rotate(
+                store_params=store_params, keyring=keyring, namespace=namespace, attempt=run.attempt, owner=run.owner, force=True
+            )
+            result["method"] = "rotate"
+        store.note(claim, applied={"complete": True, "result": result})
+        outcome.update({k: v for k, v in result.items() if k != "rotation"})
+    changed = bool(result.get("applied") or result["structure_repairs"] or result.get("rotation") or result.get("generation"))
+    return {**result, "incident": incident, "changed": changed}
+
+
+def _check(store_params: t.Mapping[str, t.Any], keyring: t.Any, namespace: str, generation: int, rows: int) -> None:
+    """The new generation must hold exactly what was planned, and all of it must open."""
+    scan = integrity.scan(store_params=store_params, keyring=keyring, namespace=namespace, generation=generation)
+    if scan["rows"] != rows or scan["verdict"] != "pass":
+        raise CannotProceed(
+            f"The new generation of {namespace} is not what was planned: {scan['rows']} of {rows} records, "
+            f"verdict {scan['verdict']}, findings {scan['findings']}.",
+            "the old generation is still active; run the rebuild again",
+        )

@@ -1,0 +1,57 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The restore step: whole, some namespaces, some keys, under another name, or a standby copy.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import typing as t
+
+from .._errors import InvalidInput
+from . import restore
+from .incident import Run
+
+
+def bring_back(
+    *,
+    store_params: t.Mapping[str, t.Any],
+    repository: t.Any,
+    keyring: t.Any,
+    name: str,
+    run: Run,
+    snapshot: str | None = None,
+    namespaces: t.Sequence[str] | None = None,
+    to_namespace: str | None = None,
+    keys: t.Sequence[str] | None = None,
+    overwrite: bool = False,
+    create: bool = False,
+    as_secondary: bool = False,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """restore.restore() for each namespace. Returns {changed, snapshot, restored, namespaces {name: result}, warnings}."""
+    if (to_namespace or keys) and (not namespaces or len(namespaces) != 1):
+        raise InvalidInput("Restoring keys or another name needs exactly one namespace.", "name it in memory_namespace")
+    common = {
+        "snapshot_id": snapshot,
+        "store_params": store_params,
+        "repository": repository,
+        "keyring": keyring,
+        "name": name,
+        "attempt": run.attempt,
+        "owner": run.owner,
+        "takeover": run.takeover,
+        "create": create,
+        "as_secondary": as_secondary,
+        "overwrite": overwrite,
+        "check": check,
+    }
+    if to_namespace or keys:
+        only = list(namespaces or [])[0]
+        one = restore.restore(namespace=only, to_namespace=to_namespace, keys=keys, **common)
+        result: dict[str, t.Any] = {"changed": one["changed"], "snapshot": one["snapshot"], "namespaces": {to_namespace or only: one}}
+    else:
+        result = dict(restore.restore_whole(namespaces=namespaces, **common))
+    result["restored"] = sum(part.get("restored") or 0 for part in result["namespaces"].values())
+    result["warnings"] = sorted({w for part in result["namespaces"].values() for w in part.get("warnings", [])})
+    return result

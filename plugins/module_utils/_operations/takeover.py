@@ -1,0 +1,128 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The failover and failback steps, each on the host whose store it changes.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import os
+import typing as t
+
+from .._errors import CannotProceed, InvalidInput
+from .._route import read_route, resolve, switch_route
+from .._store import Store
+from . import failover, incident as incidents, integrity
+from .incident import Journal, Run, microseconds, now_us
+
+
+def take_over(
+    *,
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    open_keyring: t.Callable[[], t.Any],
+    run: Run,
+    state: str,
+    above_epoch: int = 0,
+    needed_at: str | None = None,
+    rpo: float = 900.0,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """Promote this copy (state serving) or let it stand back (standby).
+
+    A copy that is not fit is left as it is: {changed: False, fit: False, reason}.
+    """
+    with store.reader() as reader:
+        before = reader.namespace(namespace)
+    if state == "standby":
+        if check or before.state == "standby":
+            return {"changed": before.state != "standby", "incident": run.incident}
+        claim = incidents.claim(store, namespace, run)
+        with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step("demote", run) as outcome:
+            result = failover.demote(store, claim)
+            outcome.update(result)
+        return {**result, "incident": claim.incident, "epoch": store.incident(claim).facts.get("promoted_epoch")}
+    incident, known = incidents.facts(store, namespace, run.incident)
+    if before.state == "serving" and known.get("promoted_epoch"):
+        return {**known["fitness"], "changed": False, "incident": incident, "epoch": known["promoted_epoch"],
+                "accepts_writes": failover.accepts_writes(store, namespace)}
+    scan = integrity.scan(store_params=store_params, keyring=open_keyring(), namespace=namespace)
+    fitness = failover.fit(store, namespace, needed_at=microseconds(needed_at) or now_us(), rpo=rpo, scan=scan)
+    if not fitness["fit"] or check:
+        return {**fitness, "changed": fitness["fit"], "incident": run.incident or incident, "epoch": None, "accepts_writes": None}
+    claim = incidents.claim(store, namespace, run)
+    with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step("promote", run) as outcome:
+        store.note(claim, fitness=fitness)
+        result = failover.promote(store, claim, above_epoch=above_epoch)
+        outcome.update(result)
+    return {**fitness, **result, "incident": claim.incident}
+
+
+def come_home(
+    *,
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    open_keyring: t.Callable[[], t.Any],
+    open_repository: t.Callable[[], t.Any],
+    name: str,
+    snapshot: str | None,
+    since_epoch: int,
+    run: Run,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """Merge the secondary's writes into the quarantined home. Errors: CannotProceed, SnapshotUnusable, KeyUnavailable."""
+    if check:
+        return {"changed": True, "incident": run.incident, "detail": "would merge what was written on the secondary"}
+    if not snapshot:
+        raise InvalidInput("No snapshot of the secondary is named.", "take one there with purpose=failback")
+    with store.reader() as reader:
+        if reader.namespace(namespace).state != "quarantined":
+            raise CannotProceed(f"{namespace} is not quarantined at its home.", f"isolate it first: memory_namespace={namespace}")
+    keyring = open_keyring()
+    delta = open_repository().snapshot(name, snapshot, keyring)
+    keyring.adopt(delta.wrapped_keys())
+    claim = incidents.claim(store, namespace, run)
+    with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step("failback", run, snapshot=snapshot) as outcome:
+        result = failover.merge(store, claim, delta, keyring, since_epoch=since_epoch)
+        if result["merged"] or result["log_entries"]:
+            store.raise_epoch(claim, since_epoch)
+            store.note(claim, validated=None)
+        outcome.update({k: result[k] for k in ("merged", "already", "conflicts", "log_entries")})
+    return {**result, "incident": claim.incident}
+
+
+def routed_away(path: str | None, namespace: str, store_params: t.Mapping[str, t.Any]) -> bool:
+    """Whether the route file sends ``namespace`` to a store other than this one."""
+    if not path or not os.path.exists(path):
+        return False
+    return _place(resolve(read_route(path), namespace)) != _place(store_params)
+
+
+def move_route(
+    path: str,
+    namespace: str,
+    target: t.Mapping[str, t.Any] | None,
+    default: t.Mapping[str, t.Any] | None,
+    *,
+    check: bool = False,
+) -> tuple[dict[str, t.Any] | None, dict[str, t.Any] | None, bool]:
+    """(where the namespace was served, where it is now, whether the file changed)."""
+    before = resolve(read_route(path), namespace) if os.path.exists(path) else None
+    after = dict(target) if target else None
+    if before is None and default is None:
+        raise InvalidInput(f"The route file {path} does not exist.", "set memory_route.default so that it can be made")
+    if check:
+        wanted = after or (dict(default) if default else (read_route(path)["default"] if before else None))
+        return before, wanted, before != wanted
+    changed = False
+    if default is not None and before is None:
+        changed = switch_route(path, None, default)
+    changed = switch_route(path, namespace, after) or changed
+    return before, resolve(read_route(path), namespace), changed
+
+
+def _place(params: t.Mapping[str, t.Any]) -> tuple[str, str]:
+    where = params.get("path") or params.get("url") or ""
+    return str(params.get("engine") or "sqlite"), os.path.realpath(where) if params.get("path") else str(where)

@@ -1,0 +1,54 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The validate step: judge the rebuilt namespace by what was fixed before it was touched.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import typing as t
+
+from .._errors import CannotProceed
+from .._store import Store
+from . import incident as incidents
+from . import validate
+from .incident import Journal, Run
+
+
+def judge(
+    *,
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    keyring: t.Any,
+    run: Run,
+    benchmark: str | None = None,
+    thresholds: t.Mapping[str, float] | None = None,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """validate.validate() with the incident's probes and baseline; its verdict becomes the incident's.
+
+    Without an open incident (a validation by schedule or by hand) there are no probes: integrity, canary and the
+    benchmark's absolute threshold count. Returns validate()'s mapping and {incident, changed}.
+    """
+    incident, known = incidents.facts(store, namespace, run.incident)
+    pending = bool(known.get("plan")) and not known.get("applied")
+    if pending and not check:
+        raise CannotProceed(f"The plan for {namespace} was not carried out yet.", "run the apply step first")
+    found = validate.validate(
+        store_params=store_params,
+        keyring=keyring,
+        namespace=namespace,
+        probes=known.get("probes") or [],
+        benchmark=benchmark,
+        baseline=known.get("baseline"),
+        thresholds=dict(thresholds or {}),
+    )
+    brief = {"verdict": found["verdict"], "reasons": found.get("reasons", [])[:10]}
+    changed = incident is not None and known.get("validated") != brief
+    if changed and not check and incident is not None:
+        claim = incidents.claim(store, namespace, run)
+        with Journal(incidents.folder(store_params, incident, run.work_dir)).step("validate", run) as outcome:
+            store.note(claim, validated=brief)
+            outcome.update(brief)
+    return {**found, "incident": incident, "changed": changed}

@@ -1,0 +1,157 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: diagnose
+short_description: Find the cause of damage in a namespace
+version_added: 1.0.0
+description:
+  - Scans every record, reads the access log and the application's own log lines, and ranks the causes with their
+    evidence, the onset of the damage and a proposed strategy.
+  - Drafts the plan and fixes the probes and the benchmark's baseline before anything is repaired. Done once per
+    incident; O(again) starts over.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  logs:
+    description: Log files of the application, or mappings with C(path) or C(journal_unit), on the memory host.
+    type: list
+    elements: raw
+    default: []
+  benchmark:
+    description: A JSON Lines file with the cases of the benchmark, on the memory host.
+    type: path
+  onset_sequence:
+    description: Distrust every write from this sequence on.
+    type: int
+  again:
+    description: Diagnose anew although the incident has a diagnosis.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.attributes
+  - memops.agent_memory.memory.actiongroup_memory
+"""
+
+EXAMPLES = r"""
+- name: Find the cause
+  memops.agent_memory.diagnose:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
+    logs:
+      - /var/log/agents/agent-7.log
+"""
+
+RETURN = r"""
+incident:
+  description: The incident.
+  type: str
+  returned: success
+  sample: inc-20260105T101500Z-3fa1c2
+causes:
+  description: Causes by confidence, the share of the damage that each explains, with evidence.
+  type: list
+  elements: dict
+  returned: success
+onset:
+  description: Time and, where a write caused it, sequence of the first trace of the damage.
+  type: dict
+  returned: success
+strategy:
+  description: >-
+    The proposed strategy: V(soft), V(hard) or V(none).
+  type: str
+  returned: success
+  sample: soft
+findings:
+  description: Integrity problems by kind.
+  type: dict
+  returned: success
+  sample: {"checksum": 12, "absent": 3}
+rows:
+  description: Records that were scanned.
+  type: int
+  returned: success
+damage_map:
+  description: The key space in up to 200 ranges with rows, damaged, absent, suspect and lost.
+  type: list
+  elements: dict
+  returned: success
+hit_rate:
+  description: Hit rate between the onset and the fence, samples and their series.
+  type: dict
+  returned: success
+baseline:
+  description: Accuracy of the benchmark on the damaged state.
+  type: float
+  returned: success
+errors_seen:
+  description: What the application's log lines say, by kind.
+  type: list
+  elements: dict
+  returned: success
+log_health:
+  description: Whether the access log itself is whole.
+  type: dict
+  returned: success
+keys_back:
+  description: Record keys that the keyring had lost and a snapshot still has.
+  type: list
+  elements: str
+  returned: success
+passed_over:
+  description: Snapshots that are no source, and why.
+  type: list
+  elements: str
+  returned: success
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.investigate import investigate
+
+
+def operate(context: Context) -> dict:
+    repository, doubts = context.repository_or_none()
+    found = investigate(
+        store=context.store,
+        store_params=context.store_params,
+        namespace=context.namespace,
+        keyring=context.keyring(),
+        repository=repository,
+        name=context.name,
+        run=context.run,
+        logs=context.params["logs"],
+        benchmark=context.params["benchmark"],
+        onset_sequence=context.params["onset_sequence"],
+        again=context.params["again"],
+        check=context.check,
+    )
+    found["doubts"] += doubts
+    return found
+
+
+def main() -> None:
+    options = {
+        "namespace": {"type": "str", "required": True},
+        "logs": {"type": "list", "elements": "raw", "default": []},
+        "benchmark": {"type": "path"},
+        "onset_sequence": {"type": "int"},
+        "again": {"type": "bool", "default": False},
+    }
+    execute(operate, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: drill
+short_description: Rehearse a restore in a scratch store
+version_added: 1.0.0
+description:
+  - Restores a snapshot into a scratch store, scans every record, runs the benchmark, rotates the keys there and
+    measures the time. The live store is not opened.
+  - Fails unless the verdict is pass.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  snapshot:
+    description: The snapshot. Default is the newest good one.
+    type: str
+  namespaces:
+    description: The namespaces to restore. Default is all.
+    type: list
+    elements: str
+  benchmark:
+    description: A JSON Lines file with the cases of the benchmark, on the memory host.
+    type: path
+  accuracy:
+    description: Share of the benchmark's cases that must pass.
+    type: float
+    default: 0.8
+  rotation:
+    description: Rotate the record keys of the scratch store too.
+    type: bool
+    default: true
+  scratch:
+    description: Folder for the scratch store. Default is the system's temporary folder.
+    type: path
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.attributes
+  - memops.agent_memory.memory.actiongroup_memory
+"""
+
+EXAMPLES = r"""
+- name: Rehearse
+  memops.agent_memory.drill:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+  register: rehearsal
+"""
+
+RETURN = r"""
+verdict:
+  description: V(pass), V(fail) or V(could-not-verify).
+  type: str
+  returned: always
+  sample: pass
+reasons:
+  description: Why it is not a pass.
+  type: list
+  elements: str
+  returned: always
+rto_seconds:
+  description: How long the restore took.
+  type: float
+  returned: success
+age_seconds:
+  description: How old the snapshot is.
+  type: float
+  returned: success
+records:
+  description: Records that were restored.
+  type: int
+  returned: success
+rotated:
+  description: Records that were re-encrypted.
+  type: int
+  returned: O(rotation=true)
+namespaces:
+  description: Records, verdict and accuracy per namespace.
+  type: dict
+  returned: success
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.drill import drill
+
+
+def operate(context: Context) -> dict:
+    params = context.params
+    if context.check:
+        return {"changed": False, "verdict": "could-not-verify", "reasons": ["check mode: nothing was restored"]}
+    context.keyring()
+    found = drill(
+        repository=context.repository(),
+        keyring_params=context.params["keyring"],
+        name=context.name,
+        layout=context.store_params["layout"],
+        snapshot_id=params["snapshot"],
+        namespaces=params["namespaces"],
+        benchmark=params["benchmark"],
+        accuracy=params["accuracy"],
+        rotation=params["rotation"],
+        scratch=params["scratch"],
+    )
+    return context.judged(found, "look at the reasons; no restore is proven until a drill passes")
+
+
+def main() -> None:
+    options = {
+        "snapshot": {"type": "str"},
+        "namespaces": {"type": "list", "elements": "str"},
+        "benchmark": {"type": "path"},
+        "accuracy": {"type": "float", "default": 0.8},
+        "rotation": {"type": "bool", "default": True},
+        "scratch": {"type": "path"},
+    }
+    execute(operate, options)
+
+
+if __name__ == "__main__":
+    main()

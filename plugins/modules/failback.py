@@ -1,0 +1,106 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: failback
+short_description: Bring home what was written on the secondary
+version_added: 1.0.0
+description:
+  - Merges into the quarantined home what was written on the secondary while it served the namespace. The higher
+    pair of epoch and sequence wins; the loser of a conflict is kept aside and listed.
+  - The secondary must stand by already, and its state must have been published as a snapshot with purpose
+    failback.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  snapshot:
+    description: The snapshot that was taken on the secondary.
+    type: str
+  since_epoch:
+    description: The epoch in which the secondary was promoted.
+    type: int
+    required: true
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.attributes
+  - memops.agent_memory.memory.actiongroup_memory
+seealso:
+  - module: memops.agent_memory.promote
+  - module: memops.agent_memory.route
+"""
+
+EXAMPLES = r"""
+- name: Merge what the secondary accepted
+  memops.agent_memory.failback:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
+    snapshot: 20260105T102000Z-9a8b7c6d
+    since_epoch: 4
+"""
+
+RETURN = r"""
+incident:
+  description: The incident.
+  type: str
+  returned: success
+  sample: inc-20260105T101500Z-3fa1c2
+merged:
+  description: Records that were taken over.
+  type: int
+  returned: success
+conflicts:
+  description: Records for which a write here lost against a newer one there.
+  type: int
+  returned: success
+conflict_keys:
+  description: The first 1,000 of their keys.
+  type: list
+  elements: str
+  returned: success
+log_entries:
+  description: Log entries that were taken over.
+  type: int
+  returned: success
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.takeover import come_home
+
+
+def operate(context: Context) -> dict:
+    return come_home(
+        store=context.store,
+        store_params=context.store_params,
+        namespace=context.namespace,
+        open_keyring=context.keyring,
+        open_repository=context.repository,
+        name=context.name,
+        snapshot=context.params["snapshot"],
+        since_epoch=context.params["since_epoch"],
+        run=context.run,
+        check=context.check,
+    )
+
+
+def main() -> None:
+    options = {
+        "namespace": {"type": "str", "required": True},
+        "snapshot": {"type": "str"},
+        "since_epoch": {"type": "int", "required": True},
+    }
+    execute(operate, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: monitor
+short_description: Watch a namespace after its release
+version_added: 1.0.0
+description:
+  - Watches hit rate, new integrity findings and new error lines until an absolute deadline. A breach puts the
+    fence back at once.
+  - Missing samples are no data, never good. A watch that was interrupted goes on to the same deadline. A pass
+    closes the incident. Fails unless the verdict is pass.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  seconds:
+    description: How long to watch from the release on.
+    type: float
+    default: 900.0
+  interval:
+    description: Seconds between two samples.
+    type: float
+    default: 15.0
+  hit_rate:
+    description: The lowest hit rate that is good.
+    type: float
+    default: 0.8
+  logs:
+    description: Log files of the application, or mappings with C(path) or C(journal_unit), on the memory host.
+    type: list
+    elements: raw
+    default: []
+  again:
+    description: Watch another period although the former one is over.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.attributes
+  - memops.agent_memory.memory.actiongroup_memory
+"""
+
+EXAMPLES = r"""
+- name: Watch for 15 minutes
+  memops.agent_memory.monitor:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
+"""
+
+RETURN = r"""
+incident:
+  description: The incident.
+  type: str
+  returned: success
+  sample: inc-20260105T101500Z-3fa1c2
+verdict:
+  description: V(pass), V(fail) or V(could-not-verify).
+  type: str
+  returned: always
+  sample: pass
+samples:
+  description: What was seen, with times.
+  type: list
+  elements: dict
+  returned: always
+breaches:
+  description: Why the fence was put back.
+  type: list
+  elements: str
+  returned: always
+deadline:
+  description: Until when it watched, RFC 3339 UTC.
+  type: str
+  returned: always
+first_write_at:
+  description: The first application write that was accepted after the release.
+  type: str
+  returned: success
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.watch import watch
+
+
+def operate(context: Context) -> dict:
+    params = context.params
+    found = watch(
+        store=context.store,
+        store_params=context.store_params,
+        namespace=context.namespace,
+        keyring=context.keyring(),
+        run=context.run,
+        seconds=params["seconds"],
+        interval=params["interval"],
+        hit_rate=params["hit_rate"],
+        logs=params["logs"],
+        again=params["again"],
+        check=context.check,
+    )
+    return context.judged(found, f"run the rebuild playbook with memory_namespace={context.namespace} again")
+
+
+def main() -> None:
+    options = {
+        "namespace": {"type": "str", "required": True},
+        "seconds": {"type": "float", "default": 900.0},
+        "interval": {"type": "float", "default": 15.0},
+        "hit_rate": {"type": "float", "default": 0.8},
+        "logs": {"type": "list", "elements": "raw", "default": []},
+        "again": {"type": "bool", "default": False},
+    }
+    execute(operate, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: plan
+short_description: Decide what a rebuild does with every key
+version_added: 1.0.0
+description:
+  - Fixes the strategy of the incident's plan and weighs what cannot be recovered against the limit.
+  - The plan was drafted by M(memops.agent_memory.diagnose). Every key is kept, repaired from a named snapshot,
+    suspect, a conflict or lost, each with its reason.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  strategy:
+    description: >-
+      V(soft) repairs in place, V(hard) builds a new generation and switches, V(rotate) re-encrypts after the
+      repair, V(auto) takes what the diagnosis proposes.
+    type: str
+    default: auto
+    choices: [auto, soft, hard, rotate]
+  max_loss:
+    description: Share of the expected records that may be lost before the DR plan has to be invoked.
+    type: float
+    default: 0.1
+  accept_loss:
+    description: The owners accept the loss; do not escalate.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.attributes
+  - memops.agent_memory.memory.actiongroup_memory
+seealso:
+  - module: memops.agent_memory.diagnose
+  - module: memops.agent_memory.apply
+"""
+
+EXAMPLES = r"""
+- name: Plan the rebuild and show it
+  memops.agent_memory.plan:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
+  check_mode: true
+  diff: true
+"""
+
+RETURN = r"""
+incident:
+  description: The incident.
+  type: str
+  returned: success
+  sample: inc-20260105T101500Z-3fa1c2
+strategy:
+  description: The strategy that was fixed.
+  type: str
+  returned: success
+  sample: soft
+records:
+  description: >-
+    Records by what happens to them: expected, good_before, damaged, repair, suspect, conflicted, lost, expired.
+  type: dict
+  returned: success
+sources:
+  description: Snapshots that copies come from, with counts.
+  type: list
+  elements: dict
+  returned: success
+loss_ratio:
+  description: Lost divided by expected; V(null) when nothing was expected.
+  type: float
+  returned: success
+lost_keys:
+  description: The first 1,000 keys that nobody has a good copy of.
+  type: list
+  elements: str
+  returned: success
+suspect_keys:
+  description: The first 1,000 keys whose newest version is set aside.
+  type: list
+  elements: str
+  returned: success
+lost_total:
+  description: How many keys are lost.
+  type: int
+  returned: success
+escalate:
+  description: The DR plan has to be invoked before anything is released.
+  type: bool
+  returned: success
+escalate_reason:
+  description: Why.
+  type: str
+  returned: success
+could_not_verify:
+  description: What the plan could not prove.
+  type: list
+  elements: str
+  returned: success
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.resolve import decide
+
+
+def operate(context: Context) -> dict:
+    decided = decide(
+        store=context.store,
+        store_params=context.store_params,
+        namespace=context.namespace,
+        open_keyring=context.keyring,
+        open_repository=context.repository,
+        name=context.name,
+        run=context.run,
+        strategy=context.params["strategy"],
+        max_loss=context.params["max_loss"],
+        accept_loss=context.params["accept_loss"],
+        check=context.check,
+    )
+    decided["diff"] = diff({}, {"strategy": decided["strategy"], **decided["records"]}, "plan for " + context.namespace)
+    return decided
+
+
+def main() -> None:
+    options = {
+        "namespace": {"type": "str", "required": True},
+        "strategy": {"type": "str", "default": "auto", "choices": ["auto", "soft", "hard", "rotate"]},
+        "max_loss": {"type": "float", "default": 0.1},
+        "accept_loss": {"type": "bool", "default": False},
+    }
+    execute(operate, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: promote
+short_description: Let a copy of a namespace take over, or stand back
+version_added: 1.0.0
+description:
+  - With O(state=serving) the copy is scanned and its age compared with the RPO first; a copy that is damaged or
+    too old does not take over, and the result says why.
+  - A copy that takes over gets a higher epoch, so that its writes win against any that the former home accepted.
+    With O(state=standby) it refuses application writes again.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  state:
+    description: What the copy is to be.
+    type: str
+    required: true
+    choices: [serving, standby]
+  above_epoch:
+    description: The epoch of the former home.
+    type: int
+    default: 0
+  needed_at:
+    description: The point that the copy must be within O(rpo) of, RFC 3339; default is now.
+    type: str
+  rpo:
+    description: Seconds of writes that may be missing.
+    type: float
+    default: 900.0
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.attributes
+  - memops.agent_memory.memory.actiongroup_memory
+seealso:
+  - module: memops.agent_memory.route
+  - module: memops.agent_memory.failback
+"""
+
+EXAMPLES = r"""
+- name: Serve the namespace from the secondary
+  memops.agent_memory.promote:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
+    state: serving
+    above_epoch: 3
+  delegate_to: memory-secondary
+"""
+
+RETURN = r"""
+incident:
+  description: The incident.
+  type: str
+  returned: success
+  sample: inc-20260105T101500Z-3fa1c2
+fit:
+  description: Whether the copy may take over.
+  type: bool
+  returned: state is serving
+reason:
+  description: Why it may not.
+  type: str
+  returned: state is serving
+lag_seconds:
+  description: Age of the copy at the point where it was needed.
+  type: float
+  returned: state is serving
+epoch:
+  description: The epoch in which the copy takes writes.
+  type: int
+  returned: state is serving
+accepts_writes:
+  description: Whether a trial write was accepted; it was rolled back.
+  type: bool
+  returned: state is serving
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.takeover import take_over
+
+
+def operate(context: Context) -> dict:
+    return take_over(
+        store=context.store,
+        store_params=context.store_params,
+        namespace=context.namespace,
+        open_keyring=context.keyring,
+        run=context.run,
+        state=context.params["state"],
+        above_epoch=context.params["above_epoch"],
+        needed_at=context.params["needed_at"],
+        rpo=context.params["rpo"],
+        check=context.check,
+    )
+
+
+def main() -> None:
+    options = {
+        "namespace": {"type": "str", "required": True},
+        "state": {"type": "str", "required": True, "choices": ["serving", "standby"]},
+        "above_epoch": {"type": "int", "default": 0},
+        "needed_at": {"type": "str"},
+        "rpo": {"type": "float", "default": 900.0},
+    }
+    execute(operate, options)
+
+
+if __name__ == "__main__":
+    main()

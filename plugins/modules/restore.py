@@ -1,0 +1,129 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restore
+short_description: Bring memories back from a snapshot
+version_added: 1.0.0
+description:
+  - Restores a namespace into a new generation that is checked before one switch, while live readers go on; or
+    some keys in place; or under another name; or into another store.
+  - Damaged records of the snapshot are left out and listed, never brought back.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  snapshot:
+    description: The snapshot. Default is the newest good one that holds the namespace.
+    type: str
+  namespaces:
+    description: The namespaces to restore. Default is all of the snapshot.
+    type: list
+    elements: str
+  to_namespace:
+    description: Restore the one namespace under this name.
+    type: str
+  keys:
+    description: Restore only these keys of the one namespace.
+    type: list
+    elements: str
+  overwrite:
+    description: Let these keys replace newer records that are intact.
+    type: bool
+    default: false
+  create:
+    description: Make the store or the namespace when it is missing.
+    type: bool
+    default: false
+  as_secondary:
+    description: Keep a standby copy warm. It takes no application writes until it is promoted.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.attributes
+  - memops.agent_memory.memory.actiongroup_memory
+"""
+
+EXAMPLES = r"""
+- name: Bring two memories back
+  memops.agent_memory.restore:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespaces: [agent-7]
+    keys: [profile, preferences]
+
+- name: Keep the secondary warm
+  memops.agent_memory.restore:
+    store:
+      path: /var/lib/agents/secondary.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    as_secondary: true
+    create: true
+"""
+
+RETURN = r"""
+snapshot:
+  description: The snapshot.
+  type: str
+  returned: success
+namespaces:
+  description: What happened to each namespace, with counts of restored, unchanged, damaged, newer and missing records.
+  type: dict
+  returned: success
+restored:
+  description: Records that were brought back.
+  type: int
+  returned: success
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.restore_step import bring_back
+
+
+def operate(context: Context) -> dict:
+    params = context.params
+    return bring_back(
+        store_params=context.store_params,
+        repository=context.repository(),
+        keyring=context.keyring(),
+        name=context.name,
+        run=context.run,
+        snapshot=params["snapshot"],
+        namespaces=params["namespaces"],
+        to_namespace=params["to_namespace"],
+        keys=params["keys"],
+        overwrite=params["overwrite"],
+        create=params["create"],
+        as_secondary=params["as_secondary"],
+        check=context.check,
+    )
+
+
+def main() -> None:
+    options = {
+        "snapshot": {"type": "str"},
+        "namespaces": {"type": "list", "elements": "str"},
+        "to_namespace": {"type": "str"},
+        "keys": {"type": "list", "elements": "str", "no_log": False},
+        "overwrite": {"type": "bool", "default": False},
+        "create": {"type": "bool", "default": False},
+        "as_secondary": {"type": "bool", "default": False},
+    }
+    execute(operate, options)
+
+
+if __name__ == "__main__":
+    main()

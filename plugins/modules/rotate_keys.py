@@ -1,0 +1,113 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rotate_keys
+short_description: Re-encrypt memories with a new record key
+version_added: 1.0.0
+description:
+  - Makes a new record key durable, reopens it, activates it and re-encrypts every record of the active
+    generations by compare-and-set while applications go on.
+  - A rotation that was interrupted goes on with the same key. Old keys stay in the keyring for the snapshots that
+    name them. Records that no key opens are left alone and listed.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  namespaces:
+    description: The namespaces to re-encrypt. Default is all.
+    type: list
+    elements: str
+  min_age:
+    description: Seconds that the active record key must be old before it is replaced.
+    type: float
+    default: 3600.0
+  force:
+    description: Replace it whatever its age.
+    type: bool
+    default: false
+  retire:
+    description: Mark keys that no generation names any more as retired.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.attributes
+  - memops.agent_memory.memory.actiongroup_memory
+"""
+
+EXAMPLES = r"""
+- name: Rotate the record key
+  memops.agent_memory.rotate_keys:
+    store:
+      path: /var/lib/agents/memory.db
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+"""
+
+RETURN = r"""
+key:
+  description: The record key that everything is sealed with now.
+  type: str
+  returned: success
+key_created:
+  description: Whether it was made by this run.
+  type: bool
+  returned: success
+complete:
+  description: Whether no record is left with another key.
+  type: bool
+  returned: success
+records:
+  description: Records rotated, already with the key, unopenable and remaining.
+  type: dict
+  returned: success
+unopenable:
+  description: Records that no key opens.
+  type: list
+  elements: dict
+  returned: success
+kept_keys:
+  description: Record keys that stay, since something still names them.
+  type: list
+  elements: str
+  returned: success
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.rotate import rotate
+
+
+def operate(context: Context) -> dict:
+    run = context.run
+    return rotate(
+        store_params=context.store_params,
+        keyring=context.keyring(),
+        namespace=context.params["namespaces"],
+        attempt=run.attempt,
+        owner=run.owner,
+        incident=run.incident,
+        takeover=run.takeover,
+        min_age=context.params["min_age"],
+        force=context.params["force"],
+        retire=context.params["retire"],
+        check=context.check,
+    )
+
+
+def main() -> None:
+    options = {
+        "namespaces": {"type": "list", "elements": "str"},
+        "min_age": {"type": "float", "default": 3600.0},
+        "force": {"type": "bool", "default": False},
+        "retire": {"type": "bool", "default": False},
+    }
+    execute(operate, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: snapshot_info
+short_description: List the snapshots of a memory cluster
+version_added: 1.0.0
+description:
+  - Lists snapshots from their manifests, newest first. Without O(keyring) the manifests are read but not
+    authenticated, and no snapshot counts as good.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  namespace:
+    description: Only snapshots that hold this namespace.
+    type: str
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.info
+  - memops.agent_memory.memory.actiongroup_memory
+"""
+
+EXAMPLES = r"""
+- name: Which snapshots are there
+  memops.agent_memory.snapshot_info:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+  register: found
+"""
+
+RETURN = r"""
+snapshots:
+  description: >-
+    One entry per snapshot: id, purpose, time, counts, whether it is good, suspect, accepted, and what it refers
+    to.
+  type: list
+  elements: dict
+  returned: success
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import snapshots
+
+
+def operate(context: Context) -> dict:
+    keyring = context.keyring() if context.has_keyring else None
+    return {"snapshots": snapshots(context.repository(), context.name, keyring, context.params["namespace"])}
+
+
+def main() -> None:
+    options = {
+        "namespace": {"type": "str"},
+    }
+    execute(operate, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: snapshot_retention
+short_description: Remove snapshots that are no longer needed
+version_added: 1.0.0
+description:
+  - Keeps the newest O(keep_last) good snapshots and everything younger than O(keep_within).
+  - Never removes the last good one, one that another refers to, recent evidence, or anything while the newest
+    snapshot is suspect. The manifest goes first, the packs after a grace.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  keep_last:
+    description: How many good snapshots to keep at least.
+    type: int
+    default: 96
+  keep_within:
+    description: Seconds within which every snapshot is kept.
+    type: float
+    default: 604800.0
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.attributes
+  - memops.agent_memory.memory.actiongroup_memory
+"""
+
+EXAMPLES = r"""
+- name: Make room
+  memops.agent_memory.snapshot_retention:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    keep_last: 96
+"""
+
+RETURN = r"""
+removed:
+  description: Snapshots that were removed.
+  type: list
+  elements: str
+  returned: success
+kept:
+  description: Snapshots that stay, each with the reason.
+  type: list
+  elements: dict
+  returned: success
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.retention import apply as retain
+
+
+def operate(context: Context) -> dict:
+    result = retain(
+        repository=context.repository(),
+        keyring=context.keyring(),
+        name=context.name,
+        keep_last=context.params["keep_last"],
+        keep_within=context.params["keep_within"],
+        check=context.check,
+    )
+    before = sorted([*(kept["snapshot"] for kept in result["kept"]), *result["removed"]])
+    after = sorted(kept["snapshot"] for kept in result["kept"])
+    return {**result, "diff": diff({"snapshots": before}, {"snapshots": after}, context.name)}
+
+
+def main() -> None:
+    options = {
+        "keep_last": {"type": "int", "default": 96},
+        "keep_within": {"type": "float", "default": 604800.0},
+    }
+    execute(operate, options)
+
+
+if __name__ == "__main__":
+    main()

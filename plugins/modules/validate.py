@@ -1,0 +1,111 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: validate
+short_description: Judge a namespace by integrity, probes and benchmark
+version_added: 1.0.0
+description:
+  - Passes when no record has an integrity finding, the probes that were fixed before the rebuild come back, the
+    canary is there, and the benchmark is accurate enough.
+  - Fails unless the verdict is pass; in check mode it only says what it found. A verdict of could-not-verify is
+    not a pass.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  benchmark:
+    description: A JSON Lines file with C(key) or C(query) and C(expect) per line, on the memory host.
+    type: path
+  hit_rate:
+    description: Share of the probes that must come back.
+    type: float
+    default: 0.8
+  accuracy_gain:
+    description: By how much the benchmark must beat its baseline on the damaged state. Capped, see the collection's runbook.
+    type: float
+    default: 0.3
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.attributes
+  - memops.agent_memory.memory.actiongroup_memory
+"""
+
+EXAMPLES = r"""
+- name: Validate the rebuilt namespace
+  memops.agent_memory.validate:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
+    benchmark: /etc/memops/agent-7.benchmark.jsonl
+"""
+
+RETURN = r"""
+incident:
+  description: The incident.
+  type: str
+  returned: success
+  sample: inc-20260105T101500Z-3fa1c2
+verdict:
+  description: V(pass), V(fail) or V(could-not-verify).
+  type: str
+  returned: always
+  sample: pass
+reasons:
+  description: Why it is not a pass.
+  type: list
+  elements: str
+  returned: always
+probes:
+  description: Probes checked and passed.
+  type: dict
+  returned: success
+benchmark:
+  description: Cases, accuracy, baseline and threshold.
+  type: dict
+  returned: success
+canary:
+  description: Whether the canary record came back.
+  type: dict
+  returned: success
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.validation import judge
+
+
+def operate(context: Context) -> dict:
+    found = judge(
+        store=context.store,
+        store_params=context.store_params,
+        namespace=context.namespace,
+        keyring=context.keyring(),
+        run=context.run,
+        benchmark=context.params["benchmark"],
+        thresholds={"hit_rate": context.params["hit_rate"], "accuracy_gain": context.params["accuracy_gain"]},
+        check=context.check,
+    )
+    return context.judged(found, f"look at the reasons; {context.namespace} stays as it is")
+
+
+def main() -> None:
+    options = {
+        "namespace": {"type": "str", "required": True},
+        "benchmark": {"type": "path"},
+        "hit_rate": {"type": "float", "default": 0.8},
+        "accuracy_gain": {"type": "float", "default": 0.3},
+    }
+    execute(operate, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which run this is: one controller process from its start to its end.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import subprocess
+
+
+def attempt() -> str:
+    """"controller:pid:start" of the ansible-playbook process; its workers are its children and give the same answer."""
+    pid = os.getppid() if _is_worker() else os.getpid()
+    return f"{socket.gethostname()}:{pid}:{_start(pid) or '0'}"
+
+
+def owner() -> str:
+    """Who runs it, for the refusal that a second operator reads: the AWX job if there is one, else user@controller."""
+    job = os.environ.get("AWX_JOB_ID") or os.environ.get("JOB_ID")
+    name = f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
+    return f"{name} (job {job})" if job else name
+
+
+def alive(other: str) -> bool | None:
+    """Whether the process behind an attempt still runs; None when it ran on another controller."""
+    host, pid, start = ["", "", *other.rsplit(":", 2)][-3:]
+    if host != socket.gethostname() or not pid.isdigit():
+        return None
+    return _start(int(pid)) == start
+
+
+def _is_worker() -> bool:
+    """Ansible runs actions in forked workers; the attempt is their parent."""
+    import multiprocessing
+
+    return multiprocessing.parent_process() is not None
+
+
+def _start(pid: int) -> str | None:
+    """When the process started, as an opaque word; None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stream:
+            fields = stream.read().rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
+    except OSError:
+        if os.path.isdir("/proc/self"):
+            return None
+    found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return found.stdout.strip().replace(" ", "_").replace(":", ".") or None
