@@ -190,22 +190,31 @@ def sanity() -> None:
     where = tree(WORK / "sanity")
     env, home = _ansible_test_home()
     command = (tool("ansible-test"), "sanity", "--local", "--color", "no", "--python")
-    run(*command, MAIN_PYTHON, env=env, cwd=where, timeout=900)
-    # What runs on memory hosts must compile and import under every Python there.
-    others = {version: pythons.find(version) for version in pythons.VERSIONS if version != MAIN_PYTHON}
-    for version, python in others.items():
-        if python is None or not _core_supports_target(version):
-            continue
+    failures = _try(*command, MAIN_PYTHON, env=env, cwd=where, timeout=900)
+    # What runs on memory hosts must compile and import under every Python there: the oldest and the newest at hand.
+    others = [v for v in pythons.VERSIONS if v != MAIN_PYTHON and pythons.find(v) and _core_supports_target(v)]
+    for version in sorted({others[0], others[-1]}) if others else []:
         first = home / f"python{version}"
         first.mkdir(exist_ok=True)
         link = first / f"python{version}"
         link.unlink(missing_ok=True)
-        link.symlink_to(python)
+        link.symlink_to(str(pythons.find(version)))
         path = f"{tool('').parent}{os.pathsep}{first}{os.pathsep}{env['PATH']}"
-        run(*command, version, "--test", "compile", "--test", "import", env={**env, "PATH": path}, cwd=where)
-    absent = [version for version, python in others.items() if python is None]
-    if absent:
-        print(f"Not compiled and imported under Python {', '.join(absent)}: no such interpreter at hand.", flush=True)
+        only = ("--test", "compile", "--test", "import")
+        failures += _try(*command, version, *only, env={**env, "PATH": path}, cwd=where)
+    if not others:
+        print(f"Compiled and imported under Python {MAIN_PYTHON} alone: no other one is at hand.", flush=True)
+    if failures:
+        raise Failed(failures[0])
+
+
+def _try(*command: t.Any, **settings: t.Any) -> list[str]:
+    """The reason in a list when the command fails, so that those after it still run."""
+    try:
+        run(*command, **settings)
+    except Failed as why:
+        return [str(why)]
+    return []
 
 
 def _core_supports_target(version: str) -> bool:
@@ -253,7 +262,7 @@ def build() -> None:
         if path.name not in ("meta", "plugins", "roles", "playbooks", "MANIFEST.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     documentation(env=env)
-    _syntax(VENV / "bin", env, WORK)
+    run(*_syntax_check(VENV / "bin"), env=env, cwd=WORK)
 
 
 def _tarball() -> pathlib.Path:
@@ -263,11 +272,11 @@ def _tarball() -> pathlib.Path:
     return found[-1]
 
 
-def _syntax(bin_dir: pathlib.Path, env: dict[str, str], cwd: pathlib.Path) -> None:
+def _syntax_check(bin_dir: pathlib.Path) -> tuple[t.Any, ...]:
     names = [f"{COLLECTION}.{path.stem}" for path in playbooks()]
     if not names:
         raise Failed("there is no playbook to check")
-    run(bin_dir / "ansible-playbook", "-i", "localhost,", "--syntax-check", *names, env=env, cwd=cwd)
+    return (bin_dir / "ansible-playbook", "-i", "localhost,", "--syntax-check", *names)
 
 
 def importer() -> None:
@@ -289,13 +298,15 @@ def core(release: str) -> t.Callable[[], None]:
         env = environment(venv)
         documentation(venv / "bin", env)
         tests = [f"tests/unit/{area}" for area in ANSIBLE_SURFACE if (ROOT / "tests" / "unit" / area).is_dir()]
-        run(venv / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, env=env)
-        _syntax(venv / "bin", env, ROOT)
+        failures = _try(venv / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, env=env)
+        failures += _try(*_syntax_check(venv / "bin"), env=env)
         # Each release checks more than the one before. Its pylint differs most and says least that is new.
         test_env, _home = _ansible_test_home(venv)
-        where = tree(WORK / f"sanity-{release}")
         command = (venv / "bin" / "ansible-test", "sanity", "--local", "--color", "no", "--python", found[0])
-        run(*command, "--skip-test", "pylint", env=test_env, cwd=where, timeout=900)
+        where = tree(WORK / f"sanity-{release}")
+        failures += _try(*command, "--skip-test", "pylint", env=test_env, cwd=where, timeout=900)
+        if failures:
+            raise Failed(failures[0])
 
     return check
 
