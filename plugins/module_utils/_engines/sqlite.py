@@ -23,6 +23,7 @@ from .sqlite_incidents import Incidents
 from .sqlite_log import LogKeeping
 from .sqlite_operators import Operators
 from .sqlite_reader import SqliteReader, read_point
+from .sqlite_reseal import Resealing
 from .sqlite_schema import APPLICATION_ID, FORMAT, PAGE_SIZE, RecordsSql
 from .sqlite_structure import Structure
 
@@ -37,7 +38,7 @@ CAPABILITIES = frozenset(
 )
 
 
-class SqliteStore(Applications, Incidents, Operators, Generations, LogKeeping, Structure):
+class SqliteStore(Applications, Incidents, Operators, Resealing, Generations, LogKeeping, Structure):
     """See _store.Store. One connection writes; every reader has a connection of its own."""
 
     def __init__(self, path: str, layout: Layout, busy_timeout: float) -> None:

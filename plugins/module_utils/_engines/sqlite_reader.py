@@ -6,6 +6,7 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import typing as t
 
@@ -48,6 +49,7 @@ class SqliteReader:
     ) -> None:
         self._con, self._path, self._sql, self._release = con, path, sql, release
         self._closed = False
+        self._cursors: set[sqlite3.Cursor] = set()
         try:
             with sqlite_errors(path):
                 con.execute("BEGIN")
@@ -70,8 +72,21 @@ class SqliteReader:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            for cursor in list(self._cursors):
+                cursor.close()
             self._con.text_factory = str
             self._release(self._con)
+
+    @contextlib.contextmanager
+    def _query(self, sql: str, values: t.Sequence[t.Any]) -> t.Iterator[sqlite3.Cursor]:
+        """A cursor that is closed in any case: one that is left half read keeps the read transaction open."""
+        cursor = self._con.cursor()
+        self._cursors.add(cursor)
+        try:
+            yield cursor.execute(sql, values)
+        finally:
+            self._cursors.discard(cursor)
+            cursor.close()
 
     # --- namespaces ---------------------------------------------------------------------------------------------
     def namespaces(self) -> list[NamespaceState]:
@@ -143,14 +158,15 @@ class SqliteReader:
             size = 0
             last: Row | None = None
             try:
-                for row in self._con.execute(sql, [*fixed_values, *(value for dummy, value in bounds)]):
-                    rows.append(row)
-                    if payload is not None and row[payload].__class__ is bytes:
-                        size += len(row[payload])
-                    if len(rows) >= batch or size > BATCH_BYTES:
-                        last = row
-                        yield self._readable(rows)
-                        rows, size = [], 0
+                with self._query(sql, [*fixed_values, *(value for dummy, value in bounds)]) as cursor:
+                    for row in cursor:
+                        rows.append(row)
+                        if payload is not None and row[payload].__class__ is bytes:
+                            size += len(row[payload])
+                        if len(rows) >= batch or size > BATCH_BYTES:
+                            last = row
+                            yield self._readable(rows)
+                            rows, size = [], 0
                 if rows:
                     yield self._readable(rows)
                 return
@@ -210,15 +226,16 @@ class SqliteReader:
                 self._con.text_factory = _lenient
                 rows: list[t.Any] = []
                 size = 0
-                for row in self._con.execute(
+                with self._query(
                     f"SELECT id, incident, reason, {ASIDE_COLUMNS} FROM memops_aside "
                     "WHERE id > ? AND namespace = ? AND (? IS NULL OR incident = ?) ORDER BY id",
                     (last, namespace, incident, incident),
-                ):
-                    rows.append(row)
-                    size += len(row[11]) if row[11].__class__ is bytes else 0
-                    if len(rows) >= 2000 or size > BATCH_BYTES:
-                        break
+                ) as cursor:
+                    for row in cursor:
+                        rows.append(row)
+                        size += len(row[11]) if row[11].__class__ is bytes else 0
+                        if len(rows) >= 2000 or size > BATCH_BYTES:
+                            break
             if not rows:
                 return
             last = rows[-1][0]
@@ -230,15 +247,16 @@ class SqliteReader:
         while True:
             rows: list[LogEntry] = []
             try:
-                for row in self._con.execute(
+                with self._query(
                     f"SELECT {LOG_COLUMNS} FROM {self._sql.log} WHERE {where} ORDER BY id",
                     (after_id,) if namespace is None else (after_id, namespace),
-                ):
-                    rows.append(LogEntry._make(row))
-                    if len(rows) >= batch:
-                        after_id = row[0]
-                        yield rows
-                        rows = []
+                ) as cursor:
+                    for row in cursor:
+                        rows.append(LogEntry._make(row))
+                        if len(rows) >= batch:
+                            after_id = row[0]
+                            yield rows
+                            rows = []
                 if rows:
                     yield rows
                 return

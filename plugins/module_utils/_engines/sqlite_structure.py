@@ -21,11 +21,12 @@ def structure(con: sqlite3.Connection, sql: RecordsSql, path: str) -> list[str]:
         lines = [row[0] for row in con.execute(f"PRAGMA integrity_check({MOST_LINES})")]
         if lines == ["ok"]:
             lines = []
-        lines += [f"{kind} {name} is missing or changed" for kind, name, dummy in missing(con, sql)]
+        lost = missing(con, sql)
+        lines += [f"{kind} {name} is missing or changed" for kind, name, _text in lost]
         mode = con.execute("PRAGMA journal_mode").fetchone()[0]
         if mode != "wal":
             lines.append(f"the journal mode is {mode}, not wal: readers and writers block each other")
-        if not lines or all("malformed" not in line for line in lines):
+        if not any(kind == "table" for kind, _name, _text in lost):
             lines += [
                 f"generation {generation} holds {count} rows whose keys are no text"
                 for generation, count in sorted(_unreadable(con, sql, count_only=True).items())

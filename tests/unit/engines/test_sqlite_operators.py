@@ -1,0 +1,403 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Operators on the SQLite engine: claims, the fence, compare-and-set, generations."""
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    CannotProceed,
+    InvalidInput,
+    LeaseHeld,
+    NamespaceUnknown,
+    RepositoryRefused,
+    StaleAttempt,
+)
+from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change, Claim, LogEntry
+
+from tests.unit.engines.sqlite_help import all_rows, entries, health, keys_of, new, row, structure, write
+
+
+def asides(store, namespace="n", incident=None):
+    with store.reader() as reader:
+        return [item for batch in reader.aside(namespace, incident) for item in batch]
+
+
+def log_of(store, namespace="n"):
+    with store.reader() as reader:
+        return [e for batch in reader.log(namespace) for e in batch]
+
+
+# --- claims ---------------------------------------------------------------------------------------------------------
+def test_a_second_live_attempt_is_told_who_and_since_when(store, claim):
+    assert store.claim("n", "attempt-1", "operator", new_incident="x") == claim
+    with pytest.raises(LeaseHeld, match=r"worked on by operator \(attempt attempt-1\) since 20\d\d-.*T.*Z") as caught:
+        store.claim("n", "attempt-2", "someone", new_incident="inc-2")
+    assert caught.value.holder["attempt"] == "attempt-1"
+    assert str(caught.value.holder["until"]) > str(caught.value.holder["since"])
+    store.renew(claim)
+
+
+def test_a_dead_attempt_is_taken_over_and_may_do_nothing_any_more(store, claim):
+    dead, now = claim, store.clock()
+    store.clock = lambda: now + 61_000_000
+    newer = store.claim("n", "attempt-2", "op", new_incident="x")
+    assert (newer.incident, newer.resumed, newer.token > dead.token) == ("inc-1", True, True)
+    generation = store.begin_generation(newer)
+    forbidden = [
+        lambda: store.renew(dead),
+        lambda: store.incident(dead),
+        lambda: store.note(dead, a=1),
+        lambda: store.end_lease(dead),
+        lambda: store.close_incident(dead),
+        lambda: store.fence(dead),
+        lambda: store.unfence(dead),
+        lambda: store.set_state(dead, "standby"),
+        lambda: store.change(dead, [Change("a", None, row("n", "a", 1, 1, 1))]),
+        lambda: store.reserve(dead, 1),
+        lambda: store.log_operation(dead, []),
+        lambda: store.begin_generation(dead),
+        lambda: store.load(dead, generation, [row("n", "a", 1, 1, 1)]),
+        lambda: store.copy_generation(dead, 1, generation, after=None, limit=1, excluding=None),
+        lambda: store.switch(dead, generation, 1),
+        lambda: store.drop_generation(dead, generation),
+        lambda: store.filled_from(dead, "s", 1, 1, 1, "d"),
+        lambda: store.raise_epoch(dead, 5),
+        lambda: store.import_log(dead, []),
+    ]
+    with store.reader() as reader:
+        before = (reader.namespaces(), reader.identity, store.incidents())
+    for forbid in forbidden:
+        with pytest.raises(StaleAttempt, match="attempt-1 no longer holds the incident inc-1"):
+            forbid()
+    with store.reader() as reader:
+        assert (reader.namespaces(), reader.identity, store.incidents()) == before
+    assert structure(store) == []
+
+
+def test_takeover_names_the_dead_attempt(store, claim):
+    with pytest.raises(LeaseHeld):
+        store.claim("n", "attempt-2", "op", new_incident="x", takeover="attempt-0")
+    assert store.claim("n", "attempt-2", "op", new_incident="x", takeover="attempt-1").resumed
+
+
+def test_a_lease_given_back_frees_the_incident(store, claim):
+    store.end_lease(claim)
+    with pytest.raises(StaleAttempt, match="belongs to nobody"):
+        store.fence(claim)
+    again = store.claim("n", "attempt-1", "op", new_incident="x")
+    assert (again.incident, again.resumed) == ("inc-1", True)
+
+
+def test_a_lease_from_a_clock_that_was_ahead_ends_after_ten_leases(store):
+    store.create_namespace("n")
+    real = store.clock()
+    store.clock = lambda: real + 10**15
+    store.claim("n", "a1", "op", new_incident="i", lease=60)
+    store.clock = lambda: real
+    with pytest.raises(LeaseHeld):
+        store.claim("n", "a2", "op", new_incident="i")
+    assert store.incidents("n")[0].lease_until == real + 600_000_000
+    store.clock = lambda: real + 600_000_001
+    assert store.claim("n", "a2", "op", new_incident="i").resumed
+
+
+def test_incidents_open_and_close(store, claim):
+    with pytest.raises(NamespaceUnknown):
+        store.claim("absent", "a", "op", new_incident="i")
+    with pytest.raises(CannotProceed, match="open incident inc-1, not inc-2"):
+        store.claim("n", "attempt-1", "operator", incident="inc-2", new_incident="x")
+    store.note(claim, snapshot="s-1", undo=4)
+    store.note(claim, undo=None, more=[1])
+    assert store.incident(claim).facts == {"snapshot": "s-1", "more": [1]}
+    store.close_incident(claim)
+    store.close_incident(claim)
+    with pytest.raises(CannotProceed, match="inc-1 .* is closed"):
+        store.claim("n", "attempt-1", "operator", incident="inc-1", new_incident="x")
+    second = store.claim("n", "attempt-2", "op", new_incident="inc-2")
+    assert not second.resumed
+    assert [(i.incident, i.state) for i in store.incidents()] == [("inc-2", "open"), ("inc-1", "closed")]
+    assert store.incidents("other") == []
+
+
+# --- the fence ------------------------------------------------------------------------------------------------------
+def raw_attempts(con):
+    columns = "generation, key, epoch, sequence, created, updated, key_id, payload, checksum"
+    return [
+        lambda: con.execute(f"INSERT INTO memory_records ({columns}) VALUES (1, 'x', 1, 1, 1, 1, '', x'', x'')"),
+        lambda: con.execute(f"INSERT OR REPLACE INTO memory_records ({columns}) VALUES (1, 'a', 1, 1, 1, 1, '', x'', x'')"),
+        lambda: con.execute("UPDATE memory_records SET payload = x'00' WHERE key = 'a'"),
+        lambda: con.execute("UPDATE OR REPLACE memory_records SET generation = 2"),
+        lambda: con.execute("DELETE FROM memory_records WHERE key = 'a'"),
+        lambda: con.execute("DELETE FROM memory_records"),
+    ]
+
+
+def test_a_raw_connection_that_was_open_before_meets_the_fence(store, claim):
+    rows = write(store, "n", {"a": b"1"})
+    raw = sqlite3.connect(store.path)
+    assert raw.execute("SELECT count(*) FROM memory_records").fetchone() == (1,)
+    raw.execute("UPDATE memory_records SET updated = updated WHERE key = 'a'")
+    raw.commit()
+    store.fence(claim)
+    for attempt in raw_attempts(raw):
+        with pytest.raises(sqlite3.IntegrityError, match="memops fence"):
+            attempt()
+        raw.rollback()
+    assert all_rows(store, "n") == rows
+    store.change(claim, [Change("a", rows[0][9], rows[0][:8] + (b"2", b"c" * 32))])  # lifts and restores the triggers
+    with pytest.raises(sqlite3.IntegrityError, match="memops fence"):
+        raw.execute("DELETE FROM memory_records")
+    raw.rollback()
+    store.unfence(claim)
+    assert raw.execute("DELETE FROM memory_records").rowcount == 1
+    raw.rollback()
+    raw.close()
+
+
+def test_fence_and_release_bring_back_exactly_the_former_policy(store, claim):
+    for prior_state, prior_ttl in (("serving", None), ("standby", 30.0)):
+        store._con.execute("UPDATE memops_namespace SET state = ?, serving_ttl = ?", (prior_state, prior_ttl))
+        with store.reader() as reader:
+            before = reader.namespace("n")
+        assert (store.fence(claim), store.fence(claim)) == (True, False)
+        with store.reader() as reader:
+            now = reader.namespace("n")
+        assert (now.state, now.serving_ttl, now.incident) == ("quarantined", 1.0, "inc-1")
+        assert (now.prior_state, now.prior_ttl) == (prior_state, prior_ttl)
+        assert (store.unfence(claim), store.unfence(claim)) == (True, False)
+        with store.reader() as reader:
+            assert reader.namespace("n") == before
+    assert [e.operation for e in log_of(store)] == ["fence", "release", "fence", "release"]
+    assert health(store)["intact"]
+
+
+def test_a_quarantine_of_a_closed_incident_is_inherited(store, claim):
+    store.fence(claim)
+    store.close_incident(claim)
+    second = store.claim("n", "attempt-2", "op", new_incident="inc-2")
+    assert (store.fence(second), store.fence(second)) == (True, False)
+    store.unfence(second)
+    with store.reader() as reader:
+        assert (reader.namespace("n").state, reader.namespace("n").serving_ttl) == ("serving", None)
+
+
+def test_the_state_that_a_release_brings_back_can_be_set_in_the_quarantine(store, claim):
+    assert (store.set_state(claim, "standby"), store.set_state(claim, "standby")) == (True, False)
+    store.fence(claim)
+    assert (store.set_state(claim, "serving"), store.set_state(claim, "serving")) == (True, False)
+    with store.reader() as reader:
+        assert reader.namespace("n").state == "quarantined"
+    store.unfence(claim)
+    write(store, "n", {"a": b"1"})
+    with pytest.raises(InvalidInput):
+        store.set_state(claim, "quarantined")
+
+
+@pytest.mark.parametrize("items", [{}, {"a": b"1", "b": b"2"}])
+def test_the_proof_is_honest_and_leaves_no_trace(store, claim, items):
+    if items:
+        write(store, "n", items)
+    with store.point() as before:
+        pass
+    open_proof = store.prove("n")
+    assert not open_proof["writes_refused"]
+    assert not open_proof["reads_refused"]
+    assert sum("accepted" in line for line in open_proof["detail"]) == 4
+    store.fence(claim)
+    proof = store.prove("n")
+    assert proof["writes_refused"]
+    assert proof["reads_refused"]
+    assert sum("refused (memops fence" in line for line in proof["detail"]) == 4
+    assert proof["not_fenced"][0].startswith("raw readers")
+    store._con.execute("DROP TRIGGER memops_fence_update")
+    assert not store.prove("n")["writes_refused"]
+    assert store.repair_structure() == ["made the trigger memops_fence_update again"]
+    assert store.prove("n")["writes_refused"]
+    store.unfence(claim)
+    assert keys_of(store, "n") == sorted(items)
+    with store.reader() as reader, store.point() as now:
+        assert reader.log_health()["intact"]
+        assert reader.structure() == []
+        assert now != before  # by the fence, the release and the repair alone
+
+
+def test_the_proof_changes_nothing_at_all(store, claim):
+    with store.point() as before:
+        pass
+    store.prove("n")
+    with store.point() as after:
+        assert after == before
+
+
+# --- compare-and-set ------------------------------------------------------------------------------------------------
+def test_change_is_compare_and_set_and_idempotent(store, claim):
+    a, b, c = write(store, "n", {"a": b"1", "b": b"2", "c": b"3"})
+    other = b"o" * 32
+    better = row("n", "a", a[1], a[2], a[4], b"better")
+    fresh = row("n", "d", 1, 2, 7, b"new")
+    changes = [
+        Change("a", a[9], better, "was bad"),
+        Change("b", other, row("n", "b", 1, 1, 1)),  # the live row differs
+        Change("c", c[9], None, "not wanted"),
+        Change("d", None, fresh),
+        Change("b", None, row("n", "b", 1, 1, 1)),  # it is there
+        Change("e", other, fresh[:0] + row("n", "e", 1, 1, 1)),  # it is not there
+        Change("f", other, None),  # away already
+    ]
+    assert store.change(claim, changes) == ["b", "b", "e"]
+    assert all_rows(store, "n") == [better, b, fresh]
+    assert asides(store) == [("inc-1", "was bad", a), ("inc-1", "not wanted", c)]
+    assert store.change(claim, changes) == ["b", "b", "e"]
+    assert len(asides(store)) == 2
+    assert (asides(store, incident="inc-2"), asides(store, incident="inc-1")) == ([], asides(store))
+    assert health(store)["intact"]
+
+
+def test_a_damaged_payload_under_an_unchanged_checksum_is_replaced(store, claim):
+    good = write(store, "n", {"a": b"1"})[0]
+    store._con.execute("UPDATE memory_records SET payload = x'ff'")
+    assert store.change(claim, [Change("a", good[9], good, "flipped")]) == []
+    assert all_rows(store, "n") == [good]
+    assert asides(store)[0][2][8] == b"\xff"
+
+
+def test_a_second_change_of_a_key_sees_the_first(store, claim):
+    first, second = row("n", "a", 1, 1, 1, b"1"), row("n", "a", 1, 2, 2, b"2")
+    assert store.change(claim, [Change("a", None, first), Change("a", first[9], second)]) == []
+    assert all_rows(store, "n") == [second]
+
+
+def test_many_changes_at_once(store, claim):
+    rows = [row("n", f"{n:04}", 1, n + 1, 1) for n in range(1000)]
+    assert store.change(claim, [Change(r[0], None, r) for r in rows]) == []
+    assert store.change(claim, [Change(r[0], r[9], None) for r in rows[::2]]) == []
+    assert all_rows(store, "n") == rows[1::2]
+    assert store.identity().sequence == 1000  # the counters do not fall behind the rows
+    assert write(store, "n", {"x": b"1"})[0][2] == 1001
+
+
+def test_an_operators_tombstone_is_logged_with_its_reserved_sequence(store, claim):
+    live = write(store, "n", {"a": b"1"})[0]
+    epoch, first = store.reserve(claim, 5)
+    assert (epoch, first) == (1, 2)
+    assert health(store)["missing"] == 0  # what is reserved and not used is not missing
+    grave = row("n", "a", epoch, first, live[4], b"", deleted=live[4])
+    changes = [Change("a", live[9], grave, "gone bad")]
+    assert (store.change(claim, changes), store.change(claim, changes)) == ([], [])
+    store.log_operation(claim, entries("n", [grave]))  # a caller that logs it too makes no second entry
+    assert [(e.operation, e.sequence, e.digest, e.lock) for e in log_of(store)] == [
+        ("write", 1, live[9], 1),
+        ("delete", 2, grave[9], 2),
+    ]
+    assert write(store, "n", {"b": b"1"})[0][2] == 7
+    store._con.execute("DELETE FROM memory_access_log WHERE sequence = 2")
+    assert health(store)["missing"] == 1
+
+
+def test_a_restored_tombstone_makes_no_log_entry(store, claim):
+    store.change(claim, [Change("a", None, row("n", "a", 1, 9, 5, b"", deleted=5))])
+    assert log_of(store) == []
+
+
+# --- generations ----------------------------------------------------------------------------------------------------
+def test_a_generation_is_filled_switched_and_dropped(store, claim):
+    old = write(store, "n", {f"{n}": b"old" for n in range(5)})
+    first = store.generations("n")[0]
+    new_one = store.begin_generation(claim)
+    rows = [row("n", f"{n}", 1, n + 1, 1, b"new") for n in range(3)]
+    store.load(claim, new_one, rows)
+    store.load(claim, new_one, rows)
+    assert all_rows(store, "n") == old
+    assert all_rows(store, "n", generation=new_one) == rows
+    with pytest.raises(CannotProceed, match="at generation 1, not 9"):
+        store.switch(claim, new_one, 9)
+    assert (store.switch(claim, new_one, first), store.switch(claim, new_one, first)) == (True, False)
+    assert all_rows(store, "n") == rows
+    assert store.generations("n") == [first, new_one]
+    for active in (lambda: store.load(claim, new_one, rows), lambda: store.drop_generation(claim, new_one)):
+        with pytest.raises(CannotProceed, match="is the active one"):
+            active()
+    assert (store.drop_generation(claim, first), store.drop_generation(claim, first)) == (5, 0)
+    assert store.begin_generation(claim) == new_one + 1
+    with store.reader() as reader, pytest.raises(NamespaceUnknown):
+        reader.count("n", first)
+
+
+def test_applications_cannot_write_an_inactive_generation(store, claim):
+    generation = store.begin_generation(claim)
+    raw = sqlite3.connect(store.path)
+    with pytest.raises(sqlite3.IntegrityError, match="memops fence"):
+        raw.execute(store.sql.insert(generation), row("n", "a", 1, 1, 1))
+    raw.close()
+
+
+def test_other_namespaces_generations_are_out_of_reach(store, claim):
+    write(store, "other", {"a": b"1"})
+    foreign = store.generations("other")[0]
+    calls = [
+        lambda: store.load(claim, foreign, [row("n", "a", 1, 1, 1)]),
+        lambda: store.switch(claim, foreign, store.generations("n")[0]),
+        lambda: store.drop_generation(claim, foreign),
+        lambda: store.copy_generation(claim, foreign, store.begin_generation(claim), after=None, limit=1, excluding=None),
+    ]
+    for call in calls:
+        with pytest.raises(CannotProceed):
+            call()
+    with pytest.raises(InvalidInput):
+        store.change(claim, [], foreign)
+
+
+@pytest.mark.parametrize("plan", [False, True])
+def test_a_generation_is_copied_in_parts(store, claim, tmp_path, plan):
+    rows = write(store, "n", {key: b"x" for key in ["\x00", "a", "a\x00b", "b", "c", "d'\n"]})
+    source, target = store.generations("n")[0], store.begin_generation(claim)
+    excluding, left_out = None, set()
+    if plan:
+        excluding, left_out = str(tmp_path / "plan 1%.db"), {"a\x00b", "d'\n", "absent"}
+        con = sqlite3.connect(excluding)
+        con.execute("CREATE TABLE plan (key TEXT PRIMARY KEY, verdict TEXT)")
+        con.executemany("INSERT INTO plan VALUES (?, 'lost')", [(key,) for key in left_out])
+        con.commit()
+        con.close()
+    after, steps = None, []
+    while True:
+        after = store.copy_generation(claim, source, target, after=after, limit=4, excluding=excluding)
+        if after is None:
+            break
+        steps.append(after)
+    assert steps == ["b", "d'\n"]
+    assert all_rows(store, "n", generation=target) == [r for r in rows if r[0] not in left_out]
+    with pytest.raises(InvalidInput, match="no plan file"):
+        store.copy_generation(claim, source, target, after=None, limit=4, excluding=str(tmp_path / "none.db"))
+
+
+# --- copies ---------------------------------------------------------------------------------------------------------
+def test_a_copy_is_filled_and_promoted(store, claim, tmp_path):
+    source = new(tmp_path, "primary.db")
+    rows = write(source, "n", {"a": b"1", "b": b"2"})
+    with source.reader() as reader:
+        log = [e for batch in reader.log("n") for e in batch]
+    assert (store.adopt_lineage(source.identity().lineage), store.adopt_lineage(source.identity().lineage)) == (True, False)
+    generation = store.begin_generation(claim)
+    store.load(claim, generation, rows)
+    store.switch(claim, generation, store.generations("n")[0])
+    store.filled_from(claim, "s-1", 1, 40, rows[0][4] + 7, "digest")
+    assert (store.identity().epoch, store.identity().sequence) == (1, 40)
+    with store.reader() as reader:
+        state = reader.namespace("n")
+    assert (state.restored_snapshot, state.restored_sequence, state.restored_digest) == ("s-1", 40, "digest")
+    foreign = LogEntry(9, 1, "other", "write", "a", 1, 1, b"", 1, "x", None, b"")
+    assert (store.import_log(claim, [*log, foreign]), store.import_log(claim, log)) == (2, 0)
+    assert [e[1:] for e in log_of(store)] == [e[1:] for e in log]
+    assert store.raise_epoch(claim, 4) == 5
+    assert [r[1:3] for r in write(store, "n", {"c": b"1"})] == [(5, 41)]
+    assert health(store) == {
+        "entries": 4, "corrupt": 0, "missing": 0, "first_sequence": 1, "last_sequence": 41, "intact": True,
+    }  # fmt: skip
+    with pytest.raises(RepositoryRefused, match="records of its own"):
+        store.adopt_lineage("another")
+    with pytest.raises(StaleAttempt):
+        source.import_log(Claim("n", "inc-1", "attempt-1", 1), log)
+    source.close()
