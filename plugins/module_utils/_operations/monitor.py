@@ -1,0 +1,379 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Watch a released namespace until an absolute deadline; a breach puts the fence back at once.
+
+PRIVATE to the collection. What was seen is kept in the incident's facts after every sample, so that a monitor that was
+killed goes on to the same deadline; the time in which nobody watched is recorded as a gap.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from .._codec import RecordCodec, log_checksum
+from .._errors import KeyUnavailable, MemoryOpsError, RecordCorrupt, StaleAttempt, StoreDamaged, StoreUnavailable
+from .._model import DELETED, KEY_ID, PAYLOAD, Claim
+from .._store import Reader, Store, open_store
+from . import integrity, logscan
+from .incident import microseconds, now_us, rfc3339
+from .integrity import as_keyring
+from .integrity_rows import shown
+
+MIN_SAMPLES = 100  # reads; fewer say nothing about a hit rate
+HIT_RATE = 0.80
+LEASE = 60.0
+MAX_KEPT = 200  # samples in the facts; older ones are merged in pairs
+MAX_KEYS = 5000  # changed records that one sample looks at
+FACT = "monitor"
+
+
+def monitor(
+    *,
+    store_params: t.Mapping[str, t.Any],
+    keyring: t.Any,
+    claim: Claim,
+    namespace: str,
+    deadline: int,
+    interval: float = 10.0,
+    thresholds: t.Mapping[str, float] | None = None,
+    logs: t.Sequence[t.Any] = (),
+    patterns: t.Mapping[str, t.Any] | None = None,
+    released_at: int | None = None,
+    state: t.Mapping[str, t.Any] | None = None,
+    clock: t.Callable[[], int] = now_us,
+    sleep: t.Callable[[float], None] = time.sleep,
+    on_sample: t.Callable[[dict[str, t.Any]], None] | None = None,
+    scans: bool = True,
+) -> dict[str, t.Any]:
+    """Sample every ``interval`` seconds until ``deadline`` (µs since 1970), of which a resumed monitor keeps its first.
+
+    Counts what applications read since ``released_at`` (µs, default: the incident's release, else the start), hits /
+    (hits + misses + corrupt); checks every record written since; looks for new error lines in ``logs`` (see logscan;
+    ``state`` is a logscan position to begin from, default: now); scans the whole namespace without keys at start and
+    end (``scans``).
+    Breaches: a hit rate below ``thresholds["hit_rate"]`` (0.80) once there are 100 reads, any finding, more than
+    ``thresholds["errors"]`` (0) error lines. Verdict: fail after a breach (fenced), could-not-verify without 100 reads
+    or without a log that was named, else pass. A monitor that has ended returns what it had found.
+
+    Returns {verdict, changed, fenced, breaches, reasons, deadline, started, ended, resumed, hit_rate {value, reads,
+    hits, misses, corrupt}, findings {kind: n}, errors {kind: n}, error_samples, first_write_at, samples [{at, hits,
+    misses, corrupt, findings, errors}], gaps [{from, to}]}; times RFC 3339. Errors: StaleAttempt.
+    """
+    store = open_store(store_params)
+    try:
+        facts = store.incident(claim).facts
+        known = facts.get(FACT)
+        if released_at is None:
+            released_at = microseconds(facts.get("released_at"))
+        if known is not None and known.get("verdict") and released_at not in (None, known["since"]):
+            known = None  # released once more since: another watch
+        watch = _Watch(
+            store,
+            dict(store_params),
+            as_keyring(keyring),
+            claim,
+            namespace,
+            interval,
+            dict(thresholds or {}),
+            logs,
+            patterns,
+            clock,
+            scans,
+        )
+        resumed = known is not None
+        if known is None:
+            watch.begin(deadline, released_at, state)
+        elif known.get("verdict"):
+            return watch.result(known, changed=False, resumed=False)
+        else:
+            watch.resume(known)
+        return watch.run(sleep, on_sample, resumed)
+    finally:
+        store.close()
+
+
+class _Watch:
+    """One monitor. ``note`` is what is kept in the facts: small JSON."""
+
+    def __init__(
+        self,
+        store: Store,
+        store_params: dict[str, t.Any],
+        ring: t.Any,
+        claim: Claim,
+        namespace: str,
+        interval: float,
+        thresholds: dict[str, float],
+        logs: t.Sequence[t.Any],
+        patterns: t.Mapping[str, t.Any] | None,
+        clock: t.Callable[[], int],
+        scans: bool,
+    ) -> None:
+        self.store, self.store_params, self.ring, self.claim, self.namespace = (
+            store,
+            store_params,
+            ring,
+            claim,
+            namespace,
+        )
+        self.interval = max(0.01, interval)
+        self.slo = float(thresholds.get("hit_rate", HIT_RATE))
+        self.error_limit = int(thresholds.get("errors", 0))
+        self.logs, self.patterns, self.clock, self.scans = logs, patterns, clock, scans
+        self.note: dict[str, t.Any] = {}
+        self.codec = RecordCodec(namespace)
+
+    def begin(self, deadline: int, released_at: int | None, state: t.Mapping[str, t.Any] | None) -> None:
+        now = self.clock()
+        self.note = {
+            "started": now,
+            "since": now if released_at is None else released_at,
+            "deadline": deadline,
+            "seen": now,
+            "log_id": 0,
+            "sequence": None,
+            "reads": [0, 0, 0],
+            "findings": {},
+            "examples": [],
+            "errors": {},
+            "error_samples": [],
+            "no_data": [],
+            "first_write": None,
+            "samples": [],
+            "gaps": [],
+            "missed": [],
+            "offsets": dict(state) if state else logscan.positions(self.logs),
+            "verdict": None,
+            "breaches": [],
+        }
+        self.save()
+
+    def resume(self, known: t.Mapping[str, t.Any]) -> None:
+        self.note = dict(known)
+        now = self.clock()
+        if now - self.note["seen"] > 2e6 * self.interval:
+            self.note["gaps"] = [*self.note["gaps"], [self.note["seen"], now]][-MAX_KEPT:]
+        self.save()
+
+    def save(self) -> None:
+        self.store.note(self.claim, **{FACT: self.note})
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+    def run(
+        self, sleep: t.Callable[[float], None], on_sample: t.Callable[[dict[str, t.Any]], None] | None, resumed: bool
+    ) -> dict[str, t.Any]:
+        self.store.renew(self.claim, self._lease())
+        if not resumed:
+            self._scan("start")
+        while True:
+            last = self.clock() >= self.note["deadline"]
+            sample = self._sample()
+            if last and not self.note["breaches"]:
+                self._scan("end")
+            if on_sample:
+                on_sample(sample)
+            if self.note["breaches"] or last:
+                return self._finish(resumed)
+            self.save()
+            left = (self.note["deadline"] - self.clock()) / 1e6
+            if left > 0:
+                sleep(min(self.interval, left))
+            self.store.renew(self.claim, self._lease())
+
+    def _lease(self) -> float:
+        return max(LEASE, 3 * self.interval)
+
+    def _scan(self, when: str) -> None:
+        """The whole namespace, without keys: what nobody reads is looked at too."""
+        if not self.scans:
+            return
+        try:
+            found = integrity.scan(
+                store_params=self.store_params, namespace=self.namespace, buckets=1, limit=10, workers=2
+            )
+        except StoreDamaged as exc:
+            self._found("structure", None, exc.message)
+        except StoreUnavailable as exc:
+            self._missed(f"scan at the {when}: {exc.message}")
+        else:
+            for kind, number in found["findings"].items():
+                self.note["findings"][kind] = self.note["findings"].get(kind, 0) + number
+            for one in found["examples"][:5]:
+                self.note["examples"] = [*self.note["examples"], one][-20:]
+        self._judge()
+
+    def _sample(self) -> dict[str, t.Any]:
+        now = self.clock()
+        before = sum(self.note["findings"].values())
+        reads = [0, 0, 0]
+        errors = 0
+        try:
+            with self.store.reader() as reader:
+                reads = self._read_log(reader)
+        except StoreDamaged as exc:
+            self._found("structure", None, exc.message)
+        except StaleAttempt:
+            raise
+        except MemoryOpsError as exc:
+            self._missed(exc.message)
+        if self.logs:
+            errors = self._scan_logs()
+        self.note["reads"] = [a + b for a, b in zip(self.note["reads"], reads)]
+        self.note["seen"] = now
+        sample = {
+            "at": rfc3339(now),
+            "hits": reads[0],
+            "misses": reads[1],
+            "corrupt": reads[2],
+            "findings": sum(self.note["findings"].values()) - before,
+            "errors": errors,
+        }
+        self.note["samples"] = _thin([*self.note["samples"], sample])
+        self._judge()
+        return sample
+
+    def _read_log(self, reader: Reader) -> list[int]:
+        """Reads since the release, and the records whose writes are logged since the last sample."""
+        reads = {"hit": 0, "miss": 0, "corrupt": 0}
+        since = self.note["since"]
+        written: dict[str, None] = {}
+        for batch in reader.log(self.namespace, after_id=self.note["log_id"]):
+            for entry in batch:
+                at, operation, key = entry[1], entry[3], entry[4]
+                if at < since:
+                    continue
+                if log_checksum(entry) != entry[11]:
+                    self._found("log", None, f"entry {entry[0]} of the access log is damaged")
+                    continue
+                if operation in reads:
+                    reads[operation] += 1
+                    if operation == "corrupt":
+                        self._found("corrupt-read", key, entry[10] or "an application met a corrupt record")
+                elif operation == "write" and key is not None:
+                    if self.note["first_write"] is None and entry[8]:
+                        self.note["first_write"] = at
+                    if len(written) < MAX_KEYS:
+                        written[key] = None
+            self.note["log_id"] = batch[-1][0]
+        self._check(reader, list(written))
+        return [reads["hit"], reads["miss"], reads["corrupt"]]
+
+    def _check(self, reader: Reader, keys: list[str]) -> None:
+        for first in range(0, len(keys), 500):
+            for key, row in reader.get_many(self.namespace, sorted(keys[first : first + 500])).items():
+                if not self.codec.intact(row):
+                    self._found("checksum", key, "the stored bytes do not have the stored checksum")
+                elif self.ring is not None and row[DELETED] is None:
+                    try:
+                        self.ring.open_payload(row[PAYLOAD], self.codec.head(row), row[KEY_ID])
+                    except RecordCorrupt as exc:
+                        self._found("unopenable", key, exc.message)
+                    except KeyUnavailable as exc:
+                        self._found("key-missing", key, exc.message)
+
+    def _scan_logs(self) -> int:
+        found = logscan.scan_logs(self.logs, state=self.note["offsets"], patterns=self.patterns)
+        self.note["offsets"] = found["state"]
+        self.note["no_data"] = [one["reason"] for one in found["sources"] if one["status"] != "read"][:20]
+        for kind, number in found["counts"].items():
+            self.note["errors"][kind] = self.note["errors"].get(kind, 0) + number
+        self.note["error_samples"] = [*self.note["error_samples"], *found["samples"]][:20]
+        return int(found["total"])
+
+    def _found(self, kind: str, key: t.Any, evidence: str) -> None:
+        self.note["findings"][kind] = self.note["findings"].get(kind, 0) + 1
+        if len(self.note["examples"]) < 20:
+            one = {"kind": kind, "key": None if key is None else shown(key), "evidence": evidence[:300]}
+            self.note["examples"] = [*self.note["examples"], one]
+
+    def _missed(self, why: str) -> None:
+        self.note["missed"] = [*self.note["missed"], [self.clock(), why[:300]]][-20:]
+
+    # --- judging --------------------------------------------------------------------------------------------------
+    def _judge(self) -> None:
+        """The breaches so far; the fence goes up at the first one, before anything else is done."""
+        if self.note["breaches"]:
+            return
+        breaches = [f"{number} × {kind} finding" for kind, number in self.note["findings"].items() if number]
+        errors = sum(self.note["errors"].values())
+        if errors > self.error_limit:
+            kinds = ", ".join(f"{number} × {kind}" for kind, number in self.note["errors"].items())
+            breaches.append(f"{errors} error lines in the application's log ({kinds})")
+        rate, total = self._rate()
+        if rate is not None and rate < self.slo:
+            breaches.append(f"hit rate {rate:.1%} of {total} reads is below {self.slo:.0%}")
+        if not breaches:
+            return
+        self.note["breaches"] = breaches
+        try:
+            self.store.fence(self.claim)
+            self.note["fenced"] = True
+        except StaleAttempt:
+            raise
+        except MemoryOpsError as exc:
+            self.note["fenced"] = False
+            self.note["breaches"] = [*breaches, f"the fence could not be put back: {exc.message}"]
+
+    def _rate(self) -> tuple[float | None, int]:
+        total = sum(self.note["reads"])
+        return (self.note["reads"][0] / total if total >= MIN_SAMPLES else None), total
+
+    def _finish(self, resumed: bool) -> dict[str, t.Any]:
+        doubts = []
+        rate, total = self._rate()
+        if rate is None:
+            doubts.append(f"no data: {total} reads since the release, {MIN_SAMPLES} are needed to tell a hit rate")
+        doubts += [f"no data: {reason}" for reason in self.note["no_data"]]
+        doubts += [f"no data at {rfc3339(at)}: {why}" for at, why in self.note["missed"][-1:]]
+        breaches = self.note["breaches"]
+        self.note["verdict"] = "fail" if breaches else "could-not-verify" if doubts else "pass"
+        self.note["doubts"] = doubts
+        self.note["ended"] = self.clock()
+        try:
+            self.save()
+        except (StoreDamaged, StoreUnavailable):
+            pass  # the verdict must still be told; the next run watches again
+        return self.result(self.note, changed=bool(self.note.get("fenced")), resumed=resumed)
+
+    def result(self, note: t.Mapping[str, t.Any], *, changed: bool, resumed: bool) -> dict[str, t.Any]:
+        hits, misses, corrupt = note["reads"]
+        total = hits + misses + corrupt
+        return {
+            "verdict": note["verdict"],
+            "changed": changed,
+            "resumed": resumed,
+            "fenced": bool(note.get("fenced")),
+            "breaches": list(note["breaches"]),
+            "reasons": [*note["breaches"], *note["doubts"]],
+            "started": rfc3339(note["started"]),
+            "deadline": rfc3339(note["deadline"]),
+            "ended": rfc3339(note["ended"]),
+            "hit_rate": {
+                "value": hits / total if total >= MIN_SAMPLES else None,
+                "reads": total,
+                "hits": hits,
+                "misses": misses,
+                "corrupt": corrupt,
+                "threshold": self.slo,
+                "source": "access log",
+            },
+            "findings": dict(note["findings"]),
+            "examples": list(note["examples"]),
+            "errors": dict(note["errors"]),
+            "error_samples": list(note["error_samples"]),
+            "first_write_at": rfc3339(note["first_write"]),
+            "samples": list(note["samples"]),
+            "gaps": [{"from": rfc3339(start), "to": rfc3339(end)} for start, end in note["gaps"]],
+        }
+
+
+def _thin(samples: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """At most MAX_KEPT samples: older neighbours are merged, counts are never lost."""
+    if len(samples) <= MAX_KEPT:
+        return samples
+    merged = []
+    for first in range(0, len(samples) - 1, 2):
+        one, two = samples[first], samples[first + 1]
+        merged.append({name: two[name] if name == "at" else one[name] + two[name] for name in two})
+    return merged + samples[len(merged) * 2 :]

@@ -1,0 +1,384 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Key rotation: a new record key, made durable before its first use, and every record re-encrypted with it.
+
+PRIVATE to the collection. Records keep key, sequence and times; payload, key id and checksum change, by
+compare-and-set, so that a live writer is never overwritten. Forked processes read and encrypt, this one writes.
+A rotation that was killed is known from its incident's facts and goes on with the same key.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+import typing as t
+
+from .._errors import KeyUnavailable, MemoryOpsError
+from .._model import KEY_ID, Claim
+from .._store import Store, open_store
+from .integrity import as_keyring
+from .reencrypt import encrypting
+from .workers import Worker, collect
+
+MIN_AGE = 3600.0  # seconds; a younger active key is new enough
+ROUNDS = 8  # looks at what live writers wrote meanwhile, before it is left to the next run
+LEASE = 60.0
+PREFIX = "rotation-"  # of the incidents that a rotation opens for itself
+
+
+def rotate(
+    *,
+    store_params: t.Mapping[str, t.Any],
+    keyring: t.Any,
+    namespace: str | t.Sequence[str] | None = None,
+    attempt: str | None = None,
+    owner: str | None = None,
+    incident: str | None = None,
+    takeover: str | None = None,
+    workers: int = 2,
+    batch: int = 4000,
+    check: bool = False,
+    progress: t.Callable[[dict[str, t.Any]], None] | None = None,
+    new_key: bool = True,
+    min_age: float = MIN_AGE,
+    force: bool = False,
+    retire: bool = False,
+    limit: int = 1000,
+) -> dict[str, t.Any]:
+    """Re-encrypt every record of the active generations (tombstones too) with one record key.
+
+    Which key: that of a rotation under way; else a new one when ``new_key`` and the active key is older than
+    ``min_age`` seconds (``force``: whatever its age); else the active one, for records that still carry another.
+    So a second run finds nothing to do. ``namespace`` None means all. A rotation inside an open incident belongs to
+    it; otherwise it opens one of its own and closes it. Old keys stay in the keyring; ``retire`` marks those as
+    retired that no generation names any more (snapshots may: they still open). ``check`` writes nothing at all.
+
+    ``attempt`` and ``owner`` default to this process.
+
+    Returns {changed, complete, key, key_created, resumed, from [key ids], records {rotated, already, unopenable,
+    remaining}, namespaces {name: the same, from and incident}, unopenable [{namespace, key, key_id, evidence}],
+    kept_keys, retired_keys, reasons, seconds}. ``complete`` is False when records are left with another key; those
+    that no key opens are left alone, listed, and a matter for a rebuild.
+    Errors: NamespaceUnknown, LeaseHeld, StaleAttempt, KeyUnavailable, StoreUnavailable.
+    """
+    started = time.monotonic()
+    ring = as_keyring(keyring)
+    if ring is None:
+        raise KeyUnavailable("A rotation needs the keyring.", "set memory_keyring")
+    store = open_store(store_params)
+    try:
+        names = _names(store, namespace)
+        me = f"{socket.gethostname()}:{os.getpid()}:{int(started)}"
+        decision = _decide(store, ring, names, incident, attempt, new_key, min_age, force)
+        run = _Run(
+            store,
+            ring,
+            dict(store_params),
+            attempt or me,
+            owner or me,
+            incident,
+            takeover,
+            max(1, workers),
+            batch,
+            progress,
+            limit,
+        )
+        if check:
+            results = {name: run.look(name, decision.target) for name in names}
+        else:
+            results = run.all(names, decision)
+        retired = _retire(store, ring) if retire and not check else []
+        return _report(results, decision, run, retired, check, time.monotonic() - started)
+    finally:
+        store.close()
+
+
+class _Decision:
+    """Which key, and whether it must still be made."""
+
+    def __init__(self, target: str | None, former: str, resumed: bool) -> None:
+        self.target = target  # None: to be created
+        self.former = former
+        self.resumed = resumed
+        self.created = False
+
+
+def _names(store: Store, namespace: str | t.Sequence[str] | None) -> list[str]:
+    with store.reader() as reader:
+        known = [state.name for state in reader.namespaces()]
+        if namespace is None:
+            return known
+        names = [namespace] if isinstance(namespace, str) else list(dict.fromkeys(namespace))
+        for name in names:
+            reader.namespace(name)
+        return names
+
+
+def _decide(
+    store: Store,
+    ring: t.Any,
+    names: t.Sequence[str],
+    incident: str | None,
+    attempt: str | None,
+    new_key: bool,
+    min_age: float,
+    force: bool,
+) -> _Decision:
+    active = ring.active_id
+    for name in names:
+        for state in store.incidents(name):
+            note = state.facts.get("rotation")
+            if not note or (state.incident != incident if incident else state.state != "open"):
+                continue
+            target = note.get("to")
+            if target is None and not note.get("done"):  # killed between the intent and the note of the new key
+                made = [key_id for key_id in ring.ids() if key_id not in note.get("known", [])]
+                target = made[-1] if made else None
+                if target is None:
+                    continue
+            if target not in ring.ids():
+                continue
+            if note.get("done"):
+                if target == active and (not force or note.get("attempt") == attempt):
+                    return _Decision(active, note.get("from") or active, False)
+            elif target != active and _age(ring, active) < _age(ring, target):
+                return _Decision(active, note.get("from") or active, True)  # a later rotation made a newer key
+            else:
+                return _Decision(target, note.get("from") or active, True)
+    if new_key and (force or _age(ring, active) >= min_age):
+        return _Decision(None, active, False)
+    return _Decision(active, active, False)
+
+
+def _age(ring: t.Any, key_id: str) -> float:
+    created = ring.created(key_id)
+    return float("inf") if created is None else time.time() - created / 1e6
+
+
+class _Run:
+    def __init__(
+        self,
+        store: Store,
+        ring: t.Any,
+        store_params: dict[str, t.Any],
+        attempt: str,
+        owner: str,
+        incident: str | None,
+        takeover: str | None,
+        workers: int,
+        batch: int,
+        progress: t.Callable[[dict[str, t.Any]], None] | None,
+        limit: int,
+    ) -> None:
+        self.store, self.ring, self.store_params = store, ring, store_params
+        self.attempt, self.owner, self.incident, self.takeover = attempt, owner, incident, takeover
+        self.workers, self.batch, self.progress, self.limit = workers, batch, progress, limit
+        self.unopenable: list[dict[str, t.Any]] = []
+        self._announced: set[str] = set()
+        self._renewed = 0.0
+
+    # --- the steps ------------------------------------------------------------------------------------------------
+    def all(self, names: t.Sequence[str], decision: _Decision) -> dict[str, dict[str, t.Any]]:
+        results: dict[str, dict[str, t.Any]] = {}
+        former = dict.fromkeys(names, decision.former)
+        if decision.target is not None and not decision.resumed:
+            # no key to make: only namespaces where a record carries another one are touched
+            for name in names:
+                found = self.look(name, decision.target, first=True)
+                if found["remaining"]:
+                    former[name] = found["from"][0]
+                else:
+                    results[name] = found
+        busy = [name for name in names if name not in results]
+        claims: dict[str, Claim] = {}
+        try:
+            for name in busy:
+                claims[name] = self._claim(name)
+            if decision.target is None and busy:
+                decision.target = self._make_key(claims, decision.former)
+                decision.created = True
+            for name in busy:
+                note = {"from": former[name], "to": decision.target, "attempt": self.attempt, "done": False}
+                self.store.note(claims[name], rotation=note)
+                self.ring.activate(decision.target)
+                results[name] = self._namespace(claims[name], t.cast(str, decision.target), former[name])
+                self._end(claims[name], note, results[name])
+        except BaseException:
+            for claim in claims.values():
+                self._let_go(claim)
+            raise
+        return results
+
+    def _let_go(self, claim: Claim) -> None:
+        """After an error the next run need not wait for the lease of a rotation's own incident."""
+        if claim.incident.startswith(PREFIX):
+            try:
+                self.store.end_lease(claim)
+            except MemoryOpsError:
+                pass  # closed already, taken over, or the store is away: the lease runs out by itself
+
+    def _claim(self, name: str) -> Claim:
+        return self.store.claim(
+            name,
+            self.attempt,
+            self.owner,
+            incident=self.incident,
+            new_incident=self.incident
+            or PREFIX + time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime()) + secrets.token_hex(3),
+            takeover=self.takeover,
+            lease=LEASE,
+        )
+
+    def _make_key(self, claims: t.Mapping[str, Claim], former: str) -> str:
+        """The intent is noted first, so that a key made just before a kill is found again and not made twice."""
+        known = self.ring.ids()
+        for claim in claims.values():
+            self.store.note(claim, rotation={"from": former, "known": known, "done": False})
+        return t.cast(str, self.ring.create_key())
+
+    def _end(self, claim: Claim, note: dict[str, t.Any], result: dict[str, t.Any]) -> None:
+        if result["remaining"]:
+            return  # still under way: the next run goes on
+        if claim.namespace in self._announced:
+            self._log(claim, f"end: from {note['from']} to {note['to']}")
+        self.store.note(claim, rotation={**note, "done": True})
+        if claim.incident.startswith(PREFIX) and set(self.store.incident(claim).facts) <= {"rotation"}:
+            self.store.close_incident(claim)  # nobody else's step belongs to it
+
+    def _log(self, claim: Claim, reason: str) -> None:
+        at = time.time_ns() // 1000
+        self.store.log_operation(
+            claim, [(0, at, claim.namespace, "rotate", None, None, None, None, None, self.owner, reason, b"")]
+        )
+
+    def _namespace(self, claim: Claim, target: str, former: str) -> dict[str, t.Any]:
+        """Rounds over the namespace until no record that opens carries another key."""
+        result = {"rotated": 0, "already": 0, "unopenable": 0, "remaining": 0, "from": [], "incident": claim.incident}
+        for number in range(ROUNDS):
+            before = self.store.identity().sequence
+            seen = self._pass(claim, target, former, result)
+            result["unopenable"] = seen["unopenable"]
+            if number == 0:
+                result["already"] = seen["already"]
+            if not seen["refused"] and (not seen["rotated"] or self.store.identity().sequence == before):
+                return result  # nobody wrote meanwhile, or a whole look found none
+        result["remaining"] = max(0, self.look(claim.namespace, target)["remaining"] - result["unopenable"])
+        return result
+
+    def _pass(self, claim: Claim, target: str, former: str, result: dict[str, t.Any]) -> dict[str, int]:
+        """One look at every record: workers encrypt ranges of keys, what they send is written here."""
+        seen = {"rotated": 0, "already": 0, "unopenable": 0, "refused": 0}
+        with self.store.reader() as reader:
+            cuts = reader.boundaries(claim.namespace, self.workers * 8)
+        edges = [None, *cuts, None]
+        jobs = [(edges[i], edges[i + 1]) for i in range(len(edges) - 2, -1, -1)]
+        self.unopenable = [one for one in self.unopenable if one["namespace"] != claim.namespace]
+        args = (self.store_params, self.ring, claim.namespace, target, self.batch, self.limit)
+        crew = [Worker(encrypting, *args) for _ in range(min(self.workers, len(jobs)))]
+        try:
+            for worker in crew:
+                worker.send(jobs.pop())
+            for worker, kind, value in collect(crew):
+                if kind == "changes":
+                    if claim.namespace not in self._announced:
+                        # before the first new payload: from here on the log says why a digest changed
+                        self._log(claim, f"start: from {former} to {target}")
+                        self._announced.add(claim.namespace)
+                    refused = self.store.reseal(claim, value)
+                    seen["refused"] += len(refused)
+                    seen["rotated"] += len(value) - len(refused)
+                    self._tell(claim, result["rotated"] + seen["rotated"])
+                elif kind == "range":
+                    already, unopenable, examples, old = value
+                    seen["already"] += already
+                    seen["unopenable"] += unopenable
+                    result["from"] = sorted({*result["from"], *old})
+                    self.unopenable += examples[: self.limit - len(self.unopenable)]
+                    worker.send(jobs.pop() if jobs else None)
+        finally:
+            for worker in crew:
+                worker.stop()
+        result["rotated"] += seen["rotated"]
+        return seen
+
+    def _tell(self, claim: Claim, done: int) -> None:
+        now = time.monotonic()
+        if now - self._renewed > LEASE / 6:
+            self.store.renew(claim, LEASE)
+            self._renewed = now
+        if self.progress:
+            self.progress({"phase": "rotate", "namespace": claim.namespace, "done": done})
+
+    def look(self, name: str, target: str | None, first: bool = False) -> dict[str, t.Any]:
+        """Count what is to do, writing nothing; with ``first`` stop at the first record that is."""
+        remaining = already = 0
+        old: set[str] = set()
+        with self.store.reader() as reader:
+            for rows in reader.scan(name):
+                todo = [row[KEY_ID] for row in rows if row[KEY_ID] != target]
+                old.update(map(str, todo))
+                remaining += len(todo)
+                already += len(rows) - len(todo)
+                if todo and first:
+                    break
+        counts = {"rotated": 0, "already": already, "unopenable": 0, "remaining": remaining}
+        return {**counts, "from": sorted(old), "incident": None}
+
+
+# --- the end ----------------------------------------------------------------------------------------------------
+def _retire(store: Store, ring: t.Any) -> list[str]:
+    """Retire the keys that no row of any generation of any namespace names, nor a row that was set aside."""
+    used = {ring.active_id}
+    with store.reader() as reader:
+        for state in reader.namespaces():
+            for generation in store.generations(state.name):
+                for rows in reader.scan(state.name, generation=generation):
+                    used.update(row[KEY_ID] for row in rows)
+            for kept in reader.aside(state.name):
+                used.update(row[KEY_ID] for _incident, _reason, row in kept)
+    return [key_id for key_id in ring.ids() if key_id not in used and ring.retire(key_id)]
+
+
+def _report(
+    results: dict[str, dict[str, t.Any]],
+    decision: _Decision,
+    run: _Run,
+    retired: list[str],
+    check: bool,
+    seconds: float,
+) -> dict[str, t.Any]:
+    total = {
+        name: sum(one[name] for one in results.values()) for name in ("rotated", "already", "unopenable", "remaining")
+    }
+    old = sorted({key_id for one in results.values() for key_id in one["from"]})
+    reasons = []
+    if total["unopenable"]:
+        reasons.append(f"{total['unopenable']} records do not open with any key at hand: they need a rebuild")
+    if check:
+        new = "a new record key" if decision.target is None else f"the record key {decision.target}"
+        reasons.append(f"would encrypt {total['remaining']} records with {new}")
+    elif total["remaining"]:
+        reasons.append(
+            f"{total['remaining']} records keep coming back with an old key: a writer does not follow the keyring"
+        )
+    if retired:
+        reasons.append("a retired key still opens: snapshots may name it, so it stays in the keyring")
+    return {
+        "changed": bool(total["remaining"] or decision.target is None)
+        if check
+        else bool(total["rotated"] or decision.created or retired),
+        "complete": not (total["remaining"] or total["unopenable"]),
+        "key": decision.target,
+        "key_created": decision.created,
+        "resumed": decision.resumed,
+        "from": old,
+        "records": total,
+        "namespaces": results,
+        "unopenable": run.unopenable,
+        "kept_keys": [key_id for key_id in run.ring.ids() if key_id != decision.target],
+        "retired_keys": retired,
+        "reasons": reasons,
+        "seconds": round(seconds, 3),
+    }

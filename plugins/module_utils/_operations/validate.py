@@ -1,0 +1,397 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Judge a namespace by what was fixed before it was rebuilt: probes from reads before the onset, and a benchmark.
+
+PRIVATE to the collection. Works on a quarantined namespace and on a generation that is not active yet. Verdicts: one
+failed part makes the whole fail; else one asked-for part that cannot be verified makes it could-not-verify; a part
+that nobody asked for ("not-asked") does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import typing as t
+
+from .._codec import RecordCodec, log_checksum
+from .._errors import KeyUnavailable, RecordCorrupt, StoreDamaged
+from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row
+from .._store import Reader, open_store
+from . import integrity
+from .integrity import as_keyring
+from .integrity_rows import shown
+
+HIT_RATE = 0.80
+ACCURACY_GAIN = 0.30
+CANARY_KEY = "\x00memops/canary"
+MAX_FAILED = 200
+OPERATOR = "memops"  # actor of log entries that a rebuild writes
+
+
+# --- probes -----------------------------------------------------------------------------------------------------
+def fix_probes(
+    *,
+    reader: Reader,
+    namespace: str,
+    before_sequence: int | None = None,
+    before_at: int | None = None,
+    count: int = 200,
+) -> list[dict[str, t.Any]]:
+    """At most ``count`` keys that an application read well before the onset, each with what it read.
+
+    The onset is a sequence (what was logged before the first write of the namespace with it or a later one), a time
+    (µs), or both. Keys are chosen by their hash, so the same log gives the same probes, spread over all keys.
+    Returns [{key, digest (hex of the record's checksum), at, epoch, sequence, expires}]; the last three are None when
+    neither the log nor the store tells them. Small: the caller keeps it in the incident's facts.
+    """
+    salt = hashlib.sha256(namespace.encode()).digest()[:16]
+    chosen: dict[str, dict[str, t.Any]] = {}
+    heap: list[tuple[int, str]] = []  # the largest hash first
+    for batch in reader.log(namespace):
+        for entry in batch:
+            operation, key, sequence = entry[3], entry[4], entry[6]
+            if operation == "write" or operation == "delete":
+                if before_sequence is not None and sequence is not None and sequence >= before_sequence:
+                    return _with_versions(reader, namespace, chosen)
+                continue
+            if operation != "hit" or entry[7] is None or not isinstance(key, str):
+                continue
+            if before_at is not None and entry[1] >= before_at:
+                continue
+            rank = int.from_bytes(
+                hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8, key=salt).digest(), "big"
+            )
+            if key not in chosen and len(heap) >= count and -heap[0][0] <= rank:
+                continue
+            if log_checksum(entry) != entry[11]:
+                continue  # a damaged entry proves nothing
+            if key not in chosen:
+                heapq.heappush(heap, (-rank, key))
+                if len(heap) > count:
+                    del chosen[heapq.heappop(heap)[1]]
+            chosen[key] = {"key": key, "digest": bytes(entry[7]).hex(), "at": entry[1]}
+    return _with_versions(reader, namespace, chosen)
+
+
+def _with_versions(reader: Reader, namespace: str, chosen: dict[str, dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """Add version and expiry where the log or the live row has the very digest that was read."""
+    try:
+        rows = reader.get_many(namespace, sorted(chosen))
+    except StoreDamaged:
+        rows = {}
+    codec = RecordCodec(namespace)
+    probes = []
+    for key, probe in sorted(chosen.items()):
+        row, write = rows.get(key), last_write(reader, namespace, key)
+        version: tuple[int | None, int | None] = (None, None)
+        expires = None
+        if row is not None and row[CHECKSUM].hex() == probe["digest"] and codec.intact(row):
+            version, expires = (row[EPOCH], row[SEQUENCE]), row[EXPIRES]
+        elif write is not None and write.digest is not None and write.digest.hex() == probe["digest"]:
+            version = (write.epoch, write.sequence)
+        probes.append({**probe, "epoch": version[0], "sequence": version[1], "expires": expires})
+    return probes
+
+
+def last_write(reader: Reader, namespace: str, key: str) -> LastWrite | None:
+    """The newest logged write or delete of one key."""
+    found: LastWrite | None = None
+    try:
+        for batch in reader.last_writes(namespace, _just_before(key), key):
+            for write in batch:
+                if write.key == key:
+                    found = write
+    except (StoreDamaged, UnicodeEncodeError):
+        return None
+    return found
+
+
+def _just_before(key: str) -> str | None:
+    """A text that sorts before ``key`` with next to nothing between, as the lower end of a range."""
+    last = ord(key[-1]) - 1
+    if last < 0:
+        return key[:-1] or None
+    return key[:-1] + chr(0xD7FF if 0xD800 <= last <= 0xDFFF else last) + "\U0010ffff"
+
+
+# --- the verdict ------------------------------------------------------------------------------------------------
+def validate(
+    *,
+    store_params: t.Mapping[str, t.Any],
+    keyring: t.Any,
+    namespace: str,
+    generation: int | None = None,
+    probes: t.Sequence[t.Mapping[str, t.Any]] | None = None,
+    benchmark: t.Any = None,
+    baseline: float | None = None,
+    thresholds: t.Mapping[str, float] | None = None,
+    canary: bool | str = True,
+    fenced_sequence: int | None = None,
+    scan: t.Mapping[str, t.Any] | None = None,
+    workers: int = 2,
+) -> dict[str, t.Any]:
+    """Validate a generation (default: the active one).
+
+    ``probes`` come from fix_probes (None: nobody fixed any; an empty list: there was no read to draw from, which a
+    benchmark makes up for); ``benchmark`` is the path of a JSON Lines file or its cases, ``baseline`` its accuracy
+    before the rebuild; ``thresholds`` {hit_rate: 0.80, accuracy_gain: 0.30}. ``canary`` True: it must open when it is
+    or was there; "required": it must be there; False: not looked at. Deletions with a sequence above
+    ``fenced_sequence`` (default: that of the open incident) are the rebuild's own and no excuse for a missing probe.
+    ``scan`` is an integrity.scan of the same state, when the caller has just made one.
+
+    Returns {verdict, integrity {verdict, rows, live, findings, examples, …}, probes {checked, passed, failed [{key,
+    why}], verdict}, hit_rate {value, source, threshold}, benchmark {cases, passed, accuracy, baseline, threshold,
+    failed, verdict}, canary {verdict, why}, reasons []}. Errors: NamespaceUnknown, StoreUnavailable, InvalidInput.
+    """
+    wanted = dict(thresholds or {})
+    slo = float(wanted.get("hit_rate", HIT_RATE))
+    gain = float(wanted.get("accuracy_gain", ACCURACY_GAIN))
+    ring = as_keyring(keyring)
+    scanned = scan or integrity.scan(
+        store_params=store_params, keyring=ring, namespace=namespace, generation=generation, workers=workers, limit=100
+    )
+    store = open_store(store_params)
+    try:
+        if fenced_sequence is None:
+            open_ones = [one.facts for one in store.incidents(namespace) if one.state == "open"]
+            fenced_sequence = open_ones[0].get("fenced_sequence") if open_ones else None
+        with store.reader() as reader:
+            probed = _probe(reader, namespace, generation, ring, probes or (), fenced_sequence)
+            measured = _benchmark(reader, namespace, generation, ring, benchmark, baseline, gain)
+            bird = _canary(reader, namespace, generation, ring, canary)
+    finally:
+        store.close()
+    rate = probed["passed"] / probed["checked"] if probed["checked"] else None
+    if rate is not None:
+        probed["verdict"] = "pass" if rate >= slo else "fail"
+    else:
+        probed["verdict"] = "not-asked" if probes is None or measured["verdict"] != "not-asked" else "could-not-verify"
+    verdicts = {
+        "integrity": scanned["verdict"],
+        "probes": probed["verdict"],
+        "benchmark": measured["verdict"],
+        "canary": bird["verdict"],
+    }
+    why = {
+        "integrity": "; ".join(scanned["reasons"]),
+        "probes": f"{probed['passed']} of {probed['checked']} probes are served, {slo:.0%} are needed"
+        if rate is not None
+        else "no read from before the onset is in the access log to compare with",
+        "benchmark": measured.get("why") or "",
+        "canary": bird["why"],
+    }
+    verdict = (
+        "fail"
+        if "fail" in verdicts.values()
+        else "could-not-verify"
+        if "could-not-verify" in verdicts.values()
+        else "pass"
+    )
+    return {
+        "verdict": verdict,
+        "namespace": namespace,
+        "integrity": {
+            name: scanned.get(name)
+            for name in (
+                "verdict",
+                "intact",
+                "opened",
+                "generation",
+                "rows",
+                "live",
+                "tombstones",
+                "expired",
+                "findings",
+            )
+        }
+        | {"examples": list(scanned.get("examples", ()))[:20]},
+        "probes": probed,
+        "hit_rate": {"value": rate, "source": "probes", "threshold": slo},
+        "benchmark": measured,
+        "canary": bird,
+        "reasons": [f"{part}: {why[part]}" for part, word in verdicts.items() if word in ("fail", "could-not-verify")],
+    }
+
+
+# --- its parts --------------------------------------------------------------------------------------------------
+def _probe(
+    reader: Reader,
+    namespace: str,
+    generation: int | None,
+    ring: t.Any,
+    probes: t.Sequence[t.Mapping[str, t.Any]],
+    fenced_sequence: int | None,
+) -> dict[str, t.Any]:
+    failed: list[dict[str, str]] = []
+    codec = RecordCodec(namespace)
+    rotated = _Rotated(reader, namespace)
+    for first in range(0, len(probes), 100):
+        part = probes[first : first + 100]
+        rows: dict[str, Row] = {}
+        broken = ""
+        try:
+            rows = reader.get_many(namespace, sorted({probe["key"] for probe in part}), generation)
+        except StoreDamaged as exc:
+            broken = exc.message
+        for probe in part:
+            why = broken or _why_not(
+                reader, namespace, codec, ring, rotated, probe, rows.get(probe["key"]), fenced_sequence
+            )
+            if why:
+                failed.append({"key": shown(probe["key"]), "why": why})
+    return {"checked": len(probes), "passed": len(probes) - len(failed), "failed": failed[:MAX_FAILED]}
+
+
+class _Rotated:
+    """The key ids to which logged rotations went; the log is read when the first probe asks."""
+
+    def __init__(self, reader: Reader, namespace: str) -> None:
+        self._reader, self._namespace = reader, namespace
+        self._found: set[str] | None = None
+
+    def __contains__(self, key_id: object) -> bool:
+        if self._found is None:
+            self._found = set()
+            for batch in self._reader.log(self._namespace):
+                for entry in batch:
+                    if entry[3] == "rotate" and log_checksum(entry) == entry[11]:
+                        self._found.add((entry[10] or "").rpartition(" to ")[2])
+        return key_id in self._found
+
+
+def _why_not(
+    reader: Reader,
+    namespace: str,
+    codec: RecordCodec,
+    ring: t.Any,
+    rotated: _Rotated,
+    probe: t.Mapping[str, t.Any],
+    row: Row | None,
+    fenced_sequence: int | None,
+) -> str | None:
+    """Why a probe fails; None when its memory is served, newer, or gone for a good reason."""
+    expires = probe.get("expires")
+    if row is None:
+        if expires is not None and expires <= reader.at:
+            return None
+        write = last_write(reader, namespace, probe["key"])
+        return None if _deleted(write, probe, fenced_sequence) else "absent"
+    unsound = _unsound(codec, ring, row)
+    if unsound:
+        return unsound
+    if row[DELETED] is not None:
+        write = last_write(reader, namespace, probe["key"])
+        same = write is not None and (write.epoch, write.sequence) == (row[EPOCH], row[SEQUENCE])
+        return (
+            None
+            if same and _deleted(write, probe, fenced_sequence)
+            else "deleted by the rebuild, not by an application"
+        )
+    if row[CHECKSUM].hex() == probe["digest"]:
+        return None  # also when it has expired since: it is what was read
+    version = (row[EPOCH], row[SEQUENCE])
+    known = (probe["epoch"], probe["sequence"]) if probe.get("sequence") is not None else None
+    if known == version:
+        return None if row[KEY_ID] in rotated else "the same version with other bytes, and no rotation is logged"
+    if known is not None and version < known:
+        return "an older version than the one that was read"
+    write = last_write(reader, namespace, probe["key"])
+    if write is None or write.operation != "write" or (write.epoch, write.sequence) != version:
+        return "another version, and no logged write explains it"
+    if write.digest != row[CHECKSUM] and row[KEY_ID] not in rotated:
+        return "another version than the one that was logged"
+    if write.at < probe.get("at", 0) and known is None and write.digest is not None and row[KEY_ID] not in rotated:
+        return "an older version than the one that was read"
+    return None
+
+
+def _unsound(codec: RecordCodec, ring: t.Any, row: Row) -> str | None:
+    if not codec.intact(row):
+        return "corrupt: its checksum does not hold"
+    if ring is None:
+        return None
+    try:
+        ring.open_payload(row[PAYLOAD], codec.head(row), row[KEY_ID])
+    except RecordCorrupt:
+        return "corrupt: its payload does not open"
+    except KeyUnavailable:
+        return "its record key is missing"
+    return None
+
+
+def _deleted(write: LastWrite | None, probe: t.Mapping[str, t.Any], fenced_sequence: int | None) -> bool:
+    """Whether an application deleted the key after it was read (under its lock, before the fence)."""
+    return (
+        write is not None
+        and write.operation == "delete"
+        and bool(write.lock)
+        and write.actor != OPERATOR
+        and (fenced_sequence is None or write.sequence <= fenced_sequence)
+        and write.at >= (probe.get("at") or 0)
+    )
+
+
+def accuracy_threshold(baseline: float, gain: float = ACCURACY_GAIN, floor: float = 0.80) -> float:
+    """The accuracy to reach: max(0.80, min(0.99, 1.30 × baseline))."""
+    return max(floor, min(0.99, (1.0 + gain) * baseline))
+
+
+def _benchmark(
+    reader: Reader,
+    namespace: str,
+    generation: int | None,
+    ring: t.Any,
+    source: t.Any,
+    baseline: float | None,
+    gain: float,
+) -> dict[str, t.Any]:
+    empty: dict[str, t.Any] = {
+        "cases": 0,
+        "passed": 0,
+        "accuracy": None,
+        "baseline": baseline,
+        "threshold": None,
+        "failed": [],
+    }
+    if not source:
+        return {**empty, "verdict": "not-asked", "why": "no benchmark was given"}
+    from .._benchmark import evaluate, parse
+
+    cases = parse(source)
+    if ring is None:
+        return {**empty, "cases": len(cases), "verdict": "could-not-verify", "why": "no key is at hand"}
+    try:
+        found = evaluate(reader, ring, namespace, cases, generation=generation)
+    except StoreDamaged as exc:
+        return {**empty, "cases": len(cases), "verdict": "fail", "why": exc.message}
+    result = {**empty, **found}
+    if found["accuracy"] is None:
+        return {**result, "verdict": "could-not-verify", "why": f"no case of the benchmark concerns {namespace}"}
+    if baseline is None:
+        why = f"accuracy {found['accuracy']:.0%}, but there is no baseline to compare with"
+        return {**result, "verdict": "could-not-verify", "why": why}
+    threshold = accuracy_threshold(baseline, gain)
+    good = found["accuracy"] >= threshold - 1e-9
+    why = f"accuracy {found['accuracy']:.1%}, {threshold:.1%} is needed (baseline {baseline:.1%})"
+    return {**result, "threshold": threshold, "verdict": "pass" if good else "fail", "why": why}
+
+
+def _canary(reader: Reader, namespace: str, generation: int | None, ring: t.Any, canary: bool | str) -> dict[str, str]:
+    """The record that every backup writes beside the memories: it must come back."""
+    if not canary:
+        return {"verdict": "not-asked", "why": "not asked for"}
+    try:
+        row = reader.get_many(namespace, [CANARY_KEY], generation).get(CANARY_KEY)
+    except StoreDamaged as exc:
+        return {"verdict": "fail", "why": exc.message}
+    if row is None or row[DELETED] is not None:
+        written = last_write(reader, namespace, CANARY_KEY)
+        if canary == "required" or (written is not None and written.operation == "write"):
+            return {"verdict": "fail", "why": "the canary record of the backups is gone"}
+        return {"verdict": "not-asked", "why": "no backup has written a canary record"}
+    unsound = _unsound(RecordCodec(namespace), ring, row)
+    if unsound:
+        return {"verdict": "fail", "why": f"the canary record is {unsound}"}
+    if ring is None:
+        return {"verdict": "could-not-verify", "why": "no key is at hand to open the canary record"}
+    return {"verdict": "pass", "why": "the canary record came back and opens"}
