@@ -280,12 +280,12 @@ def _reasons(
 def _escalated(run: Run, loss_ratio: t.Optional[float], limit: t.Optional[float]) -> bool:
     if run.state in ("released", "monitoring", "closed"):
         return False  # somebody decided
-    planned = run.result("plan").get("escalate")
-    if isinstance(planned, bool):
-        # false although much is lost: the owners accept the loss
-        return planned or any(name in run.current for name in ESCALATION)
-    above = loss_ratio is not None and limit is not None and loss_ratio > limit
-    return above or any(name in run.current for name in ESCALATION)
+    plan = run.result("plan")
+    if plan.get("escalate") is True or any(name in run.current for name in ESCALATION):
+        return True
+    # a reason to escalate beside a no: the owners accept the loss
+    accepted = plan.get("escalate") is False and given.text(plan.get("escalate_reason")) is not None
+    return not accepted and loss_ratio is not None and limit is not None and loss_ratio > limit
 
 
 def _next_command(run: Run, verdict: str, escalated: bool, namespace: t.Optional[str], inventory: str) -> str:

@@ -51,7 +51,9 @@ class Scale:
     def ticks(self, apart: float = 11.0) -> t.List[t.Dict[str, t.Any]]:
         found: t.List[t.Dict[str, t.Any]] = []
         for at, place in zip(self.points, self.places):
-            clear = not found or (place - found[-1]["x"] >= apart and _clock(at) != found[-1]["text"])
+            clear = not found or (
+                place - found[-1]["x"] >= apart * (1.5 if len(found) == 1 else 1) and _clock(at) != found[-1]["text"]
+            )
             if clear and place <= 100 - apart:
                 found.append({"x": place, "text": _clock(at)})
         if self.points:

@@ -329,7 +329,7 @@ _spoiled = st.builds(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     st.lists(_wild | _any, max_size=8) | _spoiled | _spoiled.map(lambda more: good() + more),
     st.none() | st.dictionaries(st.sampled_from(["max_loss", "rto", "rpo", "hit_rate"]), _scalars),

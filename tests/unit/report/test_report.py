@@ -330,3 +330,18 @@ def test_the_short_text_fits_and_names_what_matters() -> None:
     assert shlex.split(command.replace("\\\n", "")) == shlex.split(
         build(steps, inventory="inventories/production/hosts.yml")["next_command"]
     )
+
+
+@pytest.mark.parametrize(
+    ("reason", "playbook"),
+    [(None, "disaster_recovery"), ("40 % is lost", "rebuild")],
+    ids=["nobody accepts", "accepted"],
+)
+def test_a_loss_above_the_limit_goes_to_disaster_recovery_unless_accepted(reason: t.Any, playbook: str) -> None:
+    steps = good("plan")
+    find(steps, "plan")["result"].update(
+        records={"expected": 5, "lost": 2}, lost_total=2, escalate=False, escalate_reason=reason
+    )
+    report = build(steps, namespace="agent-7")
+    assert f".{playbook} " in report["next_command"]
+    assert report["verdict"] == "fail"
