@@ -60,7 +60,8 @@ options:
         description: A profile of the AWS configuration on the memory host.
         type: str
       access_key:
-        description: The S3 access key. Without it the AWS SDK's own chain applies (environment, profile, instance role).
+        description: >-
+          The S3 access key. Without it the AWS SDK's own chain applies (environment, profile, instance role).
         type: str
       secret_key:
         description: The S3 secret key.
@@ -162,7 +163,8 @@ options:
     ACTIONGROUP_MEMORY = r"""
 attributes:
   action_group:
-    description: Use C(group/memops.agent_memory.memory) in C(module_defaults) to set O(store), O(repository) and O(keyring) once.
+    description: >-
+      Use C(group/memops.agent_memory.memory) in C(module_defaults) to set O(store), O(repository) and O(keyring) once.
     support: full
     membership:
       - memops.agent_memory.memory

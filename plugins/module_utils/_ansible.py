@@ -63,8 +63,9 @@ RUN: dict[str, t.Any] = {
 }
 
 
-def _mapping(options: dict[str, t.Any], required: bool) -> dict[str, t.Any]:
-    return {"type": "dict", "required": required, "options": options}
+def _mapping(options: dict[str, t.Any]) -> dict[str, t.Any]:
+    # Nothing in the mappings themselves is a secret; what is one says so.
+    return {"type": "dict", "options": options, "no_log": False}
 
 
 class Context:
@@ -75,6 +76,15 @@ class Context:
         self.params: dict[str, t.Any] = module.params
         self.check = bool(module.check_mode)
         self._store: Store | None = None
+
+    def require(self, *, store: bool, repository: bool, keyring: bool) -> None:
+        """Errors: InvalidInput when a mapping that the module cannot do without is not set."""
+        if store and not self.params.get("store"):
+            raise InvalidInput("No memory store is set.", "set memory_store (path, …)")
+        if repository:
+            self.repository_params()
+        if keyring and not self.has_keyring:
+            raise InvalidInput("No keyring is set.", "set memory_keyring (source, path, …)")
 
     @property
     def store_params(self) -> dict[str, t.Any]:
@@ -148,7 +158,9 @@ class Context:
         if found["verdict"] != "pass" and not self.check:
             reasons = "; ".join(map(str, found.get("reasons") or found.get("breaches") or [])) or "no reason was given"
             self.module.fail_json(
-                msg=f"The verdict is {found['verdict']}: {reasons[:600]}. Next: {consequence}.", error="verdict", **_printable(found)
+                msg=f"The verdict is {found['verdict']}: {reasons[:600]}. Next: {consequence}.",
+                error="verdict",
+                **_printable(found),
             )
         return found
 
@@ -170,25 +182,29 @@ def execute(
 ) -> None:
     """Run one module: parse, call ``operation``, hand out its result or its error. Never returns.
 
-    ``repository``/``keyring`` True means the module cannot do without; every module of the action group accepts both
-    anyway, so that one module_defaults block serves them all.
+    ``store``/``repository``/``keyring`` True means the module cannot do without; every module of the action group
+    accepts all three anyway, so that one module_defaults block serves them all.
     """
     spec = {
-        "store": _mapping(STORE, store),
-        "repository": _mapping(REPOSITORY, repository),
-        "keyring": _mapping(KEYRING, keyring),
+        "store": _mapping(STORE),
+        "repository": _mapping(REPOSITORY),
+        "keyring": _mapping(KEYRING),
         **RUN,
         **options,
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=check, **rules)
     context = Context(module)
     try:
+        context.require(store=store, repository=repository, keyring=keyring)
         result = operation(context)
     except MemoryOpsError as exc:
         holder = {"holder": exc.holder} if hasattr(exc, "holder") else {}
         module.fail_json(msg=str(exc), error=exc.code, reason=exc.message, next_step=exc.next_step, **holder)
     except MemoryError:
-        module.fail_json(msg="The memory host has no memory left for this step. Next: free memory, then run it again.", error="out-of-memory")
+        module.fail_json(
+            msg="The memory host has no memory left for this step. Next: free memory, then run it again.",
+            error="out-of-memory",
+        )
     except OSError as exc:
         module.fail_json(
             msg=f"The memory host refused a file operation: {exc.strerror or exc} ({exc.filename or 'no file'}). "
