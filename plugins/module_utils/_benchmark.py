@@ -98,7 +98,7 @@ class Search:
             for word in words:
                 self._wanted.setdefault(word, []).append(number)
         self._wordless = [n for n, words in enumerate(self._words) if not words and self._phrases[n]]
-        self._heaps: list[list[tuple[float, _Late, t.Any]]] = [[] for _ in queries]
+        self._heaps: list[list[tuple[float, _Late, t.Any]]] = [[] for _turn in queries]
 
     def add(self, key: str, text: str, keep: t.Callable[[int], t.Any]) -> None:
         """Offer one record; ``keep(query number)`` says what is held of it when it ranks."""

@@ -47,7 +47,8 @@ class Connections:
         """
         if self._fixed is not None:
             return self._fixed
-        assert self._path is not None
+        if self._path is None:
+            raise AssertionError("self._path")
         signature = _signature(self._path)
         if signature is None or signature != self._signature:
             self._route = read_route(self._path)

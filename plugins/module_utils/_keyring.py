@@ -227,7 +227,8 @@ class Keyring:
 
     # --- the file -----------------------------------------------------------------------------------------------
     def _create(self) -> None:
-        assert self._path is not None
+        if self._path is None:
+            raise AssertionError("self._path")
         try:
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
         except OSError as exc:
@@ -270,7 +271,8 @@ class Keyring:
             self._load()
 
     def _load(self) -> None:
-        assert self._path is not None
+        if self._path is None:
+            raise AssertionError("self._path")
         try:
             with open(self._path, "rb") as file:
                 info = os.fstat(file.fileno())

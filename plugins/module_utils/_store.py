@@ -23,11 +23,9 @@ class Reader(t.Protocol):
 
     def namespace(self, name: str) -> NamespaceState:
         """Errors: NamespaceUnknown."""
-        ...
 
     def count(self, namespace: str, generation: int | None = None) -> int:
         """Rows of a generation (default: the active one), tombstones included."""
-        ...
 
     def scan(
         self,
@@ -44,13 +42,11 @@ class Reader(t.Protocol):
         A batch holds at most ``batch`` rows and is cut earlier when its payloads pass some 8 MiB.
         Errors: StoreDamaged, in the middle too, when a page cannot be read.
         """
-        ...
 
     def get_many(self, namespace: str, keys: t.Sequence[str], generation: int | None = None) -> dict[str, Row]: ...
 
     def boundaries(self, namespace: str, parts: int) -> list[str]:
         """At most parts-1 ascending keys that cut the active generation into ranges of about equal row counts."""
-        ...
 
     def log(self, namespace: str | None = None, after_id: int = 0, batch: int = 2000) -> t.Iterator[list[LogEntry]]: ...
 
@@ -58,22 +54,18 @@ class Reader(t.Protocol):
         self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000
     ) -> t.Iterator[list[LastWrite]]:
         """Per key the newest logged write or delete, in key order."""
-        ...
 
     def log_health(self) -> dict[str, t.Any]:
         """{"entries": n, "corrupt": n, "missing": n, "first_sequence": n, "last_sequence": n, "intact": bool}.
 
         ``missing`` counts sequences that this store gave out, did not prune and has no entry for.
         """
-        ...
 
     def structure(self) -> list[str]:
         """What the engine itself finds wrong (SQLite: quick_check plus index contents), at most 100 lines."""
-        ...
 
     def aside(self, namespace: str, incident: str | None = None) -> t.Iterator[list[tuple[str, str, Row]]]:
         """Rows that were set aside: (incident, reason, row)."""
-        ...
 
     def close(self) -> None: ...
 
@@ -93,7 +85,6 @@ class Write(t.Protocol):
 
     def current(self, keys: t.Sequence[str]) -> dict[str, Row]:
         """The live rows of these keys, tombstones included."""
-        ...
 
     def put(
         self, rows: t.Sequence[Row], entries: t.Sequence[tuple[t.Any, ...]], aside: str | None = None
@@ -103,7 +94,6 @@ class Write(t.Protocol):
         With ``aside`` (a soft delete) the former live rows are set aside under that reason and the incident "";
         ``prune_log`` drops those up to its ``writes_through``, so that they do not outlive their use.
         """
-        ...
 
 
 class Store(t.Protocol):
@@ -118,7 +108,6 @@ class Store(t.Protocol):
 
     def point(self) -> t.ContextManager[str]:
         """While open, readers given its value, in any process, see the same state. Keep it shorter than a second."""
-        ...
 
     # --- applications -------------------------------------------------------------------------------------------
     def writing(
@@ -128,30 +117,24 @@ class Store(t.Protocol):
 
         Errors: NamespaceQuarantined (also standby), NamespaceLocked, StoreUnavailable (disk full, read-only, busy).
         """
-        ...
 
     def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
         """Take the write lock for longer than one write; the number goes into the log. ``writing`` by others waits."""
-        ...
 
     def unlock(self, namespace: str, number: int) -> None: ...
 
     def append_log(self, entries: t.Sequence[tuple[t.Any, ...]]) -> None:
         """Append entries that belong to no write (buffered reads). Works in a quarantine too."""
-        ...
 
     def set_ttl(self, namespace: str, ttl: float | None) -> bool:
         """The lifetime of records written from now on; whether it changed."""
-        ...
 
     def sweep(self, namespace: str, now: int, limit: int = 5000) -> int:
         """Turn expired records into nothing (no tombstone: expiry is no deletion). None while quarantined."""
-        ...
 
     # --- incidents ----------------------------------------------------------------------------------------------
     def incidents(self, namespace: str | None = None) -> list[IncidentState]:
         """Newest first."""
-        ...
 
     def claim(
         self,
@@ -170,58 +153,47 @@ class Store(t.Protocol):
         ``takeover`` names a dead attempt whose lease need not be waited for.
         Errors: NamespaceUnknown, LeaseHeld (who, since when, until when), CannotProceed (another incident is open).
         """
-        ...
 
     def renew(self, claim: Claim, lease: float = 60.0) -> None:
         """Errors: StaleAttempt, here and in every method below that takes a claim."""
-        ...
 
     def incident(self, claim: Claim) -> IncidentState: ...
 
     def note(self, claim: Claim, **facts: t.Any) -> None:
         """Merge into the incident's facts; a value None removes the fact."""
-        ...
 
     def end_lease(self, claim: Claim) -> None:
         """Give the lease back at the orderly end of a run; the incident stays open."""
-        ...
 
     def close_incident(self, claim: Claim) -> None: ...
 
     # --- operators ----------------------------------------------------------------------------------------------
     def fence(self, claim: Claim) -> bool:
         """Quarantine: serving TTL 1 s, no application reads or writes; keeps the former policy; whether it changed."""
-        ...
 
     def unfence(self, claim: Claim) -> bool:
         """Bring back exactly the former policy and state; whether it changed."""
-        ...
 
     def set_state(self, claim: Claim, state: str) -> bool:
         """serving or standby, without a quarantine (failover, failback); whether it changed."""
-        ...
 
     def prove(self, namespace: str) -> dict[str, t.Any]:
         """Try, as a raw client, to insert, update and delete, and as Memory to read; all rolled back.
 
         {"writes_refused": bool, "reads_refused": bool, "detail": […], "not_fenced": ["raw readers …"]}.
         """
-        ...
 
     def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:
         """Apply compare-and-sets in one transaction; the keys that were refused (live row differs and is not
         already the wanted one). Rows with deleted set that are new need a sequence from ``reserve``."""
-        ...
 
     def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
         """Key rotation: give rows of the active generation a new (key_id, payload, checksum) where the row ``key`` still
         has the ``expected`` checksum, in one transaction; the keys that were refused. Rows are (key_id, payload,
         checksum, key, expected)."""
-        ...
 
     def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
         """(epoch, first of ``count`` sequences) for tombstones that the operator writes."""
-        ...
 
     def log_operation(self, claim: Claim, entries: t.Sequence[tuple[t.Any, ...]]) -> None: ...
 
@@ -229,11 +201,9 @@ class Store(t.Protocol):
 
     def begin_generation(self, claim: Claim) -> int:
         """A new, empty, inactive generation of the claim's namespace."""
-        ...
 
     def load(self, claim: Claim, generation: int, rows: t.Sequence[Row]) -> None:
         """Bulk insert or replace into an inactive generation."""
-        ...
 
     def copy_generation(
         self, claim: Claim, source: int, target: int, *, after: str | None, limit: int, excluding: str | None
@@ -242,41 +212,32 @@ class Store(t.Protocol):
 
         ``excluding`` is the path of a SQLite plan file whose table ``plan`` has a column ``key`` to leave out.
         """
-        ...
 
     def switch(self, claim: Claim, generation: int, expected: int) -> bool:
         """Make ``generation`` the active one if ``expected`` is; False when it already is. One atomic write."""
-        ...
 
     def drop_generation(self, claim: Claim, generation: int) -> int:
         """Delete an inactive generation in small transactions; the number of rows."""
-        ...
 
     def generations(self, namespace: str) -> list[int]: ...
 
     def filled_from(self, claim: Claim, snapshot: str, epoch: int, sequence: int, at: int, digest: str) -> None:
         """Note on the namespace which snapshot this copy holds; the store's own counters never fall behind it."""
-        ...
 
     def adopt_lineage(self, lineage: str) -> bool:
         """An empty store takes the lineage of the store whose snapshot fills it. Errors: RepositoryRefused."""
-        ...
 
     def raise_epoch(self, claim: Claim, above: int) -> int:
         """Promotion: the store's epoch becomes greater than ``above`` and its own; the new one."""
-        ...
 
     def import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
         """Append another copy's write entries of the namespace that are missing here; how many."""
-        ...
 
     def prune_log(self, before_id: int, writes_through: tuple[int, int]) -> int:
         """Drop read entries with id < before_id and write entries up to (epoch, sequence); how many."""
-        ...
 
     def repair_structure(self) -> list[str]:
         """Rebuild what the engine can rebuild alone (indexes); what it did."""
-        ...
 
     def close(self) -> None: ...
 

@@ -169,7 +169,7 @@ def find_weed() -> str | None:
 
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback interface that are free just now."""
-    sockets = [socket.socket() for _ in range(count)]
+    sockets = [socket.socket() for _turn in range(count)]
     try:
         for one in sockets:
             one.bind(("127.0.0.1", 0))

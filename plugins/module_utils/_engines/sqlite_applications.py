@@ -212,5 +212,3 @@ class Applications(Connected):
                 return False
             self._make_namespace(con, name, state, ttl)
         return True
-
-

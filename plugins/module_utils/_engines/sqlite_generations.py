@@ -28,7 +28,8 @@ class Generations(Connected):
                 "INSERT INTO memops_generation (namespace, created, incident) VALUES (?, ?, ?)",
                 (claim.namespace, self.clock(), claim.incident),
             ).lastrowid
-        assert number is not None
+        if number is None:
+            raise AssertionError("number")
         return number
 
     def _inactive(self, con: sqlite3.Connection, claim: Claim, generation: int) -> None:

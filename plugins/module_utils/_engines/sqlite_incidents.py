@@ -162,5 +162,3 @@ class Incidents(Connected):
                 "UPDATE memops_incident SET state = 'closed', lease_until = ? WHERE namespace = ? AND incident = ?",
                 (self.clock(), claim.namespace, claim.incident),
             )
-
-

@@ -128,7 +128,7 @@ def _parallel(
     progress: t.Callable[[dict[str, t.Any]], None] | None,
 ) -> tuple[tuple[int, t.Any], list[list[Bucket]]]:
     """Forked readers over key ranges of one point in time."""
-    crew = [Worker(_reading, dict(store_params), ring) for _ in range(workers)]
+    crew = [Worker(_reading, dict(store_params), ring) for _turn in range(workers)]
     store = None
     try:
         store = open_store(store_params)
@@ -140,7 +140,10 @@ def _parallel(
             with store.reader(point) as reader:
                 at, identity = reader.at, reader.identity
         with store.reader() as reader:  # the cuts need not be of the same point
-            cuts = reader.boundaries(namespace, workers)
+            try:
+                cuts = reader.boundaries(namespace, workers)
+            except StoreDamaged:
+                cuts = []  # what cannot be counted can still be scanned around
         edges = [None, *cuts, None]
         jobs = [
             Range(namespace, generation, edges[i], edges[i + 1], at, max(1, buckets // (len(edges) - 1)))

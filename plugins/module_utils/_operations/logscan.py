@@ -329,8 +329,10 @@ def _journal(
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
         ) as process:
-            assert process.stdout is not None
-            assert process.stderr is not None
+            if process.stdout is None:
+                raise AssertionError("process.stdout")
+            if process.stderr is None:
+                raise AssertionError("process.stderr")
             try:
                 for raw in iter(functools.partial(process.stdout.readline, BLOCK), b""):
                     if raw.startswith(b"-- cursor: "):

@@ -271,12 +271,12 @@ class _Run:
         """One look at every record: workers encrypt ranges of keys, what they send is written here."""
         seen = {"rotated": 0, "already": 0, "unopenable": 0, "refused": 0}
         with self.store.reader() as reader:
-            cuts = reader.boundaries(claim.namespace, self.workers * 8)
+            cuts = reader.boundaries(claim.namespace, self.workers)
         edges = [None, *cuts, None]
         jobs = [(edges[i], edges[i + 1]) for i in range(len(edges) - 2, -1, -1)]
         self.unopenable = [one for one in self.unopenable if one["namespace"] != claim.namespace]
         args = (self.store_params, self.ring, claim.namespace, target, self.batch, self.limit)
-        crew = [Worker(encrypting, *args) for _ in range(min(self.workers, len(jobs)))]
+        crew = [Worker(encrypting, *args) for _turn in range(min(self.workers, len(jobs)))]
         try:
             for worker in crew:
                 worker.send(jobs.pop())

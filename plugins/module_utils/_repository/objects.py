@@ -38,27 +38,21 @@ class ObjectStore(t.Protocol):
 
         Errors: ObjectExists (other contents are there), RepositoryUnavailable.
         """
-        ...
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """All of an object or ``length`` bytes from ``start`` (fewer at its end). Errors: ObjectMissing."""
-        ...
 
     def list(self, prefix: str) -> t.Iterator[ObjectInfo]:
         """Every object below the prefix."""
-        ...
 
     def children(self, prefix: str) -> t.List[str]:
         """The names one level below ``prefix`` (which ends with "/"), sorted."""
-        ...
 
     def delete(self, keys: t.Sequence[str]) -> None:
         """A missing one is fine."""
-        ...
 
     def refuses_wrong_checksum(self, key: str) -> t.Optional[bool]:
         """Upload with a wrong checksum: whether that was refused; None where there is no such thing."""
-        ...
 
 
 def open_objects(params: t.Mapping[str, t.Any]) -> ObjectStore:

@@ -263,7 +263,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_half_done(store):
     rows = write(store, "n", {"a": b"1"})
     pages = store._con.execute("PRAGMA page_count").fetchone()[0]
     store._con.execute(f"PRAGMA max_page_count = {pages}")
-    for _ in range(2):
+    for _turn in range(2):
         with pytest.raises(StoreUnavailable, match="cannot grow") as caught:
             write(store, "n", {f"k{n}": bytes(10_000) for n in range(50)})
         assert "free space" in caught.value.next_step

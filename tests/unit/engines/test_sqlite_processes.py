@@ -139,7 +139,7 @@ def test_a_writer_waits_for_the_lock_of_another_process(tmp_path):
 
 def test_a_killed_writer_leaves_whole_transactions(tmp_path):
     store = new(tmp_path)
-    for _ in range(4):
+    for _turn in range(4):
         killed(write_for_ever, store.path, random.random() / 10)
         rows = all_rows(store, "n")
         found = health(store)
@@ -154,7 +154,7 @@ def test_a_killed_writer_leaves_whole_transactions(tmp_path):
 def test_a_killed_operator_leaves_the_fence_whole(tmp_path):
     store = new(tmp_path)
     write(store, "n", {f"{i:04}": b"x" for i in range(LOAD)})
-    for _ in range(4):
+    for _turn in range(4):
         killed(operate_for_ever, store.path, random.random() / 10)
         assert structure(store) == []  # all triggers and indexes are there
         assert len(all_rows(store, "n")) == LOAD

@@ -77,7 +77,7 @@ def test_payloads_open_only_whole_unchanged_and_for_their_head(ring, size):
 
 
 def test_the_same_text_never_looks_the_same(ring):
-    assert len({ring.seal(b"same", b"", ring.active_id) for _ in range(100)}) == 100
+    assert len({ring.seal(b"same", b"", ring.active_id) for _turn in range(100)}) == 100
 
 
 def test_create_activate_retire(ring, params):
@@ -105,13 +105,13 @@ def test_changes_of_another_process_are_seen(ring, params):
 
 def _make_keys(params, count):
     ring = Keyring.open(params, create=True)
-    for _ in range(count):
+    for _turn in range(count):
         ring.create_key()
 
 
 def test_processes_that_make_keys_at_once_lose_none(params):
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_make_keys, args=(params, 10)) for _ in range(4)]
+    workers = [context.Process(target=_make_keys, args=(params, 10)) for _turn in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:

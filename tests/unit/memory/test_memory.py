@@ -261,7 +261,7 @@ def test_reads_reach_the_log_by_size_by_age_and_at_close(place):
         return place.sql("SELECT count(*) FROM memory_access_log WHERE operation = 'miss'")[0][0]
 
     memory = place.memory(buffer_seconds=1000, buffer_size=10)
-    for _ in range(9):
+    for _turn in range(9):
         memory.read("a", "k")
     assert logged() == 0
     memory.read("a", "k")
@@ -283,7 +283,7 @@ def test_a_log_that_takes_nothing_breaks_no_read_and_the_buffer_stays_small(plac
         raise StoreUnavailable("The disk is full.")
 
     monkeypatch.setattr(broken, "append_log", refuse)
-    assert [memory.read("a", "k") for _ in range(100)] == [1] * 100
+    assert [memory.read("a", "k") for _turn in range(100)] == [1] * 100
     assert memory.dropped_entries == 60
     monkeypatch.undo()
     assert memory.flush() == 40
