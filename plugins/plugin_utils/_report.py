@@ -267,8 +267,8 @@ def _reasons(
         elif hit_rate["after"] < floor:
             rate = f"The hit rate after release is {hit_rate['after'] * 100:.1f} %"
             found.append((FAIL, f"{rate}, below {floor * 100:g} %."))
-    bench = given.mapping(run.result("validate").get("benchmark"))
-    after, threshold = given.ratio(bench.get("after")), given.ratio(bench.get("threshold"))
+    bench = parts.benchmark(run.result("validate"))
+    after, threshold = bench["after"], bench["threshold"]
     if after is not None and threshold is not None and after < threshold:
         found.append((FAIL, f"The benchmark's accuracy is {after * 100:.1f} %, below {threshold * 100:.1f} %."))
     if not found and run.state != "closed":
@@ -352,7 +352,12 @@ def _hit_rate(run: Run) -> t.Dict[str, t.Any]:
     rate, reads = given.ratio(before.get("before")), given.count(before.get("samples"))
     if reads is not None and reads < ENOUGH_READS:
         rate = None
-    samples = parts.series(run.result("monitor").get("samples"))
+    watched = given.mapping(run.result("monitor").get("hit_rate"))  # the sum of the watch, when it says so itself
+    samples = [watched] if watched else run.result("monitor").get("samples")
+    samples = [
+        {k: given.count(given.mapping(s).get(k)) for k in ("hits", "misses", "corrupt")}
+        for s in given.sequence(samples)
+    ]
     hits = sum(s["hits"] or 0 for s in samples)
     total = hits + sum((s["misses"] or 0) + (s["corrupt"] or 0) for s in samples)
     after = hits / total if total >= ENOUGH_READS else None
@@ -365,8 +370,8 @@ def _hit_rate(run: Run) -> t.Dict[str, t.Any]:
 
 
 def _accuracy(run: Run) -> t.Dict[str, t.Optional[float]]:
-    bench = given.mapping(run.result("validate").get("benchmark"))
-    return {"baseline": given.ratio(bench.get("baseline")), "after": given.ratio(bench.get("after"))}
+    bench = parts.benchmark(run.result("validate"))
+    return {"baseline": bench["baseline"], "after": bench["after"]}
 
 
 def _objectives(run: Run) -> t.Tuple[t.Optional[float], t.Optional[float], t.List[str]]:

@@ -150,15 +150,28 @@ def stores(run: Run) -> t.Dict[str, t.Any]:
     return {"before": before, "after": after}
 
 
+def benchmark(result: t.Mapping[str, t.Any]) -> t.Dict[str, t.Optional[float]]:
+    told = given.mapping(result.get("benchmark"))
+    return {
+        "baseline": given.ratio(told.get("baseline")),
+        "after": given.ratio(told.get("after", told.get("accuracy"))),
+        "threshold": given.ratio(told.get("threshold")),
+    }
+
+
 def validation(result: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
-    probes, bench = given.mapping(result.get("probes")), given.mapping(result.get("benchmark"))
-    findings = result.get("findings")
+    probes, canary = given.mapping(result.get("probes")), result.get("canary")
+    findings = result.get("findings", given.mapping(result.get("integrity")).get("findings"))
     if isinstance(findings, t.Mapping):
         findings = sum(counts(findings).values())
+    if isinstance(canary, t.Mapping):
+        canary = ": ".join(w for w in (given.text(canary.get("verdict")), given.text(canary.get("why"))) if w)
     return {
         "findings": size(findings),
         "probes": {k: given.count(probes.get(k)) for k in ("checked", "passed")},
-        "threshold": given.ratio(bench.get("threshold")),
-        "cases": size(bench.get("cases")),
-        "canary": words(result.get("canary")),
+        "threshold": benchmark(result)["threshold"],
+        "cases": size(given.mapping(result.get("benchmark")).get("cases")),
+        "canary": {True: "came back", False: "did not come back"}[canary]
+        if isinstance(canary, bool)
+        else words(canary),
     }

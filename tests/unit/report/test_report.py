@@ -345,3 +345,19 @@ def test_a_loss_above_the_limit_goes_to_disaster_recovery_unless_accepted(reason
     report = build(steps, namespace="agent-7")
     assert f".{playbook} " in report["next_command"]
     assert report["verdict"] == "fail"
+
+
+def test_sums_and_verdicts_of_the_parts_are_read_as_the_operations_give_them() -> None:
+    steps = good()
+    find(steps, "monitor")["result"]["hit_rate"] = {"value": 0.9, "reads": 200, "hits": 180, "misses": 15, "corrupt": 5}
+    find(steps, "validate")["result"] = {
+        "verdict": "pass",
+        "integrity": {"findings": {"checksum": 0}},
+        "benchmark": {"cases": 40, "accuracy": 0.95, "baseline": 0.7, "threshold": 0.91},
+        "canary": {"verdict": "pass", "why": "it came back"},
+    }
+    report = build(steps)
+    assert report["hit_rate"]["after"] == 0.9
+    assert report["accuracy"] == {"baseline": 0.7, "after": 0.95}
+    assert report["details"]["validate"]["findings"] == 0
+    assert report["details"]["validate"]["canary"] == "pass: it came back"
