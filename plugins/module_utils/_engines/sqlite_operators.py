@@ -81,30 +81,36 @@ class Operators(Connected):
                 con.execute("BEGIN IMMEDIATE")
                 space = self._namespace(con, namespace)
                 number = space.generation
-                row = self._any_key(con, number)
+                key, damaged = self._any_key(number)
                 probe = (PROBE_KEY, 0, 0, 0, 0, None, None, "", b"", b"")
                 insert = s.insert(number)
                 one = f"WHERE {s.generation} = {number} AND {s.key} = ?"
-                update = f"UPDATE {s.table} SET {s.updated} = {s.updated} {one}"
                 refused = [
                     self._refused(con, "INSERT", insert.replace(" OR REPLACE", "", 1), probe, detail),
                     self._refused(con, "INSERT OR REPLACE", insert, probe, detail),
                 ]
-                if row is None:  # UPDATE and DELETE need a row; this one is rolled back with everything else
+                if key is None and not damaged:
+                    # UPDATE and DELETE need a row; this one is rolled back with everything else.
                     fences = con.execute(
                         "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?", (s.plain_table,)
                     ).fetchall()
                     for name, _sql in fences:
                         con.execute(f'DROP TRIGGER "{name}"')
-                    with contextlib.suppress(sqlite3.DatabaseError):  # a damaged page; the attempts below will tell
-                        con.execute(insert, probe)
+                    con.execute(insert, probe)
                     for _name, text in fences:
                         con.execute(text)
-                key = PROBE_KEY if row is None else row[0]
-                refused += [
-                    self._refused(con, "UPDATE", update, (key,), detail),
-                    self._refused(con, "DELETE", f"DELETE FROM {s.table} {one}", (key,), detail),
-                ]
+                    key = PROBE_KEY
+                lost = {name for _kind, name, _sql in missing(con, s)}
+                for verb, text in (
+                    ("UPDATE", f"UPDATE {s.table} SET {s.updated} = {s.updated} {one}"),
+                    ("DELETE", f"DELETE FROM {s.table} {one}"),
+                ):
+                    if key is not None:
+                        refused.append(self._refused(con, verb, text, (key,), detail))
+                        continue
+                    refused.append(f"memops_fence_{verb.lower()}" not in lost)
+                    placed = "in place" if refused[-1] else "missing"
+                    detail.append(f"raw {verb}: not tried, no row can be read; its trigger is {placed}")
             finally:
                 if con.in_transaction:
                     con.execute("ROLLBACK")
@@ -120,17 +126,24 @@ class Operators(Connected):
             ],
         }
 
-    def _any_key(self, con: sqlite3.Connection, generation: int) -> tuple[t.Any, ...] | None:
-        """The first key, or the last one when the first page is damaged; None when there is none to be had."""
+    def _any_key(self, generation: int) -> tuple[t.Any, bool]:
+        """(the first key, or the last one when the first page is damaged; whether no row can be read for damage)."""
         s = self.sql
+        damaged = False
         for order in ("ASC", "DESC"):
-            with contextlib.suppress(sqlite3.DatabaseError):
-                row: tuple[t.Any, ...] | None = con.execute(
-                    f"SELECT {s.key} FROM {s.table} WHERE {s.generation} = ? ORDER BY {s.key} {order} LIMIT 1",
-                    (generation,),
-                ).fetchone()
-                return row
-        return None
+            # A connection that met a damaged page refuses much else afterwards: one for each try.
+            with contextlib.closing(connect(self.path, self.busy_timeout, read_only=True)) as con:
+                try:
+                    row = con.execute(
+                        f"SELECT {s.key} FROM {s.table} WHERE {s.generation} = ? ORDER BY {s.key} {order} LIMIT 1",
+                        (generation,),
+                    ).fetchone()
+                    return (None if row is None else row[0]), False
+                except sqlite3.DatabaseError as exc:
+                    if not isinstance(translate(exc, self.path), StoreDamaged) and "decode" not in str(exc):
+                        raise
+                    damaged = True
+        return None, damaged
 
     def _refused(
         self, con: sqlite3.Connection, verb: str, text: str, values: tuple[t.Any, ...], detail: list[str]
@@ -142,15 +155,10 @@ class Operators(Connected):
             return False
         except sqlite3.Error as exc:
             error = translate(exc, self.path)
-            if isinstance(error, NamespaceQuarantined):
-                detail.append(f"raw {verb}: refused ({exc})")
-                return True
-            if not isinstance(error, StoreDamaged):
+            if not isinstance(error, NamespaceQuarantined):
                 raise
-            name = f"memops_fence_{verb.split()[0].lower()}"  # no row can be reached to try it on
-            placed = not any(name == lost for _kind, lost, _sql in missing(con, self.sql))
-            detail.append(f"raw {verb}: not tried ({exc}); its trigger is {'in place' if placed else 'missing'}")
-            return placed
+            detail.append(f"raw {verb}: refused ({exc})")
+            return True
         finally:
             if con.in_transaction:
                 con.execute("ROLLBACK TO memops_probe")

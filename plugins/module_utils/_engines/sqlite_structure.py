@@ -6,10 +6,12 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import typing as t
 
-from .sqlite_connect import Connected, sqlite_errors
+from .._errors import StoreDamaged
+from .sqlite_connect import Connected, connect, sqlite_errors
 from .sqlite_schema import ASIDE_COLUMNS, RecordsSql
 
 MOST_LINES = 100
@@ -18,20 +20,35 @@ MOST_LINES = 100
 def structure(con: sqlite3.Connection, sql: RecordsSql, path: str) -> list[str]:
     """Findings in words, at most MOST_LINES. Errors: MemoryOpsError when even the check cannot run."""
     with sqlite_errors(path):
-        lines = [row[0] for row in con.execute(f"PRAGMA integrity_check({MOST_LINES})")]
-        if lines == ["ok"]:
-            lines = []
+        lines = _integrity(con)
         lost = missing(con, sql)
         lines += [f"{kind} {name} is missing or changed" for kind, name, _text in lost]
         mode = con.execute("PRAGMA journal_mode").fetchone()[0]
         if mode != "wal":
             lines.append(f"the journal mode is {mode}, not wal: readers and writers block each other")
         if not any(kind == "table" for kind, _name, _text in lost):
+            try:
+                found = _unreadable(con, sql, count_only=True)
+            except sqlite3.DatabaseError as exc:
+                found = {}
+                lines += [] if lines else [str(exc)]
             lines += [
                 f"generation {generation} holds {count} rows whose keys are no text"
-                for generation, count in sorted(_unreadable(con, sql, count_only=True).items())
+                for generation, count in sorted(found.items())
             ]
     return lines[:MOST_LINES]
+
+
+def _integrity(con: sqlite3.Connection) -> list[str]:
+    lines: list[str] = []
+    try:
+        for (text,) in con.execute(f"PRAGMA integrity_check({MOST_LINES})"):
+            lines += [line for line in text.splitlines() if line != "ok" and not line.startswith("***")]
+    except sqlite3.DatabaseError as exc:  # the check itself stops at some kinds of damage
+        if "malformed" not in str(exc):
+            raise
+        lines.append(str(exc))
+    return lines
 
 
 def missing(con: sqlite3.Connection, sql: RecordsSql) -> list[tuple[str, str, str]]:
@@ -78,12 +95,17 @@ def _unreadable(con: sqlite3.Connection, sql: RecordsSql, count_only: bool) -> d
 class Structure(Connected):
     """The structural part of ``Store``."""
 
+    def _structure(self) -> list[str]:
+        # A connection that met a damaged page refuses much else afterwards: a new one for each step here.
+        with sqlite_errors(self.path), contextlib.closing(connect(self.path, self.busy_timeout)) as con:
+            return structure(con, self.sql, self.path)
+
     def repair_structure(self) -> list[str]:
+        before = self._structure()
+        if not before:
+            return []
+        done = []
         with sqlite_errors(self.path):
-            before = structure(self._con, self.sql, self.path)
-            if not before:
-                return []
-            done = []
             if self._con.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 self._con.execute("PRAGMA journal_mode = wal")
                 done.append("set the journal mode to wal")
@@ -93,14 +115,46 @@ class Structure(Connected):
                     con.execute(f"DROP TRIGGER IF EXISTS {name}")
                 con.execute(text)
                 done.append(f"made the {kind} {name} again")
-            if any("index" in line or "tree" in line.lower() for line in before):
-                for name in self.sql.indexes():
-                    con.execute(f'REINDEX "{name}"')
-                    if any(name in line for line in before):
-                        done.append(f"rebuilt the index {name}")
+            if done:
+                con.execute("UPDATE memops_store SET commits = commits + 1")
+        with contextlib.suppress(StoreDamaged), self._transaction() as con:
             done += self._set_unreadable_aside(con)
+        return done + self._rebuild_indexes()
+
+    def _rebuild_indexes(self) -> list[str]:
+        """The indexes that the check names; all of them when it names none. Nothing when that did not help."""
+        before = self._structure()
+        named = [name for name in self.sql.indexes() if any(name in line for line in before)]
+        wanted = named or (list(self.sql.indexes()) if before else [])
+        done, forgotten = [], False
+        for name in wanted:
+            for forget in (False, True):
+                try:
+                    self._rebuild_index(name, forget)
+                except StoreDamaged:  # its own pages are broken, or those of its table
+                    continue
+                done.append(f"rebuilt the index {name}")
+                forgotten |= forget
+                break
+        if forgotten:  # the pages of what was forgotten belong to nothing now
+            with contextlib.suppress(StoreDamaged), sqlite_errors(self.path):
+                with contextlib.closing(connect(self.path, self.busy_timeout)) as con:
+                    con.execute("VACUUM")
+        return done if self._structure() != before else []
+
+    def _rebuild_index(self, name: str, forget: bool) -> None:
+        """REINDEX walks the old pages; with ``forget`` the index is struck from the schema without looking at them."""
+        with sqlite_errors(self.path), contextlib.closing(connect(self.path, self.busy_timeout)) as con:
+            con.execute("BEGIN IMMEDIATE")
+            if forget:
+                con.execute("PRAGMA writable_schema = ON")
+                con.execute("DELETE FROM sqlite_master WHERE type = 'index' AND name = ?", (name,))
+                con.execute("PRAGMA writable_schema = RESET")
+                con.execute(self.sql.indexes()[name])
+            else:
+                con.execute(f'REINDEX "{name}"')
             con.execute("UPDATE memops_store SET commits = commits + 1")
-        return done
+            con.execute("COMMIT")
 
     def _set_unreadable_aside(self, con: sqlite3.Connection) -> list[str]:
         """Such rows cannot be reached by a key and would count for ever; their bytes are kept beside."""

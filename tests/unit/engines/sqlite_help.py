@@ -37,7 +37,8 @@ def write(store, namespace, items: t.Mapping[str, bytes | None], *, actor=ACTOR,
 
 def entries(namespace, rows, lock=1, actor=ACTOR):
     return [
-        (0, r[4], namespace, "delete" if r[6] else "write", r[0], r[1], r[2], r[9], lock, actor, None, b"") for r in rows
+        (0, r[4], namespace, "delete" if r[6] else "write", r[0], r[1], r[2], r[9], lock, actor, None, b"")
+        for r in rows
     ]
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     InvalidInput,
     NamespaceLocked,
@@ -11,7 +12,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     NamespaceUnknown,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
-
 from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, health, keys_of, new, row, structure, write
 
 
@@ -28,7 +28,7 @@ def test_rows_come_back_as_they_were_written_in_key_order(store):
 
 @pytest.mark.parametrize("after", [None, *KEYS])
 def test_ranges_are_open_below_and_closed_above(store, after):
-    write(store, "n", {key: b"x" for key in KEYS})
+    write(store, "n", dict.fromkeys(KEYS, b"x"))
     for until in (None, *KEYS):
         wanted = [k for k in KEYS if (after is None or k > after) and (until is None or k <= until)]
         assert keys_of(store, "n", after=after, until=until, batch=2) == wanted
@@ -190,7 +190,7 @@ def test_ttl_and_sweep(store, claim):
     store.fence(claim)
     assert store.sweep("n", 10) == 0
     store.unfence(claim)
-    assert (store.sweep("n", 9), store.sweep("n", 10, limit=2), store.sweep("n", 10), store.sweep("n", 10)) == (0, 2, 1, 0)
+    assert [store.sweep("n", now, limit=2) for now in (9, 10, 10, 10)] == [0, 2, 1, 0]
     assert keys_of(store, "n") == ["ever", "gone", "later"]
     assert health(store)["intact"]
     assert structure(store) == []

@@ -6,12 +6,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceQuarantined
-from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceQuarantined
+from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
 from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, new, row, write
 
 keys = st.one_of(st.sampled_from(KEYS), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4))
@@ -125,7 +125,8 @@ class Model(RuleBasedStateMachine):
             assert reader.count("n") == len(wanted)
             assert reader.get_many("n", list(self.live)) == self.live
             assert sorted(x for batch in reader.aside("n") for x in batch) == sorted(self.shelf)
-            newest = {w.key: (w.sequence, w.operation, w.digest) for batch in reader.last_writes("n", batch=2) for w in batch}
+            writes = [w for batch in reader.last_writes("n", batch=2) for w in batch]
+            newest = {w.key: (w.sequence, w.operation, w.digest) for w in writes}
             assert newest == self.log
             assert list(newest) == sorted(newest)
             assert reader.log_health()["intact"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     CannotProceed,
     InvalidInput,
@@ -15,7 +16,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     StaleAttempt,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change, Claim, LogEntry
-
 from tests.unit.engines.sqlite_help import all_rows, entries, health, keys_of, new, row, structure, write
 
 
@@ -113,7 +113,7 @@ def test_incidents_open_and_close(store, claim):
     assert store.incident(claim).facts == {"snapshot": "s-1", "more": [1]}
     store.close_incident(claim)
     store.close_incident(claim)
-    with pytest.raises(CannotProceed, match="inc-1 .* is closed"):
+    with pytest.raises(CannotProceed, match=r"inc-1 .* is closed"):
         store.claim("n", "attempt-1", "operator", incident="inc-1", new_incident="x")
     second = store.claim("n", "attempt-2", "op", new_incident="inc-2")
     assert not second.resumed
@@ -126,7 +126,7 @@ def raw_attempts(con):
     columns = "generation, key, epoch, sequence, created, updated, key_id, payload, checksum"
     return [
         lambda: con.execute(f"INSERT INTO memory_records ({columns}) VALUES (1, 'x', 1, 1, 1, 1, '', x'', x'')"),
-        lambda: con.execute(f"INSERT OR REPLACE INTO memory_records ({columns}) VALUES (1, 'a', 1, 1, 1, 1, '', x'', x'')"),
+        lambda: con.execute(f"REPLACE INTO memory_records ({columns}) VALUES (1, 'a', 1, 1, 1, 1, '', x'', x'')"),
         lambda: con.execute("UPDATE memory_records SET payload = x'00' WHERE key = 'a'"),
         lambda: con.execute("UPDATE OR REPLACE memory_records SET generation = 2"),
         lambda: con.execute("DELETE FROM memory_records WHERE key = 'a'"),
@@ -335,12 +335,12 @@ def test_applications_cannot_write_an_inactive_generation(store, claim):
 
 def test_other_namespaces_generations_are_out_of_reach(store, claim):
     write(store, "other", {"a": b"1"})
-    foreign = store.generations("other")[0]
+    foreign, mine = store.generations("other")[0], store.begin_generation(claim)
     calls = [
         lambda: store.load(claim, foreign, [row("n", "a", 1, 1, 1)]),
         lambda: store.switch(claim, foreign, store.generations("n")[0]),
         lambda: store.drop_generation(claim, foreign),
-        lambda: store.copy_generation(claim, foreign, store.begin_generation(claim), after=None, limit=1, excluding=None),
+        lambda: store.copy_generation(claim, foreign, mine, after=None, limit=1, excluding=None),
     ]
     for call in calls:
         with pytest.raises(CannotProceed):
@@ -351,7 +351,7 @@ def test_other_namespaces_generations_are_out_of_reach(store, claim):
 
 @pytest.mark.parametrize("plan", [False, True])
 def test_a_generation_is_copied_in_parts(store, claim, tmp_path, plan):
-    rows = write(store, "n", {key: b"x" for key in ["\x00", "a", "a\x00b", "b", "c", "d'\n"]})
+    rows = write(store, "n", dict.fromkeys(["\x00", "a", "a\x00b", "b", "c", "d'\n"], b"x"))
     source, target = store.generations("n")[0], store.begin_generation(claim)
     excluding, left_out = None, set()
     if plan:
@@ -379,7 +379,8 @@ def test_a_copy_is_filled_and_promoted(store, claim, tmp_path):
     rows = write(source, "n", {"a": b"1", "b": b"2"})
     with source.reader() as reader:
         log = [e for batch in reader.log("n") for e in batch]
-    assert (store.adopt_lineage(source.identity().lineage), store.adopt_lineage(source.identity().lineage)) == (True, False)
+    lineage = source.identity().lineage
+    assert (store.adopt_lineage(lineage), store.adopt_lineage(lineage)) == (True, False)
     generation = store.begin_generation(claim)
     store.load(claim, generation, rows)
     store.switch(claim, generation, store.generations("n")[0])
