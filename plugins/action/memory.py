@@ -16,6 +16,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, owner
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import remember, report_dir, save
 
 
 class ActionModule(ActionBase):
@@ -34,7 +35,8 @@ class ActionModule(ActionBase):
         dead = self._dead_holder(result)
         if dead:
             result = self._call({**arguments, "takeover": dead}, task_vars)
-        return self._with_step(result, task_vars, started)
+        self._keep_step(result, task_vars, started)
+        return result
 
     def _call(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         try:
@@ -52,7 +54,8 @@ class ActionModule(ActionBase):
                 "failed": True,
                 "changed": False,
                 "error": "host-unreachable",
-                "msg": f"{host} cannot be reached: {str(exc).strip()[:300]} Next: mend the connection, then run the same command again.",
+                "msg": f"{host} cannot be reached: {str(exc).strip()[:300]} "
+                "Next: mend the connection, then run the same command again.",
             }
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
@@ -64,15 +67,16 @@ class ActionModule(ActionBase):
         holder = str((result.get("holder") or {}).get("attempt") or "")
         return holder if holder and alive(holder) is False else None
 
-    def _with_step(self, result: dict[str, t.Any], task_vars: dict[str, t.Any], started: float) -> dict[str, t.Any]:
-        """Append what happened to the host's fact ``memory_steps`` when the role named this a step of the runbook."""
+    def _keep_step(self, result: dict[str, t.Any], task_vars: dict[str, t.Any], started: float) -> None:
+        """Keep what happened for the report, when the role named this a step of the runbook."""
         name = task_vars.get("memory_step")
         if not name:
-            return result
+            return
         failed = bool(result.get("failed"))
+        judged = result.get("error") == "verdict"  # the step did its work; what it found is not a pass
         step = {
             "name": str(self._templar.template(name)),
-            "namespace": str(self._task.args.get("namespace") or ""),
+            "namespace": self._namespace(task_vars),
             "verdict": result.get("verdict") or ("fail" if failed else "pass"),
             "failed": failed,
             "changed": bool(result.get("changed")),
@@ -81,11 +85,32 @@ class ActionModule(ActionBase):
             "host": str(self._task.delegate_to or task_vars.get("inventory_hostname", "")),
             "attempt": attempt(),
             "check": bool(self._task.check_mode),
-            "detail": str(result.get("msg") or result.get("detail") or ""),
-            "result": {k: v for k, v in result.items() if not k.startswith(("_ansible", "diff", "invocation", "deprecations"))},
+            "detail": "; ".join(map(str, result.get("reasons") or ()))
+            if judged
+            else str(result.get("msg") or result.get("detail") or ""),
+            "result": {
+                k: v
+                for k, v in result.items()
+                if not k.startswith("_ansible") and k not in NOT_KEPT and not (judged and k == "failed")
+            },
         }
-        former = (task_vars.get("ansible_facts") or {}).get("memory_steps") or []
-        return {**result, "ansible_facts": {"memory_steps": [*former, step]}}
+        host = str(task_vars.get("inventory_hostname", ""))
+        remember(host, step)
+        if not self._task.check_mode:
+            try:
+                save(report_dir(self._templar.template(task_vars.get("memory_report_dir"))), host, step["namespace"])
+            except OSError as exc:
+                result.setdefault("warnings", []).append(f"The steps cannot be kept for the report: {exc}")
+
+    def _namespace(self, task_vars: dict[str, t.Any]) -> str:
+        named = self._task.args.get("namespace") or self._task.args.get("namespaces") or task_vars.get("memory_target")
+        named = self._templar.template(named)
+        if isinstance(named, (list, tuple)):
+            named = named[0] if len(named) == 1 else ""
+        return str(named or "")
+
+
+NOT_KEPT = ("diff", "invocation", "deprecations", "warnings", "exception")
 
 
 def _rfc3339(seconds: float) -> str:

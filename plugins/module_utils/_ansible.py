@@ -4,6 +4,7 @@
 
 PRIVATE to the collection. The one file of module_utils that knows Ansible.
 """
+
 from __future__ import annotations
 
 import getpass

@@ -90,7 +90,10 @@ def operate(context: Context) -> dict:
         check=context.check,
     )
     before = {"generation": (result.get("generation") or {}).get("from")}
-    after = {"generation": (result.get("generation") or {}).get("to"), "applied": result.get("applied", result.get("records"))}
+    after = {
+        "generation": (result.get("generation") or {}).get("to"),
+        "applied": result.get("applied", result.get("records")),
+    }
     return {**result, "diff": diff(before, after, context.namespace)}
 
 

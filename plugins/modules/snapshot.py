@@ -120,14 +120,21 @@ def operate(context: Context) -> dict:
         check=context.check,
     )
     if result.get("suspect"):
-        result["warnings"] = [*result.get("warnings", []), f"Snapshot {result['snapshot']} is suspect: {'; '.join(result['reasons'])}."]
+        result["warnings"] = [
+            *result.get("warnings", []),
+            f"Snapshot {result['snapshot']} is suspect: {'; '.join(result['reasons'])}.",
+        ]
     return {**result, "diff": diff({}, {"snapshot": result["snapshot"]} if result["changed"] else {}, context.name)}
 
 
 def main() -> None:
     options = {
         "namespaces": {"type": "list", "elements": "str"},
-        "purpose": {"type": "str", "default": "scheduled", "choices": ["scheduled", "baseline", "forensic", "failback"]},
+        "purpose": {
+            "type": "str",
+            "default": "scheduled",
+            "choices": ["scheduled", "baseline", "forensic", "failback"],
+        },
         "min_interval": {"type": "float", "default": 0.0},
         "spool": {"type": "path"},
     }

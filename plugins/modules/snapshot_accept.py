@@ -58,7 +58,11 @@ def operate(context: Context) -> dict:
     accepted = repository.snapshot(context.name, snapshot, keyring).accepted
     if not accepted and not context.check:
         repository.accept(context.name, snapshot, keyring, context.run.owner, context.params["reason"])
-    return {"changed": not accepted, "snapshot": snapshot, "diff": diff({"accepted": accepted}, {"accepted": True}, snapshot)}
+    return {
+        "changed": not accepted,
+        "snapshot": snapshot,
+        "diff": diff({"accepted": accepted}, {"accepted": True}, snapshot),
+    }
 
 
 def main() -> None:

@@ -42,7 +42,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.ap
 
 def operate(context: Context) -> dict:
     result = undo(store=context.store, namespace=context.namespace, run=context.run, check=context.check)
-    return {**result, "diff": diff({"generation": result["generation"]["from"]}, {"generation": result["generation"]["to"]}, context.namespace)}
+    return {
+        **result,
+        "diff": diff(
+            {"generation": result["generation"]["from"]}, {"generation": result["generation"]["to"]}, context.namespace
+        ),
+    }
 
 
 def main() -> None:

@@ -6,8 +6,10 @@ PRIVATE to the collection. Every change is a compare-and-set against what the pl
 already done and does the rest. Nothing that is replaced is thrown away: soft keeps the former row aside, hard keeps
 the former generation until `drop_former`.
 """
+
 from __future__ import annotations
 
+import os
 import typing as t
 
 from .._codec import RecordCodec
@@ -70,7 +72,13 @@ class Applier:
             active = reader.namespace(self.claim.namespace).generation
         if known.get("switched_to") == active:
             former = known["switched_from"]
-            return {"method": "hard", "applied": 0, "already": known["rebuilt_rows"], "generation": {"from": former, "to": active}, "refused": 0}
+            return {
+                "method": "hard",
+                "applied": 0,
+                "already": known["rebuilt_rows"],
+                "generation": {"from": former, "to": active},
+                "refused": 0,
+            }
         target = known.get("building")
         if target is None or target not in self.store.generations(self.claim.namespace):
             target = self.store.begin_generation(self.claim)
@@ -81,7 +89,14 @@ class Applier:
         self.store.note(self.claim, switched_from=active, switched_to=target, rebuilt_rows=kept + applied)
         self.store.switch(self.claim, target, active)
         self.store.note(self.claim, building=None)
-        return {"method": "hard", "applied": applied, "kept": kept, "already": 0, "generation": {"from": active, "to": target}, "refused": 0}
+        return {
+            "method": "hard",
+            "applied": applied,
+            "kept": kept,
+            "already": 0,
+            "generation": {"from": active, "to": target},
+            "refused": 0,
+        }
 
     def _copy_kept(self, active: int, target: int) -> int:
         """Everything that the plan does not name, by the engine's own bulk copy; resumes after the last key copied."""
@@ -164,7 +179,22 @@ class Applier:
             row = rows.get(entry.key)
             if row is not None:
                 reason = f"{entry.action}: {entry.reason}"
-                log.append((0, row[4], self.claim.namespace, "delete", entry.key, row[EPOCH], row[SEQUENCE], row[CHECKSUM], 0, self.claim.attempt, reason, b""))
+                log.append(
+                    (
+                        0,
+                        row[4],
+                        self.claim.namespace,
+                        "delete",
+                        entry.key,
+                        row[EPOCH],
+                        row[SEQUENCE],
+                        row[CHECKSUM],
+                        0,
+                        self.claim.attempt,
+                        reason,
+                        b"",
+                    )
+                )
         if log:
             self.store.log_operation(self.claim, log)
 
@@ -187,9 +217,17 @@ def undo(*, store: Store, namespace: str, run: Run, check: bool = False) -> dict
     return {"changed": True, "incident": incident, "generation": {"from": current, "to": former}}
 
 
-def drop_former(store: Store, claim: Claim) -> int:
-    """After the incident passed: give the former generation's space back. Rows dropped."""
+def drop_former(store: Store, claim: Claim, plan_path: str) -> int:
+    """After the incident passed: give the former generation's space back, but set aside what the plan replaced in it.
+
+    Rows dropped.
+    """
     former = store.incident(claim).facts.get("switched_from")
     if former is None or former not in store.generations(claim.namespace):
         return 0
+    if os.path.exists(plan_path):
+        with PlanFile.open(plan_path) as planned:
+            for entries in planned.entries(batch=BATCH):
+                replaced = [Change(e.key, e.expected, None, f"{e.action}: {e.reason}") for e in entries if e.expected]
+                store.change(claim, replaced, former)
     return store.drop_generation(claim, former)

@@ -5,6 +5,7 @@
 PRIVATE to the collection. A cause's confidence is the share of the damaged and suspect records that it explains; a
 cause that explains records by circumstance only (an open rotation, error lines) is listed below those that count.
 """
+
 from __future__ import annotations
 
 import typing as t
@@ -17,7 +18,7 @@ HARD_SHARE = 0.20  # above this share of damaged records a new generation is che
 
 
 def windows(review: Review, *, onset_sequence: int | None = None) -> list[Window]:
-    """The writes to distrust: every burst without the write lock, by its actor; or all since a given onset."""
+    """The writes to distrust: every burst without the write lock, by its actor; and all since a given onset."""
     found = [
         Window(
             cause="bulk-write" if burst.writes + burst.deletes >= BULK_WRITES else "unlocked-write",
@@ -55,21 +56,35 @@ def diagnose(
             share = min(1.0, explained / total) if total else 0.0
             causes.append({"cause": cause, "confidence": round(share, 4), "explains": explained, "evidence": evidence})
 
-    storage = [f"{findings['checksum']} records whose bytes changed after they were written"] if findings.get("checksum") else []
+    storage = (
+        [f"{findings['checksum']} records whose bytes changed after they were written"]
+        if findings.get("checksum")
+        else []
+    )
     storage += [f"the engine reports: {line}" for line in list(structure)[:5]]
     storage += [_line(e) for e in errors if e["kind"] in ("storage", "corruption")]
     add("storage-failure", findings.get("checksum", 0), storage)
     if findings.get("absent"):
-        add("lost-rows", findings["absent"], [f"{findings['absent']} records are gone and no deletion of them is logged"])
+        add(
+            "lost-rows",
+            findings["absent"],
+            [f"{findings['absent']} records are gone and no deletion of them is logged"],
+        )
     if findings.get("unopenable"):
         count = findings["unopenable"]
         add("misplaced-ciphertexts", count, [f"{count} payloads are intact but belong to another key or version"])
-    rotation = [f"a rotation {what} began at {rfc3339(at)} and never ended" for what, at in review.rotations_open.items()]
+    rotation = [
+        f"a rotation {what} began at {rfc3339(at)} and never ended" for what, at in review.rotations_open.items()
+    ]
     missing = findings.get("key-missing", 0)
     if missing:
         rotation.append(f"{missing} records are sealed by a record key that the keyring does not have")
     rotation += [_line(e) for e in errors if e["kind"] == "decryption"]
-    add("key-rotation" if review.rotations_open else "missing-record-key", missing, rotation if missing or review.rotations_open else [])
+    add(
+        "key-rotation" if review.rotations_open else "missing-record-key",
+        missing,
+        rotation if missing or review.rotations_open else [],
+    )
     bulk = [b for b in review.unlocked if b.writes + b.deletes >= BULK_WRITES]
     add("bulk-write", sum(b.writes + b.deletes for b in bulk), [b.evidence() for b in bulk])
     loose = [b for b in review.unlocked if b not in bulk or b.interleaved]
@@ -79,13 +94,17 @@ def diagnose(
         add(
             "ttl-expiry-storm",
             0,
-            [f"{review.expired_reads} of {asked} reads met an expired record; new records live {ttl if ttl is not None else 'for ever'} s"],
+            [
+                f"{review.expired_reads} of {asked} reads met an expired record; new records live {ttl if ttl is not None else 'for ever'} s"
+            ],
         )
     if not log_health["intact"]:
         add(
             "damaged-access-log",
             0,
-            [f"{log_health['corrupt']} entries are damaged and {log_health['missing']} are missing: what the log does not prove is suspect"],
+            [
+                f"{log_health['corrupt']} entries are damaged and {log_health['missing']} are missing: what the log does not prove is suspect"
+            ],
         )
     causes.sort(key=lambda cause: -cause["confidence"])
     return {

@@ -4,6 +4,7 @@
 
 PRIVATE to the collection. The live store is not opened at all; a drill that cannot run is could-not-verify.
 """
+
 from __future__ import annotations
 
 import os
@@ -39,7 +40,20 @@ def drill(
     started = time.monotonic()
     result: dict[str, t.Any] = {"verdict": "could-not-verify", "reasons": [], "snapshot": snapshot_id, "namespaces": {}}
     try:
-        _rehearse(result, folder, repository, keyring_params, name, layout, snapshot_id, namespaces, benchmark, accuracy, rotation, started)
+        _rehearse(
+            result,
+            folder,
+            repository,
+            keyring_params,
+            name,
+            layout,
+            snapshot_id,
+            namespaces,
+            benchmark,
+            accuracy,
+            rotation,
+            started,
+        )
     except (RepositoryUnavailable, KeyUnavailable) as exc:
         result["reasons"].append(exc.message)
     except MemoryOpsError as exc:

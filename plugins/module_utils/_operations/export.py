@@ -63,7 +63,8 @@ def export(
                 for entries in snapshot.log(namespace):
                     counts["log_entries"] += len(entries)
                     for entry in entries:
-                        file.write(_line({key: _plain(value) for key, value in LogEntry._make(entry)._asdict().items()}))
+                        fields = LogEntry._make(entry)._asdict()
+                        file.write(_line({key: _plain(value) for key, value in fields.items()}))
         for kind, path in files.items():
             os.replace(parts[kind], path)
     except OSError as exc:

@@ -4,6 +4,7 @@
 
 PRIVATE to the collection. These functions work on one store each; moving the route between them is the play's task.
 """
+
 from __future__ import annotations
 
 import typing as t

@@ -4,6 +4,7 @@
 
 PRIVATE to the collection.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -87,6 +88,12 @@ def facts(store: Store, namespace: str, incident: str | None = None) -> tuple[st
         if state.incident == incident or (incident is None and state.state == "open"):
             return state.incident, dict(state.facts)
     return None, {}
+
+
+def settled(store: Store, namespace: str) -> int:
+    """The sequence up to which a closed incident has judged this namespace's writes; 0 when none has."""
+    done = [s.facts for s in store.incidents(namespace) if s.state == "closed" and s.facts.get("applied")]
+    return max((int(known.get("fenced_sequence") or 0) for known in done), default=0)
 
 
 def folder(store_params: t.Mapping[str, t.Any], incident: str, work_dir: str | None = None) -> str:

@@ -4,6 +4,7 @@
 
 PRIVATE to the collection.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -17,7 +18,11 @@ def inform(store: Store) -> dict[str, t.Any]:
     """{identity, capabilities, namespaces: [{…, records}], incidents: [{…}]}, times as RFC 3339."""
     with store.reader() as reader:
         namespaces = [
-            {**dataclasses.asdict(state), "records": reader.count(state.name), "restored_at": rfc3339(state.restored_at)}
+            {
+                **dataclasses.asdict(state),
+                "records": reader.count(state.name),
+                "restored_at": rfc3339(state.restored_at),
+            }
             for state in reader.namespaces()
         ]
         identity = dataclasses.asdict(reader.identity)
@@ -40,7 +45,9 @@ def inform(store: Store) -> dict[str, t.Any]:
     }
 
 
-def snapshots(repository: t.Any, name: str, keyring: t.Any | None, namespace: str | None = None) -> list[dict[str, t.Any]]:
+def snapshots(
+    repository: t.Any, name: str, keyring: t.Any | None, namespace: str | None = None
+) -> list[dict[str, t.Any]]:
     """The snapshots of a cluster, newest first; without a keyring their manifests are not authenticated."""
     found = []
     for info in repository.snapshots(name, keyring):
@@ -62,7 +69,9 @@ def snapshots(repository: t.Any, name: str, keyring: t.Any | None, namespace: st
                 "incident": info.incident,
                 "bytes": info.bytes,
                 "references": info.references,
-                "namespaces": {k: {"records": v.get("records"), "damaged": v.get("damaged")} for k, v in info.namespaces.items()},
+                "namespaces": {
+                    k: {"records": v.get("records"), "damaged": v.get("damaged")} for k, v in info.namespaces.items()
+                },
             }
         )
     return found

@@ -4,9 +4,11 @@
 
 PRIVATE to the collection.
 """
+
 from __future__ import annotations
 
 import bisect
+import contextlib
 import json
 import os
 import tempfile
@@ -53,7 +55,19 @@ def investigate(
             )
         with tempfile.TemporaryDirectory(prefix="memops-") as scratch:
             return _investigate(
-                store, store_params, namespace, keyring, repository, name, scratch, known, logs, benchmark, onset_sequence, state.ttl, True
+                store,
+                store_params,
+                namespace,
+                keyring,
+                repository,
+                name,
+                scratch,
+                known,
+                logs,
+                benchmark,
+                onset_sequence,
+                state.ttl,
+                True,
             ) | {"incident": incident, "changed": False}
     folder = incidents.folder(store_params, incident, run.work_dir)
     saved = os.path.join(folder, "diagnosis.json")
@@ -63,9 +77,23 @@ def investigate(
     claim = incidents.claim(store, namespace, run)
     with Journal(folder).step("diagnose", run) as outcome:
         found = _investigate(
-            store, store_params, namespace, keyring, repository, name, folder, known, logs, benchmark, onset_sequence, state.ttl, False
+            store,
+            store_params,
+            namespace,
+            keyring,
+            repository,
+            name,
+            folder,
+            known,
+            logs,
+            benchmark,
+            onset_sequence,
+            state.ttl,
+            False,
         )
         found["incident"] = incident
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, "lost_keys.jsonl"))  # of a former diagnosis
         with open(saved + ".new", "w", encoding="utf-8") as stream:
             json.dump(found, stream)
             stream.flush()
@@ -80,7 +108,9 @@ def investigate(
             proposed=found["strategy"],
             structure=found["structure"] or None,
         )
-        outcome.update(strategy=found["strategy"], findings=found["findings"], causes=[c["cause"] for c in found["causes"]])
+        outcome.update(
+            strategy=found["strategy"], findings=found["findings"], causes=[c["cause"] for c in found["causes"]]
+        )
     return {**found, "changed": True}
 
 
@@ -108,13 +138,20 @@ def _investigate(
             doubts.append(f"snapshots could not be looked at: {exc.message}")
     keys_back = sources.bring_keys(chosen, keyring, check=check)
     damage_file = os.path.join(folder, "damage.db")
-    scan = integrity.scan(store_params=store_params, keyring=keyring, namespace=namespace, damage_file=damage_file, structure=False)
+    scan = integrity.scan(
+        store_params=store_params, keyring=keyring, namespace=namespace, damage_file=damage_file, structure=False
+    )
     errors = logscan.scan(logs) if logs else []
     with store.reader() as reader:
         health = reader.log_health()
         structure = reader.structure()
         fenced = microseconds(known.get("fenced_at")) or reader.at
-        review = logreview.review(reader.log(namespace), since=fenced - LOOK_BACK_US, until=fenced)
+        review = logreview.review(
+            reader.log(namespace),
+            since=fenced - LOOK_BACK_US,
+            until=fenced,
+            settled=incidents.settled(store, namespace),
+        )
         distrust = windows(review, onset_sequence=onset_sequence)
         draft = draft_plan(
             reader=reader,
@@ -127,7 +164,7 @@ def _investigate(
             damage_file=damage_file,
             target=os.path.join(folder, "plan.db"),
         )
-        with PlanFile.open(draft["path"]) as planned:
+        with PlanFile.open(draft["plan_file"]) as planned:
             reasons = planned.reasons()
             damage_map = _damage_map(scan["damage_map"], planned)
         findings = {**scan["findings"], "absent": reasons.get("absent", 0)}
@@ -229,4 +266,3 @@ def _rate_since(series: t.Sequence[t.Mapping[str, t.Any]], onset: str | None) ->
     hits = sum(row["hits"] for row in rows)
     asked = hits + sum(row["misses"] + row["corrupt"] for row in rows)
     return hits / asked if asked else None
-

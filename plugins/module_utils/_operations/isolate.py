@@ -4,6 +4,7 @@
 
 PRIVATE to the collection. Touches the store alone: a missing snapshot, key or bucket never prevents an isolation.
 """
+
 from __future__ import annotations
 
 import typing as t
@@ -14,7 +15,9 @@ from . import incident as incidents
 from .incident import Journal, Run, now_us, rfc3339
 
 
-def isolate(*, store: Store, store_params: t.Mapping[str, t.Any], namespace: str, run: Run, check: bool = False) -> dict[str, t.Any]:
+def isolate(
+    *, store: Store, store_params: t.Mapping[str, t.Any], namespace: str, run: Run, check: bool = False
+) -> dict[str, t.Any]:
     """Fence ``namespace`` and prove it.
 
     Returns {incident, changed, fenced_at, before, after, proof}. Errors: NamespaceUnknown, LeaseHeld, and
@@ -116,7 +119,9 @@ def release(
     with journal.step("release", run, forced=force) as outcome:
         changed = store.unfence(claim)
         released_at = rfc3339(now_us())
-        store.note(claim, released_at=released_at, released_sequence=store.identity().sequence, released_by_force=force or None)
+        store.note(
+            claim, released_at=released_at, released_sequence=store.identity().sequence, released_by_force=force or None
+        )
         outcome.update(changed=changed)
     return {
         "incident": claim.incident,

@@ -4,6 +4,7 @@
 
 PRIVATE to the collection. Memory use is bounded by the number of actors and time buckets, not by the log.
 """
+
 from __future__ import annotations
 
 import typing as t
@@ -61,9 +62,17 @@ class Review:
 
 
 def review(
-    log: t.Iterator[list[LogEntry]], *, since: int = 0, until: int | None = None, bucket_us: int = 1_000_000
+    log: t.Iterator[list[LogEntry]],
+    *,
+    since: int = 0,
+    until: int | None = None,
+    settled: int = 0,
+    bucket_us: int = 1_000_000,
 ) -> Review:
-    """``since``/``until`` limit the reads that are counted (µs); writes are looked at whole."""
+    """``since``/``until`` limit the reads that are counted (µs).
+
+    Writes without a lock up to the sequence ``settled`` were judged by an earlier incident and are passed over.
+    """
     found = Review()
     open_bursts: dict[str, Burst] = {}
     finished: list[Burst] = []
@@ -74,7 +83,7 @@ def review(
             found.entries += 1
             operation = entry[3]
             if operation in ("write", "delete"):
-                if entry[8] is None:
+                if entry[8] is None and (entry[6] or 0) > settled:
                     _burst(entry, open_bursts, finished, last_writer)
                 last_writer = entry[9]
             elif operation in READS:
@@ -92,9 +101,7 @@ def review(
                         buckets, bucket_us = _coarser(buckets), bucket_us * 2
             elif operation == "rotate":
                 _rotation(entry, found)
-    for burst in [*finished, *open_bursts.values()]:
-        found.unlocked.append(burst)
-    found.unlocked.sort(key=lambda b: b.first_sequence)
+    found.unlocked = sorted([*finished, *open_bursts.values()], key=lambda b: b.first_sequence)
     while len(buckets) > MAX_BUCKETS:
         buckets, bucket_us = _coarser(buckets), bucket_us * 2
     found.series = [
@@ -104,9 +111,7 @@ def review(
     return found
 
 
-def _burst(
-    entry: LogEntry, open_bursts: dict[str, Burst], finished: list[Burst], last_writer: str | None
-) -> None:
+def _burst(entry: LogEntry, open_bursts: dict[str, Burst], finished: list[Burst], last_writer: str | None) -> None:
     at, actor = entry[1], entry[9]
     burst = open_bursts.get(actor)
     epoch, sequence = entry[5] or 0, entry[6] or 0

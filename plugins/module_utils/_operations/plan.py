@@ -6,6 +6,7 @@ PRIVATE to the collection. Three sorted streams are merged: the live rows, the n
 newest good snapshot. Only keys that find no good copy there are looked up in older snapshots. What the integrity
 scan found damaged comes in as a table on disk. Nothing is held in memory but a batch of each.
 """
+
 from __future__ import annotations
 
 import os
@@ -14,8 +15,9 @@ import typing as t
 
 from .._codec import RecordCodec
 from .._errors import KeyUnavailable, RecordCorrupt
-from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, Window
+from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY, KEY_ID, PAYLOAD, SEQUENCE, UPDATED, LastWrite, Row, Window
 from .._store import Reader
+from .incident import rfc3339
 from .plan_file import Entry, PlanFile
 
 Version = t.Tuple[int, int]
@@ -91,7 +93,7 @@ def make(
     """Write the plan to ``target`` and return its summary (see ``summary``)."""
     draft = PlanFile.create(target + ".new")
     counts = {"expected": 0, "good_before": 0, "damaged": 0, "stale": 0}
-    unlogged = 0
+    unlogged = newest = 0
     pending: list[Entry] = []
     base = sources[0] if sources else None
     streams = _aligned(
@@ -105,9 +107,10 @@ def make(
         if decision is None:
             continue
         kept, entry = decision
-        if kept:
+        if kept and live is not None:
             counts["expected"] += 1
             counts["good_before"] += 1
+            newest = max(newest, live[UPDATED])
         if entry is None:
             continue
         if entry.action != "expired":
@@ -116,6 +119,8 @@ def make(
             counts["damaged"] += 1
         elif entry.reason == UNLOGGED:
             unlogged += 1
+        if copy is not None and entry.action == "repair":
+            newest = max(newest, copy[UPDATED])
         pending.append(entry)
         if len(pending) >= 1000:
             draft.add(pending)
@@ -123,7 +128,7 @@ def make(
     draft.add(pending)
     for source in sources[1:]:
         _look_deeper(draft, namespace, source, evidence)
-    return summary(draft.finish(target, counts=counts, unlogged=unlogged, log_intact=evidence.log_intact))
+    return summary(draft.finish(target, counts=counts, unlogged=unlogged, log_intact=evidence.log_intact, newest=newest))
 
 
 UNLOGGED = "no log entry proves who wrote it"
@@ -158,7 +163,9 @@ def _decide(
                 return None  # a deletion nobody logged of something no snapshot has: nothing to bring back
             return False, _entry(key, "suspect", distrust, live, usable, source, version)
         damage = "stale"  # intact and logged, but a newer version is known to have been acknowledged
-    return _missing(key, live, write, copy, damage, source, evidence, None if logged_distrust else logged, logged_distrust)
+    return _missing(
+        key, live, write, copy, damage, source, evidence, None if logged_distrust else logged, logged_distrust
+    )
 
 
 def _missing(
@@ -216,7 +223,13 @@ def _expired(row: Row, now: int) -> bool:
 
 
 def _entry(
-    key: str, action: str, reason: str | None, live: Row | None, copy: Row | None, source: str | None, version: Version | None
+    key: str,
+    action: str,
+    reason: str | None,
+    live: Row | None,
+    copy: Row | None,
+    source: str | None,
+    version: Version | None,
 ) -> Entry:
     return Entry(
         key,
@@ -271,9 +284,10 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
         "loss_ratio": found["lost"] / expected if expected else None,
         "lost_keys": plan.keys("lost", limit),
         "lost_total": found["lost"],
+        "newest_recovered_at": rfc3339(meta["newest"] or None),
         "suspect_keys": plan.keys("suspect", limit),
         "could_not_verify": doubts,
-        "path": plan.path,
+        "plan_file": plan.path,
     }
 
 

@@ -5,6 +5,7 @@
 PRIVATE to the collection. `--check --diff`, the damage map, the data-loss statement, the escalation, apply and the
 failback merge all read this file. It holds keys and checksums, no payload.
 """
+
 from __future__ import annotations
 
 import json
@@ -76,7 +77,9 @@ class PlanFile:
             (state,) = connection.execute("SELECT value FROM meta WHERE name='complete'").fetchone() or ("",)
         except sqlite3.DatabaseError as exc:
             connection.close()
-            raise CannotProceed(f"The plan at {path} is damaged: {exc}.", "run the plan step with replan=true") from None
+            raise CannotProceed(
+                f"The plan at {path} is damaged: {exc}.", "run the plan step with replan=true"
+            ) from None
         if state != "true":
             connection.close()
             raise CannotProceed(f"The plan at {path} is not complete.", "run the plan step again")
@@ -147,7 +150,9 @@ class PlanFile:
             after = rows[-1][0]
 
     def keys(self, action: str, limit: int) -> list[str]:
-        return [k for (k,) in self._db.execute("SELECT key FROM plan WHERE action=? ORDER BY key LIMIT ?", (action, limit))]
+        return [
+            k for (k,) in self._db.execute("SELECT key FROM plan WHERE action=? ORDER BY key LIMIT ?", (action, limit))
+        ]
 
     def close(self) -> None:
         self._db.close()

@@ -4,12 +4,14 @@
 
 PRIVATE to the collection. Changes nothing, in any mode.
 """
+
 from __future__ import annotations
 
 import typing as t
 
 from .._errors import InvalidInput, LeaseHeld, MemoryOpsError
 from .._store import Store
+from . import incident as incidents
 from . import integrity, logreview, sources
 from .incident import Run, now_us, rfc3339
 from .resolve import STRATEGIES
@@ -35,7 +37,9 @@ def preflight(
     key, bucket or snapshot only warns: isolating needs none of them, and the rebuild stops before it resolves.
     """
     if strategy not in STRATEGIES:
-        raise InvalidInput(f"There is no strategy {strategy!r:.40}.", f"set memory_strategy to one of: {', '.join(STRATEGIES)}")
+        raise InvalidInput(
+            f"There is no strategy {strategy!r:.40}.", f"set memory_strategy to one of: {', '.join(STRATEGIES)}"
+        )
     if benchmark:
         from .._benchmark import parse
 
@@ -55,7 +59,9 @@ def preflight(
             newest = chosen.snapshots[0].id if chosen.snapshots else None
             warnings += [f"Snapshot {reason}" for reason in chosen.passed_over]
             if newest is None:
-                warnings.append(f"There is no good snapshot of {namespace}; the rebuild will stop before it resolves anything.")
+                warnings.append(
+                    f"There is no good snapshot of {namespace}; the rebuild will stop before it resolves anything."
+                )
         except MemoryOpsError as exc:
             warnings.append(f"Snapshots cannot be looked at: {exc.message}")
     incident = next((i.incident for i in store.incidents(namespace) if i.state == "open"), None)
@@ -86,7 +92,9 @@ def preflight(
 def refuse_if_held(store: Store, namespace: str, run: Run) -> None:
     """Errors: LeaseHeld when another attempt works on the namespace and its lease has not run out."""
     for state in store.incidents(namespace):
-        held = state.state == "open" and state.lease_until > now_us() and state.attempt not in (run.attempt, run.takeover)
+        held = (
+            state.state == "open" and state.lease_until > now_us() and state.attempt not in (run.attempt, run.takeover)
+        )
         if held:
             raise LeaseHeld(
                 f"{state.owner} works on {namespace} in incident {state.incident} since {rfc3339(state.opened)}.",
@@ -118,11 +126,10 @@ def _passed_lately(store: Store, namespace: str, recent: float) -> bool:
 
 def _still_sound(store: Store, store_params: t.Mapping[str, t.Any], namespace: str, keyring: t.Any) -> bool:
     """Nothing is damaged and nobody wrote without the lock since the last incident was closed."""
-    closed = store.incidents(namespace)[0]
     if integrity.scan(store_params=store_params, keyring=keyring, namespace=namespace)["verdict"] != "pass":
         return False
     with store.reader() as reader:
         if reader.structure() or not reader.log_health()["intact"]:
             return False
-        review = logreview.review(reader.log(namespace))
-    return all(burst.last_at <= closed.renewed for burst in review.unlocked)
+        review = logreview.review(reader.log(namespace), settled=incidents.settled(store, namespace))
+    return not review.unlocked

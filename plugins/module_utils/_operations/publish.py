@@ -4,6 +4,7 @@
 
 PRIVATE to the collection.
 """
+
 from __future__ import annotations
 
 import time
@@ -51,7 +52,9 @@ def publish(
     if check:
         return {"snapshot": None, "purpose": purpose, "changed": True, "incident": incident}
     claim = incidents.claim(store, namespace, run)
-    with Journal(incidents.folder(store_params, incident, run.work_dir)).step("snapshot", run, purpose=purpose) as outcome:
+    with Journal(incidents.folder(store_params, incident, run.work_dir)).step(
+        "snapshot", run, purpose=purpose
+    ) as outcome:
         result = snapshot.create(
             store_params=store_params,
             repository=repository,
@@ -133,7 +136,10 @@ def _would(
     newest = None
     try:
         found = Repository.open(repository).snapshots(name, keyring)
-        newest = next((s for s in found if s.good and s.purpose == purpose and set(s.namespaces) >= set(namespaces or states)), None)
+        newest = next(
+            (s for s in found if s.good and s.purpose == purpose and set(s.namespaces) >= set(namespaces or states)),
+            None,
+        )
     except MemoryOpsError as exc:
         warnings.append(str(exc))
     fresh = (
@@ -141,7 +147,12 @@ def _would(
         and (newest.epoch, newest.sequence) == (identity.epoch, identity.sequence)
         and now_us() - newest.at < min_interval * 1e6
     )
-    return {"snapshot": newest.id if fresh and newest else None, "purpose": purpose, "changed": not fresh, "warnings": warnings}
+    return {
+        "snapshot": newest.id if fresh and newest else None,
+        "purpose": purpose,
+        "changed": not fresh,
+        "warnings": warnings,
+    }
 
 
 def _renewing(store: Store, claim: Claim) -> t.Callable[[dict[str, t.Any]], None]:

@@ -5,14 +5,17 @@
 PRIVATE to the collection. The draft that the diagnosis made is the plan; this chooses the strategy, weighs the loss
 against the limit and carries the plan out.
 """
+
 from __future__ import annotations
 
+import json
 import os
 import typing as t
 
 from .._errors import CannotProceed, InvalidInput
 from .._store import Store
-from . import apply, incident as incidents, integrity, plan, sources
+from . import apply, integrity, plan, sources
+from . import incident as incidents
 from .incident import Journal, Run
 from .investigate import investigate
 from .plan_file import PlanFile
@@ -40,7 +43,9 @@ def decide(
     Errors: CannotProceed without a diagnosis, InvalidInput.
     """
     if strategy not in STRATEGIES:
-        raise InvalidInput(f"There is no strategy {strategy!r:.40}.", f"set memory_strategy to one of: {', '.join(STRATEGIES)}")
+        raise InvalidInput(
+            f"There is no strategy {strategy!r:.40}.", f"set memory_strategy to one of: {', '.join(STRATEGIES)}"
+        )
     if not 0 <= max_loss <= 1:
         raise InvalidInput(f"max_loss is a share from 0 to 1, not {max_loss}.", "correct memory_slo.max_loss")
     incident, known = incidents.facts(store, namespace, run.incident)
@@ -65,6 +70,8 @@ def decide(
         raise CannotProceed(f"{namespace} has no diagnosed incident.", "run the diagnose step first")
     settled = known.get("plan")
     chosen = known.get("proposed", "soft") if strategy == "auto" else strategy
+    if folder and not check:
+        summary["lost_file"] = _write_lost(folder)
     reason = _escalation(summary, max_loss)
     decided = {
         "strategy": chosen,
@@ -83,6 +90,29 @@ def decide(
             store.note(claim, plan=decided, loss_accepted=accept_loss or None)
             outcome.update(decided)
     return {**summary, **decided, "incident": incident, "changed": changed}
+
+
+def _write_lost(folder: str) -> str:
+    """Every lost key as JSON Lines, for the report: {key, reason, older_copy, epoch, sequence}. Its path."""
+    path = os.path.join(folder, "lost_keys.jsonl")
+    if os.path.exists(path):
+        return path
+    with (
+        PlanFile.open(os.path.join(folder, "plan.db")) as planned,
+        open(path + ".new", "w", encoding="utf-8") as stream,
+    ):
+        for batch in planned.entries("lost"):
+            for entry in batch:
+                line = {
+                    "key": entry.key,
+                    "reason": entry.reason,
+                    "older_copy": entry.source,
+                    "epoch": entry.epoch,
+                    "sequence": entry.sequence,
+                }
+                stream.write(json.dumps(line) + "\n")
+    os.replace(path + ".new", path)
+    return path
 
 
 def _escalation(summary: t.Mapping[str, t.Any], max_loss: float) -> str | None:
@@ -104,7 +134,6 @@ def carry_out(
     store_params: t.Mapping[str, t.Any],
     namespace: str,
     keyring: t.Any,
-    keyring_params: t.Mapping[str, t.Any],
     repository: t.Any,
     name: str,
     run: Run,
@@ -128,7 +157,8 @@ def carry_out(
         )
     if not known.get("forensic"):
         raise CannotProceed(
-            f"The damaged state of {namespace} has no published snapshot yet.", "run the snapshot step with purpose=forensic"
+            f"The damaged state of {namespace} has no published snapshot yet.",
+            "run the snapshot step with purpose=forensic",
         )
     done = known.get("applied") or {}
     if done.get("complete"):
@@ -144,7 +174,9 @@ def carry_out(
         result: dict[str, t.Any] = {"structure_repairs": store.repair_structure() if known.get("structure") else []}
         with PlanFile.open(os.path.join(folder, "plan.db")) as planned:
             needed = list(planned.sources())
-            chosen = sources.choose(repository, name, keyring, namespace, only=needed) if needed else sources.Sources([], [])
+            chosen = (
+                sources.choose(repository, name, keyring, namespace, only=needed) if needed else sources.Sources([], [])
+            )
             gone = set(needed) - set(chosen.by_id())
             if gone:
                 raise CannotProceed(
@@ -153,7 +185,9 @@ def carry_out(
                 )
             work = apply.Applier(store, claim, planned, chosen.by_id(), keyring)
             if settled["strategy"] == "hard":
-                result.update(work.hard(lambda generation, rows: _check(store_params, keyring, namespace, generation, rows)))
+                result.update(
+                    work.hard(lambda generation, rows: _check(store_params, keyring, namespace, generation, rows))
+                )
             elif settled["strategy"] != "none":
                 result.update(work.soft())
             else:
@@ -167,12 +201,19 @@ def carry_out(
             from . import rotate
 
             result["rotation"] = rotate.rotate(
-                store_params=store_params, keyring=keyring, namespace=namespace, attempt=run.attempt, owner=run.owner, force=True
+                store_params=store_params,
+                keyring=keyring,
+                namespace=namespace,
+                attempt=run.attempt,
+                owner=run.owner,
+                force=True,
             )
             result["method"] = "rotate"
         store.note(claim, applied={"complete": True, "result": result})
         outcome.update({k: v for k, v in result.items() if k != "rotation"})
-    changed = bool(result.get("applied") or result["structure_repairs"] or result.get("rotation") or result.get("generation"))
+    changed = bool(
+        result.get("applied") or result["structure_repairs"] or result.get("rotation") or result.get("generation")
+    )
     return {**result, "incident": incident, "changed": changed}
 
 

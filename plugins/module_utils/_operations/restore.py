@@ -212,7 +212,7 @@ def _same_lineage(store: Store, snapshot: Snapshot, check: bool) -> None:
     if lineage == identity.lineage:
         return
     refused = RepositoryRefused(
-        f"Snapshot {snapshot.id} is of another store (lineage {lineage[:12]}, this store's is {identity.lineage[:12]}).",
+        f"Snapshot {snapshot.id} is of another store: its lineage is {lineage}, this store's is {identity.lineage}.",
         "restore into an empty store, or correct memory_cluster or memory_repository",
     )
     if not check:
@@ -299,10 +299,10 @@ def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.A
         store.note(claim, restore_generation=None)
         _log_restore(work, claim)
     identity = store.identity()
-    if as_secondary or (identity.epoch, identity.sequence) < point:
-        if state.restored_snapshot != snapshot.id or changed:
-            store.filled_from(claim, snapshot.id, *point, snapshot.info.at, result["digest"])
-            changed = True
+    behind = as_secondary or (identity.epoch, identity.sequence) < point
+    if behind and (changed or state.restored_snapshot != snapshot.id):
+        store.filled_from(claim, snapshot.id, *point, snapshot.info.at, result["digest"])
+        changed = True
     if as_secondary:
         active = _active(store, work.target)
         for generation in store.generations(work.target):
@@ -329,7 +329,7 @@ def _is_there(work: Work, point: tuple[int, int]) -> bool:
             checker = Checker(work.target, tally)
             for rows in reader.scan(work.target):
                 checker(rows)
-                if checker.bad or any([(row[1], row[2]) > point for row in rows]):
+                if checker.bad or max((row[1], row[2]) for row in rows) > point:
                     return False
             digest.merge(tally.rows, tally.total)
         except StoreDamaged:

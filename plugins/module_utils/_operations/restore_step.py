@@ -4,6 +4,7 @@
 
 PRIVATE to the collection.
 """
+
 from __future__ import annotations
 
 import typing as t
@@ -49,7 +50,11 @@ def bring_back(
     if to_namespace or keys:
         only = list(namespaces or [])[0]
         one = restore.restore(namespace=only, to_namespace=to_namespace, keys=keys, **common)
-        result: dict[str, t.Any] = {"changed": one["changed"], "snapshot": one["snapshot"], "namespaces": {to_namespace or only: one}}
+        result: dict[str, t.Any] = {
+            "changed": one["changed"],
+            "snapshot": one["snapshot"],
+            "namespaces": {to_namespace or only: one},
+        }
     else:
         result = dict(restore.restore_whole(namespaces=namespaces, **common))
     result["restored"] = sum(part.get("restored") or 0 for part in result["namespaces"].values())

@@ -44,8 +44,9 @@ def apply(
     """
     check_name("store", name)
     for what, value in (("keep_last", keep_last), ("keep_within", keep_within), ("grace", grace)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < (1 if what == "keep_last" else 0):
-            raise InvalidInput(f"{what} is {value!r:.40}.", f"give a number of at least {1 if what == 'keep_last' else 0}")
+        least = 1 if what == "keep_last" else 0
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
+            raise InvalidInput(f"{what} is {value!r:.40}.", f"give a number of at least {least}")
     place = repository if isinstance(repository, Repository) else Repository.open(repository)
     moment = time.time() if now is None else now
     snapshots = listing(place.objects, name, keyring)
@@ -91,7 +92,8 @@ def _stopped(snapshots: t.Sequence[SnapshotInfo]) -> str | None:
         if info.problem or info.purpose == "forensic":
             continue
         if info.suspect and not info.accepted:
-            return f"Snapshot {info.id} is suspect ({'; '.join(info.reasons)}): nothing is removed until it is accepted."
+            why = "; ".join(info.reasons)
+            return f"Snapshot {info.id} is suspect ({why}): nothing is removed until it is accepted."
         return None
     return None
 
@@ -156,8 +158,8 @@ def _collect(
             continue
         where = folder(name, snapshot_id)
         objects = list(place.objects.list(where))
-        if any(info.key == where + "manifest.json" for info in objects):
-            continue  # published while we looked
+        if not objects or any(info.key == where + "manifest.json" for info in objects):
+            continue  # an empty directory that some endpoints list, or published while we looked
         aside = None
         try:
             aside = open_line(place.objects.get(where + "removed.json"), None, "removed.json")

@@ -6,6 +6,7 @@ PRIVATE to the collection. The manifest is put last; until then there is no snap
 """
 from __future__ import annotations
 
+import bisect
 import contextlib
 import secrets
 import time
@@ -16,11 +17,8 @@ from .._errors import InvalidInput, MemoryOpsError, NamespaceUnknown, Repository
 from .._model import LogEntry, NamespaceState, Record, StoreIdentity
 from .._repository import Repository, Snapshot, SnapshotInfo
 from .._repository.catalogue import choose_base, new_id, read_problem
-from .._repository.chunks import NamespaceDigest
 from .._repository.manifest import (
-    FORMAT,
     PURPOSES,
-    Index,
     folder,
     keys_name,
     manifest_key,
@@ -29,16 +27,15 @@ from .._repository.manifest import (
     seal_line,
 )
 from .._repository.objects import check_name
+from .._repository.packs import put_checked
 from .._store import Reader, Store, open_store
+from .snapshot_manifest import Scanned, body, result_of, summary, suspicions
 from .snapshot_scan import Base, Job, Range, Scribe, Tally
 from .workers import Parent, Worker, collect
 
 CANARY = "\0memops/canary"
 READS = frozenset(("hit", "miss", "corrupt", "expired", "refused"))  # log entries that change nothing
 CUTS = 16  # a namespace that can be cut into so many ranges is worth a second process
-DROP = 0.30
-REWRITTEN = 0.50
-FEW = (10, 100)  # below so many records a drop, or a rewrite, says nothing
 
 Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]
 
@@ -143,9 +140,14 @@ class _Creation:
                     if fresh is not None:
                         return self._unchanged(fresh)
             if self.purpose in ("scheduled", "baseline"):
-                for state in states:
-                    if state.state == "serving":
-                        self._canary(store, state.name)
+                with store.reader() as reader:
+                    bare = [
+                        state.name
+                        for state in states
+                        if state.state == "serving" and not reader.get_many(state.name, [CANARY])
+                    ]
+                for namespace in bare:
+                    self._canary(store, namespace)
             with store.reader() as reader:
                 crew = workers if workers > 1 and any(_big(reader, state.name) for state in states) else 1
         finally:
@@ -211,13 +213,10 @@ class _Creation:
 
     def _unchanged(self, snapshot: Snapshot) -> dict[str, t.Any]:
         manifest = snapshot.manifest
-        return _result(manifest, False, self.warnings, {}, {}) | {"bytes": {"sent": 0, "referenced": 0, "stored": 0}}
+        return result_of(manifest, False, self.warnings, {}, {}) | {"bytes": {"sent": 0, "referenced": 0, "stored": 0}}
 
     def _canary(self, store: Store, namespace: str) -> None:
         """A record that must come back from every restore."""
-        with store.reader() as reader:
-            if reader.get_many(namespace, [CANARY]):
-                return
         codec = RecordCodec(namespace)
         with store.writing(namespace, 1, "memops:backup") as write:
             if write.current([CANARY]):
@@ -268,7 +267,7 @@ class _Creation:
         if self.progress is not None:
             self.progress({"phase": "snapshot", "records": self.done})
 
-    def _alone(self, job: Job) -> _Scanned:
+    def _alone(self, job: Job) -> Scanned:
         store = open_store(self.store_params)
         try:
             with store.reader() as reader:
@@ -283,11 +282,11 @@ class _Creation:
                 except BaseException:
                     scribe.stop()
                     raise
-                return _Scanned(reader.at, reader.identity, states, parts, log, packs)
+                return Scanned(reader.at, reader.identity, states, parts, log, packs)
         finally:
             store.close()
 
-    def _together(self, job: Job, count: int) -> _Scanned:
+    def _together(self, job: Job, count: int) -> Scanned:
         """Forked processes over key ranges of one point in time."""
         crew = [Worker(_work, self.store_params, job, number, count) for number in range(count)]
         try:
@@ -321,63 +320,35 @@ class _Creation:
                     log.update(value[1])
                     packs += value[2]
             parts = [(piece.namespace, tallies[number]) for number, piece in enumerate(ranges)]
-            return _Scanned(at, identity, states, parts, log, sorted(packs))
+            return Scanned(at, identity, states, parts, log, sorted(packs))
         finally:
             for worker in crew:
                 worker.stop()
 
     # --- after ------------------------------------------------------------------------------------------------------
-    def _publish(self, job: Job, sealed: bytes, scanned: _Scanned, before: SnapshotInfo | None) -> dict[str, t.Any]:
-        index, entries = _summary(scanned)
+    def _publish(self, job: Job, sealed: bytes, scanned: Scanned, before: SnapshotInfo | None) -> dict[str, t.Any]:
+        index, entries = summary(scanned)
         used = {chunk.pack for kinds in index.values() for chunks in kinds.values() for chunk in chunks
                 if chunk.snapshot != job.snapshot}  # fmt: skip
         references: dict[str, t.Any] = {}
         if job.base is not None and used:
             base = self.repository.snapshot(self.name, job.base.snapshot, self.keyring)
             references[base.id] = [pack for pack in base.manifest["packs"] if pack[0] in used]
-        tallies = [tally for _namespace, tally in scanned.parts] + list(scanned.log.values())
-        reasons = [] if job.forensic or before is None else _suspicions(entries, before, self.wanted is None)
+        reasons = [] if job.forensic or before is None else suspicions(entries, before, self.wanted is None)
         packed = pack_index(job.snapshot, job.secret, index)
-        import hashlib
-
-        manifest: dict[str, t.Any] = {
-            "format": FORMAT,
-            "code": "hmac",
-            "tool": "memops.agent_memory 1",
-            "snapshot": job.snapshot,
-            "name": self.name,
-            "purpose": self.purpose,
-            "incident": self.incident,
-            "at": scanned.at,
-            "created": time.time_ns() // 1000,
-            "store": {
-                "store_id": scanned.identity.store_id,
-                "lineage": scanned.identity.lineage,
-                "engine": scanned.identity.engine,
-                "layout": scanned.identity.layout,
-            },
-            "columns": list(Record._fields),
-            "log_columns": list(LogEntry._fields),
-            "point": {"epoch": scanned.identity.epoch, "sequence": scanned.identity.sequence},
-            "log_last_id": max((tally.last_id for tally in scanned.log.values()), default=0),
-            "consistency": "point-in-time",
-            "namespaces": entries,
-            "keys": sorted({key for _namespace, tally in scanned.parts for key in tally.key_ids}),
-            "packs": scanned.packs,
-            "index": {"size": len(packed), "sha256": hashlib.sha256(packed).hexdigest()},
-            "references": references,
-            "predecessor": None if before is None else before.id,
-            "suspect": bool(reasons),
-            "reasons": reasons,
-            "bytes": {
-                "sent": sum(tally.sent for tally in tallies),
-                "referenced": sum(tally.referenced for tally in tallies),
-                "stored": sum(pack[1] for pack in scanned.packs) + len(packed),
-            },
-        }
+        manifest = body(
+            scanned,
+            entries,
+            snapshot=job.snapshot,
+            name=self.name,
+            purpose=self.purpose,
+            incident=self.incident,
+            packed=packed,
+            references=references,
+            predecessor=None if before is None else before.id,
+            reasons=reasons,
+        )
         where = folder(self.name, job.snapshot)
-        from .._repository.packs import put_checked
-
         put_checked(self.objects, where + keys_name(self.keyring.master_id), sealed, job.read_back)
         put_checked(self.objects, where + "index", packed, job.read_back)
         for referenced in references:
@@ -396,16 +367,7 @@ class _Creation:
                 examples.setdefault(namespace, []).extend(tally.examples)
             if tally.holes:
                 holes.setdefault(namespace, []).extend(list(hole) for hole in tally.holes)
-        return _result(manifest, True, self.warnings, examples, holes)
-
-
-class _Scanned(t.NamedTuple):
-    at: int
-    identity: StoreIdentity
-    states: t.List[NamespaceState]
-    parts: t.List[t.Tuple[str, Tally]]  # in key order within a namespace
-    log: t.Dict[str, Tally]
-    packs: t.List[t.List[t.Any]]
+        return result_of(manifest, True, self.warnings, examples, holes)
 
 
 def _work(parent: Parent, store_params: dict[str, t.Any], job: Job, number: int, count: int) -> None:
@@ -452,78 +414,6 @@ def _ranges(reader: Reader, namespace: str, base: Base | None, parts: int) -> li
             if isinstance(chunk.last_key, str)
         )
         if len(ends) > parts:
-            import bisect
-
             cuts = sorted({ends[min(len(ends) - 1, bisect.bisect_left(ends, cut))] for cut in cuts})
     edges = [None, *cuts, None]
     return [Range(namespace, edges[i], edges[i + 1]) for i in range(len(edges) - 1)]
-
-
-def _summary(scanned: _Scanned) -> tuple[Index, dict[str, dict[str, t.Any]]]:
-    """The index, and per namespace what the manifest says."""
-    index: Index = {}
-    entries: dict[str, dict[str, t.Any]] = {}
-    for state in scanned.states:
-        tallies = [tally for namespace, tally in scanned.parts if namespace == state.name]
-        log = scanned.log[state.name]
-        records = [chunk for tally in tallies for chunk in tally.chunks()]
-        index[state.name] = {"records": records, "log": log.chunks()}
-        digest = NamespaceDigest()
-        for tally in tallies:
-            digest.merge(tally.rows, tally.total)
-        entries[state.name] = {
-            "records": digest.count,
-            "tombstones": sum(tally.tombstones for tally in tallies),
-            "damaged": sum(tally.damaged for tally in tallies),
-            "unopenable": sum(tally.unopenable for tally in tallies),
-            "overwritten": sum(tally.overwritten for tally in tallies),
-            "digest": digest.hexdigest(),
-            "chunks": len(records),
-            "log_entries": log.rows,
-            "holes": sum(len(tally.holes) for tally in [*tallies, log]),
-            "generation": state.generation,
-            "state": state.state,
-            "ttl": state.ttl,
-        }
-    return index, entries
-
-
-def _suspicions(
-    entries: t.Mapping[str, t.Mapping[str, t.Any]], before: SnapshotInfo, whole: bool
-) -> list[str]:
-    """Why this snapshot must not push good ones out; compared with the last good one."""
-    reasons = []
-    for namespace, old in sorted(before.namespaces.items()):
-        new = entries.get(namespace)
-        lived = old["records"] - old["tombstones"]
-        if new is None:
-            if whole:
-                reasons.append(f"namespace {namespace!r} is gone ({lived} records)")
-            continue
-        lives = new["records"] - new["tombstones"]
-        if lived >= FEW[0] and lives < lived * (1 - DROP):
-            reasons.append(f"namespace {namespace!r} dropped from {lived} to {lives} records")
-        if lived >= FEW[1] and new["overwritten"] > old["records"] * REWRITTEN:
-            reasons.append(f"{new['overwritten']} of {old['records']} records of namespace {namespace!r} were rewritten")
-        if new["damaged"] > old["damaged"]:
-            reasons.append(f"{new['damaged']} records of namespace {namespace!r} are damaged, {old['damaged']} were before")
-    return reasons
-
-
-def _result(
-    manifest: t.Mapping[str, t.Any],
-    changed: bool,
-    warnings: list[str],
-    examples: dict[str, list[str]],
-    holes: dict[str, list[t.Any]],
-) -> dict[str, t.Any]:
-    told = ("snapshot", "name", "purpose", "incident", "suspect", "reasons", "point", "at", "namespaces", "bytes")
-    return {
-        "changed": changed,
-        **{key: manifest[key] for key in told},
-        "damaged": {namespace: entry["damaged"] for namespace, entry in manifest["namespaces"].items()},
-        "examples": examples,
-        "holes": holes,
-        "base": next(iter(manifest["references"]), None),
-        "warnings": warnings,
-    }

@@ -251,9 +251,8 @@ class Checker:
         tally.key_ids.update({row[7] for row in good})
         if self._before is not None:
             epoch, sequence, at = self._before
-            tally.overwritten += sum(
-                [1 for row in good if (row[2] > sequence or row[1] != epoch) and row[3] <= at and (row[1], row[2]) > (epoch, sequence)]
-            )  # fmt: skip
+            new = [row for row in good if row[2] > sequence or row[1] != epoch]
+            tally.overwritten += sum([row[3] <= at and (row[1], row[2]) > (epoch, sequence) for row in new])
         if self._keyring is not None:
             for row in good:
                 try:

@@ -4,6 +4,7 @@
 
 PRIVATE to the collection.
 """
+
 from __future__ import annotations
 
 import os
@@ -12,7 +13,8 @@ import typing as t
 from .._errors import CannotProceed, InvalidInput
 from .._route import read_route, resolve, switch_route
 from .._store import Store
-from . import failover, incident as incidents, integrity
+from . import failover, integrity
+from . import incident as incidents
 from .incident import Journal, Run, microseconds, now_us
 
 
@@ -45,18 +47,31 @@ def take_over(
         return {**result, "incident": claim.incident, "epoch": store.incident(claim).facts.get("promoted_epoch")}
     incident, known = incidents.facts(store, namespace, run.incident)
     if before.state == "serving" and known.get("promoted_epoch"):
-        return {**known["fitness"], "changed": False, "incident": incident, "epoch": known["promoted_epoch"],
-                "accepts_writes": failover.accepts_writes(store, namespace)}
+        return {
+            **known["fitness"],
+            "performed": True,
+            "changed": False,
+            "incident": incident,
+            "epoch": known["promoted_epoch"],
+            "accepts_writes": failover.accepts_writes(store, namespace),
+        }
     scan = integrity.scan(store_params=store_params, keyring=open_keyring(), namespace=namespace)
     fitness = failover.fit(store, namespace, needed_at=microseconds(needed_at) or now_us(), rpo=rpo, scan=scan)
     if not fitness["fit"] or check:
-        return {**fitness, "changed": fitness["fit"], "incident": run.incident or incident, "epoch": None, "accepts_writes": None}
+        return {
+            **fitness,
+            "performed": False,
+            "changed": fitness["fit"],
+            "incident": run.incident or incident,
+            "epoch": None,
+            "accepts_writes": None,
+        }
     claim = incidents.claim(store, namespace, run)
     with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step("promote", run) as outcome:
         store.note(claim, fitness=fitness)
         result = failover.promote(store, claim, above_epoch=above_epoch)
         outcome.update(result)
-    return {**fitness, **result, "incident": claim.incident}
+    return {**fitness, **result, "performed": True, "incident": claim.incident}
 
 
 def come_home(
@@ -79,12 +94,16 @@ def come_home(
         raise InvalidInput("No snapshot of the secondary is named.", "take one there with purpose=failback")
     with store.reader() as reader:
         if reader.namespace(namespace).state != "quarantined":
-            raise CannotProceed(f"{namespace} is not quarantined at its home.", f"isolate it first: memory_namespace={namespace}")
+            raise CannotProceed(
+                f"{namespace} is not quarantined at its home.", f"isolate it first: memory_namespace={namespace}"
+            )
     keyring = open_keyring()
     delta = open_repository().snapshot(name, snapshot, keyring)
     keyring.adopt(delta.wrapped_keys())
     claim = incidents.claim(store, namespace, run)
-    with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step("failback", run, snapshot=snapshot) as outcome:
+    with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step(
+        "failback", run, snapshot=snapshot
+    ) as outcome:
         result = failover.merge(store, claim, delta, keyring, since_epoch=since_epoch)
         if result["merged"] or result["log_entries"]:
             store.raise_epoch(claim, since_epoch)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verify a snapshot at one of four depths: listed, hashed, opened, restored.
 
-PRIVATE to the collection. A problem names the object, and as far as the depth can tell the namespace, chunk and records.
+PRIVATE to the collection. A problem names the object and, as far as the depth can tell, namespace, chunk and records.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .._errors import InvalidInput, KeyUnavailable, MemoryOpsError, RepositoryUn
 from .._repository import Repository, Snapshot
 from .._repository.catalogue import append_check, read_info
 from .._repository.chunks import ChunkRef, NamespaceDigest
-from .._repository.manifest import SnapshotInfo, folder, open_line
+from .._repository.manifest import SnapshotInfo, folder, manifest_key, open_line
 from .._repository.packs import pack_name
 from .snapshot_scan import Checker, Tally
 
@@ -157,7 +157,9 @@ class _Examination:
         children = self.objects.children(self.where + "keys/")
         try:
             for child in children:
-                open_line(self.objects.get(self.where + "keys/" + child), None, child)
+                body = open_line(self.objects.get(self.where + "keys/" + child), None, child)
+                if body.get("id") != self.id:
+                    return False
         except SnapshotUnusable:
             return False
         return bool(children)
@@ -199,11 +201,12 @@ class _Examination:
                     self.problem("Its SHA-256 is not the one of the manifest.", object=key)
                 if self.progress is not None:
                     self.progress({"phase": "hash", "bytes": self.counts["bytes"]})
+        secret = None if self.snapshot is None else manifest_key(self.snapshot.secret)
         for kind in ("keys", "checks"):
             for child in self.objects.children(f"{self.where}{kind}/"):
                 key = f"{self.where}{kind}/{child}"
                 try:
-                    open_line(self.objects.get(key), None, child)
+                    open_line(self.objects.get(key), secret, child)
                 except SnapshotUnusable as exc:
                     self.problem(exc.message, object=key)
 
@@ -286,7 +289,8 @@ class _Examination:
                     rows += len(found)
                     position += 1
                     if self.progress is not None:
-                        self.progress({"phase": "open", "namespace": namespace, "records": self.counts["records"] + rows})
+                        done = self.counts["records"] + rows
+                        self.progress({"phase": "open", "namespace": namespace, "records": done})
                     if chunk.rows != len(found):
                         raise SnapshotUnusable("It holds another number of rows.", "")
             except (SnapshotUnusable, KeyUnavailable) as exc:

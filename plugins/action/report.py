@@ -1,0 +1,148 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The incident report, made on the controller from the steps it kept: it needs no connection and works without hosts."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.memops.agent_memory.plugins.plugin_utils import _report, _report_html, _report_text
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import read_steps
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import incident_dir, of_this_run, report_dir
+
+display = Display()
+
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_diff = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        task_vars = task_vars or {}
+        super().run(tmp, task_vars)
+        _unused, args = self.validate_argument_spec(
+            {
+                "namespace": {"type": "str", "required": True},
+                "incident": {"type": "str"},
+                "cluster": {"type": "str"},
+                "report_dir": {"type": "path"},
+                "slo": {"type": "dict", "default": {}},
+                "template": {"type": "path"},
+                "quiet": {"type": "bool", "default": False},
+            }
+        )
+        mine = of_this_run(str(task_vars.get("inventory_hostname", "")), args["namespace"])
+        incident = args["incident"] or next(
+            (s["result"]["incident"] for s in reversed(mine) if s["result"].get("incident")), None
+        )
+        folder = incident_dir(
+            report_dir(args["report_dir"]), incident or f"no-incident-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        )
+        if self._task.check_mode:
+            return self._rehearsed(mine, args, incident)
+        try:
+            return self._written(folder, mine, args, incident)
+        except OSError as exc:
+            return {
+                "failed": True,
+                "msg": f"The report cannot be written to {folder}: {exc.strerror or exc}. "
+                "Next: set memory_report_dir to a folder that can be written, then run the report playbook.",
+            }
+
+    def _build(
+        self, steps: list[t.Any], unreadable: int, args: dict[str, t.Any], incident: str | None, listed: int | None
+    ) -> dict[str, t.Any]:
+        return _report.build_report(
+            steps,
+            incident=incident,
+            namespace=args["namespace"],
+            cluster=args["cluster"],
+            slo=args["slo"],
+            inventory=_inventory(),
+            lost_listed=listed,
+            unreadable=unreadable,
+        )
+
+    def _written(
+        self, folder: str, mine: list[t.Any], args: dict[str, t.Any], incident: str | None
+    ) -> dict[str, t.Any]:
+        steps, unreadable = read_steps(os.path.join(folder, "steps.jsonl"))
+        steps = steps or mine
+        _list_lost(folder, steps)
+        report = self._build(steps, unreadable, args, incident, _lines(os.path.join(folder, "lost_keys.jsonl")))
+        paths = _report.write_report(folder, report, _report_html.render(report, args["template"]))
+        table = _report_text.render(report, paths["html"])
+        if not args["quiet"]:
+            display.display("\n" + table + "\n")
+        return {
+            "changed": False,
+            "verdict": report["verdict"],
+            "state": report["state"],
+            "next_command": report["next_command"],
+            "incident": incident,
+            "path_json": paths["json"],
+            "path_html": paths["html"],
+            "table": table.splitlines(),
+            "report": {k: v for k, v in report.items() if k not in ("details", "steps")},
+        }
+
+    def _rehearsed(self, mine: list[t.Any], args: dict[str, t.Any], incident: str | None) -> dict[str, t.Any]:
+        """In check mode nothing happened and nothing is written: say what would."""
+        lines = [f"CHECK MODE  {args['namespace']}: nothing was changed"]
+        for step in mine:
+            would = "would change" if step["changed"] else "no change"
+            lines.append(f"{step['name']:<14} {'failed' if step['failed'] else would:<14} {step['detail']}".rstrip())
+        plan = next((s["result"] for s in reversed(mine) if s["name"] == "plan"), {})
+        if plan.get("records"):
+            lines.append(
+                "plan: "
+                + ", ".join(f"{n} {k}" for k, n in plan["records"].items())
+                + f"; strategy {plan.get('strategy')}"
+            )
+        failed = any(step["failed"] for step in mine)
+        if not args["quiet"]:
+            display.display("\n" + "\n".join(lines) + "\n")
+        return {
+            "changed": False,
+            "verdict": "fail" if failed else "pass",
+            "state": "untouched",
+            "incident": incident,
+            "table": lines,
+        }
+
+
+def _list_lost(folder: str, steps: list[t.Any]) -> None:
+    """lost_keys.jsonl beside the report; a list of more keys than a module result holds was fetched by the role."""
+    path = os.path.join(folder, "lost_keys.jsonl")
+    plan = next((s["result"] for s in reversed(steps) if s.get("name") == "plan" and s["result"].get("records")), None)
+    if plan is None or os.path.exists(path):
+        return
+    keys = plan.get("lost_keys") or []
+    if len(keys) == plan.get("lost_total"):
+        os.makedirs(folder, mode=0o750, exist_ok=True)
+        with open(path, "w", encoding="utf-8", errors="replace") as stream:
+            stream.writelines(json.dumps({"key": key}) + "\n" for key in keys)
+
+
+def _inventory() -> str:
+    """The -i of this run, for the command that the report names."""
+    from ansible import context
+
+    sources = [s for s in (context.CLIARGS.get("inventory") or ()) if s]
+    return " -i ".join(str(s) for s in sources) or "<inventory>"
+
+
+def _lines(path: str) -> int | None:
+    try:
+        with open(path, "rb") as stream:
+            return sum(1 for _line in stream)
+    except OSError:
+        return None

@@ -1,0 +1,103 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The monitor step: watch a released namespace, and close its incident when the watch passes.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from .._errors import CannotProceed, InvalidInput
+from .._store import Store
+from . import apply, monitor
+from . import incident as incidents
+from .incident import Journal, Run, microseconds, now_us, rfc3339
+
+
+def watch(
+    *,
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    keyring: t.Any,
+    run: Run,
+    seconds: float = 900.0,
+    interval: float = 15.0,
+    hit_rate: float = 0.80,
+    logs: t.Sequence[t.Any] = (),
+    again: bool = False,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """monitor.monitor() from the release to release + ``seconds``; a pass closes the incident.
+
+    The deadline is absolute and kept: a watch that was killed goes on to the same one. Without an open incident the
+    last one's verdict is returned, changed False. ``again`` watches another period from now on.
+    """
+    if not (seconds > 0 and interval > 0):
+        raise InvalidInput("A watch needs a length and an interval above zero.", "correct memory_monitor_seconds")
+    with store.reader() as reader:
+        state = reader.namespace(namespace).state
+    incident, known = incidents.facts(store, namespace, run.incident)
+    if incident is None:
+        return _over(store, namespace)
+    if known.get("monitored") and not again and (known["monitored"].get("verdict") != "could-not-verify"):
+        return {**known["monitored"], "incident": incident, "changed": False}
+    if state != "serving" or not known.get("released_at"):
+        if check:
+            return {"verdict": "could-not-verify", "changed": True, "samples": [], "breaches": [], "incident": incident}
+        raise CannotProceed(
+            f"{namespace} is {state}, not released.", f"run the release playbook with memory_namespace={namespace}"
+        )
+    released = microseconds(known["released_at"]) or now_us()
+    deadline = microseconds(known.get("watch_until")) or released + int(seconds * 1e6)
+    if again:
+        deadline = now_us() + int(seconds * 1e6)
+    if check:
+        return {
+            "verdict": "could-not-verify",
+            "changed": True,
+            "samples": [],
+            "breaches": [],
+            "deadline": rfc3339(deadline),
+            "incident": incident,
+        }
+    claim = incidents.claim(store, namespace, run)
+    folder = incidents.folder(store_params, incident, run.work_dir)
+    with Journal(folder).step("monitor", run, deadline=rfc3339(deadline)) as outcome:
+        store.note(claim, watch_until=rfc3339(deadline), **({"monitor": None, "monitored": None} if again else {}))
+        found = monitor.monitor(
+            store_params=store_params,
+            keyring=keyring,
+            claim=claim,
+            namespace=namespace,
+            deadline=deadline,
+            interval=min(interval, seconds),
+            thresholds={"hit_rate": hit_rate},
+            logs=logs,
+            released_at=released,
+        )
+        brief = {
+            k: found.get(k)
+            for k in ("verdict", "breaches", "reasons", "deadline", "hit_rate", "first_write_at", "samples")
+        }
+        store.note(claim, monitored=brief)
+        outcome.update(verdict=found["verdict"], breaches=found["breaches"])
+    if found["verdict"] == "pass":
+        apply.drop_former(store, claim, os.path.join(folder, "plan.db"))
+        store.close_incident(claim)
+    elif found["verdict"] == "fail":
+        store.close_incident(claim)  # the fence stands; what goes wrong now is a new incident
+    else:
+        store.end_lease(claim)
+    return {**found, "incident": incident, "changed": True}
+
+
+def _over(store: Store, namespace: str) -> dict[str, t.Any]:
+    """The verdict of the newest incident that was watched to its end."""
+    for state in store.incidents(namespace):
+        if state.facts.get("monitored"):
+            return {**state.facts["monitored"], "incident": state.incident, "changed": False}
+    raise CannotProceed(f"{namespace} has no incident to watch.", f"isolate it first: memory_namespace={namespace}")
