@@ -229,8 +229,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class VaultMaster:
-    """A key of Vault's transit engine. The context goes in as associated data and, since engines before 1.13 ignore
-    that silently, also in front of the plaintext."""
+    """A key of Vault's transit engine. The context goes in as associated data and also, hashed, in front of the
+    plaintext: a Vault that is too old for associated data ignores it silently."""
 
     def __init__(self, params: t.Mapping[str, t.Any]) -> None:
         self._key = _need(params, "vault_key")

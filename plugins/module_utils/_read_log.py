@@ -18,6 +18,7 @@ LOG = logging.getLogger("memops.agent_memory")
 Entry = t.Tuple[t.Any, ...]
 Append = t.Callable[[t.Dict[str, t.Any], t.List[Entry]], None]
 HELD = 20  # so many times ``size`` entries are kept while a store takes none; then the oldest are dropped
+KEY_CHARACTERS = 1 << 20  # keys may be long: so much text of keys makes a flush due, HELD times it is kept
 
 
 class ReadLog:
@@ -28,6 +29,7 @@ class ReadLog:
         self._seconds, self._size = max(0.0, float(seconds)), max(1, int(size))
         self._lock = threading.Lock()
         self._entries: list[tuple[dict[str, t.Any], Entry]] = []
+        self._characters = 0
         self._since = 0.0  # monotonic time of the oldest entry
         self._not_before = 0.0  # after a failure: no new try before
 
@@ -36,6 +38,7 @@ class ReadLog:
             if not self._entries:
                 self._since = time.monotonic()
             self._entries.append((params, entry))
+            self._characters += _length(entry)
             self._bound()
 
     def due(self) -> bool:
@@ -44,13 +47,13 @@ class ReadLog:
             return False
         now = time.monotonic()
         return now >= self._not_before and (
-            len(self._entries) >= self._size or now - self._since >= self._seconds
+            len(self._entries) >= self._size or self._characters >= KEY_CHARACTERS or now - self._since >= self._seconds
         )
 
     def flush(self, append: Append) -> int:
         """Hand everything to ``append``, store by store; how many were taken. Never raises MemoryOpsError."""
         with self._lock:
-            entries, self._entries = self._entries, []
+            entries, self._entries, self._characters = self._entries, [], 0
         groups: dict[str, tuple[dict[str, t.Any], list[Entry]]] = {}
         for params, entry in entries:
             groups.setdefault(json.dumps(params, sort_keys=True, default=str), (params, []))[1].append(entry)
@@ -63,6 +66,7 @@ class ReadLog:
                 LOG.warning("%d read entries wait for the access log: %s", len(group), exc.message)
                 with self._lock:
                     self._entries[:0] = [(params, entry) for entry in group]
+                    self._characters += sum(map(_length, group))
                     self._since = time.monotonic()
                     self._not_before = self._since + max(1.0, self._seconds)
                     self._bound()
@@ -72,15 +76,20 @@ class ReadLog:
         """Drop what no store took."""
         with self._lock:
             self.dropped += len(self._entries)
-            self._entries = []
+            self._entries, self._characters = [], 0
 
     def after_fork(self) -> None:
         """In the child: the parent writes what it has buffered."""
         self._lock = threading.Lock()
-        self._entries = []
+        self._entries, self._characters = [], 0
 
     def _bound(self) -> None:
         excess = len(self._entries) - self._size * HELD
-        if excess > 0:
-            del self._entries[:excess]
-            self.dropped += excess
+        while excess > 0 or self._characters > KEY_CHARACTERS * HELD:
+            self._characters -= _length(self._entries.pop(0)[1])
+            self.dropped += 1
+            excess -= 1
+
+
+def _length(entry: Entry) -> int:
+    return len(entry[4] or "")

@@ -87,7 +87,11 @@ class Session:
     def writing(self, namespace: str, work: t.Callable[[Store], T]) -> T:
         with self._writes.lock:
             self._await_turn(namespace, 30.0)
-            result = self._following(self._writes, namespace, work)
+            held = self._held.get(namespace)
+            if held is None:
+                result = self._following(self._writes, namespace, work)
+            else:
+                result = self._under_lock(held, namespace, work)
         self.flush_if_due()
         return result
 
@@ -131,6 +135,21 @@ class Session:
                 if not held.depth and self._held.get(namespace) is held:
                     self._give_back(namespace, held)
 
+    def _under_lock(self, held: _Held, namespace: str, work: t.Callable[[Store], T]) -> T:
+        """A write that relies on lock(): never to another store, and none after the lock was lost."""
+        self._check_open()
+        if held.lost or self._writes.params(namespace) != held.params:
+            raise NamespaceLocked(
+                f"The write lock {held.number} of namespace {namespace!r:.80} is lost: its lease ran out, or the "
+                "namespace moved to another store.",
+                "leave the lock, take it again, and read again before writing",
+            )
+        try:
+            return work(self._writes.at(held.params))
+        except NamespaceLocked:
+            held.lost = True
+            raise
+
     def _give_back(self, namespace: str, held: _Held) -> None:
         del self._held[namespace]
         self._turn.notify_all()
@@ -163,9 +182,10 @@ class Session:
     def log_damage(self, namespace: str, key: str, exc: MemoryOpsError) -> None:
         """What diagnose and monitor look for; the content and the key itself stay out of the program's own log."""
         what = "decryption failed" if isinstance(exc, KeyUnavailable) else "memory corrupt"
-        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        raw = key.encode("utf-8", "surrogateescape")  # a damaged key may be no text
+        digest = hashlib.sha256(raw).hexdigest()[:16]
         LOG.error("%s: namespace %r key sha256:%s: %s", what, namespace, digest, exc.message)
-        self.log_read(self.clock(), namespace, "corrupt", key)
+        self.log_read(self.clock(), namespace, "corrupt", raw.decode("utf-8", "replace"))
 
     def flush(self) -> int:
         if self.closed:
@@ -211,6 +231,7 @@ class _Held:
     def __init__(self, number: int, params: dict[str, t.Any]) -> None:
         self.number, self.params = number, params
         self.thread, self.depth = threading.get_ident(), 0
+        self.lost = False
 
 
 def wall_clock() -> int:

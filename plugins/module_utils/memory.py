@@ -23,7 +23,8 @@ import contextlib
 import datetime
 import typing as t
 
-from ._benchmark import RESERVED, Search, evaluate, open_body, open_value, parse, serves, value_text
+from ._access import NOTHING, log_pages, outcome, pages, put, serve
+from ._benchmark import RESERVED, Search, evaluate, parse, value_text
 from ._codec import RecordCodec, check_key, check_namespace, encode_value
 from ._errors import (
     InvalidInput,
@@ -37,7 +38,7 @@ from ._errors import (
     StoreUnavailable,
 )
 from ._inputs import check_reason, check_seconds, moment, rfc3339
-from ._model import CHECKSUM, CREATED, DELETED, EXPIRES, KEY, LogEntry, Row
+from ._model import CHECKSUM, KEY, LogEntry, Row
 from ._read_log import ReadLog
 from ._session import Session
 from ._store import Store, open_store
@@ -57,7 +58,6 @@ __all__ = [
 
 CHUNK_ITEMS = 1000  # of write_many: one transaction
 CHUNK_BYTES = 16 << 20
-PAGE = 500  # records that a listing or a search reads at once
 
 
 class Memory:
@@ -105,7 +105,10 @@ class Memory:
         The namespace is made when it is new. ``ttl``: seconds that the record lives, default the namespace's ttl.
         Errors: NamespaceQuarantined, NamespaceLocked, KeyUnavailable.
         """
-        return self._put(check_namespace(namespace), [(_key(key), encode_value(data))], reason, ttl)
+        check_namespace(namespace)
+        check_reason(reason)
+        ttl = None if ttl is None else check_seconds("ttl", ttl)
+        return put(self._session, namespace, [(_key(key), encode_value(data))], reason, ttl)
 
     def write_many(
         self,
@@ -120,6 +123,8 @@ class Memory:
         comes twice the last value counts. Errors: as write.
         """
         check_namespace(namespace)
+        check_reason(reason)
+        ttl = None if ttl is None else check_seconds("ttl", ttl)
         pairs = items.items() if isinstance(items, t.Mapping) else items
         chunk: dict[str, bytes] = {}
         size = written = 0
@@ -128,10 +133,10 @@ class Memory:
             size += len(body) - len(chunk.pop(_key(key), b""))
             chunk[key] = body
             if len(chunk) >= CHUNK_ITEMS or size >= CHUNK_BYTES:
-                self._put(namespace, list(chunk.items()), reason, ttl)
+                put(self._session, namespace, list(chunk.items()), reason, ttl)
                 written, size, chunk = written + len(chunk), 0, {}
         if chunk:
-            self._put(namespace, list(chunk.items()), reason, ttl)
+            put(self._session, namespace, list(chunk.items()), reason, ttl)
         return written + len(chunk)
 
     def delete(self, namespace: str, key: str, soft: bool = True, reason: str | None = None) -> bool:
@@ -142,6 +147,7 @@ class Memory:
         operator can restore it; after a hard one only snapshots have it.
         """
         check_namespace(namespace)
+        check_reason(reason)
         _key(key)
 
         def probe(store: Store) -> bool:
@@ -153,52 +159,13 @@ class Memory:
                 if state.state != "serving":
                     return True  # the write below meets the fence and says so
                 row = reader.get_many(namespace, [key]).get(key)
-            return row is not None and _outcome(row, self._clock(), state.serving_ttl) == "hit"
+            return row is not None and outcome(row, self._clock(), state.serving_ttl) == "hit"
 
         if not self._session.reading(namespace, probe):
             return False
         aside = (reason or "soft delete") if soft else None
-        self._put(namespace, [(key, b"")], reason, None, operation="delete", aside=aside)
+        put(self._session, namespace, [(key, b"")], reason, None, operation="delete", aside=aside)
         return True
-
-    def _put(
-        self,
-        namespace: str,
-        items: list[tuple[str, bytes]],
-        reason: str | None,
-        ttl: float | None,
-        operation: str = "write",
-        aside: str | None = None,
-    ) -> int:
-        if ttl is not None:
-            ttl = check_seconds("ttl", ttl)
-        check_reason(reason)
-        codec = RecordCodec(namespace)
-        key_id = self._keyring.active_id
-        self._keyring.cipher(key_id)  # nothing is held in the store while a key service answers
-
-        def put(store: Store) -> int:
-            with store.writing(namespace, len(items), self._session.actor) as write:
-                former = write.current([key for key, _body in items])
-                at = write.at
-                life = write.ttl if ttl is None else ttl
-                expires = None if life is None or operation == "delete" else at + int(life * 1e6)
-                deleted = at if operation == "delete" else None
-                rows, entries = [], []
-                for sequence, (key, body) in enumerate(items, write.first_sequence):
-                    created = _created(former.get(key), at, operation)
-                    fields = (key, write.epoch, sequence, created, at, expires, deleted, key_id)
-                    payload = self._keyring.seal(body, codec.head(fields), key_id)
-                    checksum = codec.checksum((*fields, payload))
-                    rows.append((*fields, payload, checksum))
-                    entries.append(
-                        (0, at, namespace, operation, key, write.epoch, sequence, checksum)
-                        + (write.lock, self._session.actor, reason, b"")
-                    )
-                write.put(rows, entries, aside)
-                return write.first_sequence
-
-        return self._session.writing(namespace, put)
 
     # --- reading ------------------------------------------------------------------------------------------------
     def read(self, namespace: str, key: str, default: t.Any = None) -> t.Any:
@@ -244,46 +211,28 @@ class Memory:
                 self._session.log_read(now, namespace, "miss", key)
             else:
                 try:
-                    value = self._serve(codec, namespace, row, now, serving_ttl)
+                    value = serve(self._session, codec, namespace, row, now, serving_ttl)
                 except (RecordCorrupt, KeyUnavailable) as exc:
                     trouble = trouble or exc
                 else:
-                    if value is not _NOTHING:
+                    if value is not NOTHING:
                         values[key] = value
         self._session.flush_if_due()
         if trouble is not None and not skip_damaged:
             raise trouble
         return values
 
-    def _serve(
-        self, codec: RecordCodec, namespace: str, row: Row, now: int, serving_ttl: float | None, log: bool = True
-    ) -> t.Any:
-        """Verify, open and log one row; _NOTHING when it is not to be served. Errors: RecordCorrupt, KeyUnavailable."""
-        try:
-            value = _NOTHING
-            if row[DELETED] is None:
-                value = open_value(codec, self._keyring, row)
-            elif open_body(codec, self._keyring, row):  # a tombstone seals nothing, and is not believed unopened
-                raise RecordCorrupt("This tombstone was forged over a record.", "rebuild the namespace")
-        except (RecordCorrupt, KeyUnavailable) as exc:
-            self._session.log_damage(namespace, row[KEY], exc)
-            raise type(exc)(
-                f"The memory {row[KEY]!r:.80} of namespace {namespace!r:.80} cannot be read: {exc.message}",
-                exc.next_step,
-            ) from None
-        outcome = serves(row, now, serving_ttl)
-        if log or outcome != "hit":
-            self._session.log_read(now, namespace, outcome, row[KEY], row[CHECKSUM] if outcome == "hit" else None)
-        return value if outcome == "hit" else _NOTHING
-
     def list_keys(self, namespace: str, prefix: str | None = None) -> t.Iterator[str]:
         """The keys that there are, in the order of their UTF-8 bytes; none in quarantine.
 
         Read page by page: keys written meanwhile may or may not come. Nothing is opened, so damaged records are listed.
         """
-        for page, now, serving_ttl in self._pages(check_namespace(namespace), prefix or None):
+        check_namespace(namespace)
+        if prefix:
+            check_key(prefix)
+        for page, now, serving_ttl in pages(self._session, namespace, prefix or None):
             for row in page:
-                if not row[KEY].startswith(RESERVED) and _outcome(row, now, serving_ttl) == "hit":
+                if not row[KEY].startswith(RESERVED) and outcome(row, now, serving_ttl) == "hit":
                     yield row[KEY]
 
     def search(self, namespace: str, query: str, limit: int = 10) -> list[tuple[str, float, t.Any]]:
@@ -297,52 +246,19 @@ class Memory:
         if not isinstance(limit, int) or limit < 1:
             raise InvalidInput("limit must be a number from 1.", "correct limit")
         search, codec = Search([query], limit), RecordCodec(namespace)
-        for page, now, serving_ttl in self._pages(namespace, None):
+        for page, now, serving_ttl in pages(self._session, namespace, None):
             for row in page:
-                if row[KEY].startswith(RESERVED) or _outcome(row, now, serving_ttl) != "hit":
+                if row[KEY].startswith(RESERVED) or outcome(row, now, serving_ttl) != "hit":
                     continue
                 with contextlib.suppress(RecordCorrupt, KeyUnavailable):
-                    value = self._serve(codec, namespace, row, now, serving_ttl, log=False)
-                    if value is not _NOTHING:
+                    value = serve(self._session, codec, namespace, row, now, serving_ttl, log_hit=False)
+                    if value is not NOTHING:
                         search.add(row[KEY], value_text(value), _keeper(value, row[CHECKSUM]))
         found = search.results(0)
         for key, _score, (_value, digest) in found:
             self._session.log_read(self._clock(), namespace, "hit", key, digest)
         self._session.flush_if_due()
         return [(key, score, value) for key, score, (value, _digest) in found]
-
-    def _pages(self, namespace: str, prefix: str | None) -> t.Iterator[tuple[list[Row], int, float | None]]:
-        """(rows, now, serving ttl), a reader per page, so that a slow caller holds nothing back in the store."""
-        after: str | None = None
-        if prefix is not None:
-            check_key(prefix)
-
-        def page(store: Store) -> tuple[list[Row], float | None]:
-            with store.reader() as reader:
-                try:
-                    state = reader.namespace(namespace)
-                except NamespaceUnknown:
-                    return [], None
-                if state.state == "quarantined":
-                    self._session.log_read(self._clock(), namespace, "refused", None)
-                    return [], None
-                if prefix is not None and after is None:  # the prefix may be a key of its own; a scan begins behind it
-                    own = list(reader.get_many(namespace, [prefix]).values())
-                    if own:
-                        return own, state.serving_ttl
-                scan = iter(reader.scan(namespace, after=prefix if after is None else after, batch=PAGE))
-                rows = next(scan, [])
-                getattr(scan, "close", lambda: None)()
-                return rows, state.serving_ttl
-
-        while True:
-            rows, serving_ttl = self._session.reading(namespace, page)
-            kept = rows if prefix is None else [row for row in rows if row[KEY].startswith(prefix)]
-            yield kept, self._clock(), serving_ttl
-            if not rows or len(kept) < len(rows):
-                self._session.flush_if_due()
-                return
-            after = rows[-1][KEY]
 
     def get_access_logs(
         self, namespace: str, since: str | float | datetime.datetime | None = None
@@ -353,27 +269,15 @@ class Memory:
         ``since``: RFC 3339 text, an aware datetime, or seconds since 1970.
         """
         check_namespace(namespace)
-        first, last_id = moment(since), 0
+        first = moment(since)
         self.flush()
-
-        def page(store: Store) -> list[LogEntry]:
-            with store.reader() as reader:
-                pages = iter(reader.log(namespace, after_id=last_id, batch=PAGE))
-                rows = next(pages, [])
-                getattr(pages, "close", lambda: None)()
-                return rows
-
-        while True:
-            rows = self._session.reading(namespace, page)
-            for entry in map(LogEntry._make, rows):
+        for page in log_pages(self._session, namespace):
+            for entry in map(LogEntry._make, page):
                 if entry.at >= first:
                     line = entry._asdict()
                     del line["checksum"]
                     line.update(at=rfc3339(entry.at), digest=entry.digest.hex() if entry.digest is not None else None)
                     yield line
-            if not rows:
-                return
-            last_id = rows[-1][0]
 
     # --- the namespace --------------------------------------------------------------------------------------------
     def ttl(self, namespace: str) -> float | None:
@@ -474,7 +378,6 @@ class Memory:
         raise TypeError("a Memory is not pickled: open it in the process that uses it")
 
 
-_NOTHING: t.Final = object()
 def _keeper(value: t.Any, digest: bytes) -> t.Callable[[int], tuple[t.Any, bytes]]:
     return lambda _query: (value, digest)
 
@@ -483,20 +386,3 @@ def _key(key: t.Any) -> str:
     if check_key(key).startswith(RESERVED):
         raise InvalidInput("Keys that start with NUL and 'memops/' belong to the collection.", "use another key")
     return t.cast(str, key)
-
-
-def _outcome(row: Row, now: int, serving_ttl: float | None) -> str:
-    """As ``serves``; a row whose fields are damaged counts as there, so that reading it says so."""
-    try:
-        return serves(row, now, serving_ttl)
-    except TypeError:
-        return "hit"
-
-
-def _created(former: Row | None, at: int, operation: str) -> int:
-    """An overwritten record keeps its birth; one that comes after a tombstone or a lapse is new."""
-    if former is not None and isinstance(former[CREATED], int) and 0 <= former[CREATED] <= at:
-        lapsed = isinstance(former[EXPIRES], int) and former[EXPIRES] <= at
-        if operation == "delete" or (former[DELETED] is None and not lapsed):
-            return t.cast(int, former[CREATED])
-    return at

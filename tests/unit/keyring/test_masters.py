@@ -67,7 +67,7 @@ def test_missing_things_are_named(tmp_path, monkeypatch):
 
 
 class Transit(http.server.BaseHTTPRequestHandler):
-    """A stand-in for Vault: the two calls of its transit engine, with associated data as Vault has it from 1.13 on.
+    """A stand-in for Vault: the two calls of its transit engine, with associated data.
 
     It keeps what it was given under a number. A real Vault cannot be started in a unit test.
     """

@@ -99,6 +99,19 @@ def test_swapped_ciphertexts_in_search_and_deletion_of_a_damaged_record(place, m
     assert memory.read("a", "one") == "again"
 
 
+@pytest.mark.parametrize("damaged", ["CAST(x'6bff' AS TEXT)", "CAST(x'ff' AS TEXT)", "x'6b31'"])
+def test_a_damaged_key_stops_neither_a_listing_nor_a_search(place, memory, damaged):
+    memory.write_many("a", {f"k{n:03}": "green" for n in range(1200)})
+    place.sql(f"UPDATE memory_records SET key = {damaged} WHERE key = 'k499'")
+    place.sql("DROP TRIGGER memops_fence_update")
+    place.sql("UPDATE memory_records SET key = CAST(x'6b30ff' || CAST(key AS BLOB) AS TEXT) WHERE key < 'k010'")
+    fine = {f"k{n:03}" for n in range(10, 1200)} - {"k499"}
+    assert fine <= set(memory.list_keys("a"))
+    assert {key for key, _score, _value in memory.search("a", "green", limit=2000)} == fine
+    memory.flush()
+    assert memory.dropped_entries == 0
+
+
 def test_a_record_under_a_key_that_is_gone(place, memory, caplog):
     memory.write("a", "k", "v")
     row = rows(place)["k"]
