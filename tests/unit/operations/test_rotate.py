@@ -1,0 +1,378 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Key rotation: nothing is lost, live writers win, a killed rotation goes on with the same key, twice changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    LeaseHeld,
+    NamespaceUnknown,
+    StaleAttempt,
+    StoreUnavailable,
+)
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity, rotate
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from tests.unit.operations.operations_help import NS, Place
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(place, **options):
+    options = {"attempt": "host:1:1", "owner": "an operator", "namespace": NS, **options}
+    return rotate.rotate(store_params=place.store, keyring=place.keyring, **options)
+
+
+def kept(row):
+    """What a rotation must not touch."""
+    return row[:7]
+
+
+def assert_all_open(place, values):
+    assert place.values(list(values)) == values
+    found = integrity.scan(store_params=place.store, namespace=NS, keyring=place.keyring)
+    assert found["verdict"] == "pass", found["examples"]
+
+
+def open_incidents(place):
+    store = open_store(place.store)
+    try:
+        return [one for one in store.incidents(NS) if one.state == "open"]
+    finally:
+        store.close()
+
+
+def holder(place):
+    """The attempt of the incident that a killed rotation left open."""
+    return next((one.attempt for one in open_incidents(place)), None)
+
+
+def test_everything_gets_a_new_key_and_keeps_the_rest(place):
+    values = place.fill(120)
+    with place.memory() as memory:
+        memory.delete(NS, "user/00003")
+    del values["user/00003"]
+    before = place.rows()
+    (old,) = place.ring().ids()
+    result = run(place, force=True)
+    assert (result["changed"], result["complete"], result["key_created"], result["resumed"]) == (True, True, True, False)
+    assert result["records"] == {"rotated": 120, "already": 0, "unopenable": 0, "remaining": 0}
+    after = place.rows()
+    assert [kept(row) for row in after] == [kept(row) for row in before]
+    assert {row[7] for row in after} == {result["key"]} == {place.ring().active_id}
+    assert all(a[8] != b[8] and a[9] != b[9] for a, b in zip(after, before))
+    assert place.ring().ids() == [old, result["key"]]
+    assert_all_open(place, values)
+    assert not open_incidents(place)
+    assert [e.reason for e in place.log("rotate")] == [f"{phase}: from {old} to {result['key']}" for phase in ("start", "end")]
+
+
+def test_twice_changes_nothing(place):
+    place.fill(30)
+    run(place, force=True)
+    rows, ids, log = place.rows(), place.ring().ids(), place.log()
+    again = run(place)
+    assert (again["changed"], again["complete"], again["key_created"]) == (False, True, False)
+    assert (place.rows(), place.ring().ids(), place.log()) == (rows, ids, log)
+    assert not open_incidents(place)
+
+
+def test_a_young_key_is_new_enough_and_an_old_one_is_not(place):
+    place.fill(5)
+    assert run(place)["changed"] is False
+    assert run(place, min_age=0)["key_created"] is True
+
+
+def test_check_writes_nothing(place):
+    place.fill(20)
+
+    def state():
+        return Path(place.keyring["path"]).read_bytes(), place.rows(), place.log(), open_incidents(place)
+
+    before = state()
+    said = run(place, check=True, force=True)
+    assert (said["changed"], said["key"], said["records"]["remaining"]) == (True, None, 20)
+    assert "would encrypt 20 records with a new record key" in said["reasons"]
+    assert run(place, check=True)["changed"] is False
+    assert state() == before
+
+
+def test_records_that_no_key_opens_are_left_alone_and_listed(place):
+    values = place.fill(50)
+    place.rewrite("user/00010", key_id="kgone")
+    place.rewrite("user/00011", payload=os.urandom(60))
+    place.sql("UPDATE memory_records SET created = 'never' WHERE key = 'user/00012'")
+    bad = {"user/00010", "user/00011", "user/00012"}
+    before = [row for row in place.rows() if row[0] in bad]
+    result = run(place, force=True)
+    assert {one["key"] for one in result["unopenable"]} == bad
+    assert result["records"] == {"rotated": 47, "already": 0, "unopenable": 3, "remaining": 0}
+    assert result["complete"] is False
+    assert [row for row in place.rows() if row[0] in bad] == before
+    good = {key: value for key, value in values.items() if key not in bad}
+    assert place.values(list(good)) == good
+    again = run(place)
+    assert (again["changed"], again["records"]["unopenable"]) == (False, 3)
+    assert len(place.ring().ids()) == 2
+
+
+def test_records_with_an_older_key_are_brought_to_the_active_one_without_a_new_key(place):
+    values = place.fill(40)
+    ring = place.ring()
+    new = ring.create_key()
+    ring.activate(new)
+    values.update(place.fill(10, start=40))
+    result = run(place, new_key=False)
+    assert (result["key"], result["key_created"], result["records"]["rotated"]) == (new, False, 40)
+    assert_all_open(place, values)
+
+
+def test_several_namespaces_get_the_same_key(place):
+    place.fill(10)
+    with place.memory() as memory:
+        memory.write("other", "k", "v")
+    result = run(place, namespace=None, force=True)
+    assert {name: one["rotated"] for name, one in result["namespaces"].items()} == {NS: 10, "other": 1}
+    with pytest.raises(NamespaceUnknown):
+        run(place, namespace=[NS, "nobody"], force=True)
+    assert len(place.ring().ids()) == 2
+
+
+def test_it_works_in_a_quarantine_and_leaves_a_foreign_incident_open(place):
+    values = place.fill(30)
+    store = open_store(place.store)
+    claim = store.claim(NS, "host:1:1", "an operator", new_incident="inc-1")
+    store.fence(claim)
+    result = run(place, force=True)
+    assert result["namespaces"][NS]["incident"] == "inc-1"
+    assert [one.incident for one in open_incidents(place)] == ["inc-1"]
+    # the same attempt does the same step again: nothing to do, even if it is forced
+    assert run(place, force=True)["changed"] is False
+    store.unfence(claim)
+    store.close()
+    assert_all_open(place, values)
+
+
+def test_a_second_live_attempt_is_refused_and_no_key_is_made(place):
+    place.fill(5)
+    store = open_store(place.store)
+    store.claim(NS, "other:1:1", "somebody else", new_incident="inc-1")
+    store.close()
+    with pytest.raises(LeaseHeld, match="somebody else"):
+        run(place, force=True)
+    assert len(place.ring().ids()) == 1
+
+
+def test_unused_keys_are_retired_only_when_asked_and_only_when_nothing_names_them(place):
+    place.fill(10)
+    (old,) = place.ring().ids()
+    store = open_store(place.store)
+    claim = store.claim(NS, "host:1:1", "an operator", new_incident="inc-1")
+    number = store.begin_generation(claim)
+    store.load(claim, number, place.rows()[:1])
+    assert run(place, force=True, retire=True)["retired_keys"] == []
+    store.drop_generation(claim, number)
+    store.close_incident(claim)
+    store.close()
+    result = run(place, retire=True)
+    assert (result["retired_keys"], result["changed"]) == ([old], True)
+    assert place.ring().ids()[0] == old, "it stays in the keyring and still opens"
+    assert any("snapshots" in reason for reason in result["reasons"])
+
+
+def test_a_live_writer_is_never_overwritten(place, monkeypatch):
+    """Every batch meets records that were written after it was read."""
+    monkeypatch.setattr(rotate, "ROUNDS", 50)
+    values = place.fill(400)
+    memory = place.memory()
+    writes = []
+
+    def write_on(_progress):
+        if len(writes) < 12:
+            key = f"user/{random.randrange(400):05d}"
+            values[key] = {"live": len(writes)}
+            memory.write(NS, key, values[key])
+            memory.write(NS, f"new/{len(writes)}", len(writes))
+            values[f"new/{len(writes)}"] = len(writes)
+            writes.append(key)
+
+    result = run(place, force=True, batch=20, progress=write_on)
+    memory.close()
+    assert len(writes) == 12
+    assert result["complete"] is True
+    assert {row[7] for row in place.rows()} == {result["key"]}
+    assert_all_open(place, values)
+
+
+def test_a_writer_that_keeps_the_old_key_is_looked_at_again_and_reported(place):
+    """Something that does not follow the keyring: bounded rounds, then the truth."""
+    place.fill(60)
+    old = place.ring().active_id
+    store = open_store(place.store)
+
+    def write_with_the_old_key(_progress):
+        from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec
+
+        codec, ring = RecordCodec(NS), place.ring()
+        with store.writing(NS, 1, "stubborn") as w:
+            row = ("user/00000", w.epoch, w.first_sequence, w.at, w.at, None, None, old, b"", b"")
+            row = row[:8] + (ring.seal(b"j1", codec.head(row), old), b"")
+            row = row[:9] + (codec.checksum(row),)
+            w.put([row], [(0, w.at, NS, "write", row[0], row[1], row[2], row[9], w.lock, "stubborn", None, b"")])
+
+    result = run(place, force=True, progress=write_with_the_old_key)
+    assert (result["complete"], result["records"]["remaining"]) == (False, 1)
+    assert "does not follow the keyring" in result["reasons"][0]
+    assert len(open_incidents(place)) == 1, "still under way"
+    again = run(place)
+    store.close()
+    assert (again["resumed"], again["complete"], again["key"], again["key_created"]) == (True, True, result["key"], False)
+    assert not open_incidents(place)
+
+
+def test_killed_between_the_intent_and_the_note_no_second_key_is_made(place, monkeypatch):
+    values = place.fill(20)
+    original = rotate._Run._namespace
+    note = rotate.open_store(place.store).__class__.note
+
+    class Killed(BaseException):
+        pass
+
+    calls = []
+
+    def die_after_the_key(self, claim, **facts):
+        calls.append(facts)
+        if len(calls) == 2:  # the intent is noted, the key is made
+            raise Killed
+        return note(self, claim, **facts)
+
+    monkeypatch.setattr(rotate.open_store(place.store).__class__, "note", die_after_the_key)
+    with pytest.raises(Killed):
+        run(place, force=True)
+    monkeypatch.undo()
+    assert rotate._Run._namespace is original
+    assert len(place.ring().ids()) == 2
+    result = run(place, attempt="host:2:2", takeover="host:1:1", force=True)
+    assert (result["resumed"], result["key_created"]) == (True, False)
+    assert len(place.ring().ids()) == 2
+    assert_all_open(place, values)
+
+
+def test_an_attempt_that_was_taken_over_can_do_no_harm(place):
+    values = place.fill(200)
+
+    def take_over(_progress):
+        store = open_store(place.store)
+        store.claim(NS, "host:2:2", "somebody else", new_incident="x", takeover="host:1:1")
+        store.close()
+
+    with pytest.raises(StaleAttempt):
+        run(place, force=True, batch=20, progress=take_over)
+    assert run(place, attempt="host:2:2")["complete"] is True
+    assert_all_open(place, values)
+
+
+@pytest.mark.parametrize("failing", range(1, 12))
+def test_a_fault_at_the_nth_store_call_loses_nothing(place, monkeypatch, failing):
+    values = place.fill(60)
+    cls = open_store(place.store).__class__
+    calls = []
+
+    def faulty(name):
+        original = getattr(cls, name)
+
+        def call(self, *args, **kwargs):
+            calls.append(name)
+            if len(calls) == failing:
+                raise StoreUnavailable("The disk is full.", "free space")
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(cls, name, call)
+
+    for name in ("claim", "note", "reseal", "log_operation", "close_incident", "incident"):
+        faulty(name)
+    try:
+        run(place, force=True, batch=20)
+        assert len(calls) < failing
+    except StoreUnavailable:
+        pass
+    monkeypatch.undo()
+    assert place.values(list(values)) == values, "readable in the middle, too"
+    again = run(place, attempt="host:2:2", takeover="host:1:1")
+    assert again["complete"] is True
+    assert len({row[7] for row in place.rows()}) == 1
+    assert len(place.ring().ids()) <= 2
+    assert_all_open(place, values)
+
+
+CHILD = """
+import json, sys
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.rotate import rotate
+options = json.loads(sys.argv[1])
+print("begins", flush=True)
+rotate(**options)
+"""
+
+
+def start(place, **options):
+    options = {"store_params": place.store, "keyring": place.keyring, "owner": "o", "namespace": NS, **options}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / ".ansible/collections"), str(ROOT)])}
+    child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(options)], env=environment, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"begins\n"
+    return child
+
+
+@settings(max_examples=6)
+@given(delays=st.lists(st.floats(0, 0.3), min_size=1, max_size=3), seed=st.integers(0, 2**16))
+def test_killed_at_random_instants_with_a_live_writer(delays, seed):
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(Path(folder))
+        values = place.fill(3000)
+        stop = threading.Event()
+        written = {}
+
+        def live():
+            with place.memory() as memory:
+                while not stop.is_set():
+                    key = f"user/{chance.randrange(3000):05d}"
+                    value = chance.random()
+                    memory.write(NS, key, value)
+                    written[key] = value
+                    time.sleep(0.005)
+
+        writer = threading.Thread(target=live)
+        writer.start()
+        try:
+            for number, delay in enumerate(delays):
+                child = start(place, attempt=f"a:{number}:1", takeover=holder(place), force=number == 0, batch=200)
+                time.sleep(delay)
+                child.send_signal(signal.SIGKILL)
+                child.wait()
+                child.stdout.close()
+        finally:
+            stop.set()
+            writer.join()
+        last = run(place, attempt="last:1:1", takeover=holder(place))
+        assert last["complete"] is True
+        values.update(written)
+        assert len({row[7] for row in place.rows()}) == 1
+        assert {row[7] for row in place.rows()} == {place.ring().active_id}
+        assert len(place.ring().ids()) <= 2
+        assert_all_open(place, values)
+        assert not open_incidents(place)
