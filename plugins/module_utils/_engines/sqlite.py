@@ -27,7 +27,6 @@ from .sqlite_reseal import Resealing
 from .sqlite_schema import APPLICATION_ID, FORMAT, PAGE_SIZE, RecordsSql
 from .sqlite_structure import Structure
 
-HEADER = b"SQLite format 3\x00"
 BUSY_TIMEOUT = 10.0
 IDLE_CONNECTIONS = 2
 CAPABILITIES = frozenset(
@@ -156,10 +155,13 @@ def _busy_timeout(params: t.Mapping[str, t.Any]) -> float:
 
 
 def _look(path: str) -> None:
-    """Tell what SQLite cannot: that a file is missing, or was never a database."""
+    """Tell what SQLite cannot: that a file is missing, or has nothing in it.
+
+    The file is never opened here: to close it would drop the locks that this process' other connections hold on it
+    (POSIX), and the next process that closes the store would then delete the write-ahead log under their feet.
+    """
     try:
-        with open(path, "rb") as file:
-            start = file.read(len(HEADER))
+        size = os.stat(path).st_size
     except FileNotFoundError:
         raise StoreUnavailable(
             f"There is no memory store at {path}.", "correct memory_store.path, or restore a snapshot there"
@@ -168,9 +170,8 @@ def _look(path: str) -> None:
         raise StoreUnavailable(
             f"The memory store {path} cannot be read: {exc.strerror}.", "check the permissions of file and directory"
         ) from None
-    if start != HEADER:
-        what = "is empty" if not start else "is not a SQLite database"
-        raise StoreDamaged(f"The memory store {path} {what}.", f"correct memory_store.path, or {RESTORE}")
+    if not size:
+        raise StoreDamaged(f"The memory store {path} is empty.", f"correct memory_store.path, or {RESTORE}")
 
 
 def _make(path: str, sql: RecordsSql) -> None:

@@ -50,7 +50,11 @@ def translate(exc: sqlite3.Error, path: str) -> MemoryOpsError:
             "wait for the release, or run the release playbook",
         )
     short = getattr(exc, "sqlite_errorname", "") == "SQLITE_IOERR_SHORT_READ"  # Python < 3.11 does not tell
-    if short or "not a database" in low or "malformed" in low:
+    if "not a database" in low:
+        return StoreDamaged(
+            f"The memory store {path} is not a SQLite database.", f"correct memory_store.path, or {RESTORE}"
+        )
+    if short or "malformed" in low:
         return StoreDamaged(f"The store {path} is damaged: {text}.", RESTORE)
     if "locked" in low or "locking protocol" in low or "busy" in low:
         return StoreUnavailable(
