@@ -1,0 +1,60 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep a step that is made of several tasks, such as a failover, for the report. Works on the controller alone."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import attempt
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import remember, report_dir, save
+
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_diff = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        task_vars = task_vars or {}
+        super().run(tmp, task_vars)
+        _unused, args = self.validate_argument_spec(
+            {
+                "step": {"type": "str", "required": True},
+                "namespace": {"type": "str", "required": True},
+                "verdict": {"type": "str", "default": "pass", "choices": ["pass", "fail", "could-not-verify"]},
+                "step_changed": {"type": "bool", "default": False},
+                "started": {"type": "float"},
+                "detail": {"type": "str", "default": ""},
+                "result": {"type": "dict", "default": {}},
+                "report_dir": {"type": "path"},
+            }
+        )
+        now = time.time()
+        started = now if args["started"] is None else args["started"]
+        host = str(task_vars.get("inventory_hostname", ""))
+        step = {
+            "name": args["step"],
+            "namespace": args["namespace"],
+            "verdict": args["verdict"],
+            "failed": args["verdict"] == "fail",
+            "changed": args["step_changed"],
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started)) + f".{int(started * 1000) % 1000:03d}Z",
+            "seconds": round(max(0.0, now - started), 3),
+            "host": host,
+            "attempt": attempt(),
+            "check": bool(self._task.check_mode),
+            "detail": args["detail"].strip(),
+            "result": args["result"],
+        }
+        remember(host, step)
+        if not self._task.check_mode:
+            try:
+                save(report_dir(args["report_dir"]), host, args["namespace"])
+            except OSError as exc:
+                return {"changed": False, "warnings": [f"The steps cannot be kept for the report: {exc}"]}
+        return {"changed": False, "step": step}

@@ -1,0 +1,165 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A site in a temporary folder (stores, keyring, directory repository, route, inventory) and ansible-playbook on it."""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+import typing as t
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
+from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+class Outcome(t.NamedTuple):
+    """``changed`` adds up all hosts; ``text`` is everything that a person saw."""
+
+    status: int
+    changed: int
+    text: str
+
+
+class Site:
+    """One memory cluster: a primary, and a secondary unless told otherwise."""
+
+    def __init__(self, folder: pathlib.Path, *, secondary: bool = True, **variables: t.Any) -> None:
+        self.folder = folder
+        master = folder / "master.key"
+        master.write_text(os.urandom(32).hex() + "\n")
+        master.chmod(0o600)
+        self.stores = {"primary": self._store("primary")}
+        if secondary:
+            self.stores["secondary"] = self._store("secondary")
+        self.keyring = {"source": "file", "path": str(folder / "keyring.json"), "master_key_file": str(master)}
+        self.route = folder / "route.json"
+        self.reports = folder / "reports"
+        self.variables: dict[str, t.Any] = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "memory_cluster": "site",
+            "memory_repository": {"url": f"file://{folder}/repository"},
+            "memory_keyring": self.keyring,
+            "memory_route": {"kind": "file", "path": str(self.route)},
+            "memory_report_dir": str(self.reports),
+            "memory_monitor_seconds": 1,
+            "memory_monitor_interval": "0.5",
+            **variables,
+        }
+        self.memory().close()
+        self.route.write_text(
+            json.dumps({"format": 1, "generation": 1, "default": self.stores["primary"], "namespaces": {}})
+        )
+        self.write_inventory()
+
+    def _store(self, host: str) -> dict[str, t.Any]:
+        (self.folder / host).mkdir(exist_ok=True)
+        return {"engine": "sqlite", "layout": "native", "path": str(self.folder / host / "memory.db")}
+
+    def write_inventory(self) -> None:
+        hosts = {host: {"memory_role": host, "memory_store": store} for host, store in self.stores.items()}
+        inventory = {"memory": {"hosts": hosts, "vars": self.variables}}
+        (self.folder / "inventory.json").write_text(json.dumps(inventory))
+
+    def memory(self, host: str = "primary") -> Memory:
+        return Memory(store=self.stores[host], keyring=self.keyring, actor="test")
+
+    def fill(self, namespace: str, count: int) -> None:
+        memory = self.memory()
+        memory.write_many(namespace, {f"key-{n:05}": {"fact": f"{namespace} fact {n}"} for n in range(count)})
+        memory.close()
+
+    def flip(self, namespace: str, keys: t.Iterable[str], host: str = "primary") -> None:
+        """Change stored payload bytes as a bad disk would: behind the engine's triggers and without a log entry."""
+        con = sqlite3.connect(self.stores[host]["path"])
+        with con:
+            triggers = con.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+            for name, _sql in triggers:
+                con.execute(f'DROP TRIGGER "{name}"')
+            (generation,) = con.execute(
+                "SELECT generation FROM memops_namespace WHERE name = ?", (namespace,)
+            ).fetchone()
+            for key in keys:
+                (payload,) = con.execute(
+                    "SELECT payload FROM memory_records WHERE generation = ? AND key = ?", (generation, key)
+                ).fetchone()
+                broken = bytes([payload[0] ^ 0xFF]) + payload[1:]
+                con.execute(
+                    "UPDATE memory_records SET payload = ? WHERE generation = ? AND key = ?", (broken, generation, key)
+                )
+            for _name, sql in triggers:
+                con.execute(sql)
+        con.close()
+
+    def read(self, namespace: str, count: int) -> None:
+        """Read as an application does, following the route; what it meets does not matter here."""
+        memory = Memory(route=str(self.route), keyring=self.keyring, actor="test")
+        for number in range(count):
+            with contextlib.suppress(MemoryOpsError):
+                memory.read(namespace, f"key-{number % 50:05}")
+        memory.close()
+
+    @contextlib.contextmanager
+    def working(self, *namespaces: str) -> t.Iterator[None]:
+        """An application that goes on reading until the block ends."""
+        ended = threading.Event()
+
+        def work() -> None:
+            while not ended.wait(0.2):
+                for namespace in namespaces:
+                    self.read(namespace, 50)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            worker.join()
+
+    def play(self, playbook: str, *arguments: str, timeout: int = 300, **variables: t.Any) -> Outcome:
+        command = [
+            os.path.join(os.path.dirname(sys.executable), "ansible-playbook"),
+            "-i",
+            str(self.folder / "inventory.json"),
+            f"memops.agent_memory.{playbook}",
+            *arguments,
+        ]
+        if variables:
+            command += ["-e", json.dumps(variables)]
+        environment = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
+            "ANSIBLE_HOME": str(self.folder / "ansible"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_LOCALHOST_WARNING": "0",
+            "LC_ALL": "C.UTF-8",
+        }
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        text = done.stdout + done.stderr
+        return Outcome(done.returncode, sum(int(row[2]) for row in RECAP.findall(text)), text)
+
+    def report(self) -> dict[str, t.Any]:
+        """The newest report.json."""
+        newest = max(self.reports.glob("*/report.json"), key=lambda path: path.stat().st_mtime_ns)
+        return t.cast("dict[str, t.Any]", json.loads(newest.read_text()))
+
+    def fingerprint(self) -> dict[str, bytes]:
+        """Every file of the site outside Ansible's own folder, to see that nothing was written."""
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.relative_to(self.folder).parts[0] != "ansible"
+        }
