@@ -189,7 +189,7 @@ class _Run:
                 found = self.look(name, decision.target, first=True)
                 if found["remaining"]:
                     former[name] = found["from"][0]
-                else:
+                elif not self._left_open(name):
                     results[name] = found
         busy = [name for name in names if name not in results]
         claims: dict[str, Claim] = {}
@@ -210,6 +210,10 @@ class _Run:
                 self._let_go(claim)
             raise
         return results
+
+    def _left_open(self, name: str) -> bool:
+        """Whether a rotation that was killed right after its start left its own incident, to be closed now."""
+        return any(one.state == "open" and one.incident.startswith(PREFIX) for one in self.store.incidents(name))
 
     def _let_go(self, claim: Claim) -> None:
         """After an error the next run need not wait for the lease of a rotation's own incident."""

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Key rotation: nothing is lost, live writers win, a killed rotation goes on with the same key, twice changes nothing."""
+"""Key rotation: nothing is lost, live writers win, a killed rotation goes on, twice changes nothing."""
 
 from __future__ import annotations
 
@@ -69,7 +69,12 @@ def test_everything_gets_a_new_key_and_keeps_the_rest(place):
     before = place.rows()
     (old,) = place.ring().ids()
     result = run(place, force=True)
-    assert (result["changed"], result["complete"], result["key_created"], result["resumed"]) == (True, True, True, False)
+    assert (result["changed"], result["complete"], result["key_created"], result["resumed"]) == (
+        True,
+        True,
+        True,
+        False,
+    )
     assert result["records"] == {"rotated": 120, "already": 0, "unopenable": 0, "remaining": 0}
     after = place.rows()
     assert [kept(row) for row in after] == [kept(row) for row in before]
@@ -78,7 +83,9 @@ def test_everything_gets_a_new_key_and_keeps_the_rest(place):
     assert place.ring().ids() == [old, result["key"]]
     assert_all_open(place, values)
     assert not open_incidents(place)
-    assert [e.reason for e in place.log("rotate")] == [f"{phase}: from {old} to {result['key']}" for phase in ("start", "end")]
+    assert [e.reason for e in place.log("rotate")] == [
+        f"{phase}: from {old} to {result['key']}" for phase in ("start", "end")
+    ]
 
 
 def test_twice_changes_nothing(place):
@@ -240,7 +247,12 @@ def test_a_writer_that_keeps_the_old_key_is_looked_at_again_and_reported(place):
     assert len(open_incidents(place)) == 1, "still under way"
     again = run(place)
     store.close()
-    assert (again["resumed"], again["complete"], again["key"], again["key_created"]) == (True, True, result["key"], False)
+    assert (again["resumed"], again["complete"], again["key"], again["key_created"]) == (
+        True,
+        True,
+        result["key"],
+        False,
+    )
     assert not open_incidents(place)
 
 
@@ -270,6 +282,25 @@ def test_killed_between_the_intent_and_the_note_no_second_key_is_made(place, mon
     assert (result["resumed"], result["key_created"]) == (True, False)
     assert len(place.ring().ids()) == 2
     assert_all_open(place, values)
+
+
+def test_killed_right_after_the_claim_the_incident_is_closed_by_the_next_run(place, monkeypatch):
+    place.fill(5)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_args, **_facts):
+        raise Killed
+
+    monkeypatch.setattr(type(open_store(place.store)), "note", die)
+    with pytest.raises(Killed):
+        run(place, force=True)
+    monkeypatch.undo()
+    assert len(open_incidents(place)) == 1
+    result = run(place, attempt="host:2:2", takeover="host:1:1")
+    assert (result["changed"], result["complete"]) == (False, True)
+    assert not open_incidents(place)
 
 
 def test_an_attempt_that_was_taken_over_can_do_no_harm(place):
@@ -331,7 +362,9 @@ rotate(**options)
 def start(place, **options):
     options = {"store_params": place.store, "keyring": place.keyring, "owner": "o", "namespace": NS, **options}
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / ".ansible/collections"), str(ROOT)])}
-    child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(options)], env=environment, stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, json.dumps(options)], env=environment, stdout=subprocess.PIPE
+    )
     assert child.stdout is not None
     assert child.stdout.readline() == b"begins\n"
     return child
