@@ -120,7 +120,7 @@ class SqliteStore(Applications, Incidents, Operators, Resealing, Generations, Lo
 
     @contextlib.contextmanager
     def point(self) -> t.Iterator[str]:
-        with self._transaction() as con:
+        with self._transaction() as con:  # pylint: disable=contextmanager-generator-missing-cleanup
             yield read_point(con)
 
     def close(self) -> None:

@@ -95,7 +95,7 @@ class Applications(Connected):
     def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Iterator[SqliteWrite]:
         deadline = time.monotonic() + wait
         while True:
-            with self._transaction() as con:
+            with self._transaction() as con:  # pylint: disable=contextmanager-generator-missing-cleanup
                 control, blocked = self._serving(con, namespace)
                 if blocked is None:
                     held = self._held.get(namespace)

@@ -167,7 +167,7 @@ class Connected:
     @contextlib.contextmanager
     def _operating(self, claim: Claim, *, unfenced: bool = False) -> t.Iterator[sqlite3.Connection]:
         """A transaction of an operator: checks the token; ``unfenced`` lifts the triggers for its duration."""
-        with self._transaction() as con:
+        with self._transaction() as con:  # pylint: disable=contextmanager-generator-missing-cleanup
             self._check(con, claim)
             if not unfenced:
                 yield con
