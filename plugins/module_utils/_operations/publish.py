@@ -46,7 +46,8 @@ def publish(
         if purpose == "forensic" and not check:
             raise CannotProceed(f"{namespace} has no open incident.", f"isolate it first: memory_namespace={namespace}")
         return _plain(store, store_params, keyring, repository, name, purpose, namespaces, None, min_interval, check)
-    taken = known.get(purpose)
+    fact = "forensic" if purpose == "forensic" else "baseline_snapshot"  # "baseline" is the benchmark's accuracy
+    taken = known.get(fact)
     if taken and not (purpose == "forensic" and taken.get("spooled")):
         return {**taken, "changed": False, "incident": incident}
     if check:
@@ -77,7 +78,7 @@ def publish(
             "location": result["location"],
             "spooled": result["spooled"],
         }
-        store.note(claim, **{purpose: brief})
+        store.note(claim, **{fact: brief})
         outcome.update(brief)
     return {**result, **brief, "incident": incident}
 
