@@ -81,6 +81,7 @@ def pack_keys(snapshot_id: str, secret: bytes, keyring: t.Any, wrapped: t.Mappin
         "format": FORMAT,
         "code": "sha256",
         "master": keyring.master_id,
+        "id": snapshot_id,
         "snapshot": keyring.wrap(secret, f"snapshot {snapshot_id}"),
         "records": dict(wrapped),
     }
@@ -108,6 +109,10 @@ def read_keys(objects: ObjectStore, name: str, snapshot_id: str, keyring: t.Any)
             "point memory_keyring to that master key",
         ) from None
     body = open_line(data, None, f"{keys_name(keyring.master_id)} of snapshot {snapshot_id}")
+    if body.get("id") != snapshot_id:
+        raise SnapshotUnusable(
+            f"The keys object of snapshot {snapshot_id} belongs to snapshot {body.get('id')}.", "use another snapshot"
+        )
     try:
         return keyring.unwrap(body["snapshot"], f"snapshot {snapshot_id}"), dict(body["records"])
     except (KeyError, TypeError):
@@ -190,9 +195,9 @@ class SnapshotInfo:
     manifest: t.Dict[str, t.Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def order(self) -> tuple[int, int, str]:
-        """Newer snapshots of a store compare greater, whatever its clock did."""
-        return (self.epoch, self.sequence, self.id)
+    def order(self) -> tuple[int, int, int, str]:
+        """Newer snapshots of a store compare greater; the clock only tells those apart between which nobody wrote."""
+        return (self.epoch, self.sequence, self.manifest.get("created", 0), self.id)
 
 
 def info_of(name: str, manifest: dict[str, t.Any], accepted: bool, authenticated: bool) -> SnapshotInfo:

@@ -1,0 +1,159 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a manifest says about a finished scan, and whether the snapshot is to be trusted.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import hashlib
+import time
+import typing as t
+
+from .._model import LogEntry, NamespaceState, Record, StoreIdentity
+from .._repository import SnapshotInfo
+from .._repository.chunks import NamespaceDigest
+from .._repository.manifest import FORMAT, Index
+from .snapshot_scan import Tally
+
+DROP = 0.30
+REWRITTEN = 0.50
+FEW = (10, 100)  # below so many records a drop, or a rewrite, says nothing
+
+
+class Scanned(t.NamedTuple):
+    """One point of a store, read to its end."""
+
+    at: int
+    identity: StoreIdentity
+    states: t.List[NamespaceState]
+    parts: t.List[t.Tuple[str, Tally]]  # in key order within a namespace
+    log: t.Dict[str, Tally]
+    packs: t.List[t.List[t.Any]]
+
+
+def summary(scanned: Scanned) -> tuple[Index, dict[str, dict[str, t.Any]]]:
+    """The index, and per namespace what the manifest says."""
+    index: Index = {}
+    entries: dict[str, dict[str, t.Any]] = {}
+    parts: dict[str, list[Tally]] = {}
+    for namespace, tally in scanned.parts:
+        parts.setdefault(namespace, []).append(tally)
+    for state in scanned.states:
+        tallies = parts[state.name]
+        log = scanned.log[state.name]
+        records = [chunk for tally in tallies for chunk in tally.chunks()]
+        index[state.name] = {"records": records, "log": log.chunks()}
+        digest = NamespaceDigest()
+        for tally in tallies:
+            digest.merge(tally.rows, tally.total)
+        entries[state.name] = {
+            "records": digest.count,
+            "tombstones": sum(tally.tombstones for tally in tallies),
+            "damaged": sum(tally.damaged for tally in tallies),
+            "unopenable": sum(tally.unopenable for tally in tallies),
+            "overwritten": sum(tally.overwritten for tally in tallies),
+            "digest": digest.hexdigest(),
+            "chunks": len(records),
+            "log_entries": log.rows,
+            "holes": sum(len(tally.holes) for tally in [*tallies, log]),
+            "generation": state.generation,
+            "state": state.state,
+            "ttl": state.ttl,
+        }
+    return index, entries
+
+
+def suspicions(
+    entries: t.Mapping[str, t.Mapping[str, t.Any]], before: SnapshotInfo, whole: bool
+) -> list[str]:
+    """Why this snapshot must not push good ones out; compared with the last good one."""
+    reasons = []
+    for namespace, old in sorted(before.namespaces.items()):
+        new = entries.get(namespace)
+        lived = old["records"] - old["tombstones"]
+        if new is None:
+            if whole:
+                reasons.append(f"namespace {namespace!r} is gone ({lived} records)")
+            continue
+        lives = new["records"] - new["tombstones"]
+        if lived >= FEW[0] and lives < lived * (1 - DROP):
+            reasons.append(f"namespace {namespace!r} dropped from {lived} to {lives} records")
+        if lived >= FEW[1] and new["overwritten"] > old["records"] * REWRITTEN:
+            share = f"{new['overwritten']} of {old['records']}"
+            reasons.append(f"{share} records of namespace {namespace!r} were rewritten")
+        if new["damaged"] > old["damaged"]:
+            more = f"{new['damaged']} (before: {old['damaged']})"
+            reasons.append(f"{more} records of namespace {namespace!r} are damaged")
+    return reasons
+
+
+def body(
+    scanned: Scanned,
+    entries: dict[str, dict[str, t.Any]],
+    *,
+    snapshot: str,
+    name: str,
+    purpose: str,
+    incident: str | None,
+    packed: bytes,
+    references: dict[str, t.Any],
+    predecessor: str | None,
+    reasons: list[str],
+) -> dict[str, t.Any]:
+    """The manifest. docs/snapshot_format.md explains every field."""
+    tallies = [tally for _namespace, tally in scanned.parts] + list(scanned.log.values())
+    return {
+        "format": FORMAT,
+        "code": "hmac",
+        "tool": "memops.agent_memory 1",
+        "snapshot": snapshot,
+        "name": name,
+        "purpose": purpose,
+        "incident": incident,
+        "at": scanned.at,
+        "created": time.time_ns() // 1000,
+        "store": {
+            "store_id": scanned.identity.store_id,
+            "lineage": scanned.identity.lineage,
+            "engine": scanned.identity.engine,
+            "layout": scanned.identity.layout,
+        },
+        "columns": list(Record._fields),
+        "log_columns": list(LogEntry._fields),
+        "point": {"epoch": scanned.identity.epoch, "sequence": scanned.identity.sequence},
+        "log_last_id": max((tally.last_id for tally in scanned.log.values()), default=0),
+        "consistency": "point-in-time",
+        "namespaces": entries,
+        "keys": sorted({key for _namespace, tally in scanned.parts for key in tally.key_ids}),
+        "packs": scanned.packs,
+        "index": {"size": len(packed), "sha256": hashlib.sha256(packed).hexdigest()},
+        "references": references,
+        "predecessor": predecessor,
+        "suspect": bool(reasons),
+        "reasons": reasons,
+        "bytes": {
+            "sent": sum(tally.sent for tally in tallies),
+            "referenced": sum(tally.referenced for tally in tallies),
+            "stored": sum(pack[1] for pack in scanned.packs) + len(packed),
+        },
+    }
+
+
+def result_of(
+    manifest: t.Mapping[str, t.Any],
+    changed: bool,
+    warnings: list[str],
+    examples: dict[str, list[str]],
+    holes: dict[str, list[t.Any]],
+) -> dict[str, t.Any]:
+    told = ("snapshot", "name", "purpose", "incident", "suspect", "reasons", "point", "at", "namespaces", "bytes")
+    return {
+        "changed": changed,
+        **{key: manifest[key] for key in told},
+        "damaged": {namespace: entry["damaged"] for namespace, entry in manifest["namespaces"].items()},
+        "examples": examples,
+        "holes": holes,
+        "base": next(iter(manifest["references"]), None),
+        "warnings": warnings,
+    }

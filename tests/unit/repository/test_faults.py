@@ -1,0 +1,271 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Faults: every call to the place fails once, endpoints lie, answers come late, processes are killed."""
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+import typing as t
+
+import pytest
+from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore, retention, verify
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository.objects import ObjectInfo
+
+from tests.support.stores import new_store, rows_of
+
+from .conftest import NAME, Place
+from .test_snapshot import many
+
+CALLS = ("put", "get", "list", "children", "delete")
+
+
+class Faulty(DirectoryObjects):
+    """A directory whose call number ``fail_at`` fails; ``late``: after it has done its work."""
+
+    def __init__(self, path: str, fail_at: int = 0, late: bool = False) -> None:
+        super().__init__(path)
+        self.fail_at, self.late, self.calls = fail_at, late, 0
+
+    def _count(self, what: str) -> bool:
+        self.calls += 1
+        return self.calls == self.fail_at
+
+    def _fail(self) -> t.NoReturn:
+        raise errors.RepositoryUnavailable("The place failed.", "try again")
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+        fail = self._count("put")
+        if fail and not self.late:
+            self._fail()
+        super().put(key, data, if_absent=if_absent)
+        if fail:
+            self._fail()
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        if self._count("get"):
+            self._fail()
+        return super().get(key, start, length)
+
+    def list(self, prefix: str) -> t.Iterator[ObjectInfo]:
+        if self._count("list"):
+            self._fail()
+        return super().list(prefix)
+
+    def children(self, prefix: str) -> t.List[str]:
+        if self._count("children"):
+            self._fail()
+        return super().children(prefix)
+
+    def delete(self, keys: t.Sequence[str]) -> None:
+        fail = self._count("delete")
+        if fail and not self.late:
+            self._fail()
+        super().delete(keys)
+        if fail:
+            self._fail()
+
+
+class Liar(DirectoryObjects):
+    """An endpoint that overwrites where it should refuse and takes any checksum; it may store rubbish, too."""
+
+    kind = "s3"
+    rot = ""
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+        if self.rot and self.rot in key:
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        super().put(key, data)
+
+    def refuses_wrong_checksum(self, key: str) -> bool:
+        return False
+
+
+def whole(place: Place) -> list[str]:
+    """The ids of published snapshots; each of them must be complete."""
+    try:
+        repository = place.open()
+    except errors.RepositoryRefused:
+        return []
+    found = [info.id for info in repository.snapshots(NAME, place.keyring)]
+    for snapshot_id in found:
+        result = verify.verify(
+            repository=repository, keyring=place.keyring, name=NAME, snapshot_id=snapshot_id, depth="opened", record=False
+        )
+        assert result["verdict"] == "pass", result
+    return found
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_fail_every_call_of_create(place: Place, late: bool) -> None:
+    place.fill("n", many(1500))
+    place.fill("m", {"k": 1})
+    number = 0
+    published = 0
+    while True:
+        number += 1
+        objects = Faulty(str(place.root), number, late)
+        before = len(whole(place))
+        try:
+            result = place.snapshot(repository=Repository.at(objects, create=True), base="auto" if number % 2 else None)
+        except errors.MemoryOpsError as exc:
+            assert "\n" not in str(exc)
+            after = whole(place)
+            assert len(after) - before in ((0, 1) if late else (0,))  # a late answer may have published it
+            continue
+        after = whole(place)
+        assert result["snapshot"] in after and len(after) == before + 1
+        if objects.calls < number:
+            break
+        published += 1
+        assert published < 5, "a failing call was passed over in silence"
+    assert number > 15
+    assert rows_of(place.store, "n") == [
+        row
+        for rows in place.open().snapshot(NAME, result["snapshot"], place.keyring).scan("n")
+        for row in rows
+    ]
+
+
+def test_fail_every_call_of_a_forensic_snapshot_converges_to_one(place: Place) -> None:
+    place.fill("n", many(300))
+    number = 0
+    while True:
+        number += 1
+        objects = Faulty(str(place.root), number, True)
+        try:
+            result = place.snapshot("forensic", incident="inc-1", repository=Repository.at(objects, create=True))
+        except errors.MemoryOpsError:
+            continue
+        if objects.calls < number:
+            break
+    assert not result["changed"] and whole(place) == [result["snapshot"]]
+
+
+def test_fail_every_call_of_restore(place: Place, tmp_path: t.Any) -> None:
+    place.fill("n", many(1500))
+    place.snapshot()
+    want = rows_of(place.store, "n")
+    number = 0
+    target = new_store(tmp_path, "target.db")
+    while True:
+        number += 1
+        objects = Faulty(str(place.root), number)
+        try:
+            result = restore.restore(
+                store_params=target, repository=Repository.at(objects), keyring=place.keyring, name=NAME,
+                namespace="n", create=True,
+            )  # fmt: skip
+        except errors.MemoryOpsError:
+            continue
+        break
+    assert number > 4 and result["changed"] and rows_of(target, "n") == want
+
+
+def test_fail_every_call_of_verify_is_never_a_pass(place: Place) -> None:
+    place.fill("n", many(300))
+    snapshot_id = place.snapshot()["snapshot"]
+    number = 0
+    while True:
+        number += 1
+        objects = Faulty(str(place.root), number)
+        try:
+            result = verify.verify(
+                repository=Repository.at(objects), keyring=place.keyring, name=NAME, snapshot_id=snapshot_id,
+                depth="restored",
+            )  # fmt: skip
+        except errors.RepositoryUnavailable:
+            continue
+        if objects.calls < number:
+            break
+        assert result["verdict"] == "could-not-verify" or result["check"] is None, (number, result)
+    assert result["verdict"] == "pass"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_fail_every_call_of_retention(place: Place, late: bool) -> None:
+    place.fill("n", many(300))
+    good = [place.snapshot(base=None)["snapshot"] for _ in range(3)][-1]
+    for days in (0, 3):
+        number = 0
+        while True:
+            number += 1
+            objects = Faulty(str(place.root), number, late)
+            try:
+                retention.apply(
+                    repository=Repository.at(objects), keyring=place.keyring, name=NAME, keep_last=1, keep_within=0,
+                    now=time.time() + days * 86400,
+                )  # fmt: skip
+            except errors.MemoryOpsError:
+                assert good in whole(place)
+                continue
+            if objects.calls < number:
+                break
+    assert whole(place) == [good]
+    assert sorted(os.listdir(place.root / "snapshots" / NAME)) == [good]
+
+
+def test_a_dishonest_endpoint_is_remembered_and_read_back(place: Place) -> None:
+    place.fill("n", many(300))
+    objects = Liar(str(place.root))
+    repository = Repository.at(objects, create=True)
+    assert repository.seen["conditional_put"] is False and repository.seen["checksum_verified"] is False
+    assert len(Repository.at(objects).warnings) == 2
+    result = place.snapshot(repository=repository)
+    assert len(result["warnings"]) == 2 and whole(place) == [result["snapshot"]]
+    for rot in ("packs/", "index", "keys/", "manifest.json"):
+        objects.rot = rot
+        with pytest.raises(errors.RepositoryUnavailable):
+            place.snapshot(repository=repository, base=None)
+        found = [info for info in place.open().snapshots(NAME, place.keyring) if info.good]
+        assert [info.id for info in found] == [result["snapshot"]]
+
+
+def test_a_full_disk(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.fill("n", many(300))
+    first = place.snapshot()["snapshot"]
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(errors.RepositoryUnavailable, match="No space left"):
+            place.snapshot(base=None)
+    assert whole(place) == [first]
+    assert not [path for path in place.root.rglob(".part-*")]
+
+
+def _create(place: Place) -> None:
+    place.snapshot(base=None, workers=2)
+
+
+def test_kill_at_any_instant(place: Place) -> None:
+    place.fill("n", many(55_000, size=40))
+    started = time.monotonic()
+    _create(place)
+    length = time.monotonic() - started
+    context = multiprocessing.get_context("fork")
+    chance = random.Random()
+    for _ in range(6):
+        before = whole(place)
+        process = context.Process(target=_create, args=(place,))
+        process.start()
+        time.sleep(chance.uniform(0, length))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert set(whole(place)) >= set(before)
+    before = whole(place)
+    _create(place)
+    assert len(whole(place)) == len(before) + 1
+    result = retention.apply(
+        repository=place.repository, keyring=place.keyring, name=NAME, now=time.time() + 3 * 86400
+    )
+    assert not result["waiting"]
+    assert set(os.listdir(place.root / "snapshots" / NAME)) == set(whole(place))

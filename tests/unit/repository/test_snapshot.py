@@ -1,0 +1,317 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Taking snapshots: what is in them, what is sent, what is suspect, what is refused."""
+from __future__ import annotations
+
+import os
+import sqlite3
+import typing as t
+
+import pytest
+from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
+from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+
+from tests.support.stores import keyring_params, log_of, new_keyring, new_store, rows_of
+
+from .conftest import NAME, Place
+
+
+def many(count: int, start: int = 0, size: int = 300) -> dict[str, bytes]:
+    return {f"key/{number:07d}": os.urandom(size) for number in range(start, start + count)}
+
+
+def rows_in(place: Place, snapshot_id: str, namespace: str, **more: t.Any) -> list[t.Any]:
+    found = place.open().snapshot(NAME, snapshot_id, place.keyring)
+    return [row for rows in found.scan(namespace, **more) for row in rows]
+
+
+def damage(place: Place, sql: str, *values: t.Any) -> int:
+    """Change the store's file behind everybody's back."""
+    con = sqlite3.connect(place.store["path"], isolation_level=None)
+    for name in ("insert", "update", "delete"):
+        con.execute(f"DROP TRIGGER IF EXISTS memops_fence_{name}")
+    changed = con.execute(sql, values).rowcount
+    con.close()
+    open_store(place.store).close()
+    return changed
+
+
+def test_round_trip_with_every_kind_of_key(place: Place) -> None:
+    odd = {"a/b/../c": 1, "new\nline": "x", "nul\0inside": b"\0", "long" + "é" * 50_000: b"v", "empty": b"", "big": b"b" * (3 << 20)}
+    place.fill("agent-7", odd)
+    place.fill("agent-7", {"gone": "x"})
+    place.fill("agent-7", {"gone": None})
+    place.fill("näme space/\n", {"k": {"j": [1, None]}})
+    result = place.snapshot()
+    assert result["changed"] and not result["suspect"] and result["damaged"] == {"agent-7": 0, "näme space/\n": 0}
+    assert result["namespaces"]["agent-7"]["tombstones"] == 1
+    assert rows_in(place, result["snapshot"], "agent-7") == rows_of(place.store, "agent-7")
+    assert rows_in(place, result["snapshot"], "näme space/\n") == rows_of(place.store, "näme space/\n")
+    found = place.open().snapshot(NAME, result["snapshot"], place.keyring)
+    assert [tuple(entry) for part in found.log("agent-7") for entry in part] == log_of(place.store, "agent-7")
+    assert [row[0] for row in rows_of(place.store, "agent-7")][0] == snapshot.CANARY
+
+
+def test_empty_store_and_unknown_namespace(place: Place) -> None:
+    result = place.snapshot()
+    assert result["namespaces"] == {} and result["changed"]
+    with pytest.raises(errors.NamespaceUnknown):
+        place.snapshot(namespaces=["nobody"])
+
+
+def test_bounds_and_keys(place: Place) -> None:
+    items = many(5000)
+    place.fill("n", items)
+    found = place.open() if os.path.exists(place.root) else None
+    assert found is None
+    result = place.snapshot()
+    reader = place.open().snapshot(NAME, result["snapshot"], place.keyring)
+    keys = sorted(items)
+    assert len(reader.chunks("n")) > 5
+    got = [row[0] for rows in reader.scan("n", after=keys[999], until=keys[3000]) for row in rows]
+    assert got == keys[1000:3001]
+    wanted = [keys[0], keys[2500], keys[4999], "key/0000000x", "zzz", ""]
+    assert set(reader.get_many("n", wanted)) == {keys[0], keys[2500], keys[4999]}
+
+
+def test_incremental_sends_only_changed_chunks(place: Place) -> None:
+    place.fill("big", many(20_000))
+    place.fill("small", many(500))
+    first = place.snapshot()
+    assert first["base"] is None and first["bytes"]["referenced"] == 0
+    second = place.snapshot()
+    assert second["base"] == first["snapshot"] and second["bytes"]["sent"] == 0
+    assert not [name for name in place.objects(second["snapshot"]) if name.startswith("packs/")]
+    place.fill("big", {"key/0010000": b"edited"})
+    place.fill("big", {"key/0000000a": b"new"})
+    third = place.snapshot()
+    # two record chunks and the tails of two logs at most
+    assert 0 < third["bytes"]["sent"] < 5 << 20 and third["bytes"]["sent"] < first["bytes"]["sent"] / 3
+    assert third["bytes"]["sent"] + third["bytes"]["referenced"] >= first["bytes"]["sent"]
+    for result in (second, third):
+        assert result["base"] == first["snapshot"]
+    assert rows_in(place, third["snapshot"], "big") == rows_of(place.store, "big")
+
+
+def test_a_snapshot_with_references_is_never_a_base(place: Place) -> None:
+    place.fill("n", many(3000))
+    first = place.snapshot()
+    second = place.snapshot()
+    with pytest.raises(errors.RepositoryRefused):
+        place.snapshot(base=second["snapshot"])
+    assert place.snapshot(base=None)["base"] is None
+    assert place.snapshot(base=first["snapshot"])["base"] == first["snapshot"]
+
+
+def test_two_processes_give_the_same_rows(place: Place) -> None:
+    place.fill("n", many(60_000, size=16))
+    place.fill("m", many(10))
+    one = place.snapshot(workers=1, base=None)
+    seen: list[int] = []
+    two = place.snapshot(workers=2, base=None, progress=lambda state: seen.append(state["records"]))
+    assert one["namespaces"]["n"]["digest"] == two["namespaces"]["n"]["digest"]
+    assert rows_in(place, two["snapshot"], "n") == rows_of(place.store, "n")
+    assert seen[-1] == 60_001 + 11
+    three = place.snapshot(workers=2, base=one["snapshot"])
+    assert three["bytes"]["sent"] < one["bytes"]["sent"] / 5
+    found = place.open().snapshot(NAME, two["snapshot"], place.keyring)
+    assert sum(len(part) for part in found.log("n")) == two["namespaces"]["n"]["log_entries"] == 60_001
+
+
+def test_min_interval(place: Place) -> None:
+    place.fill("n", many(10))
+    first = place.snapshot()
+    again = place.snapshot(min_interval=3600)
+    assert not again["changed"] and again["snapshot"] == first["snapshot"]
+    assert place.snapshot(min_interval=0)["changed"]
+    assert place.snapshot("baseline", min_interval=3600)["changed"]
+    place.fill("n", many(1))
+    assert place.snapshot(min_interval=3600)["changed"]
+    store = open_store(place.store)
+    store.append_log([(0, 1, "n", "rotate", None, None, None, None, None, "operator", None, b"")])
+    assert place.snapshot(min_interval=3600)["changed"]
+    store.append_log([(0, 1, "n", "hit", "k", None, None, None, None, "reader", None, b"")])
+    store.close()
+    assert not place.snapshot(min_interval=3600)["changed"]
+
+
+def test_suspect_until_accepted(place: Place) -> None:
+    place.fill("n", many(200))
+    first = place.snapshot()
+    assert damage(place, "DELETE FROM memory_records WHERE key < 'key/0000080'") > 60
+    second = place.snapshot()
+    assert second["suspect"] and "dropped from" in second["reasons"][0]
+    repository = place.open()
+    assert repository.newest_good(NAME, place.keyring).id == first["snapshot"]
+    assert repository.accept(NAME, second["snapshot"], place.keyring, "someone", "meant") is True
+    assert repository.accept(NAME, second["snapshot"], place.keyring, "someone") is False
+    assert repository.newest_good(NAME, place.keyring).id == second["snapshot"]
+
+
+def test_suspect_when_rewritten_or_damaged(place: Place) -> None:
+    items = many(300)
+    place.fill("n", items)
+    place.snapshot()
+    place.fill("n", dict.fromkeys(items, b"garbage"))
+    assert "were rewritten" in place.snapshot()["reasons"][0]
+    place.open().accept(NAME, place.open().snapshots(NAME)[0].id, place.keyring, "someone")
+    damage(place, "UPDATE memory_records SET payload = zeroblob(length(payload)) WHERE key = 'key/0000007'")
+    result = place.snapshot()
+    assert result["damaged"] == {"n": 1} and result["examples"] == {"n": ["key/0000007"]}
+    assert result["suspect"] and "are damaged" in result["reasons"][0]
+
+
+def test_growth_is_not_suspect(place: Place) -> None:
+    place.fill("n", many(200))
+    place.snapshot()
+    place.fill("n", many(2000, start=1000))
+    assert place.snapshot()["reasons"] == []
+
+
+def test_forensic_takes_damage_as_it_is_and_once_per_incident(place: Place) -> None:
+    place.fill("n", many(300))
+    good = place.snapshot()
+    damage(place, "UPDATE memory_records SET epoch = 'x', created = 1.5 WHERE key = 'key/0000001'")
+    damage(place, "UPDATE memory_records SET payload = 'text', key_id = x'00ff' WHERE key = 'key/0000002'")
+    damage(place, "UPDATE memory_records SET checksum = x'' WHERE key = 'key/0000003'")
+    with pytest.raises(errors.InvalidInput):
+        place.snapshot("forensic")
+    result = place.snapshot("forensic", incident="inc-1")
+    assert result["damaged"]["n"] == 3 and not result["suspect"]
+    assert rows_in(place, result["snapshot"], "n") == rows_of(place.store, "n")
+    again = place.snapshot("forensic", incident="inc-1")
+    assert not again["changed"] and again["snapshot"] == result["snapshot"]
+    assert place.snapshot("forensic", incident="inc-2")["changed"]
+    repository = place.open()
+    assert repository.newest_good(NAME, place.keyring).id == good["snapshot"]
+    assert not [info for info in repository.snapshots(NAME) if info.good and info.purpose == "forensic"]
+    with pytest.raises(errors.RepositoryRefused):
+        repository.accept(NAME, result["snapshot"], place.keyring, "someone")
+
+
+def test_an_unreadable_page_is_a_hole(place: Place) -> None:
+    items = many(4000)
+    place.fill("n", items)
+    before = rows_of(place.store, "n")
+    con = sqlite3.connect(place.store["path"])
+    con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    page_size = con.execute("PRAGMA page_size").fetchone()[0]
+    payload = con.execute("SELECT payload FROM memory_records WHERE key = 'key/0002000'").fetchone()[0]
+    con.close()
+    with open(place.store["path"], "r+b") as file:
+        data = file.read()
+        page = data.index(payload) // page_size
+        file.seek(page * page_size)
+        file.write(b"\xff" * page_size)
+    with pytest.raises(errors.StoreDamaged):
+        place.snapshot("drill")
+    result = place.snapshot("forensic", incident="inc-1")
+    assert result["namespaces"]["n"]["holes"] == 1
+    after, until = result["holes"]["n"][0]
+    assert after < "key/0002000" <= until
+    got = rows_in(place, result["snapshot"], "n")
+    kept = {row[0] for row in got}
+    assert [row for row in before if row[0] in kept] == got  # in order, unchanged
+    assert len(before) - 100 < len(got) < len(before)
+
+
+def test_spool_when_the_repository_is_away(place: Place, tmp_path: t.Any) -> None:
+    place.fill("n", many(10))
+    away = {"url": "s3://bucket/x", "endpoint_url": "http://127.0.0.1:9", "access_key": "a", "secret_key": "b",
+            "connect_timeout": 1, "read_timeout": 1, "retries": 1}  # fmt: skip
+    with pytest.raises(errors.RepositoryUnavailable):
+        place.snapshot(repository=away)
+    with pytest.raises(errors.RepositoryUnavailable):
+        place.snapshot(repository=away, spool=str(tmp_path / "spool"))  # only evidence is spooled
+    result = place.snapshot("forensic", incident="inc-1", repository=away, spool=str(tmp_path / "spool"))
+    assert result["spooled"] and result["warnings"] and result["location"] == f"file://{tmp_path}/spool"
+    assert Repository.open({"url": f"file://{tmp_path}/spool"}).snapshot(NAME, result["snapshot"], place.keyring)
+
+
+def test_another_stores_repository_is_refused(place: Place, tmp_path: t.Any) -> None:
+    place.fill("n", many(10))
+    place.snapshot()
+    with pytest.raises(errors.RepositoryRefused):
+        place.snapshot(store_params=new_store(tmp_path, "other.db"))
+
+
+def test_wrong_key_names_both_ids(place: Place, tmp_path: t.Any) -> None:
+    place.fill("n", many(10))
+    result = place.snapshot()
+    stranger = new_keyring(tmp_path, "stranger")
+    with pytest.raises(errors.KeyUnavailable) as caught:
+        place.open().snapshot(NAME, result["snapshot"], stranger)
+    assert stranger.master_id in str(caught.value) and place.keyring.master_id in str(caught.value)
+    assert place.open().snapshots(NAME, stranger)[0].good is False
+
+
+def test_snapshot_and_master_key_are_enough(place: Place, tmp_path: t.Any) -> None:
+    place.fill("n", {"k": {"secret": 1}})
+    result = place.snapshot()
+    params = keyring_params(place.directory)
+    bare = Keyring.open({key: value for key, value in params.items() if key != "path"})
+    found = place.open().snapshot(NAME, result["snapshot"], bare)
+    bare.adopt(found.wrapped_keys())
+    assert found.get_many("n", ["k"])["k"] == rows_of(place.store, "n")[1]
+
+
+@pytest.mark.parametrize("change", [b'"format":2', b'"format":999'])
+def test_a_newer_format_is_refused(place: Place, change: bytes) -> None:
+    place.snapshot()
+    path = place.root / "repository.json"
+    path.write_bytes(path.read_bytes().replace(b'"format":1', change))
+    with pytest.raises(errors.RepositoryRefused, match="format"):
+        place.open()
+
+
+def test_bad_parameters(place: Place, tmp_path: t.Any) -> None:
+    for url in ("", "ftp://x", "s3://user:hidden@bucket/x", "file://relative", "s3://", None, 5):
+        with pytest.raises(errors.InvalidInput) as caught:
+            Repository.open({"url": url})
+        assert "hidden" not in str(caught.value)
+    with pytest.raises(errors.RepositoryRefused):
+        Repository.open({"url": f"file://{tmp_path}/nothing"})
+    with pytest.raises(errors.InvalidInput):
+        place.snapshot("weekly")
+    with pytest.raises(errors.SnapshotUnusable):
+        place.snapshot()
+        place.open().snapshot(NAME, "20200101T000000Z-00000000", place.keyring)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(errors.RepositoryUnavailable):
+        Repository.open({"url": f"file://{tmp_path}/file/below"}, create=True)
+
+
+def test_no_plaintext_is_stored(place: Place) -> None:
+    place.fill("n", {f"PLAINKEY{number}": {"text": "PLAINVALUE" * 20} for number in range(500)})
+    place.snapshot()
+    place.open().put_journal("inc-1", 0, b"PLAINJOURNAL", place.keyring)
+    stored = b"".join(path.read_bytes() for path in place.root.rglob("*") if path.is_file())
+    for word in (b"PLAINKEY", b"PLAINVALUE", b"PLAINJOURNAL"):
+        assert word not in stored
+    assert all(path.stat().st_mode & 0o077 == 0 for path in place.root.rglob("*"))
+
+
+def test_journal(place: Place) -> None:
+    place.snapshot()
+    repository, keyring = place.open(), place.keyring
+    for number, entry in enumerate((b"first", b"", b"third")):
+        assert repository.put_journal("inc-1", number, entry, keyring)
+        assert not repository.put_journal("inc-1", number, entry, keyring)
+    assert repository.read_journal("inc-1", keyring) == [b"first", b"", b"third"]
+    assert repository.read_journal("inc-2", keyring) == []
+    with pytest.raises(errors.RepositoryRefused):
+        repository.put_journal("inc-1", 1, b"other", keyring)
+    with pytest.raises(errors.RepositoryRefused):
+        repository.put_journal("inc-1", 5, b"later", keyring)
+    path = place.root / "incidents" / "inc-1" / "000001"
+    kept = path.read_bytes()
+    for changed in (kept[:-1], kept[:-1] + bytes([kept[-1] ^ 1]), (path.parent / "000000").read_bytes(), b""):
+        path.write_bytes(changed)
+        with pytest.raises(errors.SnapshotUnusable):
+            repository.read_journal("inc-1", keyring)
+    path.unlink()
+    with pytest.raises(errors.SnapshotUnusable):
+        repository.read_journal("inc-1", keyring)
