@@ -71,7 +71,7 @@ class RecordCodec:
     def intact(self, row: Row) -> bool:
         """Whether the stored checksum holds. A row with fields of a wrong type is not intact; it never raises."""
         try:
-            return hashlib.sha256(head(self._prefix, self._length, row) + row[8]).digest() == row[9]
+            return bool(self.checksum(row) == row[9])
         except (TypeError, ValueError, AttributeError, struct.error):
             return False
 

@@ -67,11 +67,6 @@ rotation:
   description: What the rotation did.
   type: dict
   returned: method is rotate
-structure_repairs:
-  description: What the engine rebuilt by itself (indexes).
-  type: list
-  elements: str
-  returned: success
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute

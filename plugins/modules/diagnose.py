@@ -52,6 +52,7 @@ EXAMPLES = r"""
     namespace: agent-7
     logs:
       - /var/log/agents/agent-7.log
+    benchmark: /etc/memops/agent-7.benchmark.jsonl
 """
 
 RETURN = r"""
@@ -108,6 +109,16 @@ log_health:
   returned: success
 keys_back:
   description: Record keys that the keyring had lost and a snapshot still has.
+  type: list
+  elements: str
+  returned: success
+structure_repairs:
+  description: What the engine rebuilt by itself before anything else was read (indexes).
+  type: list
+  elements: str
+  returned: success
+structure_broken:
+  description: What stays wrong with the store's own structure.
   type: list
   elements: str
   returned: success

@@ -42,7 +42,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Plan the rebuild and show it
+- name: Show what a rebuild would do
   memops.agent_memory.plan:
     store:
       path: /var/lib/agents/memory.db
@@ -54,6 +54,17 @@ EXAMPLES = r"""
     namespace: agent-7
   check_mode: true
   diff: true
+
+- name: Plan the rebuild
+  memops.agent_memory.plan:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
 """
 
 RETURN = r"""

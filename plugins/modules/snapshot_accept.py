@@ -55,7 +55,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._ansible impor
 
 def operate(context: Context) -> dict:
     repository, keyring, snapshot = context.repository(), context.keyring(), context.params["snapshot"]
-    accepted = repository.snapshot(context.name, snapshot, keyring).accepted
+    accepted = repository.snapshot(context.name, snapshot, keyring).info.accepted
     if not accepted and not context.check:
         repository.accept(context.name, snapshot, keyring, context.run.owner, context.params["reason"])
     return {

@@ -205,7 +205,7 @@ def undo(*, store: Store, namespace: str, run: Run, check: bool = False) -> dict
     former, current = known.get("switched_from"), known.get("switched_to")
     if former is None and known.get("undone"):
         return {"changed": False, "incident": incident, "generation": {"from": None, "to": known["undone"]}}
-    if former is None or former not in store.generations(namespace):
+    if former is None or current is None or former not in store.generations(namespace):
         raise CannotProceed(
             f"There is no former generation of {namespace} to go back to.",
             "restore a snapshot with the restore playbook instead",

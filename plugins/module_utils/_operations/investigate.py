@@ -106,7 +106,7 @@ def investigate(
             baseline=found["baseline"],
             onset=found["onset"],
             proposed=found["strategy"],
-            structure=found["structure"] or None,
+            structure_broken=found["structure_broken"] or None,
         )
         outcome.update(
             strategy=found["strategy"], findings=found["findings"], causes=[c["cause"] for c in found["causes"]]
@@ -142,9 +142,11 @@ def _investigate(
         store_params=store_params, keyring=keyring, namespace=namespace, damage_file=damage_file, structure=False
     )
     errors = logscan.scan(logs) if logs else []
+    structure, mended, broken = _structure(store, check)
+    if broken:
+        doubts.append("the store's own structure is damaged beyond what the engine can rebuild in place")
     with store.reader() as reader:
         health = reader.log_health()
-        structure = reader.structure()
         fenced = microseconds(known.get("fenced_at")) or reader.at
         review = logreview.review(
             reader.log(namespace),
@@ -189,6 +191,8 @@ def _investigate(
         "rows": scan["rows"],
         "damage_map": damage_map,
         "structure": structure,
+        "structure_repairs": mended,
+        "structure_broken": broken,
         "errors_seen": errors,
         "log_health": health,
         "probes": probes,
@@ -199,6 +203,20 @@ def _investigate(
         "distrusted": [w.__dict__ for w in distrust],
         "draft": draft,
     }
+
+
+def _structure(store: Store, check: bool) -> tuple[list[str], list[str], list[str]]:
+    """(what the engine finds wrong, what it rebuilt, what stays wrong).
+
+    Indexes are rebuilt before anything else is read: a broken one of the log would make the plan lie.
+    """
+    with store.reader() as reader:
+        found = reader.structure()
+    if not found or check:
+        return found, [], []
+    mended = store.repair_structure()
+    with store.reader() as reader:
+        return found, mended, reader.structure()
 
 
 def draft_plan(

@@ -123,6 +123,8 @@ def release(
             claim, released_at=released_at, released_sequence=store.identity().sequence, released_by_force=force or None
         )
         outcome.update(changed=changed)
+    if not known.get("plan"):
+        store.close_incident(claim)  # nothing was rebuilt: there is nothing to watch
     return {
         "incident": claim.incident,
         "changed": changed,

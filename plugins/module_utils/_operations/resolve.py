@@ -72,7 +72,7 @@ def decide(
     chosen = known.get("proposed", "soft") if strategy == "auto" else strategy
     if folder and not check:
         summary["lost_file"] = _write_lost(folder)
-    reason = _escalation(summary, max_loss)
+    reason = _escalation(summary, max_loss, known.get("structure_broken") or [])
     decided = {
         "strategy": chosen,
         "escalate": bool(reason) and not accept_loss,
@@ -115,8 +115,10 @@ def _write_lost(folder: str) -> str:
     return path
 
 
-def _escalation(summary: t.Mapping[str, t.Any], max_loss: float) -> str | None:
+def _escalation(summary: t.Mapping[str, t.Any], max_loss: float, broken: t.Sequence[str]) -> str | None:
     """Why the DR plan has to be invoked, or None."""
+    if broken:
+        return f"the store's own structure is damaged and cannot be rebuilt in place ({broken[0]:.120})"
     records = summary["records"]
     if summary["loss_ratio"] is not None and summary["loss_ratio"] > max_loss:
         return (
@@ -141,7 +143,7 @@ def carry_out(
 ) -> dict[str, t.Any]:
     """Apply the incident's plan.
 
-    Returns {incident, changed, method, applied, already, generation?, rotation?, structure_repairs}.
+    Returns {incident, changed, method, applied, already, generation?, rotation?}.
     Errors: CannotProceed (no plan, escalated, no published snapshot of the damaged state), SnapshotUnusable.
     """
     incident, known = incidents.facts(store, namespace, run.incident)
@@ -171,7 +173,7 @@ def carry_out(
     folder = incidents.folder(store_params, incident, run.work_dir)
     claim = incidents.claim(store, namespace, run)
     with Journal(folder).step("apply", run, strategy=settled["strategy"]) as outcome:
-        result: dict[str, t.Any] = {"structure_repairs": store.repair_structure() if known.get("structure") else []}
+        result: dict[str, t.Any] = {}
         with PlanFile.open(os.path.join(folder, "plan.db")) as planned:
             needed = list(planned.sources())
             chosen = (
@@ -211,9 +213,7 @@ def carry_out(
             result["method"] = "rotate"
         store.note(claim, applied={"complete": True, "result": result})
         outcome.update({k: v for k, v in result.items() if k != "rotation"})
-    changed = bool(
-        result.get("applied") or result["structure_repairs"] or result.get("rotation") or result.get("generation")
-    )
+    changed = bool(result.get("applied") or result.get("rotation") or result.get("generation"))
     return {**result, "incident": incident, "changed": changed}
 
 

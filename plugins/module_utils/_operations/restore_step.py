@@ -10,6 +10,8 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import InvalidInput
+from .._store import open_store
+from . import incident as incidents
 from . import restore
 from .incident import Run
 
@@ -30,10 +32,10 @@ def bring_back(
     as_secondary: bool = False,
     check: bool = False,
 ) -> dict[str, t.Any]:
-    """restore.restore() for each namespace. Returns {changed, snapshot, restored, namespaces {name: result}, warnings}."""
+    """restore.restore() for each namespace; as a step of ``run.incident`` when that is set. Returns {changed, snapshot, restored, namespaces {name: result}, warnings}."""
     if (to_namespace or keys) and (not namespaces or len(namespaces) != 1):
         raise InvalidInput("Restoring keys or another name needs exactly one namespace.", "name it in memory_namespace")
-    common = {
+    common: dict[str, t.Any] = {
         "snapshot_id": snapshot,
         "store_params": store_params,
         "repository": repository,
@@ -47,6 +49,14 @@ def bring_back(
         "overwrite": overwrite,
         "check": check,
     }
+    if run.incident and not check:
+        if not namespaces or len(namespaces) != 1:
+            raise InvalidInput("A restore as a step of an incident is of one namespace.", "name it in memory_namespace")
+        store = open_store(store_params)
+        try:
+            common["claim"] = incidents.claim(store, to_namespace or namespaces[0], run)
+        finally:
+            store.close()
     if to_namespace or keys:
         only = list(namespaces or [])[0]
         one = restore.restore(namespace=only, to_namespace=to_namespace, keys=keys, **common)

@@ -39,12 +39,17 @@ def take_over(
         before = reader.namespace(namespace)
     if state == "standby":
         if check or before.state == "standby":
-            return {"changed": before.state != "standby", "incident": run.incident}
+            return {
+                "changed": before.state != "standby",
+                "incident": run.incident,
+                "epoch": _promoted(store, namespace),
+            }
         claim = incidents.claim(store, namespace, run)
         with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step("demote", run) as outcome:
             result = failover.demote(store, claim)
             outcome.update(result)
-        return {**result, "incident": claim.incident, "epoch": store.incident(claim).facts.get("promoted_epoch")}
+        store.close_incident(claim)  # a standby copy has no incident of its own, so that backups go on filling it
+        return {**result, "incident": claim.incident, "epoch": _promoted(store, namespace)}
     incident, known = incidents.facts(store, namespace, run.incident)
     if before.state == "serving" and known.get("promoted_epoch"):
         return {
@@ -72,6 +77,12 @@ def take_over(
         result = failover.promote(store, claim, above_epoch=above_epoch)
         outcome.update(result)
     return {**fitness, **result, "performed": True, "incident": claim.incident}
+
+
+def _promoted(store: Store, namespace: str) -> int | None:
+    """The epoch in which this copy last served the namespace."""
+    found = (state.facts.get("promoted_epoch") for state in store.incidents(namespace))
+    return next((epoch for epoch in found if epoch is not None), None)
 
 
 def come_home(

@@ -1,0 +1,163 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The EXAMPLES of every module, run by ansible-playbook on real stores, in the order of an incident.
+
+Only places and ids are exchanged for those of the test; a module whose examples are not in ORDER fails the test.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import typing as t
+
+import yaml
+
+from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
+from tests.support.stores import keyring_params
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODULES = ROOT / "plugins" / "modules"
+PREFIX = "memops.agent_memory."
+# fmt: off
+ORDER = [
+    "store_info", "snapshot", "snapshot_info", "snapshot_verify", "preflight", "isolate", "forensic", "diagnose",
+    "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate", "standby", "failback",
+    "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention", "snapshot_accept",
+    "drill", "note_step", "report",
+]
+# fmt: on
+OWN = {"forensic", "second_isolate", "second_release", "standby"}  # steps of the test between the examples
+
+Task = t.Dict[str, t.Any]
+
+
+def examples(module: str) -> list[Task]:
+    tree = ast.parse((MODULES / f"{module}.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "EXAMPLES":
+            return t.cast("list[Task]", yaml.safe_load(ast.literal_eval(node.value)))
+    raise AssertionError(f"{module} has no EXAMPLES")
+
+
+def place(value: t.Any, places: t.Mapping[str, str]) -> t.Any:
+    """``value`` with every place of the documentation exchanged for that of the test."""
+    if isinstance(value, dict):
+        return {key: place(item, places) for key, item in value.items()}
+    if isinstance(value, list):
+        return [place(item, places) for item in value]
+    return places.get(value, value) if isinstance(value, str) else value
+
+
+def between(name: str, common: Task, secondary: Task) -> list[Task]:
+    """What an operator does between two examples."""
+    here, there = {**common, "namespace": "agent-7"}, {**secondary, "namespace": "agent-7"}
+    if name == "forensic":
+        return [task("Keep the evidence", "snapshot", {**common, "namespaces": ["agent-7"], "purpose": "forensic"})]
+    if name == "second_isolate":
+        return [{**task("Isolate again", "isolate", here), "register": "isolated"}]
+    if name == "second_release":
+        return [task("Release by force", "release", {**here, "force": True})]
+    failback = {**secondary, "namespaces": ["agent-7"], "purpose": "failback"}
+    return [
+        task("Stand back", "promote", {**there, "state": "standby"}),
+        {**task("Copy what the secondary holds", "snapshot", failback), "register": "taken"},
+    ]
+
+
+def task(name: str, module: str, arguments: Task) -> Task:
+    return {"name": name, PREFIX + module: arguments}
+
+
+def example_tasks(name: str, places: t.Mapping[str, str], secondary: Task, reports: str) -> list[Task]:
+    tasks = [place(one, places) for one in examples(name)]
+    for one in tasks:
+        one.pop("delegate_to", None)
+        arguments = one[PREFIX + name]
+        if name == "monitor":
+            arguments.update(seconds=1, interval=0.5)
+            one["failed_when"] = False  # nobody reads here: could-not-verify, as it should be
+        elif name == "undo":
+            one["failed_when"] = False  # the rebuild was soft: there is nothing to go back to
+        elif name == "promote":
+            arguments.update(secondary)  # the example is delegated to that host
+        elif name == "restore" and "keys" in arguments:
+            arguments["incident"] = "{{ isolated.incident }}"  # still open: its watch had no data
+        elif name == "note_step":
+            arguments["report_dir"] = reports
+    if name == "snapshot_info":
+        tasks[0]["register"] = "newest"
+    if name == "promote":
+        fill = {**secondary, "namespaces": ["agent-7"], "as_secondary": True, "create": True}
+        tasks.insert(0, task("Fill the secondary", "restore", fill))
+    return tasks
+
+
+def run_play(home: pathlib.Path, tasks: list[Task]) -> subprocess.CompletedProcess[str]:
+    play = [{"hosts": "all", "gather_facts": False, "tasks": tasks}]
+    (home / "play.yml").write_text(yaml.safe_dump(play, sort_keys=False), encoding="utf-8")
+    environment = {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
+        "ANSIBLE_HOME": str(home / "ansible"),
+        "ANSIBLE_NOCOLOR": "1",
+    }
+    command = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "localhost,", "-c", "local"]
+    command += ["-e", f"ansible_python_interpreter={sys.executable}", str(home / "play.yml")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment, cwd=home)
+
+
+def test_every_module_has_its_examples_in_the_order() -> None:
+    assert {path.stem for path in MODULES.glob("[!_]*.py")} == set(ORDER) - OWN
+
+
+def test_examples_run(tmp_path: pathlib.Path) -> None:
+    keyring = keyring_params(tmp_path)
+    store = {"engine": "sqlite", "path": str(tmp_path / "memory.db")}
+    (tmp_path / "agent.log").write_text("started\n", encoding="utf-8")
+    (tmp_path / "benchmark.jsonl").write_text('{"key": "key-0001", "expect": {"n": 1}}\n', encoding="utf-8")
+    places = {
+        "/var/lib/agents/memory.db": store["path"],
+        "/var/lib/agents/secondary.db": str(tmp_path / "secondary.db"),
+        "s3://agent-memory/production": f"file://{tmp_path}/repository",
+        "/etc/memops/keyring.json": keyring["path"],
+        "/etc/memops/master.key": keyring["master_key_file"],
+        "/etc/memops/agent-7.benchmark.jsonl": str(tmp_path / "benchmark.jsonl"),
+        "/etc/memops/route.json": str(tmp_path / "route.json"),
+        "/var/log/agents/agent-7.log": str(tmp_path / "agent.log"),
+        "/srv/export/agent-memory": str(tmp_path / "export"),
+        "/srv/reports": str(tmp_path / "reports"),
+        "20260105T101500Z-1f2e3d4c": "{{ newest.snapshots[0].snapshot }}",
+        "20260105T102000Z-9a8b7c6d": "{{ taken.snapshot }}",
+    }
+    with Memory(store=store, keyring=keyring) as memory:
+        many = [(f"key-{n:04}", {"n": n}) for n in range(300)]
+        memory.write_many("agent-7", [*many, ("profile", "p"), ("preferences", "q")])
+        for n in range(150):
+            memory.read("agent-7", f"key-{n:04}")
+    route = {"format": 1, "generation": 1, "default": store, "namespaces": {}}
+    (tmp_path / "route.json").write_text(json.dumps(route), encoding="utf-8")
+    common = {"store": store, "repository": {"url": places["s3://agent-memory/production"]}, "keyring": keyring}
+    secondary = {**common, "store": {**store, "path": places["/var/lib/agents/secondary.db"]}}
+    tasks: list[Task] = []
+    for name in ORDER:
+        if name in OWN:
+            tasks += between(name, common, secondary)
+        else:
+            tasks += example_tasks(name, places, secondary, str(tmp_path / "reports"))
+    done = run_play(tmp_path, tasks)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    ran = {line[6:].split("]")[0] for line in done.stdout.splitlines() if line.startswith("TASK [")}
+    assert {one["name"] for one in tasks} <= ran
+
+
+def test_a_play_whose_task_errs_is_noticed(tmp_path: pathlib.Path) -> None:
+    done = run_play(tmp_path, [task("Ask nobody", "store_info", {"store": {"path": str(tmp_path / "no.db")}})])
+    assert done.returncode == 2
+    assert "Next:" in done.stdout + done.stderr
+    assert not (tmp_path / "no.db").exists()
