@@ -95,11 +95,13 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.wa
 
 def operate(context: Context) -> dict:
     params = context.params
+    repository, warnings = context.repository_or_none()
     found = watch(
         store=context.store,
         store_params=context.store_params,
         namespace=context.namespace,
         keyring=context.keyring(),
+        repository=repository,
         run=context.run,
         seconds=params["seconds"],
         interval=params["interval"],
@@ -108,6 +110,7 @@ def operate(context: Context) -> dict:
         again=params["again"],
         check=context.check,
     )
+    found["warnings"] = [*found.get("warnings", []), *warnings]
     return context.judged(found, f"run the rebuild playbook with memory_namespace={context.namespace} again")
 
 

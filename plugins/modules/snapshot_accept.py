@@ -55,14 +55,13 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._ansible impor
 
 def operate(context: Context) -> dict:
     repository, keyring, snapshot = context.repository(), context.keyring(), context.params["snapshot"]
-    accepted = repository.snapshot(context.name, snapshot, keyring).info.accepted
-    if not accepted and not context.check:
+    info = repository.snapshot(context.name, snapshot, keyring).info
+    changed = info.suspect and not info.accepted
+    if changed and not context.check:
         repository.accept(context.name, snapshot, keyring, context.run.owner, context.params["reason"])
-    return {
-        "changed": not accepted,
-        "snapshot": snapshot,
-        "diff": diff({"accepted": accepted}, {"accepted": True}, snapshot),
-    }
+    before = {"suspect": info.suspect, "accepted": info.accepted}
+    after = {**before, "accepted": info.accepted or changed}
+    return {"changed": changed, "snapshot": snapshot, "diff": diff(before, after, snapshot)}
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import typing as t
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .._errors import InvalidInput, StoreUnavailable
+from .._errors import InvalidInput, MemoryOpsError, StoreUnavailable
 from .._model import Claim
 from .._store import Store
 
@@ -170,6 +170,20 @@ class Journal:
             self.append(name, "failed", run, error=type(exc).__name__, message=str(exc)[:500])
             raise
         self.append(name, "result", run, **outcome)
+
+
+def mirror(store: Store, claim: Claim, journal: Journal, repository: t.Any, keyring: t.Any) -> list[str]:
+    """Copy what is new in the journal to the repository, encrypted. An incident goes on without it: warnings, if any."""
+    lines = journal.lines()
+    done = int(store.incident(claim).facts.get("mirrored") or 0)
+    try:
+        for number in range(done, len(lines)):
+            repository.put_journal(claim.incident, number, lines[number], keyring)
+    except MemoryOpsError as exc:
+        return [f"The journal of {claim.incident} is not mirrored yet: {exc.message}"]
+    if len(lines) > done:
+        store.note(claim, mirrored=len(lines))
+    return []
 
 
 def check_journal(lines: t.Sequence[bytes]) -> bool:

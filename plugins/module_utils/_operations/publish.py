@@ -12,6 +12,7 @@ import typing as t
 
 from .._errors import CannotProceed, MemoryOpsError
 from .._model import Claim
+from .._repository import Repository
 from .._store import Store
 from . import incident as incidents
 from . import snapshot
@@ -53,9 +54,8 @@ def publish(
     if check:
         return {"snapshot": None, "purpose": purpose, "changed": True, "incident": incident}
     claim = incidents.claim(store, namespace, run)
-    with Journal(incidents.folder(store_params, incident, run.work_dir)).step(
-        "snapshot", run, purpose=purpose
-    ) as outcome:
+    journal = Journal(incidents.folder(store_params, incident, run.work_dir))
+    with journal.step("snapshot", run, purpose=purpose) as outcome:
         result = snapshot.create(
             store_params=store_params,
             repository=repository,
@@ -80,6 +80,8 @@ def publish(
         }
         store.note(claim, **{fact: brief})
         outcome.update(brief)
+    if not result["spooled"]:
+        result["warnings"] += incidents.mirror(store, claim, journal, Repository.open(repository), keyring)
     return {**result, **brief, "incident": incident}
 
 
@@ -125,8 +127,6 @@ def _would(
     min_interval: float,
 ) -> dict[str, t.Any]:
     """What a real run would do, without a write: a repository that does not exist yet is not made."""
-    from .._repository import Repository
-
     with store.reader() as reader:
         states = {state.name for state in reader.namespaces()}
         if namespaces:

@@ -172,7 +172,8 @@ def carry_out(
             raise CannotProceed(f"{namespace} is not quarantined.", "run the isolate step first")
     folder = incidents.folder(store_params, incident, run.work_dir)
     claim = incidents.claim(store, namespace, run)
-    with Journal(folder).step("apply", run, strategy=settled["strategy"]) as outcome:
+    journal = Journal(folder)
+    with journal.step("apply", run, strategy=settled["strategy"]) as outcome:
         result: dict[str, t.Any] = {}
         with PlanFile.open(os.path.join(folder, "plan.db")) as planned:
             needed = list(planned.sources())
@@ -213,6 +214,7 @@ def carry_out(
             result["method"] = "rotate"
         store.note(claim, applied={"complete": True, "result": result})
         outcome.update({k: v for k, v in result.items() if k != "rotation"})
+    result["warnings"] = incidents.mirror(store, claim, journal, repository, keyring)
     changed = bool(result.get("applied") or result.get("rotation") or result.get("generation"))
     return {**result, "incident": incident, "changed": changed}
 

@@ -23,6 +23,7 @@ def watch(
     store_params: t.Mapping[str, t.Any],
     namespace: str,
     keyring: t.Any,
+    repository: t.Any | None,
     run: Run,
     seconds: float = 900.0,
     interval: float = 15.0,
@@ -66,7 +67,8 @@ def watch(
         }
     claim = incidents.claim(store, namespace, run)
     folder = incidents.folder(store_params, incident, run.work_dir)
-    with Journal(folder).step("monitor", run, deadline=rfc3339(deadline)) as outcome:
+    journal = Journal(folder)
+    with journal.step("monitor", run, deadline=rfc3339(deadline)) as outcome:
         store.note(claim, watch_until=rfc3339(deadline), **({"monitor": None, "monitored": None} if again else {}))
         found = monitor.monitor(
             store_params=store_params,
@@ -85,6 +87,7 @@ def watch(
         }
         store.note(claim, monitored=brief)
         outcome.update(verdict=found["verdict"], breaches=found["breaches"])
+    warnings = incidents.mirror(store, claim, journal, repository, keyring) if repository is not None else []
     if found["verdict"] == "pass":
         apply.drop_former(store, claim, os.path.join(folder, "plan.db"))
         store.close_incident(claim)
@@ -92,7 +95,7 @@ def watch(
         store.close_incident(claim)  # the fence stands; what goes wrong now is a new incident
     else:
         store.end_lease(claim)
-    return {**found, "incident": incident, "changed": True}
+    return {**found, "incident": incident, "changed": True, "warnings": warnings}
 
 
 def _over(store: Store, namespace: str) -> dict[str, t.Any]:
