@@ -145,7 +145,9 @@ def test_own_patterns_are_added(log):
     assert found["counts"] == {"start": 1, "corruption": 1, "decryption": 2, "storage": 2}
 
 
-@pytest.mark.parametrize("bad", ["", 7, {}, {"journal_unit": "--flush"}, {"journal_unit": "a b"}, {"path": "a", "journal_unit": "b"}])
+@pytest.mark.parametrize(
+    "bad", ["", 7, {}, {"journal_unit": "--flush"}, {"journal_unit": "a b"}, {"path": "a", "journal_unit": "b"}]
+)
 def test_a_source_that_cannot_be_meant(bad):
     with pytest.raises(InvalidInput):
         logscan.scan_logs([bad])

@@ -136,7 +136,11 @@ def test_what_is_no_good_reason(place, read):
     sealed = ring.seal(b"j1", RecordCodec(NS).head(codec_row), codec_row[7])
     place.rewrite("user/00004", payload=sealed)  # opens, but is not what was written
     newer = codec_row[:2] + (999,) + codec_row[3:]
-    place.rewrite("user/00005", sequence=999, payload=ring.seal(b"j2", RecordCodec(NS).head(("user/00005",) + newer[1:]), newer[7]))
+    place.rewrite(
+        "user/00005",
+        sequence=999,
+        payload=ring.seal(b"j2", RecordCodec(NS).head(("user/00005",) + newer[1:]), newer[7]),
+    )
     place.sql("DELETE FROM memory_records WHERE key = 'user/00006'")
     place.sql("INSERT INTO memory_records SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?", 1, *old)
     found = failed(judge(place, probes=probes))
