@@ -8,11 +8,12 @@ RUN = env $$(env | sed -n 's/^\(A[NW]S[A-Z]*_[A-Za-z0-9_]*\)=.*/-u \1/p') \
 	ANSIBLE_HOME="$(CURDIR)/.ansible" ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.ansible/collections" \
 	PYTHONPATH="$(CURDIR):$(CURDIR)/.ansible/collections"
 
-.PHONY: help demo test stages clean
+.PHONY: help demo test bench stages clean
 
 help:
 	@echo 'make demo          damage an agent'"'"'s memory on this machine and rebuild it, step by step, by ansible-playbook'
 	@echo 'make test          everything that continuous integration runs (STAGES="ruff mypy": only these stages)'
+	@echo 'make bench         speed and memory beside the peers, some 30 minutes (BENCH_RECORDS=100000: a smaller run)'
 	@echo 'make stages        the names of the stages of `make test`'
 	@echo 'make clean         remove all that the other targets made (environments, demo, caches)'
 
@@ -23,6 +24,10 @@ demo:
 test:
 	@sh tests/support/venv.sh test requirements-test.txt
 	@$(RUN) .venv/test/bin/python tests/support/stages.py $(STAGES)
+
+bench:
+	@sh tests/support/venv.sh test requirements-test.txt
+	@$(RUN) .venv/test/bin/python -m tests.bench
 
 stages:
 	@python3 tests/support/stages.py --list

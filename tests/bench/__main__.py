@@ -1,0 +1,104 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""BENCH_RECORDS (1000000), BENCH_ROUNDS (3), BENCH_ONLY (some of the parts, default all), BENCH_DIR (where)."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+import typing as t
+
+from tests.support.s3_server import S3Server
+
+from . import isolating, rebuild, restores, rows, snapshots
+from .data import NAMESPACE, Place
+from .measure import Table
+
+PARTS = ("isolate", "scan", "snapshot", "again", "restore", "rotation", "rebuild", "growth")
+
+
+def main() -> int:
+    records, rounds = int(os.environ.get("BENCH_RECORDS", 1_000_000)), int(os.environ.get("BENCH_ROUNDS", 3))
+    parts = os.environ.get("BENCH_ONLY", "").replace(",", " ").split() or list(PARTS)
+    unknown = set(parts) - set(PARTS)
+    if unknown or records < 20_000 or rounds < 1:
+        print(
+            f"BENCH_ONLY knows {', '.join(PARTS)}; BENCH_RECORDS begins at 20000, BENCH_ROUNDS at 1.", file=sys.stderr
+        )
+        return 2
+    folder = tempfile.mkdtemp(prefix="memops-bench-", dir=os.environ.get("BENCH_DIR"))
+    print(
+        f"{records:,} records, {rounds} rounds, in {folder} "
+        f"(removed at the end; needs some {records * 5 // 10**6 + 1} GB)."
+    )
+    print(machine(), flush=True)
+    table = Table()
+    try:
+        place = Place(folder, records)
+        stores(place, parts)
+        server = S3Server(place.path("s3"), bucket="bench")
+        if server.weed is None and set(parts) & {"snapshot", "again", "restore", "rebuild", "growth"}:
+            print("SeaweedFS is missing. Next: make bench installs it (Linux on x86_64 or aarch64).", file=sys.stderr)
+            return 1
+        with server:
+            at = server.repository("ours")
+            works: dict[str, t.Callable[[], None]] = {
+                "isolate": lambda: isolating.compare(table, place, max(5, rounds)),
+                "scan": lambda: rows.compare_scan(table, place, rounds),
+                "snapshot": lambda: snapshots.compare(table, place, at, rounds),
+                "again": lambda: snapshots.again(table, place, at, rounds),
+                "restore": lambda: restores.compare(table, place, at, rounds),
+                "rotation": lambda: rows.compare_rotation(table, place, rounds),
+                "rebuild": lambda: rebuild.measure(table, place, at),
+                "growth": lambda: rows.growth(table, place, at, rounds),
+            }
+            for part in parts:
+                works[part]()
+        print(f"load at the end: {os.getloadavg()}")
+        target = os.environ.get("BENCH_JSON")
+        if target:
+            with open(target, "w", encoding="utf-8") as file:
+                json.dump(
+                    {"records": records, "rounds": rounds, "machine": machine(), "figures": table.rows}, file, indent=1
+                )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def stores(place: Place, parts: t.Collection[str]) -> None:
+    """Only what the wanted parts read."""
+    started = time.monotonic()
+    place.build("sealed.db", [NAMESPACE], reads=True)
+    if "snapshot" in parts:
+        place.build("plain.db", [NAMESPACE], sealed=False)
+    if "again" in parts:
+        place.build("twenty.db", [f"{NAMESPACE}-{number:02d}" for number in range(20)])
+    if "growth" in parts:
+        place.build("small.db", [NAMESPACE], records=place.records // 10, reads=True)
+    size = os.path.getsize(place.path("sealed.db"))
+    print(f"Wrote the stores in {time.monotonic() - started:.0f} s; the main one has {size / 1e6:.0f} MB.", flush=True)
+
+
+def machine() -> str:
+    model = "unknown processor"
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            model = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{os.cpu_count()} × {model}, {gib:.0f} GiB, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}; load {os.getloadavg()[0]:.1f}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Run one piece of work in a process of its own: seconds, and the peak memory of it and all its children."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+import traceback
+import typing as t
+
+SAMPLE_SECONDS = 0.1
+
+
+class Ran(t.NamedTuple):
+    seconds: float
+    cpu: float  # seconds of user and system time, of it and its children; what the S3 server does is not in it
+    rss: float  # MiB, the sum over the processes: pages that they share count for each
+    pss: float  # MiB, shared pages counted once
+    value: t.Any
+
+
+def run(work: t.Callable[..., t.Any], *arguments: t.Any) -> Ran:
+    """Time ``work`` in a forked process; the start of the process is not counted. Raises what it raised, as text."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    before = _cpu()
+    process = context.Process(target=_child, args=(work, arguments, there))
+    process.start()
+    there.close()
+    rss = pss = 0.0
+    while not here.poll(SAMPLE_SECONDS):
+        one, shared = _memory(t.cast(int, process.pid))
+        rss, pss = max(rss, one), max(pss, shared)
+    try:
+        error, seconds, value = here.recv()
+    except EOFError:
+        error, seconds, value = "the process was killed", 0.0, None
+    process.join()
+    if error:
+        raise RuntimeError(f"{work.__name__} failed: {error}")
+    return Ran(seconds, _cpu() - before, rss, pss, value)
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _child(work: t.Callable[..., t.Any], arguments: tuple[t.Any, ...], there: t.Any) -> None:
+    try:
+        started = time.perf_counter()
+        value = work(*arguments)
+        there.send((None, time.perf_counter() - started, value))
+    except BaseException:
+        there.send((traceback.format_exc(), 0.0, None))
+
+
+def _memory(root: int) -> tuple[float, float]:
+    rss = pss = 0
+    waiting = [root]
+    while waiting:
+        pid = waiting.pop()
+        try:
+            with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+                for line in file:
+                    if line.startswith("Rss:"):
+                        rss += int(line.split()[1])
+                    elif line.startswith("Pss:"):
+                        pss += int(line.split()[1])
+                        break
+            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+                waiting += map(int, file.read().split())
+        except OSError:
+            continue  # it has just ended
+    return rss / 1024, pss / 1024
+
+
+def median(values: t.Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+class Side(t.NamedTuple):
+    """One of two things that are compared: before() is not timed, work(value of before) is."""
+
+    before: t.Callable[[], t.Any]
+    work: t.Callable[..., t.Any]
+
+
+def turns(rounds: int, sides: t.Mapping[str, Side]) -> dict[str, list[Ran]]:
+    """A B C A B C …: what the machine does beside falls on all of them."""
+    found: dict[str, list[Ran]] = {name: [] for name in sides}
+    for _round in range(rounds):
+        for name, side in sides.items():
+            prepared = side.before()
+            os.sync()
+            found[name].append(run(side.work, prepared))
+    return found
+
+
+def ratio(ours: t.Sequence[Ran], peer: t.Sequence[Ran]) -> float:
+    """The median of the ratios round by round."""
+    return median([a.seconds / b.seconds for a, b in zip(ours, peer)])
+
+
+def said(found: t.Mapping[str, t.Sequence[Ran]]) -> str:
+    """Seconds of each side, and of processor time: on a busy machine the latter is the steadier one."""
+    return ", ".join(
+        f"{name} {median([r.seconds for r in runs]):.2f} s ({median([r.cpu for r in runs]):.2f} cpu)"
+        for name, runs in found.items()
+    )
+
+
+class Table:
+    """The figures of one run, printed as they come."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, t.Any]] = []
+
+    def add(self, what: str, figure: float, limit: float | None, unit: str = "×", *, least: bool = False,
+            detail: str = "") -> None:  # fmt: skip
+        held = None if limit is None else (figure >= limit if least else figure <= limit)
+        self.rows.append(
+            {"what": what, "figure": round(figure, 4), "limit": limit, "unit": unit, "least": least, "held": held,
+             "detail": detail}
+        )  # fmt: skip
+        word = {None: "", True: "holds", False: "FALLS SHORT"}[held]
+        sign = "" if limit is None else f"{'≥' if least else '≤'} {limit:g} {unit}"
+        print(f"{what:<58} {figure:>9.3f} {unit:<4} {sign:<11} {word:<11} {detail}", flush=True)
+
+    def memory(self, what: str, *runs: Ran) -> None:
+        worst = max(runs, key=lambda ran: ran.rss)
+        self.add(
+            f"  peak memory: {what}", worst.rss, 256, "MiB", detail=f"shared pages counted once: {worst.pss:.0f} MiB"
+        )

@@ -1,0 +1,138 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Restore and repair beside copying the file, ATTACH, INSERT … SELECT and integrity_check; readers go on meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import random
+import sqlite3
+import time
+import typing as t
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply, incident, restore
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_file import Entry, PlanFile
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
+
+from . import peers
+from .data import NAMESPACE, Place, key_of, write
+from .measure import Side, Table, ratio, said, turns
+from .snapshots import take
+
+REPAIRED = 100
+
+
+def compare(table: Table, place: Place, repository: t.Mapping[str, t.Any], rounds: int) -> None:
+    """``sealed.db`` is what was saved; the live store has gone on since (one record in fifty is newer)."""
+    saved = place.params("sealed.db")
+    at = {**repository, "url": f"{repository['url']}/restores"}
+    taken = take(saved, place.keyring, at)["snapshot"]
+    place.copy("sealed.db", "moved.db")
+    moved = list(range(0, place.records, 50))
+    for start in range(0, len(moved), 5000):
+        write(place.params("moved.db"), place.ring(), NAMESPACE, moved[start : start + 5000])
+    checkpoint(place.path("moved.db"))
+
+    def live() -> dict[str, t.Any]:
+        return place.copy("moved.db", "live.db")
+
+    def ours(params: dict[str, t.Any]) -> dict[str, t.Any]:
+        with reading(params, place.keyring):
+            return restore.restore(
+                store_params=params, repository=at, keyring=Keyring.open(place.keyring), name="memory",
+                snapshot_id=taken, namespace=NAMESPACE,
+            )  # fmt: skip
+
+    def peer(params: dict[str, t.Any]) -> None:
+        with reading(params, place.keyring):
+            peers.attach_and_insert(saved["path"], place.path("scratch.db"), params["path"])
+
+    def repair(given: tuple[dict[str, t.Any], str]) -> dict[str, t.Any]:
+        params, plan_path = given
+        store = open_store(params)
+        run = incident.Run("bench:1:1", "bench")
+        claim = incident.claim(store, NAMESPACE, run)
+        ring = Keyring.open(place.keyring)
+        with PlanFile.open(plan_path) as plan:
+            source = Repository.open(at).snapshot("memory", taken, ring)
+            result = apply.Applier(store, claim, plan, {taken: source}, ring).soft()
+        store.close()
+        if result["applied"] != REPAIRED:
+            raise RuntimeError(f"The repair says {result}")
+        return result
+
+    sides = {
+        "restore": Side(live, ours),
+        "copy": Side(live, peer),
+        "repair": Side(lambda: (live(), _damage(place, taken)), repair),
+    }
+    found = turns(rounds, sides)
+    table.add("restore, live readers : copy, ATTACH, INSERT, check", ratio(found["restore"], found["copy"]), 1.1,
+              detail=said(found))  # fmt: skip
+    table.memory("restore (with the reader beside it)", *found["restore"])
+    table.add(f"repair of {REPAIRED} records : the same copy", ratio(found["repair"], found["copy"]), 0.02)
+    table.memory("repair", *found["repair"])
+    for name in ("live.db", "moved.db", "scratch.db"):
+        place.remove(name)
+
+
+def checkpoint(path: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as con:
+        con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _damage(place: Place, snapshot: str) -> str:
+    """Break REPAIRED records of live.db, and the plan for exactly these."""
+    numbers = random.Random(3).sample([n for n in range(place.records) if n % 50], REPAIRED)
+    entries = []
+    with contextlib.closing(sqlite3.connect(place.path("live.db"))) as con, con:
+        for number in numbers:
+            checksum, payload = con.execute(
+                "SELECT checksum, payload FROM memory_records WHERE key = ?", (key_of(number),)
+            ).fetchone()
+            con.execute(
+                "UPDATE memory_records SET payload = ? WHERE key = ?",
+                (payload[:60] + bytes([payload[60] ^ 1]) + payload[61:], key_of(number)),
+            )
+            entries.append(Entry(key_of(number), "repair", "checksum", checksum, snapshot, checksum, None, None))
+    path = place.path("bench-plan.db")
+    draft = PlanFile.create(path + ".new")
+    draft.add(entries)
+    draft.finish(path, counts={}, unlogged=0, log_intact=True, newest=0).close()
+    checkpoint(place.path("live.db"))
+    return path
+
+
+@contextlib.contextmanager
+def reading(params: t.Mapping[str, t.Any], keyring: t.Mapping[str, t.Any]) -> t.Iterator[None]:
+    """An application that reads some hundred memories a second, and must see every one of them."""
+    context = multiprocessing.get_context("fork")
+    stop = context.Event()
+    here, there = context.Pipe()
+    process = context.Process(target=_read, args=(params, keyring, stop, there))
+    process.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        reads, missed = here.recv()
+        process.join()
+        if missed or not reads:
+            raise RuntimeError(f"The live reader missed {missed} of {reads} memories")
+
+
+def _read(params: t.Mapping[str, t.Any], keyring: t.Mapping[str, t.Any], stop: t.Any, there: t.Any) -> None:
+    reads = missed = 0
+    with Memory(store=params, keyring=keyring, actor="reader") as memory:
+        while not stop.is_set():
+            number = (reads * 50 + 1) % 1000
+            missed += memory.read(NAMESPACE, key_of(number)) is None
+            reads += 1
+            time.sleep(0.003)
+    there.send((reads, missed))
+    os._exit(0)
