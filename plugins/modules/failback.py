@@ -72,6 +72,10 @@ log_entries:
   description: Log entries that were taken over.
   type: int
   returned: success
+first_write_at:
+  description: When the secondary took its first write of an application, RFC 3339; null when it took none.
+  type: str
+  returned: success
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute

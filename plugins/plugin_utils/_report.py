@@ -158,8 +158,7 @@ def build_report(
             "apply": {"method": given.text(apply.get("method")), "generation": parts.generation(apply)},
             "validate": parts.validation(run.result("validate")),
             "released_at": given.rfc3339(run.result("release").get("released_at")),
-            "first_write_at": given.rfc3339(run.result("release").get("first_write_at"))
-            or given.rfc3339(run.result("monitor").get("first_write_at")),
+            "first_write_at": given.rfc3339(_first_write(run)),
             "monitor": {
                 "deadline": given.rfc3339(run.result("monitor").get("deadline")),
                 "breaches": given.texts(run.result("monitor").get("breaches"), 100),
@@ -374,11 +373,16 @@ def _accuracy(run: Run) -> t.Dict[str, t.Optional[float]]:
     return {"baseline": bench["baseline"], "after": bench["after"]}
 
 
+def _first_write(run: Run) -> t.Any:
+    """When applications could write again: on the secondary, where one took over, else after the release."""
+    told = (run.result(name).get("first_write_at") for name in ("failback", "release", "monitor"))
+    return next((value for value in told if given.rfc3339(value)), None)
+
+
 def _objectives(run: Run) -> t.Tuple[t.Optional[float], t.Optional[float], t.List[str]]:
     """Recovery time and recovery point in seconds; what contradicts itself is said, not shown."""
     notes: t.List[str] = []
-    first_write = run.result("release").get("first_write_at") or run.result("monitor").get("first_write_at")
-    rto = given.between(next((s.started for s in run.history if s.started), None), first_write)
+    rto = given.between(next((s.started for s in run.history if s.started), None), _first_write(run))
     if rto is not None and rto < 0:
         notes.append("The first write after release is dated before the start of the run: the clocks disagree")
         rto = None

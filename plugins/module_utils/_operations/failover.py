@@ -88,7 +88,8 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
     """Bring home what was written on the secondary since it was promoted (epoch ≥ ``since_epoch``).
 
     The higher (epoch, sequence) wins; a row that was written here after the secondary's snapshot and loses is kept
-    aside and listed as a conflict. Returns {merged, already, conflicts, conflict_keys, damaged}.
+    aside and listed as a conflict. Returns {merged, already, conflicts, conflict_keys, damaged,
+    log_entries, first_write_at (when the secondary took its first write)}.
     """
     codec = RecordCodec(claim.namespace)
     merged = already = 0
@@ -127,9 +128,12 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
                 )
             merged += len(changes)
     entries = 0
+    first_write: int | None = None
     for log_batch in delta.log(claim.namespace):
         newer = [e for e in log_batch if e[5] is not None and e[5] >= since_epoch]
         if newer:
+            written = [e[1] for e in newer if e[3] == "write" and e[8]]
+            first_write = min([*written, *([] if first_write is None else [first_write])], default=None)
             entries += store.import_log(claim, newer)
     return {
         "merged": merged,
@@ -138,6 +142,7 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
         "conflict_keys": conflicts[:1000],
         "damaged": damaged[:1000],
         "log_entries": entries,
+        "first_write_at": rfc3339(first_write),
         "changed": bool(merged or entries),
     }
 

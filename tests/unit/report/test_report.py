@@ -241,6 +241,14 @@ def test_a_check_run_did_nothing() -> None:
     assert (report["verdict"], report["state"], report["steps"]) == ("could-not-verify", "untouched", [])
 
 
+def test_the_service_is_back_with_the_first_write_on_the_secondary() -> None:
+    steps = good()
+    home = build(steps)
+    away = build([*steps, extra("failback", first_write_at=at(20))])
+    assert home["rto_seconds"] > away["rto_seconds"] > 0
+    assert away["details"]["first_write_at"] == at(20)
+
+
 def test_what_is_missing_is_null_and_clocks_that_disagree_are_said() -> None:
     steps = good()
     find(steps, "release")["result"]["first_write_at"] = at(-500)
