@@ -157,7 +157,7 @@ def integration() -> None:
 
 
 def lint() -> None:
-    run(tool("ansible-lint"), "--offline", "--profile", "production", "--nocolor")
+    run(tool("ansible-lint"), "--offline", "--profile", "production", "--nocolor", timeout=1200)
 
 
 def changelog() -> None:
@@ -190,7 +190,7 @@ def sanity() -> None:
     where = tree(WORK / "sanity")
     env, home = _ansible_test_home()
     command = (tool("ansible-test"), "sanity", "--local", "--color", "no", "--python")
-    failures = _try(*command, MAIN_PYTHON, env=env, cwd=where, timeout=900)
+    failures = _try(*command, MAIN_PYTHON, env=env, cwd=where, timeout=1800)
     # What runs on memory hosts must compile and import under every Python there: the oldest and the newest at hand.
     others = [v for v in pythons.VERSIONS if v != MAIN_PYTHON and pythons.find(v) and _core_supports_target(v)]
     for version in sorted({others[0], others[-1]}) if others else []:
@@ -245,7 +245,7 @@ def _ansible_test_home(venv: pathlib.Path = VENV) -> tuple[dict[str, str], pathl
 
 
 def molecule() -> None:
-    run(tool("molecule"), "test", env=environment(ANSIBLE_PYTHON_INTERPRETER=str(tool("python"))), timeout=900)
+    run(tool("molecule"), "test", env=environment(ANSIBLE_PYTHON_INTERPRETER=str(tool("python"))), timeout=1200)
 
 
 def build() -> None:
@@ -304,7 +304,7 @@ def core(release: str) -> t.Callable[[], None]:
         test_env, _home = _ansible_test_home(venv)
         command = (venv / "bin" / "ansible-test", "sanity", "--local", "--color", "no", "--python", found[0])
         where = tree(WORK / f"sanity-{release}")
-        failures += _try(*command, "--skip-test", "pylint", env=test_env, cwd=where, timeout=900)
+        failures += _try(*command, "--skip-test", "pylint", env=test_env, cwd=where, timeout=1800)
         if failures:
             raise Failed(failures[0])
 
