@@ -34,6 +34,7 @@ from ._store import Store, open_store
 
 LOG = logging.getLogger("memops.agent_memory")
 T = t.TypeVar("T")
+SWEEP_SECONDS = 60.0
 
 
 class Session:
@@ -58,6 +59,7 @@ class Session:
         self._writes = Connections(store, route, clock)  # apart, so that a read never waits for a write lock
         self._turn = threading.Condition(self._writes.lock)
         self._held: dict[str, _Held] = {}
+        self._swept: dict[str, float] = {}  # when expired records were last taken away, by the monotonic clock
         self.keyring = self._begin(keyring, create)
         _LIVE.add(self)
 
@@ -92,8 +94,17 @@ class Session:
                 result = self._following(self._writes, namespace, work)
             else:
                 result = self._under_lock(held, namespace, work)
+            self._sweep_if_due(namespace)
         self.flush_if_due()
         return result
+
+    def _sweep_if_due(self, namespace: str) -> None:
+        """Now and then a write takes some expired records away; that never makes the write fail."""
+        now = time.monotonic()
+        if now - self._swept.setdefault(namespace, now) >= SWEEP_SECONDS:
+            self._swept[namespace] = now
+            with contextlib.suppress(MemoryOpsError):
+                self._following(self._writes, namespace, lambda store: store.sweep(namespace, self.clock()))
 
     def params(self, namespace: str | None) -> dict[str, t.Any]:
         """The store parameters that serve the namespace now (None: the default store's)."""

@@ -129,8 +129,10 @@ class Store(t.Protocol):
     def set_ttl(self, namespace: str, ttl: float | None) -> bool:
         """The lifetime of records written from now on; whether it changed."""
 
-    def sweep(self, namespace: str, now: int, limit: int = 5000) -> int:
-        """Turn expired records into nothing (no tombstone: expiry is no deletion). None while quarantined."""
+    def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
+        """Remove records that expired before ``now`` (µs); how many. They leave no tombstone, but a log entry each,
+        so that their absence is explained. Damaged records stay. None while quarantined or locked."""
+        ...
 
     # --- incidents ----------------------------------------------------------------------------------------------
     def incidents(self, namespace: str | None = None) -> list[IncidentState]:

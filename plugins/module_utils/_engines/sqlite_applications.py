@@ -12,6 +12,7 @@ import time
 import typing as t
 from datetime import datetime, timezone
 
+from .._codec import RecordCodec
 from .._errors import InvalidInput, NamespaceLocked, NamespaceQuarantined
 from .._model import Row
 from .sqlite_connect import Connected
@@ -19,6 +20,7 @@ from .sqlite_log import append, is_write, note_given
 from .sqlite_reader import rows_of
 
 POLL_SECONDS = 0.02
+SWEEPER = "memops:sweep"
 LONGEST_LEASES = 10  # a lease that ends later than this many of its lengths from now was made by a wrong clock
 
 
@@ -43,7 +45,7 @@ class SqliteWrite:
         lock: int,
     ) -> None:
         self._owner, self._con, self._namespace, self._count = owner, con, namespace, count
-        self._generation: int = control[0]
+        self.generation: int = control[0]
         self.ttl: float | None = control[1]
         self.lock = lock
         row = con.execute("SELECT epoch, sequence, newest FROM memops_store").fetchone()
@@ -54,7 +56,7 @@ class SqliteWrite:
         self._touched = False
 
     def current(self, keys: t.Sequence[str]) -> dict[str, Row]:
-        return rows_of(self._con, self._owner.sql, self._generation, keys)
+        return rows_of(self._con, self._owner.sql, self.generation, keys)
 
     def put(
         self, rows: t.Sequence[Row], entries: t.Sequence[tuple[t.Any, ...]], aside: str | None = None
@@ -69,8 +71,8 @@ class SqliteWrite:
         self._used += used
         if aside is not None:
             keys = [(row[0], aside) for row in rows]
-            self._owner._set_aside(self._con, self._namespace, "", self._generation, keys)
-        self._owner._put_rows(self._con, self._generation, rows)
+            self._owner._set_aside(self._con, self._namespace, "", self.generation, keys)
+        self._owner._put_rows(self._con, self.generation, rows)
         append(self._con, self._owner.sql, entries)
 
     def finish(self) -> None:
@@ -188,20 +190,35 @@ class Applications(Connected):
             con.execute("UPDATE memops_namespace SET ttl = ? WHERE name = ?", (ttl, namespace))
         return True
 
-    def sweep(self, namespace: str, now: int, limit: int = 5000) -> int:
+    def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
         s = self.sql
-        with self._transaction() as con:
-            space = self._namespace(con, namespace)
-            if space.state != "serving":
-                return 0
-            expired = (
-                f"SELECT {s.key} FROM {s.table} WHERE {s.generation} = ? AND {s.expires} IS NOT NULL "
-                f"AND {s.expires} <= ? AND {s.deleted} IS NULL LIMIT ?"
-            )
-            return con.execute(
-                f"DELETE FROM {s.table} WHERE {s.generation} = ? AND {s.key} IN ({expired})",
-                (space.generation, space.generation, now, limit),
-            ).rowcount
+        codec = RecordCodec(namespace)
+        try:
+            with self.writing(namespace, limit, SWEEPER, wait=0.0) as write:
+                found = self._con.execute(
+                    f"SELECT {s.columns} FROM {s.table} WHERE {s.generation} = ? AND {s.expires} IS NOT NULL "
+                    f"AND {s.expires} <= ? AND {s.deleted} IS NULL LIMIT ?",
+                    (write.generation, now, limit),
+                )
+                # a damaged record may only look expired: it stays for the diagnosis
+                gone = [(row[0], row[9]) for row in found if codec.intact(row)]
+                if not gone:
+                    return 0
+                self._con.executemany(
+                    f"DELETE FROM {s.table} WHERE {s.generation} = ? AND {s.key} = ?",
+                    [(write.generation, key) for key, _digest in gone],
+                )
+                write.put(
+                    [],
+                    [
+                        (0, write.at, namespace, "delete", key, write.epoch, write.first_sequence + number, digest)
+                        + (write.lock, SWEEPER, "expired", b"")
+                        for number, (key, digest) in enumerate(gone)
+                    ],
+                )
+                return len(gone)
+        except (NamespaceQuarantined, NamespaceLocked):
+            return 0
 
     def create_namespace(self, name: str, state: str = "serving", ttl: float | None = None) -> bool:
         if state not in ("serving", "standby"):

@@ -40,7 +40,7 @@ def judge(
         store_params=store_params,
         keyring=keyring,
         namespace=namespace,
-        probes=known.get("probes") or [],
+        probes=(known.get("probes") or []) if incident else None,
         benchmark=benchmark,
         baseline=known.get("baseline"),
         thresholds=dict(thresholds or {}),
