@@ -246,7 +246,7 @@ def test_the_service_is_back_with_the_first_write_on_the_secondary() -> None:
     home = build(steps)
     away = build([*steps, extra("failback", first_write_at=at(20))])
     assert home["rto_seconds"] > away["rto_seconds"] > 0
-    assert away["details"]["first_write_at"] == at(20)
+    assert away["details"]["first_write_at"].startswith(at(20).rstrip("Z"))
 
 
 def test_what_is_missing_is_null_and_clocks_that_disagree_are_said() -> None:
@@ -334,7 +334,7 @@ def test_the_short_text_fits_and_names_what_matters() -> None:
         "not run",
     ):
         assert wanted in text
-    command = text[text.index("Next: ") + 6 :].split("\nReport")[0]
+    command = text[text.index("Next: ") + 6 :].split("\nReport", 1)[0]
     assert shlex.split(command.replace("\\\n", "")) == shlex.split(
         build(steps, inventory="inventories/production/hosts.yml")["next_command"]
     )
