@@ -17,6 +17,8 @@ from ._model import Row
 MAGIC = b"memops record 1\0"
 #: lengths of namespace, key and key id in bytes; epoch, sequence, created, updated, expires, deleted (-1: none)
 HEAD = struct.Struct(">IIIQQqqqq")
+_quoted: t.Callable[[str], str] = json.encoder.encode_basestring_ascii
+_compact = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 LOG_HEAD = struct.Struct(">qqqq")
 MAX_KEY_BYTES = 4 << 20
 MAX_NAME_BYTES = 512
@@ -77,12 +79,22 @@ class RecordCodec:
 
 
 def log_checksum(entry: t.Sequence[t.Any]) -> bytes:
-    """16 bytes over a log entry's fields but id and checksum (order of LogEntry)."""
-    body = json.dumps(
-        [x.hex() if isinstance(x, (bytes, bytearray, memoryview)) else x for x in entry[1:11]],
-        ensure_ascii=True,
-        separators=(",", ":"),
-    )
+    """16 bytes over a log entry's fields but id and checksum (order of LogEntry), written as a JSON array."""
+    at, namespace, operation, key, epoch, sequence, digest, lock, actor, reason = entry[1:11]
+    if (
+        key.__class__ is namespace.__class__ is operation.__class__ is actor.__class__ is str
+        and at.__class__ is epoch.__class__ is sequence.__class__ is int
+        and digest.__class__ is bytes
+        and (lock is None or lock.__class__ is int)
+        and (reason is None or reason.__class__ is str)
+    ):  # nearly every entry: the same text as below, three times as fast
+        body = (
+            f"[{at},{_quoted(namespace)},{_quoted(operation)},{_quoted(key)},{epoch},{sequence},"
+            f'"{digest.hex()}",{"null" if lock is None else lock},{_quoted(actor)},'
+            f"{'null' if reason is None else _quoted(reason)}]"
+        )
+    else:
+        body = _compact([x.hex() if isinstance(x, (bytes, bytearray, memoryview)) else x for x in entry[1:11]])
     return hashlib.sha256(b"memops log 1\0" + body.encode()).digest()[:16]
 
 
