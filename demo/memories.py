@@ -10,7 +10,7 @@ import random
 import typing as t
 
 PEOPLE = (
-    "the account manager", "the night shift", "the finance lead", "the customer’s assistant", "the on-call engineer",
+    "the account manager", "the night shift", "the finance lead", "the customer's assistant", "the on-call engineer",
     "the new contractor", "the legal reviewer", "the office in Zürich", "the supplier", "the product owner",
 )  # fmt: skip
 PROJECTS = ("Heron", "Basalt", "Quartz", "Lantern", "Meridian", "Sparrow", "Tundra", "Citadel", "Juniper", "Zephyr")
@@ -32,7 +32,7 @@ SENTENCES = (
     "Budget left in {project}-{number}: {money:,} €; nothing may be ordered above 5,000 € without approval.",
     "They had already tried turning the feature off, which did not help with {topic}.",
     "Keep in mind: {other} is away until the {day}th and {who} decides meanwhile.",
-    "The customer called it “good enough”, so the case stays open but is no longer urgent.",
+    "The customer called it 'good enough', so the case stays open but is no longer urgent.",
 )
 #: What share of a namespace's memories is of which kind.
 KINDS = (("fact", 0.35), ("conversation", 0.25), ("preference", 0.20), ("task", 0.20))

@@ -33,11 +33,9 @@ class Master(t.Protocol):
 
     def encrypt(self, plaintext: bytes, context: str) -> str:
         """Text for the keyring file. Errors: KeyUnavailable."""
-        ...
 
     def decrypt(self, ciphertext: str, context: str) -> bytes:
         """Errors: KeyUnavailable when it was not made by this master with this context, or the service is away."""
-        ...
 
 
 def aes() -> t.Any:

@@ -132,7 +132,6 @@ class Store(t.Protocol):
     def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
         """Remove records that expired before ``now`` (µs); how many. They leave no tombstone, but a log entry each,
         so that their absence is explained. Damaged records stay. None while quarantined or locked."""
-        ...
 
     # --- incidents ----------------------------------------------------------------------------------------------
     def incidents(self, namespace: str | None = None) -> list[IncidentState]:

@@ -141,7 +141,7 @@ def examine(snapshot, namespace, out):
             print(json.dumps({"namespace": namespace, "key": row[0], "status": status, "value": value}), file=out)
     numbers = found["records"].to_bytes(8, "big") + (total % 2**256).to_bytes(32, "big")
     found["digest"] = hashlib.sha256(b"memops namespace 1\0" + numbers).hexdigest()
-    found["log_entries"] = sum(1 for _ in snapshot.rows(namespace, "log"))
+    found["log_entries"] = sum(1 for _turn in snapshot.rows(namespace, "log"))
     wrong = [name for name in found if name != "unopenable" and found[name] != told[name]]
     return {**found, "wrong": wrong}
 

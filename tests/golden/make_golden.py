@@ -16,7 +16,6 @@ import tempfile
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
-
 from tests.support.stores import fill, new_store
 
 

@@ -44,6 +44,7 @@ class Site:
         self.keyring = {"source": "file", "path": str(folder / "keyring.json"), "master_key_file": str(master)}
         self.route = folder / "route.json"
         self.reports = folder / "reports"
+        self.inventory = folder / "inventory.json"
         self.variables: dict[str, t.Any] = {
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
@@ -69,7 +70,7 @@ class Site:
     def write_inventory(self) -> None:
         hosts = {host: {"memory_role": host, "memory_store": store} for host, store in self.stores.items()}
         inventory = {"memory": {"hosts": hosts, "vars": self.variables}}
-        (self.folder / "inventory.json").write_text(json.dumps(inventory))
+        self.inventory.write_text(json.dumps(inventory))
 
     def memory(self, host: str = "primary") -> Memory:
         return Memory(store=self.stores[host], keyring=self.keyring, actor="test")
@@ -131,7 +132,7 @@ class Site:
         command = [
             os.path.join(os.path.dirname(sys.executable), "ansible-playbook"),
             "-i",
-            str(self.folder / "inventory.json"),
+            str(self.inventory),
             f"memops.agent_memory.{playbook}",
             *arguments,
         ]
@@ -144,6 +145,7 @@ class Site:
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOCALHOST_WARNING": "0",
             "LC_ALL": "C.UTF-8",
+            "HOME": str(self.folder),
         }
         done = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
@@ -155,6 +157,9 @@ class Site:
         """The newest report.json."""
         newest = max(self.reports.glob("*/report.json"), key=lambda path: path.stat().st_mtime_ns)
         return t.cast("dict[str, t.Any]", json.loads(newest.read_text()))
+
+    def store_bytes(self) -> dict[str, bytes]:
+        return {host: pathlib.Path(store["path"]).read_bytes() for host, store in self.stores.items()}
 
     def fingerprint(self) -> dict[str, bytes]:
         """Every file of the site outside Ansible's own folder, to see that nothing was written."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, field
 
+from .._codec import log_checksum
 from .._model import LogEntry
 from .incident import rfc3339
 
@@ -46,6 +47,7 @@ class Review:
     """What the log of one namespace says."""
 
     entries: int = 0
+    unlocked_entries: int = 0  # writes and deletions without the write lock, judged ones too
     unlocked: list[Burst] = field(default_factory=list)
     rotations_open: dict[str, int] = field(default_factory=dict)  # reason → time of a start without an end
     rotated_to: set[str] = field(default_factory=set)
@@ -67,11 +69,13 @@ def review(
     since: int = 0,
     until: int | None = None,
     settled: int = 0,
+    verify: bool = False,
     bucket_us: int = 1_000_000,
 ) -> Review:
     """``since``/``until`` limit the reads that are counted (µs).
 
     Writes without a lock up to the sequence ``settled`` were judged by an earlier incident and are passed over.
+    ``verify`` leaves out entries whose checksum does not hold: they prove nothing.
     """
     found = Review()
     open_bursts: dict[str, Burst] = {}
@@ -80,9 +84,12 @@ def review(
     last_writer: str | None = None
     for batch in log:
         for entry in batch:
+            if verify and log_checksum(entry) != entry[11]:
+                continue
             found.entries += 1
             operation = entry[3]
             if operation in ("write", "delete"):
+                found.unlocked_entries += entry[8] is None
                 if entry[8] is None and (entry[6] or 0) > settled:
                     _burst(entry, open_bursts, finished, last_writer)
                 last_writer = entry[9]
@@ -132,7 +139,7 @@ def _burst(entry: LogEntry, open_bursts: dict[str, Burst], finished: list[Burst]
 
 def _rotation(entry: LogEntry, found: Review) -> None:
     """A rotation is logged as "start: from A to B" and "end: from A to B"."""
-    phase, _, what = (entry[10] or "").partition(": ")
+    phase, _colon, what = (entry[10] or "").partition(": ")
     target = what.rpartition(" to ")[2]
     if target:
         found.rotated_to.add(target)

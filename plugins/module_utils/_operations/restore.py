@@ -282,7 +282,8 @@ def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.A
     if claim is None:
         would = "nothing: the namespace is there already" if there else "restore into a new generation and switch"
         return {"changed": not there, "would": would}
-    assert state is not None
+    if state is None:
+        raise AssertionError("state")
     result: dict[str, t.Any] = {"restored": 0, "unchanged": entry["records"], "digest": entry["digest"]}
     changed = False
     if not there:

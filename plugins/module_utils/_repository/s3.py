@@ -124,7 +124,7 @@ class S3Objects:
                 f"The repository {self.location} cannot {action} {key}: {_sentence(exc)}.", NEXT
             ) from None
         except Exception as exc:  # what the HTTP library below boto lets through while a body is read
-            if type(exc).__module__.split(".")[0] not in ("urllib3", "http", "botocore", "xml"):
+            if type(exc).__module__.split(".", 1)[0] not in ("urllib3", "http", "botocore", "xml"):
                 raise
             raise RepositoryUnavailable(
                 f"The repository {self.location} cannot {action} {key}: {_sentence(exc)}.", NEXT

@@ -78,7 +78,7 @@ class Transit(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        _, version, mount, operation, key = self.path.split("/")
+        _root, version, mount, operation, key = self.path.split("/")
         if self.answer:
             return self.reply(*self.answer)
         if self.headers["X-Vault-Token"] != "s.right":

@@ -62,7 +62,7 @@ def test_lock_makes_read_and_write_one_step_between_threads(memory):
     memory.write("a", "counter", 0)
 
     def count():
-        for _ in range(15):
+        for _turn in range(15):
             with memory.lock("a") as number, memory.lock("a") as again:
                 assert number == again
                 memory.write("a", "counter", memory.read("a", "counter") + 1)
@@ -73,7 +73,7 @@ def test_lock_makes_read_and_write_one_step_between_threads(memory):
 
 def _count(place, times):
     with place.memory(clock=None) as memory:
-        for _ in range(times):
+        for _turn in range(times):
             with memory.lock("a"):
                 memory.write("a", "counter", memory.read("a", "counter", 0) + 1)
 
@@ -81,7 +81,7 @@ def _count(place, times):
 def test_lock_makes_read_and_write_one_step_between_processes(place):
     with place.memory(clock=None) as memory:
         memory.write("a", "counter", 0)
-        workers = [FORK.Process(target=_count, args=(place, 20)) for _ in range(2)]
+        workers = [FORK.Process(target=_count, args=(place, 20)) for _turn in range(2)]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -105,7 +105,7 @@ def test_a_held_lock_refuses_others_and_ends_with_its_lease(place):
             place.clock.turn(1001)
             with two.lock("a", wait=5) as number:
                 two.write("a", "k", 2)
-            for _ in range(2):  # also the second time: the whole block has lost its lock
+            for _turn in range(2):  # also the second time: the whole block has lost its lock
                 with pytest.raises(NamespaceLocked, match="ran out"):
                     one.write("a", "k", 1)
         assert one.read("a", "k") == 2

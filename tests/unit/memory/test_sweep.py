@@ -7,10 +7,10 @@ import sqlite3
 import typing as t
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils import _session
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
-
 from tests.support.stores import keyring_params
 
 NOW = 1_800_000_000_000_000

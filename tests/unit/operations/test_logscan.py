@@ -192,7 +192,7 @@ def test_huge_lines_and_files_take_little_memory(tmp_path):
     path = tmp_path / "huge.log"
     with path.open("wb") as stream:
         stream.write(b"memory corrupt ")
-        for _ in range(64):
+        for _turn in range(64):
             stream.write(b"y" * (1 << 20))
         stream.write(b"\nInvalidTag\n")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -59,7 +59,7 @@ class Page(html.parser.HTMLParser):
         return "".join(d for tag, d in self.texts if tag not in ("style", "script"))
 
     def count(self, tag: str) -> int:
-        return sum(1 for name, _ in self.elements if name == tag)
+        return sum(1 for name, _attributes in self.elements if name == tag)
 
 
 def hostile() -> t.List[t.Dict[str, t.Any]]:
@@ -144,10 +144,10 @@ def test_the_page_needs_nothing_but_itself(name: str) -> None:
 def test_the_page_can_be_read_by_everybody(name: str) -> None:
     report = _report.build_report(CASES[name])
     parsed = Page(_report_html.render(report))
-    tags = [tag for tag, _ in parsed.elements]
+    tags = [tag for tag, _attributes in parsed.elements]
     assert {"header", "main", "footer", "h1", "title"} <= set(tags)
     assert dict(parsed.elements[0][1])["lang"] == "en"
-    ids = [a["id"] for _, a in parsed.elements if "id" in a]
+    ids = [a["id"] for _tag, a in parsed.elements if "id" in a]
     for tag, attributes in parsed.elements:
         if tag == "section":
             assert attributes["aria-labelledby"] in ids

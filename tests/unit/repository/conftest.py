@@ -7,9 +7,9 @@ import typing as t
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
-
 from tests.support.s3_server import S3Server
 from tests.support.stores import fill, new_keyring, new_store
 

@@ -197,7 +197,7 @@ def test_fail_every_call_of_verify_is_never_a_pass(place: Place) -> None:
 @pytest.mark.parametrize("late", [False, True])
 def test_fail_every_call_of_retention(place: Place, late: bool) -> None:
     place.fill("n", many(300))
-    good = [place.snapshot(base=None)["snapshot"] for _ in range(3)][-1]
+    good = [place.snapshot(base=None)["snapshot"] for _turn in range(3)][-1]
     for days in (0, 3):
         number = 0
         while True:
@@ -260,7 +260,7 @@ def test_kill_at_any_instant(place: Place) -> None:
     context = multiprocessing.get_context("fork")
     chance = random.Random()
     before = whole(place)
-    for _ in range(5):
+    for _turn in range(5):
         process = context.Process(target=_create, args=(place,))
         process.start()
         time.sleep(chance.uniform(0, length))

@@ -11,11 +11,11 @@ import typing as t
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec, decode_value
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import verify
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
-
 from tests.support.stores import keyring_params
 
 from .conftest import NAME, Place

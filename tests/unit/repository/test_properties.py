@@ -9,6 +9,9 @@ import typing as t
 from pathlib import Path
 from zlib import crc32
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.chunks import (
     MAXIMUM,
@@ -19,9 +22,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._repository.ch
     unpack_rows,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.packs import Squeezer, expand
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from tests.support.stores import rows_of
 
 from .conftest import NAME, Place

@@ -9,12 +9,12 @@ import threading
 import typing as t
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec, decode_value
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import export, restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
-
 from tests.support.stores import fill, keyring_params, log_of, new_store, rows_of
 
 from .conftest import NAME, Place

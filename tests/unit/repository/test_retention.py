@@ -8,6 +8,7 @@ import time
 import typing as t
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import retention, verify
 

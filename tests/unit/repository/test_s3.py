@@ -9,11 +9,11 @@ import threading
 import typing as t
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore, verify
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.objects import ObjectExists, ObjectMissing
-
 from tests.support.s3_server import S3Server
 from tests.support.stores import new_store, rows_of
 

@@ -8,12 +8,12 @@ import sqlite3
 import typing as t
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
-
 from tests.support.stores import keyring_params, log_of, new_keyring, new_store, rows_of
 
 from .conftest import NAME, Place

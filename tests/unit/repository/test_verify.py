@@ -7,10 +7,10 @@ import os
 import typing as t
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import verify
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.reader import Snapshot
-
 from tests.support.stores import new_keyring
 
 from .conftest import NAME, Place
