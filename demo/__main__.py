@@ -18,7 +18,7 @@ import typing as t
 from . import memories, places, processes
 from .show import Show, final_table
 
-MONITOR_SECONDS, MONITOR_INTERVAL = 10, 2
+MONITOR_SECONDS = 8
 CASES, QUESTIONS = 180, 20
 
 
@@ -85,13 +85,8 @@ class Demo:
             self._damage()
             time.sleep(4)  # the agent meets the damage
         with step(f"The rebuild of {places.DAMAGED}, watched for {MONITOR_SECONDS} s afterwards"):
-            self._play(
-                "rebuild",
-                "-e", f"memory_namespace={places.DAMAGED}",
-                "-e", f"memory_monitor_seconds={MONITOR_SECONDS}",
-                "-e", f"memory_monitor_interval={MONITOR_INTERVAL}",
-                "-e", f"memory_benchmark={places.BENCHMARK}",
-            )  # fmt: skip
+            seconds = f"memory_monitor_seconds={MONITOR_SECONDS}"
+            self._play("rebuild", "-e", f"memory_namespace={places.DAMAGED}", "-e", seconds)
         with step("The report is compared with the ground truth and with what the agent saw"):
             agent.tell("stop")
             failed = self._check()
@@ -215,7 +210,7 @@ class Demo:
     def _check(self) -> int:
         from . import check
 
-        return check.everything(self.secrets)
+        return check.everything(self.repository, self.secrets)
 
 
 def _write_private(path: str, text: str) -> None:

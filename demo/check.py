@@ -257,18 +257,19 @@ def decoder(case: Case, repository: t.Mapping[str, t.Any]) -> None:
     told = f"an independent decoder reads the {found['records']:,} records of the new baseline as its manifest says"
     checks.claim(not found["wrong"] and not found["damaged"] and not found["unopenable"], told, found["wrong"])
     begun = moment(case.step("baseline")["started"])
-    changed = {key for (space, key), made in case.journal.writes.items() if made[-1].ended >= begun}
+    writes = {key: made[-1] for (space, key), made in case.journal.writes.items() if space == case.namespace}
+    changed = {key for key, last in writes.items() if last.ended >= begun or lapsed(last, now(), now()) != "no"}
     since = [key for key in found["differing"] if key not in changed]
-    checks.none(since, "what it reads is what the store holds, but for what the agent has changed since")
+    checks.none(since, "what it reads is what the store holds, but for what changed or expired since")
     wrong = []
     with open(values, encoding="ascii") as file:
         for line in file:
             one = json.loads(line)
-            known = case.journal.writes.get((case.namespace, one["key"]))
+            known = writes.get(one["key"])
             if known is None or one["key"] in changed | case.lost:
                 continue
             digest = None if one["value"] is None else memories.digest(one["value"])
-            if digest != known[-1].digest:
+            if digest != known.digest:
                 wrong.append(one["key"])
     os.unlink(values)
     checks.none(wrong, "the values that it decodes are those that the agent was told are safe")
