@@ -300,11 +300,14 @@ def core(release: str) -> t.Callable[[], None]:
         tests = [f"tests/unit/{area}" for area in ANSIBLE_SURFACE if (ROOT / "tests" / "unit" / area).is_dir()]
         failures = _try(venv / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, env=env)
         failures += _try(*_syntax_check(venv / "bin"), env=env)
-        # Each release checks more than the one before. Its pylint differs most and says least that is new.
+        # Style is judged by one release alone; 2.17 also wants packages without code, which later ones do not.
+        skip = ["pylint", "pep8", *(["empty-init"] if release.startswith("2.17.") else [])]
         test_env, _home = _ansible_test_home(venv)
         command = (venv / "bin" / "ansible-test", "sanity", "--local", "--color", "no", "--python", found[0])
         where = tree(WORK / f"sanity-{release}")
-        failures += _try(*command, "--skip-test", "pylint", env=test_env, cwd=where, timeout=1800)
+        failures += _try(
+            *command, *(f"--skip-test={name}" for name in skip), env=test_env, cwd=where, timeout=1800
+        )
         if failures:
             raise Failed(failures[0])
 
