@@ -52,7 +52,7 @@ def test_listing_goes_on_after_a_page(s3_repository: dict[str, t.Any]) -> None:
 
 def test_snapshot_verify_restore(place: Place, s3_repository: dict[str, t.Any], tmp_path: t.Any) -> None:
     place.repository = s3_repository
-    place.fill("n", {f"k{number:06d}": os.urandom(200) for number in range(60_000)})
+    place.fill("n", {f"k{number:06d}": os.urandom(40) for number in range(51_000)})
     first = place.snapshot()
     again = place.snapshot()
     assert again["bytes"]["sent"] == 0 and again["base"] == first["snapshot"]

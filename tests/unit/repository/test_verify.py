@@ -89,7 +89,7 @@ def test_every_change_of_every_object_is_named(two: tuple[Place, str, str]) -> N
                 assert result["verdict"] == "fail", label
                 bad = [problem["object"] for problem in result["problems"]]
                 assert any(name.startswith(one.split(f"{first}/")[1]) for one in bad), (label, bad)
-                if kind == "packs":
+                if kind == "packs" and what != "longer":  # a byte behind the last frame spoils no chunk
                     opened = check(place, first, "opened")
                     assert opened["verdict"] == "fail" and any("chunk" in p for p in opened["problems"]), label
                     assert any(p.get("namespace") in ("n", "m") for p in opened["problems"]), label
