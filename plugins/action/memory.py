@@ -9,6 +9,7 @@ cannot be reached into a failed step (so that rescue and report still run), and 
 
 from __future__ import annotations
 
+import contextlib
 import time
 import typing as t
 
@@ -57,8 +58,11 @@ class ActionModule(ActionBase):
                 "msg": f"{host} cannot be reached: {str(exc).strip()[:300]} "
                 "Next: mend the connection, then run the same command again.",
             }
-        finally:
-            self._remove_tmp_path(self._connection._shell.tmpdir)
+
+    def cleanup(self, force: bool = False) -> None:
+        """A host that is gone keeps its temporary folder; that must not undo what was caught above."""
+        with contextlib.suppress(AnsibleConnectionFailure):
+            super().cleanup(force)
 
     def _dead_holder(self, result: dict[str, t.Any]) -> str | None:
         """The attempt that holds the lease, if it ran on this controller and its process is gone."""

@@ -23,11 +23,10 @@ import typing as t
 from . import _report_input as given
 from . import _report_parts as parts
 from ._report_input import FAIL, PASS, UNKNOWN
-from ._report_run import Run
+from ._report_run import ESCALATION, Run
 
 FORMAT = 1
 NEEDED = ("preflight", "isolate", "snapshot", "diagnose", "plan", "apply", "validate", "release", "baseline", "monitor")
-ESCALATION = ("disaster_recovery", "dr", "escalate", "notify")
 KEYS_SHOWN = 1000
 #: Fewer reads than this say nothing about a hit rate.
 ENOUGH_READS = 100
@@ -375,7 +374,7 @@ def _accuracy(run: Run) -> t.Dict[str, t.Optional[float]]:
 
 def _first_write(run: Run) -> t.Any:
     """When applications could write again: on the secondary, where one took over, else after the release."""
-    told = (run.result(name).get("first_write_at") for name in ("failback", "release", "monitor"))
+    told = (run.result(name).get("first_write_at") for name in ("release", "monitor"))
     return next((value for value in told if given.rfc3339(value)), None)
 
 

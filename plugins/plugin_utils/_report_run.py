@@ -13,6 +13,8 @@ import typing as t
 from . import _report_input as given
 from ._report_input import FAIL, PASS, Step
 
+#: Steps that tell people; they matter while the attempt that took them is the newest.
+ESCALATION = ("disaster_recovery", "dr", "escalate", "notify")
 #: These may rightly be older than the isolation that counts.
 _BEFORE_ISOLATION = ("preflight", "failover")
 
@@ -75,6 +77,8 @@ class Run:
             group.pop(step.host, None)
             groups[step.name] = {**group, step.host: i}  # popped and set again: the order is that of the newest results
         for name, group in groups.items():
+            if name in ESCALATION and self.history[max(group.values())].attempt != self.history[-1].attempt:
+                continue  # an earlier attempt told the owners; this one got on without
             self._counted.update(group.values())
             self.current[name] = given.merge([self.history[i] for i in group.values()])
 
