@@ -29,6 +29,7 @@ from .journal import Journal, lapsed
 
 RATE_TOLERANCE = 0.02  # the agent's clock is read before and after a call, the store's in the middle of it
 TIME_TOLERANCE = 1.0  # seconds
+MILLISECOND = 1000  # µs; the report's times are cut to whole ones
 SHOWN = 5
 CLUSTER = "demo"  # as inventories/demo calls it
 
@@ -63,8 +64,9 @@ class Case:
         self.report, self.report_dir, self.truth, self.journal, self.checks = report, report_dir, truth, journal, checks
         self.details = report["details"]
         self.namespace: str = truth["namespace"]
-        self.fenced = moment(self.details["fence"]["fenced_at"])
-        self.released = moment(self.details["released_at"])
+        self.fenced = moment(self.details["fence"]["fenced_at"]) + MILLISECOND
+        self.releasing = moment(self.step("release")["started"])
+        self.released = moment(self.details["released_at"]) + MILLISECOND
         self.lost = {key for keys in truth["lost"].values() for key in keys}
         self.suspect = {*truth["kinds"]["imported_new"], *truth["kinds"]["imported_over"]}
         self.listed = {*lost_keys(report_dir, report), *self.details["suspect_keys"], *self.details["conflict_keys"]}
@@ -110,7 +112,7 @@ def quarantine(case: Case) -> None:
     """From the fence to the failover (or release) nothing is served; nothing is written but to the secondary."""
     checks, journal = case.checks, case.journal
     failover = case.details["failover"]
-    opened = case.released
+    opened = case.releasing
     if failover["performed"]:
         opened = moment(case.step("failover")["started"])
     reads = list(journal.of(case.namespace, "read", case.fenced, opened))
@@ -123,7 +125,7 @@ def quarantine(case: Case) -> None:
         return
     elsewhere = {
         (one["key"], one["sequence"])
-        for one in journal.of(case.namespace, "write", opened, case.released)
+        for one in journal.of(case.namespace, "write", opened, case.releasing)
         if one["result"] == "ok"
     }
     missing = sorted(elsewhere - written_to(places.SECONDARY, case.namespace))

@@ -62,6 +62,7 @@ REPORT = {
     "rto_seconds": 14.0,
     "steps": [
         {"name": "preflight", "started": rfc(98), "seconds": 1.0},
+        {"name": "release", "started": rfc(RELEASED - 1), "seconds": 1.0},
         {"name": "monitor", "started": rfc(111), "seconds": 9.0},
     ],
     "details": {
