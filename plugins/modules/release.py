@@ -52,6 +52,10 @@ released_at:
   type: str
   returned: success
   sample: "2026-01-05T10:21:00.120Z"
+first_write_at:
+  description: When the secondary took the first write, where it served meanwhile; else null.
+  type: str
+  returned: success
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute

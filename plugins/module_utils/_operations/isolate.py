@@ -85,7 +85,8 @@ def release(
 
     Refused while the route points to the secondary, while a rebuild is neither finished nor validated, and after
     an escalation that nobody accepted; ``force`` overrides the last two and is noted in the journal.
-    Returns {incident, changed, released_at, before, after}. Errors: CannotProceed, NamespaceUnknown, LeaseHeld.
+    Returns {incident, changed, released_at, first_write_at (the secondary's, when it served meanwhile), before,
+    after}. Errors: CannotProceed, NamespaceUnknown, LeaseHeld.
     """
     with store.reader() as reader:
         before = reader.namespace(namespace)
@@ -96,6 +97,7 @@ def release(
             "incident": incident,
             "changed": False,
             "released_at": known.get("released_at"),
+            "first_write_at": known.get("first_write_at"),
             "before": {"state": before.state, "serving_ttl": before.serving_ttl},
             "after": {"state": before.state, "serving_ttl": before.serving_ttl},
         }
@@ -117,11 +119,10 @@ def release(
     claim = incidents.claim(store, namespace, run)
     journal = Journal(incidents.folder(store_params, claim.incident, run.work_dir))
     with journal.step("release", run, forced=force) as outcome:
+        sequence = store.identity().sequence  # before the first write that follows
         changed = store.unfence(claim)
         released_at = rfc3339(now_us())
-        store.note(
-            claim, released_at=released_at, released_sequence=store.identity().sequence, released_by_force=force or None
-        )
+        store.note(claim, released_at=released_at, released_sequence=sequence, released_by_force=force or None)
         outcome.update(changed=changed)
     if not known.get("plan"):
         store.close_incident(claim)  # nothing was rebuilt: there is nothing to watch
@@ -129,6 +130,7 @@ def release(
         "incident": claim.incident,
         "changed": changed,
         "released_at": released_at,
+        "first_write_at": known.get("first_write_at"),
         "before": {"state": before.state, "serving_ttl": before.serving_ttl},
         "after": after,
     }

@@ -118,7 +118,7 @@ def come_home(
         result = failover.merge(store, claim, delta, keyring, since_epoch=since_epoch)
         if result["merged"] or result["log_entries"]:
             store.raise_epoch(claim, since_epoch)
-            store.note(claim, validated=None)
+            store.note(claim, validated=None, first_write_at=result["first_write_at"])
         outcome.update({k: result[k] for k in ("merged", "already", "conflicts", "log_entries")})
     return {**result, "incident": claim.incident}
 
