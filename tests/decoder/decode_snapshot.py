@@ -102,7 +102,8 @@ def head(namespace, row):
     key, epoch, sequence, created, updated, expires, deleted, key_id = row[:8]
     name, text, ring = namespace.encode(), key.encode(), key_id.encode()
     numbers = (epoch, sequence, created, updated, *(-1 if n is None else n for n in (expires, deleted)))
-    return struct.pack(">IIIQQqqqq", len(name), len(text), len(ring), *numbers) + b"memops record 1\0" + name + text + ring
+    lengths = struct.pack(">IIIQQqqqq", len(name), len(text), len(ring), *numbers)
+    return lengths + b"memops record 1\0" + name + text + ring
 
 
 def decode(namespace, row, ciphers):
@@ -174,13 +175,15 @@ def main():
     store = options.repository / "snapshots" / options.name
     identity = options.snapshot or max(path.parent.name for path in store.glob("*/manifest.json"))
     snapshot = Snapshot(store, identity, master_key(options.master_key_file))
-    out = open(options.jsonl, "w", encoding="ascii") if options.jsonl else None
+    out = open(options.jsonl, "w", encoding="ascii") if options.jsonl else None  # noqa: SIM115
     report = {"snapshot": identity, "namespaces": {}}
     for namespace in snapshot.manifest["namespaces"]:
         report["namespaces"][namespace] = examine(snapshot, namespace, out)
         if options.store:
             report["namespaces"][namespace]["differing"] = compare(snapshot, namespace, options.store)
     report["agrees"] = not any(one["wrong"] or one.get("differing") for one in report["namespaces"].values())
+    if out:
+        out.close()
     print(json.dumps(report))
     return 0 if report["agrees"] else 1
 

@@ -33,7 +33,8 @@ def main(target: pathlib.Path) -> None:
         fill(store, keyring, "agent-7", {**first, "bytes": b"\x00\xff", "line\nbreak/é": None, "empty": b""})
         fill(store, keyring, "agent-8", {"gone": 1, "expiring": 2}, expires=4_102_444_800_000_000)
         fill(store, keyring, "agent-8", {"gone": None})
-        takes = [snapshot.create(store_params=store, repository=url, keyring=keyring, name="golden", purpose="scheduled")]
+        usual = {"store_params": store, "repository": url, "keyring": keyring, "name": "golden"}
+        takes = [snapshot.create(**usual, purpose="scheduled")]
         keyring.activate(keyring.create_key())
         fill(store, keyring, "agent-8", {"later": "under another key"})
         con = sqlite3.connect(store["path"])
@@ -42,11 +43,7 @@ def main(target: pathlib.Path) -> None:
         con.execute("UPDATE memory_records SET epoch = 'damaged' WHERE key = 'user/007'")
         con.commit()
         con.close()
-        takes.append(
-            snapshot.create(
-                store_params=store, repository=url, keyring=keyring, name="golden", purpose="forensic", incident="inc-1"
-            )
-        )
+        takes.append(snapshot.create(**usual, purpose="forensic", incident="inc-1"))
         Repository.open(url).put_journal("inc-1", 0, b"first entry", keyring)
         Repository.open(url).put_journal("inc-1", 1, b"second entry", keyring)
     kept = ("snapshot", "purpose", "base", "damaged", "namespaces")

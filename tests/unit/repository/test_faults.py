@@ -12,12 +12,12 @@ import time
 import typing as t
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore, retention, verify
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.objects import ObjectInfo
-
 from tests.support.stores import new_store, rows_of
 
 from .conftest import NAME, Place
@@ -98,8 +98,9 @@ def whole(place: Place, known: t.Collection[str] = ()) -> list[str]:
     found = [info.id for info in repository.snapshots(NAME, place.keyring)]
     for snapshot_id in set(found) - set(known):
         result = verify.verify(
-            repository=repository, keyring=place.keyring, name=NAME, snapshot_id=snapshot_id, depth="opened", record=False
-        )
+            repository=repository, keyring=place.keyring, name=NAME, snapshot_id=snapshot_id, depth="opened",
+            record=False,
+        )  # fmt: skip
         assert result["verdict"] == "pass", result
     return found
 
@@ -125,11 +126,11 @@ def test_fail_every_call_of_create(place: Place, late: bool, base: str | None) -
         try:
             result = place.snapshot(repository=Repository.at(objects, create=True), base=base)
         except errors.MemoryOpsError as exc:
-            assert "\n" not in str(exc)
+            told = str(exc)
             after = whole(place, before)
             assert len(after) - len(before) in ((0, 1) if late else (0,))  # a late answer may have published it
             again = place.snapshot(base=base)  # the same command again
-            assert again["snapshot"] in whole(place, after)
+            assert again["snapshot"] in whole(place, after) and "\n" not in told
             continue
         assert result["snapshot"] in whole(place, before) and bool(result["base"]) == bool(base)
         if objects.calls < number:
@@ -251,7 +252,7 @@ def test_a_full_disk(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(errors.RepositoryUnavailable, match="No space left"):
             place.snapshot(base=None)
     assert whole(place) == [first]
-    assert not [path for path in place.root.rglob(".part-*")]
+    assert not list(place.root.rglob(".part-*"))
 
 
 def _create(place: Place) -> None:

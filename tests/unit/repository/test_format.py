@@ -73,7 +73,7 @@ def test_the_decoder_reads_the_golden_snapshots(golden: tuple[Path, Keyring, dic
         )  # fmt: skip
         assert status == 0, report
         assert {name: found["damaged"] for name, found in report["namespaces"].items()} == one["damaged"]
-        lines = [json.loads(line) for line in open(copy / "out.jsonl", encoding="ascii")]
+        lines = [json.loads(line) for line in (copy / "out.jsonl").read_text(encoding="ascii").splitlines()]
         values = {line["key"]: line["value"] for line in lines if line["namespace"] == "agent-7"}
         assert values["user/003"] == expected["values"]["agent-7"]["user/003"]
 

@@ -69,7 +69,8 @@ def test_snapshot_verify_restore(place: Place, s3_repository: dict[str, t.Any], 
 
 
 @pytest.mark.parametrize(
-    "change", [{"secret_key": "wrong"}, {"access_key": "nobody"}, {"url": "s3://no-such-bucket/x"}, {"region": "bad region"}]
+    "change",
+    [{"secret_key": "wrong"}, {"access_key": "nobody"}, {"url": "s3://no-such-bucket/x"}, {"region": "bad region"}],
 )
 def test_refusals_are_one_sentence(s3: S3Server, change: dict[str, t.Any]) -> None:
     params = {**s3.repository("x"), **change}
