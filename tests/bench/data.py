@@ -131,16 +131,18 @@ def damage(params: t.Mapping[str, t.Any], ring: Keyring, records: int) -> int:
     for start in range(0, len(bulk), BATCH):
         write(params, ring, NAMESPACE, bulk[start : start + BATCH], locked=False, actor="importer")
     con = sqlite3.connect(params["path"])
-    payload = "SELECT payload FROM memory_records WHERE key = ?"
+    payload = "SELECT payload FROM memory_records WHERE generation = 1 AND key = ?"
     with con:
-        con.executemany("DELETE FROM memory_records WHERE key = ?", [(key_of(n),) for n in lost])
+        con.executemany("DELETE FROM memory_records WHERE generation = 1 AND key = ?", [(key_of(n),) for n in lost])
         for left, right in zip(swapped[::2], swapped[1::2]):
             both = [con.execute(payload, (key_of(n),)).fetchone()[0] for n in (left, right)]
             for number, other in ((left, both[1]), (right, both[0])):
-                con.execute("UPDATE memory_records SET payload = ? WHERE key = ?", (other, key_of(number)))
+                con.execute(
+                    "UPDATE memory_records SET payload = ? WHERE generation = 1 AND key = ?", (other, key_of(number))
+                )
         for number in flipped:
             old = con.execute(payload, (key_of(number),)).fetchone()[0]
             new = old[:50] + bytes([old[50] ^ 4]) + old[51:]
-            con.execute("UPDATE memory_records SET payload = ? WHERE key = ?", (new, key_of(number)))
+            con.execute("UPDATE memory_records SET payload = ? WHERE generation = 1 AND key = ?", (new, key_of(number)))
     con.close()
     return len(numbers)

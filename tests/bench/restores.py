@@ -93,10 +93,10 @@ def _damage(place: Place, snapshot: str) -> str:
     with contextlib.closing(sqlite3.connect(place.path("live.db"))) as con, con:
         for number in numbers:
             checksum, payload = con.execute(
-                "SELECT checksum, payload FROM memory_records WHERE key = ?", (key_of(number),)
+                "SELECT checksum, payload FROM memory_records WHERE generation = 1 AND key = ?", (key_of(number),)
             ).fetchone()
             con.execute(
-                "UPDATE memory_records SET payload = ? WHERE key = ?",
+                "UPDATE memory_records SET payload = ? WHERE generation = 1 AND key = ?",
                 (payload[:60] + bytes([payload[60] ^ 1]) + payload[61:], key_of(number)),
             )
             entries.append(Entry(key_of(number), "repair", "checksum", checksum, snapshot, checksum, None, None))
