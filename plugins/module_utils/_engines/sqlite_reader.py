@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import typing as t
+from functools import partial
+from itertools import islice
 
 from .._codec import log_checksum
 from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown
@@ -20,6 +22,9 @@ from .sqlite_structure import structure
 BATCH_BYTES = 8 << 20
 KEYS_PER_QUERY = 400
 ENOUGH_SAMPLES = 64  # fewer, and counting is fast anyway
+# what the NamedTuples' own _make does, without a Python call for each row
+_log_entry: t.Callable[[Row], LogEntry] = partial(tuple.__new__, LogEntry)
+_last_write: t.Callable[[Row], LastWrite] = partial(tuple.__new__, LastWrite)
 
 
 def _lenient(raw: bytes) -> str:
@@ -245,25 +250,23 @@ class SqliteReader:
     def log(self, namespace: str | None = None, after_id: int = 0, batch: int = 2000) -> t.Iterator[list[LogEntry]]:
         where = "id > ?" if namespace is None else "id > ? AND namespace = ?"
         while True:
-            rows: list[LogEntry] = []
+            rows: list[Row] = []
             try:
                 with self._query(
                     f"SELECT {LOG_COLUMNS} FROM {self._sql.log} WHERE {where} ORDER BY id",
                     (after_id,) if namespace is None else (after_id, namespace),
                 ) as cursor:
-                    for row in cursor:
-                        rows.append(LogEntry._make(row))
-                        if len(rows) >= batch:
-                            after_id = row[0]
-                            yield rows
-                            rows = []
-                if rows:
-                    yield rows
-                return
+                    while True:
+                        rows = []
+                        rows.extend(islice(cursor, batch))  # unlike fetchmany it keeps what came before an error
+                        if not rows:
+                            return
+                        after_id = rows[-1][0]
+                        yield list(map(_log_entry, rows))
             except sqlite3.Error as exc:
                 if rows:
                     after_id = rows[-1][0]
-                    yield rows
+                    yield list(map(_log_entry, rows))
                 if not self._grow_lenient(exc):
                     raise translate(exc, self._path) from exc
 
@@ -277,15 +280,15 @@ class SqliteReader:
         newest: Row | None = None
         out: list[LastWrite] = []
         for rows in self._by_key(fixed, [namespace], "key", after, until, batch, order=", epoch, sequence"):
-            for row in rows:
-                if newest is not None and newest[0] != row[0]:
-                    out.append(LastWrite._make(newest))
-                newest = row
+            if newest is not None:
+                rows = [newest, *rows]
+            out += [_last_write(row) for row, after_it in zip(rows, rows[1:]) if row[0] != after_it[0]]
+            newest = rows[-1] if rows else None
             if len(out) >= batch:
                 yield out
                 out = []
         if newest is not None:
-            out.append(LastWrite._make(newest))
+            out.append(_last_write(newest))
         if out:
             yield out
 
