@@ -1,0 +1,215 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks on a real site: stores, keyring, directory repository, route file, secondary."""
+from __future__ import annotations
+
+import contextlib
+import copy
+import http.server
+import json
+import pathlib
+import sys
+import threading
+import typing as t
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from playbooks import Outcome, Site
+
+
+def passed(outcome: Outcome, changed: bool) -> None:
+    assert outcome.status == 0, outcome.text
+    assert (outcome.changed > 0) is changed, outcome.text
+    assert "[WARNING]" not in outcome.text, outcome.text
+
+
+def refused(outcome: Outcome, *words: str) -> None:
+    assert outcome.status != 0, outcome.text
+    assert "Traceback" not in outcome.text
+    for word in words:
+        assert word in outcome.text, outcome.text
+
+
+@contextlib.contextmanager
+def webhook() -> t.Iterator[tuple[str, list[dict[str, t.Any]]]]:
+    """A real HTTP server that keeps what it is told."""
+    told: list[dict[str, t.Any]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: t.Any) -> None:
+            return
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/secret-path", told
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def site_with_backup(folder: pathlib.Path, *namespaces: str, **more: t.Any) -> Site:
+    site = Site(folder, **more)
+    for namespace in namespaces or ("agent-7",):
+        site.fill(namespace, 200)
+        site.read(namespace, 150)
+    passed(site.play("backup"), changed=True)
+    return site
+
+
+def test_rebuild_of_two_namespaces_check_first_then_twice(tmp_path: pathlib.Path) -> None:
+    site = site_with_backup(tmp_path, "agent-7", "agent-8")
+    site.flip("agent-7", ["key-00003", "key-00077"])
+    before = site.fingerprint()
+    checked = site.play("rebuild", "--check", "--diff", memory_namespace="agent-7")
+    assert checked.status == 0, checked.text
+    assert "2 are repaired" in checked.text
+    assert site.fingerprint() == before
+    with site.working("agent-7", "agent-8"):
+        passed(site.play("rebuild", memory_namespace=["agent-7", "agent-8"]), changed=True)
+        again = site.play("rebuild", memory_namespace=["agent-7", "agent-8"])
+    passed(again, changed=False)
+    assert "Nothing to rebuild" in again.text
+    memory = site.memory()
+    assert memory.read("agent-7", "key-00077") == {"fact": "agent-7 fact 77"}
+    memory.close()
+    report = json.loads((site.reports / sorted(p.name for p in site.reports.iterdir())[0] / "report.json").read_text())
+    assert (report["namespace"], report["verdict"], report["state"]) == ("agent-7", "pass", "closed")
+    assert report["records"]["lost"] == 0
+    assert report["records"]["recovered"] == 2
+    passed(site.play("backup"), changed=True)
+    passed(site.play("backup"), changed=False)
+
+
+def test_every_step_alone_twice_and_in_check_mode(tmp_path: pathlib.Path) -> None:
+    site = site_with_backup(tmp_path)
+    site.flip("agent-7", ["key-00011"])
+    with site.working("agent-7"):
+        for step in (
+            "isolate", "snapshot", "failover", "diagnose", "plan", "apply", "validate", "failback", "release", "monitor",
+        ):  # fmt: skip
+            checked = site.play(step, "--check", memory_namespace="agent-7")
+            assert checked.status == 0, checked.text
+            first = site.play(step, memory_namespace="agent-7")
+            assert first.status == 0, first.text
+            if step in ("failover", "failback"):
+                continue
+            passed(site.play(step, memory_namespace="agent-7"), changed=False)
+        passed(site.play("report", memory_namespace="agent-7"), changed=False)
+    assert site.report()["state"] == "closed"
+
+
+def test_cluster_playbooks(tmp_path: pathlib.Path) -> None:
+    site = site_with_backup(tmp_path, "agent-7", "agent-8")
+    export = tmp_path / "export"
+    before = site.fingerprint()
+    for playbook, more in (
+        ("info", {}), ("verify", {}), ("drill", {}), ("restore", {"memory_namespace": "agent-8"}),
+        ("export", {"memory_export_dir": str(export)}), ("rotate_keys", {"memory_force": "yes"}), ("backup", {}),
+    ):  # fmt: skip
+        checked = site.play(playbook, "--check", **more)
+        assert checked.status == 0, checked.text
+    assert site.fingerprint() == before
+    shown = site.play("info")
+    passed(shown, changed=False)
+    assert "namespace agent-8: serving" in shown.text
+    passed(site.play("verify", memory_depth="opened"), changed=False)
+    passed(site.play("drill"), changed=False)
+    passed(site.play("restore", memory_namespace="agent-8"), changed=False)
+    passed(site.play("export", memory_export_dir=str(export)), changed=True)
+    assert (export / "records.jsonl").is_file()
+    passed(site.play("rotate_keys", memory_force="yes"), changed=True)
+    passed(site.play("rotate_keys"), changed=False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, ["memory_namespace has to be a namespace", "Next: "]),
+        ({"memory_namespace": ""}, ["memory_namespace has to be a namespace"]),
+        ({"memory_namespace": []}, ["memory_namespace has to be a namespace"]),
+        ({"memory_namespace": {"agent": 7}}, ["memory_namespace has to be a namespace"]),
+        ({"memory_namespace": ["agent-7", 7]}, ["memory_namespace has to be a namespace"]),
+        ({"memory_namespace": ["agent-7", "agent-8"], "memory_incident": "inc-1"}, ["memory_incident names one incident"]),
+        ({"memory_namespace": "agent-77"}, ["agent-77", "Next: "]),
+        ({"memory_namespace": "agent-7", "memory_strategy": "nuke"}, ["memory_strategy"]),
+        ({"memory_namespace": "agent-7", "memory_failover": "maybe"}, ["memory_failover"]),
+        ({"memory_namespace": "agent-7", "memory_slo": {"max_los": 1}}, ["max_los"]),
+    ],
+)
+def test_bad_variables_change_nothing(site: Site, variables: dict[str, t.Any], words: list[str]) -> None:
+    before = site.store_bytes()
+    outcome = site.play("rebuild", **variables)
+    refused(outcome, *words)
+    assert outcome.changed == 0
+    assert site.store_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    one = Site(tmp_path_factory.mktemp("site"), secondary=False)
+    one.fill("agent-7", 5)
+    return one
+
+
+def test_an_inventory_without_memory_hosts_is_no_success(site: Site) -> None:
+    inventory = site.folder / "empty.json"
+    inventory.write_text('{"web": {"hosts": {"www": {}}}}')
+    other = copy.copy(site)
+    other.inventory = inventory
+    refused(other.play("rebuild", memory_namespace="agent-7"), "No host of this inventory has memory_store", "Next: ")
+
+
+def test_a_loss_above_the_limit_tells_the_owners_and_stays_quarantined(tmp_path: pathlib.Path) -> None:
+    owners = {"agent-*": {"owner": "support", "impact": "agents forget tickets", "persistence": "persistent"}}
+    site = Site(tmp_path, secondary=False, memory_owners=owners)
+    site.fill("agent-8", 5)
+    passed(site.play("backup"), changed=True)
+    site.fill("agent-7", 20)
+    site.flip("agent-7", [f"key-{n:05}" for n in range(10)])
+    with webhook() as (url, told):
+        outcome = site.play("rebuild", memory_namespace="agent-7", memory_webhook=url)
+    refused(outcome, "have no good copy", "owners notified", "memops.agent_memory.disaster_recovery")
+    assert "secret-path" not in outcome.text
+    assert [(one["namespace"], one["impact"][0]["owner"]) for one in told] == [("agent-7", "support")]
+    assert site.report()["state"] == "quarantined"
+    assert site.report()["verdict"] == "fail"
+
+
+def test_disaster_recovery_into_a_fresh_store_and_never_over_memories(tmp_path: pathlib.Path) -> None:
+    site = site_with_backup(tmp_path, "agent-7", "agent-8", secondary=False)
+    refused(site.play("disaster_recovery"), "holds 2 namespaces already", "Next: ")
+    fresh = tmp_path / "fresh.db"
+    checked = site.play("disaster_recovery", "--check", memory_dr_store=str(fresh))
+    assert checked.status == 0, checked.text
+    assert not fresh.exists()
+    done = site.play("disaster_recovery", memory_dr_store=str(fresh), memory_dr_switch="true")
+    assert done.status == 0, done.text
+    site.stores["fresh"] = {"engine": "sqlite", "layout": "native", "path": str(fresh)}
+    memory = site.memory("fresh")
+    assert memory.read("agent-8", "key-00001") == {"fact": "agent-8 fact 1"}
+    memory.close()
+    assert json.loads(site.route.read_text())["namespaces"]["agent-7"]["path"] == str(fresh)
+
+
+def test_schedule_writes_units_that_systemd_accepts(tmp_path: pathlib.Path) -> None:
+    site = Site(tmp_path, secondary=False)
+    home = {"memory_schedule_enable": False, "memory_schedule_dir": str(tmp_path / "units")}
+    units = tmp_path / "units"
+    passed(site.play("schedule", "--check", **home), changed=True)
+    assert not units.exists()
+    passed(site.play("schedule", **home), changed=True)
+    assert "memops.agent_memory.backup" in (units / "memops-backup.service").read_text()
+    passed(site.play("schedule", **home), changed=False)
+    passed(site.play("schedule", memory_schedule_state="absent", **home), changed=True)
+    assert list(units.iterdir()) == []
+    refused(site.play("schedule", memory_schedule_minutes=0, **home), "Next: ")
