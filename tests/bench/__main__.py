@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -32,6 +33,7 @@ def main() -> int:
             f"BENCH_ONLY knows {', '.join(PARTS)}; BENCH_RECORDS begins at 20000, BENCH_ROUNDS at 1.", file=sys.stderr
         )
         return 2
+    signal.signal(signal.SIGTERM, lambda *_what: sys.exit(143))  # the server is stopped and the folder removed
     folder = tempfile.mkdtemp(prefix="memops-bench-", dir=os.environ.get("BENCH_DIR"))
     print(
         f"{records:,} records, {rounds} rounds, in {folder} "

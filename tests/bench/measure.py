@@ -7,6 +7,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import signal
 import statistics
 import time
 import traceback
@@ -51,6 +52,7 @@ def _cpu() -> float:
 
 
 def _child(work: t.Callable[..., t.Any], arguments: tuple[t.Any, ...], there: t.Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         started = time.perf_counter()
         value = work(*arguments)
