@@ -7,13 +7,15 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import secrets
+import sqlite3
 import time
 import typing as t
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from .._errors import InvalidInput, MemoryOpsError, StoreUnavailable
@@ -96,6 +98,13 @@ def settled(store: Store, namespace: str) -> int:
     return max((int(known.get("fenced_sequence") or 0) for known in done), default=0)
 
 
+def settled_version(store: Store, namespace: str) -> tuple[int, int] | None:
+    """As ``settled``, with the epoch: (epoch, sequence)."""
+    done = [s.facts for s in store.incidents(namespace) if s.state == "closed" and s.facts.get("applied")]
+    known = [(int(f["fenced_epoch"]), int(f["fenced_sequence"])) for f in done if f.get("fenced_epoch") is not None]
+    return max(known, default=None)
+
+
 def folder(store_params: t.Mapping[str, t.Any], incident: str, work_dir: str | None = None) -> str:
     """Where this incident's plan and journal lie on the memory host; made with mode 0700.
 
@@ -120,6 +129,18 @@ def folder(store_params: t.Mapping[str, t.Any], incident: str, work_dir: str | N
     return path
 
 
+@contextmanager
+def own_files(path: str) -> t.Iterator[None]:
+    """Failures of the files beside the store (plan, journal, diagnosis) in words. Errors: StoreUnavailable."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as exc:
+        raise StoreUnavailable(
+            f"The incident's files in {path} cannot be read or written: {getattr(exc, 'strerror', None) or exc}.",
+            "free space on that disk, or set memory_work_dir to another folder, then run the same command again",
+        ) from exc
+
+
 class Journal:
     """The incident's journal: JSON lines, fsynced, each with the SHA-256 of the line before it.
 
@@ -132,32 +153,36 @@ class Journal:
     def lines(self) -> list[bytes]:
         """Whole lines; a torn last one (killed while writing) is left out."""
         try:
-            with open(self.path, "rb") as stream:
-                return [line[:-1] for line in stream if line.endswith(b"\n")]
-        except FileNotFoundError:
-            return []
+            with own_files(os.path.dirname(self.path)), open(self.path, "rb") as stream:
+                return _whole_lines(stream)
+        except StoreUnavailable as exc:
+            if isinstance(exc.__cause__, FileNotFoundError):
+                return []
+            raise
 
     def append(self, step: str, phase: str, run: Run, **data: t.Any) -> None:
-        lines = self.lines()
-        body = {
-            "n": len(lines),
-            "at": rfc3339(now_us()),
-            "step": step,
-            "phase": phase,
-            "attempt": run.attempt,
-            "previous": hashlib.sha256(lines[-1]).hexdigest() if lines else None,
-            "data": data,
-        }
-        text = json.dumps(body, separators=(",", ":")).encode() + b"\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            # a torn line of a killed attempt is overwritten
-            os.lseek(descriptor, sum(len(line) + 1 for line in lines), os.SEEK_SET)
-            os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
-            os.write(descriptor, text)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with own_files(os.path.dirname(self.path)):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            with open(descriptor, "r+b", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # an attempt that was taken over may still note that it failed
+                with open(self.path, "rb") as stream:
+                    lines = _whole_lines(stream)
+                body = {
+                    "n": len(lines),
+                    "at": rfc3339(now_us()),
+                    "step": step,
+                    "phase": phase,
+                    "attempt": run.attempt,
+                    "previous": hashlib.sha256(lines[-1]).hexdigest() if lines else None,
+                    "data": data,
+                }
+                # a torn line of a killed attempt is overwritten
+                file.seek(sum(len(line) + 1 for line in lines))
+                file.truncate()
+                left = memoryview(json.dumps(body, separators=(",", ":")).encode() + b"\n")
+                while left:
+                    left = left[file.write(left) or 0 :]
+                os.fsync(file.fileno())
 
     @contextmanager
     def step(self, name: str, run: Run, **intent: t.Any) -> t.Iterator[dict[str, t.Any]]:
@@ -167,7 +192,8 @@ class Journal:
         try:
             yield outcome
         except BaseException as exc:
-            self.append(name, "failed", run, error=type(exc).__name__, message=str(exc)[:500])
+            with suppress(StoreUnavailable):  # what went wrong matters more than the note of it
+                self.append(name, "failed", run, error=type(exc).__name__, message=str(exc)[:500])
             raise
         self.append(name, "result", run, **outcome)
 
@@ -184,6 +210,10 @@ def mirror(store: Store, claim: Claim, journal: Journal, repository: t.Any, keyr
     if len(lines) > done:
         store.note(claim, mirrored=len(lines))
     return []
+
+
+def _whole_lines(stream: t.Iterable[bytes]) -> list[bytes]:
+    return [line[:-1] for line in stream if line.endswith(b"\n")]
 
 
 def check_journal(lines: t.Sequence[bytes]) -> bool:

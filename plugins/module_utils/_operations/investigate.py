@@ -18,6 +18,7 @@ from .._errors import CannotProceed, MemoryOpsError, SnapshotUnusable
 from .._store import Store
 from . import incident as incidents
 from . import integrity, logreview, logscan, plan, sources, validate
+from .acknowledged import Acknowledged
 from .diagnose import diagnose, windows
 from .incident import Journal, Run, microseconds
 from .plan_file import PlanFile
@@ -53,7 +54,7 @@ def investigate(
             raise CannotProceed(
                 f"{namespace} has no open incident to diagnose.", f"isolate it first: memory_namespace={namespace}"
             )
-        with tempfile.TemporaryDirectory(prefix="memops-") as scratch:
+        with incidents.own_files(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="memops-") as scratch:
             return _investigate(
                 store,
                 store_params,
@@ -72,10 +73,14 @@ def investigate(
     folder = incidents.folder(store_params, incident, run.work_dir)
     saved = os.path.join(folder, "diagnosis.json")
     if known.get("diagnosed") and not again and os.path.exists(saved):
-        with open(saved, encoding="utf-8") as stream:
+        with incidents.own_files(folder), open(saved, encoding="utf-8") as stream:
             return {**json.load(stream), "changed": False}
     claim = incidents.claim(store, namespace, run)
-    with Journal(folder).step("diagnose", run) as outcome:
+    with incidents.own_files(folder), Journal(folder).step("diagnose", run) as outcome:
+        if known.get("diagnosed"):
+            _start_over(store, claim, known)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, "lost_keys.jsonl"))  # of a former diagnosis
         found = _investigate(
             store,
             store_params,
@@ -92,8 +97,6 @@ def investigate(
             False,
         )
         found["incident"] = incident
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, "lost_keys.jsonl"))  # of a former diagnosis
         with open(saved + ".new", "w", encoding="utf-8") as stream:
             json.dump(found, stream)
             stream.flush()
@@ -112,6 +115,16 @@ def investigate(
             strategy=found["strategy"], findings=found["findings"], causes=[c["cause"] for c in found["causes"]]
         )
     return {**found, "changed": True}
+
+
+def _start_over(store: Store, claim: t.Any, known: t.Mapping[str, t.Any]) -> None:
+    """What the former plan began is not mixed with the new one: its unfinished generation goes."""
+    with store.reader() as reader:
+        active = reader.namespace(claim.namespace).generation
+    building = known.get("building")
+    store.note(claim, diagnosed=None, building=None, placed=None)
+    if building is not None and building != active and building in store.generations(claim.namespace):
+        store.drop_generation(claim, building)
 
 
 def _investigate(
@@ -135,6 +148,8 @@ def _investigate(
         try:
             chosen = sources.choose(repository, name, keyring, namespace)
         except MemoryOpsError as exc:
+            if not check:
+                raise  # a plan made without the snapshots would call lost what they hold
             doubts.append(f"snapshots could not be looked at: {exc.message}")
     keys_back = sources.bring_keys(chosen, keyring, check=check)
     damage_file = os.path.join(folder, "damage.db")
@@ -153,6 +168,7 @@ def _investigate(
             since=fenced - LOOK_BACK_US,
             until=fenced,
             settled=incidents.settled(store, namespace),
+            verify=not health["intact"],
         )
         distrust = windows(review, onset_sequence=onset_sequence)
         draft = draft_plan(
@@ -162,6 +178,8 @@ def _investigate(
             keyring=keyring,
             distrust=distrust,
             log_intact=health["intact"],
+            doubtful=bool(review.unlocked_entries or distrust) or not health["intact"],
+            settled=incidents.settled_version(store, namespace),
             rotated_to=review.rotated_to,
             damage_file=damage_file,
             target=os.path.join(folder, "plan.db"),
@@ -179,6 +197,8 @@ def _investigate(
             structure=structure,
             ttl=ttl,
         )
+        if found["strategy"] == "none" and reasons:
+            found["strategy"] = "soft"  # nothing is damaged, but suspect or stale versions are served
         onset = found["onset"]
         onset_at = microseconds(onset["at"]) if onset else None
         found["hit_rate"]["before"] = _rate_since(found["hit_rate"]["series"], onset["at"] if onset else None)
@@ -227,20 +247,64 @@ def draft_plan(
     keyring: t.Any,
     distrust: t.Sequence[t.Any],
     log_intact: bool,
+    doubtful: bool,
+    settled: tuple[int, int] | None,
     rotated_to: t.Collection[str],
     damage_file: str,
     target: str,
 ) -> dict[str, t.Any]:
     """plan.make over the best sources; a snapshot that turns out to be damaged is passed over and the rest used."""
+    acknowledged = Acknowledged(target + ".log" if doubtful else None)
+    try:
+        acknowledged.fill(reader, namespace, distrust)
+        return _drafted(
+            reader,
+            namespace,
+            chosen,
+            keyring,
+            distrust,
+            log_intact,
+            acknowledged,
+            settled,
+            rotated_to,
+            damage_file,
+            target,
+        )
+    finally:
+        acknowledged.close()
+
+
+def _drafted(
+    reader: t.Any,
+    namespace: str,
+    chosen: sources.Sources,
+    keyring: t.Any,
+    distrust: t.Sequence[t.Any],
+    log_intact: bool,
+    acknowledged: Acknowledged,
+    settled: tuple[int, int] | None,
+    rotated_to: t.Collection[str],
+    damage_file: str,
+    target: str,
+) -> dict[str, t.Any]:
     while True:
+        base = chosen.snapshots[0].info if chosen.snapshots else None
+        later = settled is not None and base is not None and (base.epoch, base.sequence) >= settled
         evidence = plan.Evidence(
-            namespace, distrust, keyring, log_intact=log_intact, rotated_to=rotated_to, now=reader.at
+            namespace,
+            distrust,
+            keyring,
+            log_intact=log_intact,
+            rotated_to=rotated_to,
+            now=reader.at,
+            acknowledged=acknowledged,
+            settled=settled if later else None,
         )
         try:
             return plan.make(
                 reader=reader,
                 namespace=namespace,
-                sources=chosen.snapshots,
+                sources=[sources.Copies(snapshot, chosen.note) for snapshot in chosen.snapshots],
                 evidence=evidence,
                 damage_file=damage_file,
                 target=target,

@@ -17,6 +17,7 @@ from .._codec import RecordCodec
 from .._errors import KeyUnavailable, RecordCorrupt
 from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY, KEY_ID, PAYLOAD, SEQUENCE, UPDATED, LastWrite, Row, Window
 from .._store import Reader
+from .acknowledged import Acknowledged, believed
 from .incident import rfc3339
 from .plan_file import Entry, PlanFile
 
@@ -49,28 +50,34 @@ class Evidence:
         log_intact: bool,
         rotated_to: t.Collection[str] = (),
         now: int,
+        acknowledged: Acknowledged | None = None,
+        settled: Version | None = None,
     ) -> None:
+        """``settled``: the version up to which a closed incident judged the writes and the newest snapshot, taken
+        later, says what came of them."""
         self.codec = RecordCodec(namespace)
         self.windows = windows
         self.keyring = keyring
         self.log_intact = log_intact
         self.rotated_to = frozenset(rotated_to)
         self.now = now
+        self.acknowledged = acknowledged or Acknowledged()
+        self.settled = settled
 
-    def distrusted(self, version: Version, write: LastWrite | None) -> str | None:
+    def distrusted(self, key: str, version: Version, write: LastWrite | None) -> str | None:
         """The cause of the window that covers this version, if one does."""
-        known = write is not None and (write.epoch, write.sequence) == version
-        lock = write.lock if known and write else None
-        actor = write.actor if known and write else None
         for window in self.windows:
-            # a version without a log entry cannot prove which actor wrote it
-            if window.covers(version[0], version[1], lock, actor if known else window.actor):
+            if not window.covers(version[0], version[1], None, window.actor):
+                continue  # most versions lie outside, and their entry need not be looked up
+            known = self.acknowledged.entry(key, version, write)
+            # a version without an entry that can be believed cannot prove which actor wrote it
+            if window.covers(version[0], version[1], known.lock if known else None, window.actor):
                 return window.cause
         return None
 
     def good(self, row: Row, write: LastWrite | None) -> bool:
         """Whether a row of a source may be served again: intact, opens, and no window covers it."""
-        if not self.codec.intact(row) or self.distrusted((row[EPOCH], row[SEQUENCE]), write):
+        if not self.codec.intact(row) or self.distrusted(row[KEY], (row[EPOCH], row[SEQUENCE]), write):
             return False
         if self.keyring is None:
             return False
@@ -92,7 +99,7 @@ def make(
 ) -> dict[str, t.Any]:
     """Write the plan to ``target`` and return its summary (see ``summary``)."""
     draft = PlanFile.create(target + ".new")
-    counts = {"expected": 0, "good_before": 0, "damaged": 0, "stale": 0}
+    counts = {"good_before": 0, "damaged": 0}
     unlogged = newest = 0
     pending: list[Entry] = []
     base = sources[0] if sources else None
@@ -102,19 +109,17 @@ def make(
         _rows(base.scan(namespace)) if base else iter(()),
         _damage(damage_file),
     )
-    for key, live, write, copy, damage in streams:
+    for key, live, last, copy, damage in streams:
+        write = evidence.acknowledged.newest(key, last)
         decision = _decide(key, live, write, copy, damage, base.id if base else None, evidence)
         if decision is None:
             continue
         kept, entry = decision
         if kept and live is not None:
-            counts["expected"] += 1
             counts["good_before"] += 1
             newest = max(newest, live[UPDATED])
         if entry is None:
             continue
-        if entry.action != "expired":
-            counts["expected"] += 1
         if entry.action != "suspect":
             counts["damaged"] += 1
         elif entry.reason == UNLOGGED:
@@ -128,6 +133,7 @@ def make(
     draft.add(pending)
     for source in sources[1:]:
         _look_deeper(draft, namespace, source, evidence)
+    _respect_deletions(draft, reader, namespace, {source.id: source for source in sources}, evidence.windows)
     return summary(draft.finish(target, counts=counts, unlogged=unlogged, log_intact=evidence.log_intact, newest=newest))
 
 
@@ -144,28 +150,35 @@ def _decide(
     evidence: Evidence,
 ) -> tuple[bool, Entry | None] | None:
     """(is a live, good memory now, what to do with the key); None: nothing is there and nothing is missing."""
-    logged = (write.epoch, write.sequence) if write else None
+    logged = _logged(write, evidence)
     copied = (copy[EPOCH], copy[SEQUENCE]) if copy else None
-    logged_distrust = evidence.distrusted(logged, write) if logged else None
-    if live is not None and damage is None:
-        version = (live[EPOCH], live[SEQUENCE])
-        newest = max(v for v in (version, None if logged_distrust else logged, copied) if v is not None)
-        distrust = evidence.distrusted(version, write)
-        if distrust is None and not _proven(live, version, write, logged, copy, evidence):
+    if live is None or damage is not None:
+        return _missing(key, live, write, copy, damage, source, evidence)
+    version = (live[EPOCH], live[SEQUENCE])
+    distrust = evidence.distrusted(key, version, write)
+    if distrust is None:
+        newer_copy = copied is not None and copied > version and copy is not None and evidence.good(copy, write)
+        if newer_copy or (logged is not None and logged > version):
+            # intact, but a newer version is known to have been acknowledged
+            return _missing(key, live, write, copy, "stale", source, evidence)
+        if not _proven(live, version, write, copy, evidence):
             distrust = UNLOGGED
-        if distrust is None and newest == version:
-            if live[DELETED] is not None or _expired(live, evidence.now):
-                return None
-            return True, None
-        if distrust is not None:
-            usable = copy if copy is not None and copied != version and evidence.good(copy, write) else None
-            if live[DELETED] is not None and usable is None and distrust == UNLOGGED:
-                return None  # a deletion nobody logged of something no snapshot has: nothing to bring back
-            return False, _entry(key, "suspect", distrust, live, usable, source, version)
-        damage = "stale"  # intact and logged, but a newer version is known to have been acknowledged
-    return _missing(
-        key, live, write, copy, damage, source, evidence, None if logged_distrust else logged, logged_distrust
-    )
+    if distrust is not None:
+        if live[DELETED] is not None:  # a deletion that nobody vouches for: was there a memory before it?
+            return _missing(key, None, write, copy, distrust, source, evidence, live)
+        usable = copy if copy is not None and copy[CHECKSUM] != live[CHECKSUM] and evidence.good(copy, write) else None
+        return False, _entry(key, "suspect", distrust, live, usable, source, version)
+    if live[DELETED] is not None or _expired(live, evidence.now):
+        return None
+    return True, None
+
+
+def _logged(write: LastWrite | None, evidence: Evidence) -> Version | None:
+    """The version that the log says the key should have; None when a closed incident has dealt with it."""
+    if write is None:
+        return None
+    version = (write.epoch, write.sequence)
+    return None if evidence.settled is not None and version <= evidence.settled else version
 
 
 def _missing(
@@ -176,46 +189,45 @@ def _missing(
     damage: str | None,
     source: str | None,
     evidence: Evidence,
-    logged: Version | None,
-    logged_distrust: str | None,
+    doubtful: Row | None = None,
 ) -> tuple[bool, Entry | None] | None:
-    """The key's live row is damaged, stale or absent: what should be there, and who has it?"""
+    """The key's live row is damaged, stale or absent (or the ``doubtful`` deletion): what should be there, who has it?"""
+    logged = _logged(write, evidence)
     copied = (copy[EPOCH], copy[SEQUENCE]) if copy else None
     good_copy = copy if copy is not None and evidence.good(copy, write) else None
     known = [v for v in (logged, copied if good_copy is not None else None) if v is not None]
-    if not known and copied is None and damage is None:
-        # only a distrusted write (or deletion) is known of this key, and nothing is left of it
-        return (False, _entry(key, "lost", logged_distrust, live, None, source, None)) if _wrote(write) else None
-    wanted = max(known) if known else copied
-    if wanted is not None and wanted == logged and write is not None and write.operation != "write":
+    there = live if doubtful is None else doubtful
+    reason = damage or "absent"
+    if not known:
         if live is None:
-            return None  # deleted or expired, and the log says so
-        if copied != wanted:
-            return False, _entry(key, "expired", f"{damage}; the log says it was deleted", live, None, source, wanted)
+            return None  # nobody acknowledged a write of this key: it is not missing
+        return False, _entry(key, "expired", f"{reason}; no trusted write of it is known", live, None, None, None)
+    wanted = max(known)
+    if wanted == logged and write is not None and write.operation != "write" and copied != wanted:
+        if live is None:
+            return None  # deleted, and the log says so
+        return False, _entry(key, "expired", f"{reason}; the log says it was deleted", live, None, source, wanted)
     if good_copy is not None and copied == wanted:
-        if good_copy[DELETED] is not None and live is None:
-            return None
+        if good_copy[DELETED] is not None:
+            if live is None:
+                return None
+            return False, _entry(key, "expired", f"{reason}; it was deleted", live, good_copy, source, wanted)
         if _expired(good_copy, evidence.now):
-            return (False, _entry(key, "expired", damage or "absent", live, None, source, wanted)) if live else None
-        return False, _entry(key, "repair", damage or "absent", live, good_copy, source, wanted)
-    return False, _entry(key, "lost", damage or "absent", live, good_copy, source, wanted)
+            return None if live is None else (False, _entry(key, "expired", reason, live, None, source, wanted))
+        return False, _entry(key, "repair", reason, there, good_copy, source, wanted)
+    return False, _entry(key, "lost", reason, there, good_copy, source, wanted)
 
 
-def _wrote(write: LastWrite | None) -> bool:
-    return write is not None and write.operation == "write"
-
-
-def _proven(
-    live: Row, version: Version, write: LastWrite | None, logged: Version | None, copy: Row | None, evidence: Evidence
-) -> bool:
+def _proven(live: Row, version: Version, write: LastWrite | None, copy: Row | None, evidence: Evidence) -> bool:
     """The log has the entry with the same digest and the lock, or a verified snapshot has the very same row."""
     if copy is not None and copy[CHECKSUM] == live[CHECKSUM]:
         return True
-    same_write = write is not None and logged == version
-    if same_write and write is not None and write.digest == live[CHECKSUM] and write.lock is not None:
+    entry = evidence.acknowledged.entry(live[KEY], version, write)
+    locked = entry is not None and entry.lock is not None
+    if locked and entry is not None and entry.digest == live[CHECKSUM]:
         return True
     same_copy = copy is not None and (copy[EPOCH], copy[SEQUENCE]) == version
-    return live[KEY_ID] in evidence.rotated_to and (same_write or same_copy)
+    return live[KEY_ID] in evidence.rotated_to and (locked or same_copy)
 
 
 def _expired(row: Row, now: int) -> bool:
@@ -250,12 +262,40 @@ def _look_deeper(draft: PlanFile, namespace: str, source: Source, evidence: Evid
         better = []
         for entry in entries:
             row = found.get(entry.key)
-            if row is None or row[DELETED] is not None or _expired(row, evidence.now) or not evidence.good(row, None):
+            if row is None or not evidence.good(row, None):
                 continue
             exact = entry.action == "lost" and (row[EPOCH], row[SEQUENCE]) == (entry.epoch, entry.sequence)
+            if exact and _expired(row, evidence.now):
+                better.append(entry._replace(action="expired"))
+                continue
+            # a tombstone or an expired record is taken too: nothing older may come back
             action = "repair" if exact else entry.action
             better.append(entry._replace(action=action, source=source.id, digest=row[CHECKSUM]))
         draft.add(better)
+
+
+def _respect_deletions(
+    draft: PlanFile,
+    reader: Reader,
+    namespace: str,
+    sources: t.Mapping[str, Source],
+    windows: t.Sequence[Window],
+) -> None:
+    """An older copy does not come back when the log says that it was deleted before the key was written again."""
+    if not draft.older_copies():
+        return
+    for batch in reader.log(namespace):
+        deleted: dict[str, t.Any] = {
+            str(e[4]): (e[5], e[6]) for e in batch if e[3] == "delete" and believed(e, windows)
+        }
+        entries = draft.older_copies(list(deleted))
+        for name in {entry.source for entry in entries if entry.source}:
+            rows = sources[name].get_many(namespace, [entry.key for entry in entries if entry.source == name])
+            draft.add(
+                entry._replace(source=None, digest=None)
+                for entry in entries
+                if entry.key in rows and (rows[entry.key][EPOCH], rows[entry.key][SEQUENCE]) < deleted[entry.key]
+            )
 
 
 def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
@@ -265,7 +305,8 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
     """
     meta, found = plan.meta(), plan.counts()
     counts = meta["counts"]
-    expected = counts["expected"]
+    # good ones, and what is planned for a memory that should be there; deletions and expired records are none
+    expected = counts["good_before"] + sum(found[action] for action in ("repair", "suspect", "conflict", "lost"))
     doubts = [] if meta["log_intact"] else ["the access log is damaged: what it does not prove is suspect"]
     if meta.get("unlogged"):
         doubts.append(f"{meta['unlogged']} records have no log entry")

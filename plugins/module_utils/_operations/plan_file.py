@@ -149,6 +149,18 @@ class PlanFile:
             yield [Entry._make(row) for row in rows]
             after = rows[-1][0]
 
+    def older_copies(self, keys: t.Sequence[str] | None = None) -> list[Entry]:
+        """Those of ``keys`` (None: the first of all) that get a copy though it is not the version they should have."""
+        query = "SELECT * FROM plan WHERE source IS NOT NULL AND action IN ('lost','suspect')"
+        if keys is None:
+            return [Entry._make(row) for row in self._db.execute(query + " LIMIT 1")]
+        found: list[Entry] = []
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            marks = ",".join("?" * len(part))
+            found += [Entry._make(row) for row in self._db.execute(f"{query} AND key IN ({marks})", part)]
+        return found
+
     def keys(self, action: str, limit: int) -> list[str]:
         return [
             k for (k,) in self._db.execute("SELECT key FROM plan WHERE action=? ORDER BY key LIMIT ?", (action, limit))

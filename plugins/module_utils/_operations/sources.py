@@ -10,6 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import KeyUnavailable, SnapshotUnusable
+from .._model import Row
 
 MAX_SOURCES = 8
 PURPOSES = ("scheduled", "baseline")
@@ -27,7 +28,55 @@ class Sources:
 
     def drop(self, snapshot_id: str, why: str) -> None:
         self.snapshots = [s for s in self.snapshots if s.id != snapshot_id]
-        self.passed_over.append(f"{snapshot_id}: {why}")
+        self.note(f"{snapshot_id}: {why}")
+
+    def note(self, why: str) -> None:
+        if why not in self.passed_over:
+            self.passed_over.append(why)
+
+
+class Copies:
+    """A snapshot to plan from: what of it cannot be read is noted and left out, the rest still counts.
+
+    Errors: SnapshotUnusable with the attribute ``snapshot`` when nothing of it can be read.
+    """
+
+    def __init__(self, snapshot: t.Any, note: t.Callable[[str], None]) -> None:
+        self.id: str = snapshot.id
+        self._snapshot = snapshot
+        self._note = note
+
+    def scan(self, namespace: str, after: str | None = None, until: str | None = None) -> t.Iterator[list[Row]]:
+        chunks = self._chunks(namespace)
+        while chunks:
+            done = 0
+            try:
+                for _chunk, rows in self._snapshot.read(chunks):
+                    yield list(rows)
+                    done += 1
+                return
+            except SnapshotUnusable as exc:
+                self._note(f"{self.id}: {exc.message}")
+                chunks = chunks[done + 1 :]
+
+    def get_many(self, namespace: str, keys: t.Sequence[str]) -> dict[str, Row]:
+        self._chunks(namespace)
+        try:
+            found: dict[str, Row] = self._snapshot.get_many(namespace, keys)
+            return found
+        except SnapshotUnusable as exc:
+            if len(keys) <= 1:
+                self._note(f"{self.id}: {exc.message}")
+                return {}
+        middle = len(keys) // 2
+        return {**self.get_many(namespace, keys[:middle]), **self.get_many(namespace, keys[middle:])}
+
+    def _chunks(self, namespace: str) -> list[t.Any]:
+        try:
+            return list(self._snapshot.chunks(namespace))
+        except SnapshotUnusable as exc:
+            exc.snapshot = self.id  # type: ignore[attr-defined]
+            raise
 
 
 def choose(

@@ -1,0 +1,118 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Which writes the access log acknowledges, where a key's newest entry alone does not tell.
+
+PRIVATE to the collection. Only needed when some entries are damaged or were made without the write lock: for the keys of
+these, and for the versions inside a distrusted window, the entries that can be believed are collected in a file.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import typing as t
+
+from .._codec import log_checksum
+from .._model import LastWrite, LogEntry, Window
+from .._store import Reader
+
+Version = t.Tuple[int, int]
+
+SCHEMA = """
+PRAGMA synchronous=OFF;
+CREATE TABLE doubtful (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE believed (
+  key TEXT, epoch INTEGER, sequence INTEGER, operation TEXT, digest BLOB, lock INTEGER, actor TEXT, at INTEGER,
+  PRIMARY KEY (key, epoch, sequence)
+) WITHOUT ROWID;
+"""
+FIELDS = "key, epoch, sequence, operation, digest, lock, actor, at"
+
+
+class Acknowledged:
+    """``path`` None: every entry of the log is intact and locked, so the newest one tells everything."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+        if path is not None:
+            if os.path.exists(path):
+                os.unlink(path)
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.executescript(SCHEMA)
+
+    def fill(self, reader: Reader, namespace: str, windows: t.Sequence[Window]) -> None:
+        """Two passes: whose entries are in doubt, then what can be believed about these keys and these times."""
+        db = self._db
+        if db is None:
+            return
+        db.execute("BEGIN")
+        for batch in reader.log(namespace):
+            writes = (entry for entry in batch if entry[3] in ("write", "delete") and _is_text(entry[4]))
+            doubtful = [(entry[4],) for entry in writes if not believed(entry, windows)]
+            db.executemany("INSERT OR IGNORE INTO doubtful VALUES (?)", doubtful)
+        for batch in reader.log(namespace):
+            writes = (entry for entry in batch if entry[3] in ("write", "delete") and _is_text(entry[4]))
+            rows = [
+                (e[4], e[5], e[6], e[3], e[7], e[8], e[9], e[1], _inside(e[5], e[6], windows))
+                for e in writes
+                if believed(e, windows)
+            ]
+            db.executemany(
+                "INSERT OR IGNORE INTO believed SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 "
+                "WHERE ?9 OR EXISTS (SELECT 1 FROM doubtful WHERE key = ?1)",
+                rows,
+            )
+        db.execute("COMMIT")
+
+    def newest(self, key: str, write: LastWrite | None) -> LastWrite | None:
+        """The newest write or deletion of ``key`` that can be believed; ``write`` is the newest one logged."""
+        if write is None or self._db is None or not self._doubtful(key):
+            return write
+        row = self._db.execute(
+            f"SELECT {FIELDS} FROM believed WHERE key = ? ORDER BY epoch DESC, sequence DESC LIMIT 1", (key,)
+        ).fetchone()
+        return None if row is None else LastWrite._make(row)
+
+    def entry(self, key: str, version: Version, write: LastWrite | None) -> LastWrite | None:
+        """The entry of this very version, when the log has one that can be believed."""
+        if write is not None and (write.epoch, write.sequence) == version:
+            return write
+        if self._db is None:
+            return None
+        row = self._db.execute(
+            f"SELECT {FIELDS} FROM believed WHERE key = ? AND epoch = ? AND sequence = ?", (key, *version)
+        ).fetchone()
+        return None if row is None else LastWrite._make(row)
+
+    def _doubtful(self, key: str) -> bool:
+        db = t.cast(sqlite3.Connection, self._db)
+        return db.execute("SELECT 1 FROM doubtful WHERE key = ?", (key,)).fetchone() is not None
+
+    def close(self) -> None:
+        if self._db is not None and self._path is not None:
+            self._db.close()
+            self._db = None
+            os.unlink(self._path)
+
+
+def believed(entry: LogEntry, windows: t.Sequence[Window]) -> bool:
+    """Intact, made under the write lock, and in no window that distrusts locked writes too."""
+    if entry[8] is None or not (isinstance(entry[5], int) and isinstance(entry[6], int) and _is_text(entry[4])):
+        return False
+    if log_checksum(entry) != entry[11]:
+        return False
+    return not any(window.covers(entry[5], entry[6], entry[8], entry[9]) for window in windows)
+
+
+def _inside(epoch: int | None, sequence: int | None, windows: t.Sequence[Window]) -> bool:
+    return any(w.epoch == epoch and w.first_sequence <= (sequence or 0) <= w.last_sequence for w in windows)
+
+
+def _is_text(key: t.Any) -> bool:
+    """Damage can leave a key that is no text, or text that cannot be bound."""
+    try:
+        return isinstance(key, str) and bool(key.encode())
+    except UnicodeEncodeError:
+        return False
