@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import typing as t
 
-from .._codec import RecordCodec
+from .._codec import RecordCodec, log_checksum
 from .._errors import CannotProceed, SnapshotUnusable
-from .._model import CHECKSUM, DELETED, EPOCH, PAYLOAD, SEQUENCE, Change, Claim, Row
+from .._model import CHECKSUM, DELETED, EPOCH, PAYLOAD, SEQUENCE, UPDATED, Change, Claim, Row
 from .._store import Store
 from . import incident as incidents
 from .incident import Run, now_us
@@ -72,6 +72,7 @@ class Applier:
             active = reader.namespace(self.claim.namespace).generation
         if known.get("switched_to") == active:
             former = known["switched_from"]
+            self._log_tombstones(active)
             return {
                 "method": "hard",
                 "applied": 0,
@@ -88,6 +89,7 @@ class Applier:
         check(target, kept + applied)
         self.store.note(self.claim, switched_from=active, switched_to=target, rebuilt_rows=kept + applied)
         self.store.switch(self.claim, target, active)
+        self._log_tombstones(target)
         self.store.note(self.claim, building=None)
         return {
             "method": "hard",
@@ -126,7 +128,6 @@ class Applier:
             rows = self._wanted(todo)
             if rows:
                 self.store.load(self.claim, target, list(rows.values()))
-                self._log_tombstones([e for e in todo if e.source is None], rows)
             with self.store.reader() as reader:
                 loaded += len(reader.get_many(self.claim.namespace, [e.key for e in entries], target))
         return loaded
@@ -172,31 +173,23 @@ class Applier:
             rows[entry.key] = sealed[:CHECKSUM] + (self.codec.checksum(sealed),)
         return rows
 
-    def _log_tombstones(self, entries: t.Sequence[Entry], rows: t.Mapping[str, Row]) -> None:
-        """In place the store logs a tombstone with its change; rows of a new generation are logged here."""
-        log = []
-        for entry in entries:
-            row = rows.get(entry.key)
-            if row is not None:
-                reason = f"{entry.action}: {entry.reason}"
-                log.append(
-                    (
-                        0,
-                        row[4],
-                        self.claim.namespace,
-                        "delete",
-                        entry.key,
-                        row[EPOCH],
-                        row[SEQUENCE],
-                        row[CHECKSUM],
-                        0,
-                        self.claim.attempt,
-                        reason,
-                        b"",
-                    )
-                )
-        if log:
-            self.store.log_operation(self.claim, log)
+    def _log_tombstones(self, generation: int) -> None:
+        """In place the store logs a tombstone with its change. Those of a new generation are logged once it is the
+        active one: until then, and after an undo that came before, the log must not say that a key was deleted."""
+        for entries in self.plan.entries(batch=BATCH):
+            bare = {entry.key: entry for entry in entries if entry.source is None and entry.action != "expired"}
+            if not bare:
+                continue
+            with self.store.reader() as reader:
+                rows = reader.get_many(self.claim.namespace, list(bare), generation)
+            log = [
+                (0, row[UPDATED], self.claim.namespace, "delete", key, row[EPOCH], row[SEQUENCE], row[CHECKSUM], 0)
+                + (self.claim.attempt, f"{bare[key].action}: {bare[key].reason}", b"")
+                for key, row in rows.items()
+                if row[DELETED] is not None
+            ]
+            if log:
+                self.store.log_operation(self.claim, log)
 
 
 def undo(*, store: Store, namespace: str, run: Run, check: bool = False) -> dict[str, t.Any]:
@@ -210,11 +203,36 @@ def undo(*, store: Store, namespace: str, run: Run, check: bool = False) -> dict
             f"There is no former generation of {namespace} to go back to.",
             "restore a snapshot with the restore playbook instead",
         )
+    if known.get("released_sequence") is not None and _written_since(store, namespace, known["released_sequence"]):
+        raise CannotProceed(
+            f"{namespace} was written to after its release; going back would take these writes away.",
+            "restore single records with the restore playbook, or rebuild again",
+        )
     if not check:
         claim = incidents.claim(store, namespace, run)
         store.switch(claim, former, current)
-        store.note(claim, undone=former, validated=None, switched_from=None, switched_to=None, building=current)
+        store.note(
+            claim,
+            undone=former,
+            applied=None,
+            validated=None,
+            switched_from=None,
+            switched_to=None,
+            building=current,
+        )
     return {"changed": True, "incident": incident, "generation": {"from": current, "to": former}}
+
+
+def _written_since(store: Store, namespace: str, sequence: int) -> bool:
+    with store.reader() as reader:
+        return any(
+            entry[3] in ("write", "delete")
+            and isinstance(entry[6], int)
+            and entry[6] > sequence
+            and log_checksum(entry) == entry[11]
+            for entries in reader.log(namespace)
+            for entry in entries
+        )
 
 
 def drop_former(store: Store, claim: Claim, plan_path: str) -> int:

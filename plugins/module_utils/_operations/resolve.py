@@ -52,7 +52,7 @@ def decide(
     folder = ""
     if incident is not None and known.get("diagnosed"):
         folder = incidents.folder(store_params, incident, run.work_dir)
-        with PlanFile.open(os.path.join(folder, "plan.db")) as planned:
+        with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db")) as planned:
             summary = plan.summary(planned)
     elif check:
         found = investigate(
@@ -98,6 +98,7 @@ def _write_lost(folder: str) -> str:
     if os.path.exists(path):
         return path
     with (
+        incidents.own_files(folder),
         PlanFile.open(os.path.join(folder, "plan.db")) as planned,
         open(path + ".new", "w", encoding="utf-8") as stream,
     ):
@@ -111,7 +112,9 @@ def _write_lost(folder: str) -> str:
                     "sequence": entry.sequence,
                 }
                 stream.write(json.dumps(line) + "\n")
-    os.replace(path + ".new", path)
+        stream.flush()
+        os.fsync(stream.fileno())
+        os.replace(path + ".new", path)
     return path
 
 
@@ -173,7 +176,7 @@ def carry_out(
     folder = incidents.folder(store_params, incident, run.work_dir)
     claim = incidents.claim(store, namespace, run)
     journal = Journal(folder)
-    with journal.step("apply", run, strategy=settled["strategy"]) as outcome:
+    with incidents.own_files(folder), journal.step("apply", run, strategy=settled["strategy"]) as outcome:
         result: dict[str, t.Any] = {}
         with PlanFile.open(os.path.join(folder, "plan.db")) as planned:
             needed = list(planned.sources())
@@ -191,6 +194,8 @@ def carry_out(
                 result.update(
                     work.hard(lambda generation, rows: _check(store_params, keyring, namespace, generation, rows))
                 )
+            elif settled["strategy"] == "rotate" and known.get("placed"):
+                result.update(known["placed"])  # a rotation that was killed has changed checksums since
             elif settled["strategy"] != "none":
                 result.update(work.soft())
             else:
@@ -203,13 +208,14 @@ def carry_out(
         if settled["strategy"] == "rotate":
             from . import rotate
 
+            store.note(claim, placed=dict(result))
             result["rotation"] = rotate.rotate(
                 store_params=store_params,
                 keyring=keyring,
                 namespace=namespace,
                 attempt=run.attempt,
                 owner=run.owner,
-                force=True,
+                force=not (known.get("rotation") or {}).get("done"),
             )
             result["method"] = "rotate"
         store.note(claim, applied={"complete": True, "result": result})
