@@ -95,11 +95,11 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
     merged = already = 0
     conflicts: list[str] = []
     damaged: list[str] = []
-    base = _base_version(store, claim)
+    base = _seen_before(delta, claim.namespace, since_epoch)
     for batch in delta.scan(claim.namespace):
         rows = []
         for row in batch:
-            if row[EPOCH] < since_epoch:
+            if _before(row[EPOCH], since_epoch):
                 continue
             if _opens(codec, keyring, row):
                 rows.append(row)
@@ -112,13 +112,16 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
             changes = []
             for row in part:
                 live = here.get(row[KEY])
-                if live is not None and (live[EPOCH], live[SEQUENCE]) >= (row[EPOCH], row[SEQUENCE]):
-                    already += 1
-                    continue
-                conflict = live is not None and base is not None and (live[EPOCH], live[SEQUENCE]) > base
-                if conflict:
-                    conflicts.append(row[KEY])
-                aside = "conflict: a newer write on the secondary won" if conflict else None
+                aside = None
+                if live is not None and not codec.intact(live):
+                    aside = "damaged: replaced by the secondary's record"
+                elif live is not None:
+                    if (live[EPOCH], live[SEQUENCE]) >= (row[EPOCH], row[SEQUENCE]):
+                        already += 1
+                        continue
+                    if (live[EPOCH], live[SEQUENCE]) > base:
+                        conflicts.append(row[KEY])
+                        aside = "conflict: a newer write on the secondary won"
                 changes.append(Change(row[KEY], live[CHECKSUM] if live else None, row, aside))
             refused = store.change(claim, changes)
             if refused:
@@ -130,7 +133,7 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
     entries = 0
     first_write: int | None = None
     for log_batch in delta.log(claim.namespace):
-        newer = [e for e in log_batch if e[5] is not None and e[5] >= since_epoch]
+        newer = [e for e in log_batch if isinstance(e[5], int) and e[5] >= since_epoch]
         if newer:
             written = [e[1] for e in newer if e[3] == "write" and e[8]]
             first_write = min([*written, *([] if first_write is None else [first_write])], default=None)
@@ -147,9 +150,19 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
     }
 
 
-def _base_version(store: Store, claim: Claim) -> tuple[int, int] | None:
-    known = store.incident(claim).facts.get("secondary_version")
-    return (known[0], known[1]) if known else None
+def _seen_before(delta: Delta, namespace: str, since_epoch: int) -> tuple[int, int]:
+    """The newest version of the home that the secondary had: what the home wrote later, it never saw."""
+    newest = (-1, -1)
+    for rows in delta.scan(namespace):
+        newest = max([newest, *((row[EPOCH], row[SEQUENCE]) for row in rows if _before(row[EPOCH], since_epoch))])
+    for entries in delta.log(namespace):
+        seen: list[t.Any] = [(e[5], e[6]) for e in entries if _before(e[5], since_epoch) and isinstance(e[6], int)]
+        newest = max([newest, *seen])
+    return newest
+
+
+def _before(epoch: t.Any, since_epoch: int) -> bool:
+    return isinstance(epoch, int) and epoch < since_epoch
 
 
 def _opens(codec: RecordCodec, keyring: t.Any, row: Row) -> bool:

@@ -115,9 +115,12 @@ def come_home(
     with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step(
         "failback", run, snapshot=snapshot
     ) as outcome:
+        above = max(since_epoch, delta.info.epoch)
+        if store.identity().epoch <= above:  # first: a merge that is killed and finds nothing left must not skip it
+            store.note(claim, validated=None)
+            store.raise_epoch(claim, above)
         result = failover.merge(store, claim, delta, keyring, since_epoch=since_epoch)
         if result["merged"] or result["log_entries"]:
-            store.raise_epoch(claim, since_epoch)
             store.note(claim, validated=None, first_write_at=result["first_write_at"])
         outcome.update({k: result[k] for k in ("merged", "already", "conflicts", "log_entries")})
     return {**result, "incident": claim.incident}
