@@ -16,7 +16,7 @@ import time
 import typing as t
 
 from . import memories, places, processes
-from .show import Show, final_table
+from .show import Show, final_table, why_not
 
 MONITOR_SECONDS = 8
 CASES, QUESTIONS = 180, 20
@@ -202,6 +202,7 @@ class Demo:
                 sys.stdout.buffer.write(line)
                 sys.stdout.flush()
         if process.wait():
+            why_not(self.show)
             raise Failed(
                 f"ansible-playbook {playbook} ended with status {process.returncode}; its own words are above and in "
                 f"{log}. The state in {places.HOME} is kept."

@@ -184,7 +184,8 @@ def numbers(case: Case) -> None:
     own_rto = None if first is None else (first["ended"] - started) / 1e6
     told = report["rto_seconds"]
     near = told is not None and own_rto is not None and abs(told - own_rto) <= TIME_TOLERANCE
-    checks.claim(near, f"time to the first accepted write: {own_rto} s for the agent, as the report says", told)
+    shown = "unknown" if own_rto is None else f"{own_rto:.1f} s"
+    checks.claim(near, f"time to the first accepted write: {shown} for the agent, as the report says", told)
 
 
 def hit_rate(journal: Journal, namespace: str, since: int, until: int) -> tuple[float | None, int]:

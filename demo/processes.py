@@ -69,9 +69,10 @@ class Children:
 
     def note(self, process: subprocess.Popen[t.Any]) -> None:
         self._running.append(process)
-        notes = [{"pid": p.pid, "started": started(p.pid)} for p in self._running if p.poll() is None]
+        children = [{"pid": p.pid, "started": started(p.pid)} for p in self._running if p.poll() is None]
+        demo = {"pid": os.getpid(), "started": started(os.getpid())}
         with open(PROCESSES + ".new", "w", encoding="utf-8") as file:
-            json.dump(notes, file)
+            json.dump({"demo": demo, "children": children}, file)
         os.replace(PROCESSES + ".new", PROCESSES)
 
     def end(self) -> None:
@@ -103,17 +104,23 @@ def stop(process: subprocess.Popen[t.Any]) -> None:
 
 
 def end_former_run() -> int:
-    """End what a killed run of the demo left running here; how many processes."""
+    """End what a killed run of the demo left running here; how many processes. Errors: SystemExit when it goes on."""
     try:
         with open(PROCESSES, encoding="utf-8") as file:
             notes = json.load(file)
-    except (OSError, ValueError):
+        demo, children = notes["demo"], notes["children"]
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
+    if _runs(demo):
+        raise SystemExit(
+            f"Another demo runs in this checkout (process {demo['pid']}). Next: wait for its end, or stop it with "
+            f"kill {demo['pid']}"
+        )
     ended = 0
-    for note in notes:
-        pid = note.get("pid")
-        if not isinstance(pid, int) or note.get("started") is None or started(pid) != note["started"]:
-            continue  # the number belongs to somebody else by now
+    for note in children:
+        if not _runs(note):
+            continue
+        pid = note["pid"]
         ended += 1
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -122,6 +129,12 @@ def end_former_run() -> int:
             while started(pid) == note["started"] and time.monotonic() < deadline:
                 time.sleep(0.05)
     return ended
+
+
+def _runs(note: t.Mapping[str, t.Any]) -> bool:
+    """Whether it is still that process: its number may belong to somebody else by now."""
+    pid = note.get("pid")
+    return isinstance(pid, int) and note.get("started") is not None and started(pid) == note["started"]
 
 
 def started(pid: int) -> str | None:

@@ -48,6 +48,19 @@ class Show:
             self.steps.append((text, time.monotonic() - begun, done))
 
 
+def why_not(show: Show) -> None:
+    """After a playbook that failed: what the incident's report holds against it, when there is one."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        folder = check.newest_report()
+        with open(os.path.join(folder, "report.json"), encoding="utf-8") as file:
+            report = json.load(file)
+        for reason in report["details"]["reasons"]:
+            show.say(f"{reason['verdict']}: {reason['text']}")
+        show.say(f"The namespace is {report['state']}. Report: {os.path.join(folder, 'report.html')}")
+        if report["next_command"]:
+            show.say(f"Next: {report['next_command']}")
+
+
 def final_table(show: Show) -> None:
     """The demo's steps, the runbook's steps as the report has them, what was lost, and where the report lies."""
     show.line()

@@ -46,16 +46,34 @@ def test_all_children_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_killed_run_left_is_ended_by_the_next() -> None:
     left = subprocess.Popen(SLEEP, start_new_session=True)
     with open(processes.PROCESSES, "w", encoding="utf-8") as file:
-        json.dump([{"pid": left.pid, "started": processes.started(left.pid)}], file)
+        json.dump({"demo": {"pid": left.pid, "started": "before"}, "children": [note(left)]}, file)
     assert processes.end_former_run() == 1
     assert left.wait(5) != 0
+
+
+def test_a_run_that_goes_on_is_left_alone() -> None:
+    other = subprocess.Popen(SLEEP, start_new_session=True)
+    try:
+        with open(processes.PROCESSES, "w", encoding="utf-8") as file:
+            json.dump({"demo": note(other), "children": [note(other)]}, file)
+        with pytest.raises(SystemExit, match=f"Another demo runs .* kill {other.pid}"):
+            processes.end_former_run()
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def note(process: subprocess.Popen[bytes]) -> dict[str, t.Any]:
+    return {"pid": process.pid, "started": processes.started(process.pid)}
 
 
 def test_a_number_that_belongs_to_somebody_else_is_left_alone() -> None:
     other = subprocess.Popen(SLEEP, start_new_session=True)
     try:
         with open(processes.PROCESSES, "w", encoding="utf-8") as file:
-            json.dump([{"pid": other.pid, "started": "long ago"}, {"pid": None}], file)
+            children = [{"pid": other.pid, "started": "long ago"}, {"pid": None}]
+            json.dump({"demo": {"pid": None}, "children": children}, file)
         assert processes.end_former_run() == 0
         assert other.poll() is None
     finally:
