@@ -211,7 +211,7 @@ class Demo:
     def _check(self) -> int:
         from . import check
 
-        return check.everything(self.repository, self.secrets)
+        return check.everything(self.repository, [*self.secrets, *memories.FRAGMENTS])
 
 
 def _write_private(path: str, text: str) -> None:

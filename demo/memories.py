@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import typing as t
 
 PEOPLE = (
@@ -34,6 +35,8 @@ SENTENCES = (
     "Keep in mind: {other} is away until the {day}th and {who} decides meanwhile.",
     "The customer called it 'good enough', so the case stays open but is no longer urgent.",
 )
+#: The part of each sentence that is in a memory's text as it stands here: nothing that is stored may show it.
+FRAGMENTS = tuple(max(re.split(r"{[^}]*}", sentence), key=len).strip() for sentence in SENTENCES)
 #: What share of a namespace's memories is of which kind.
 KINDS = (("fact", 0.35), ("conversation", 0.25), ("preference", 0.20), ("task", 0.20))
 

@@ -129,6 +129,14 @@ def test_values_are_the_same_again_and_varied() -> None:
     assert max(map(len, texts)) > 500
 
 
+def test_fragments_are_in_the_texts_and_in_no_stored_byte(store: Store) -> None:
+    texts = " ".join(str(memories.value(NAMESPACE, key)) for key in KEYS)
+    assert [part for part in memories.FRAGMENTS if part not in texts or len(part) < 12] == []
+    with open(store[0]["path"], "rb") as file:
+        content = file.read()
+    assert [part for part in memories.FRAGMENTS if part.encode() in content] == []
+
+
 def test_a_question_finds_its_memory(store: Store) -> None:
     key = next(key for key in KEYS if key.startswith("task/"))
     with Memory(store=store[0], keyring=store[1]) as memory:
