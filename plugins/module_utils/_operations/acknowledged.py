@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which writes the access log acknowledges, where a key's newest entry alone does not tell.
 
-PRIVATE to the collection. Only needed when some entries are damaged or were made without the write lock: for the keys of
-these, and for the versions inside a distrusted window, the entries that can be believed are collected in a file.
+PRIVATE to the collection. Only needed when some entries are damaged or were made without the write lock: for the keys
+of these, and for the versions inside a distrusted window, the entries that can be believed are collected in a file.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ CREATE TABLE believed (
 ) WITHOUT ROWID;
 """
 FIELDS = "key, epoch, sequence, operation, digest, lock, actor, at"
+SLOTS = 1 << 20  # one byte each: whether any key with that hash is in doubt, so that the others cost no query
 
 
 class Acknowledged:
@@ -35,6 +36,7 @@ class Acknowledged:
     def __init__(self, path: str | None = None) -> None:
         self._path = path
         self._db: sqlite3.Connection | None = None
+        self._slots = bytearray(SLOTS if path is not None else 0)
         if path is not None:
             if os.path.exists(path):
                 os.unlink(path)
@@ -52,10 +54,18 @@ class Acknowledged:
             writes = (entry for entry in batch if entry[3] in ("write", "delete") and _is_text(entry[4]))
             doubtful = [(entry[4],) for entry in writes if not believed(entry, windows)]
             db.executemany("INSERT OR IGNORE INTO doubtful VALUES (?)", doubtful)
+            for (key,) in doubtful:
+                self._slots[hash(key) % SLOTS] = 1
+        slots = self._slots
         for batch in reader.log(namespace):
-            writes = (entry for entry in batch if entry[3] in ("write", "delete") and _is_text(entry[4]))
+            writes = (
+                entry
+                for entry in batch
+                if entry[3] in ("write", "delete")
+                and (slots[hash(entry[4]) % SLOTS] or inside(entry[5], entry[6], windows))
+            )
             rows = [
-                (e[4], e[5], e[6], e[3], e[7], e[8], e[9], e[1], _inside(e[5], e[6], windows))
+                (e[4], e[5], e[6], e[3], e[7], e[8], e[9], e[1], inside(e[5], e[6], windows))
                 for e in writes
                 if believed(e, windows)
             ]
@@ -68,11 +78,13 @@ class Acknowledged:
 
     def newest(self, key: str, write: LastWrite | None) -> LastWrite | None:
         """The newest write or deletion of ``key`` that can be believed; ``write`` is the newest one logged."""
-        if write is None or self._db is None or not self._doubtful(key):
+        if write is None or not self.may_doubt(key) or not self._doubtful(key):
             return write
-        row = self._db.execute(
-            f"SELECT {FIELDS} FROM believed WHERE key = ? ORDER BY epoch DESC, sequence DESC LIMIT 1", (key,)
-        ).fetchone()
+        row = (
+            t.cast(sqlite3.Connection, self._db)
+            .execute(f"SELECT {FIELDS} FROM believed WHERE key = ? ORDER BY epoch DESC, sequence DESC LIMIT 1", (key,))
+            .fetchone()
+        )
         return None if row is None else LastWrite._make(row)
 
     def entry(self, key: str, version: Version, write: LastWrite | None) -> LastWrite | None:
@@ -85,6 +97,10 @@ class Acknowledged:
             f"SELECT {FIELDS} FROM believed WHERE key = ? AND epoch = ? AND sequence = ?", (key, *version)
         ).fetchone()
         return None if row is None else LastWrite._make(row)
+
+    def may_doubt(self, key: str) -> bool:
+        """False: the newest entry of this key is the one to believe, and no query is needed to know it."""
+        return bool(self._slots) and bool(self._slots[hash(key) % SLOTS])
 
     def _doubtful(self, key: str) -> bool:
         db = t.cast(sqlite3.Connection, self._db)
@@ -106,8 +122,13 @@ def believed(entry: LogEntry, windows: t.Sequence[Window]) -> bool:
     return not any(window.covers(entry[5], entry[6], entry[8], entry[9]) for window in windows)
 
 
-def _inside(epoch: int | None, sequence: int | None, windows: t.Sequence[Window]) -> bool:
-    return any(w.epoch == epoch and w.first_sequence <= (sequence or 0) <= w.last_sequence for w in windows)
+def inside(epoch: t.Any, sequence: t.Any, windows: t.Sequence[Window]) -> bool:
+    """Whether a version lies in the time of any window, whoever wrote it."""
+    for window in windows:
+        here = window.epoch == epoch and sequence.__class__ is int
+        if here and window.first_sequence <= sequence <= window.last_sequence:
+            return True
+    return False
 
 
 def _is_text(key: t.Any) -> bool:

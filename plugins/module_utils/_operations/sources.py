@@ -97,6 +97,9 @@ def choose(
     for info in repository.snapshots(name, keyring):
         if only and info.id not in only:
             continue
+        if info.problem:
+            passed_over.append(f"{info.id}: {info.problem}")
+            continue
         if not only and info.purpose not in PURPOSES:
             continue
         if len(chosen) >= limit:

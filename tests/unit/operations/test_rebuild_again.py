@@ -1,0 +1,152 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""After a rebuild: the next incident, an undo, a diagnosis that starts over, small damage that is easily overlooked."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply, isolate
+from tests.unit.operations.runbook import NS, Site, attempt
+
+
+@pytest.fixture
+def site(tmp_path):
+    site = Site(tmp_path / "site")
+    with site.memory() as memory:
+        memory.write_many(NS, {f"k{n:02d}": n for n in range(30)})
+    site.backup()
+    return site
+
+
+def test_what_one_incident_settled_is_no_loss_of_the_next(site):
+    """A bulk write was undone and two records were lost; the next incident is about one flipped byte."""
+    with site.memory() as memory:
+        memory.write_many(NS, {"gone": 1, "older": 1})
+        site.backup()
+        memory.write_many(NS, {"gone2": 2, "older": 2})
+    site.unlocked({f"k{n:02d}": "forged" for n in range(10)})
+    with site.sql() as con:
+        con.execute("DELETE FROM memory_records WHERE key IN ('gone2', 'older')")
+    run = attempt()
+    first = site.rebuild("soft", run=run)
+    assert first["plan"]["lost_keys"] == ["gone2", "older"] and len(first["plan"]["suspect_keys"]) == 10
+    site.step("baseline", run)
+    site.close_incident()
+    served = site.served()
+    assert served["older"] == 1
+    with site.sql() as con:
+        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    second = site.rebuild("soft")
+    assert second["plan"]["records"]["repair"] == 1
+    assert not second["plan"]["lost_keys"] and not second["plan"]["suspect_keys"]
+    assert site.served() == served
+
+
+def test_a_valid_bulk_write_alone_is_taken_out_of_service(site):
+    """Nothing is damaged, so an integrity scan passes; the plan must not be 'none'."""
+    site.unlocked({"k01": "forged", "new": "forged"})
+    done = site.rebuild("auto")
+    assert done["plan"]["strategy"] == "soft" and done["plan"]["suspect_keys"] == ["k01", "new"]
+    served = site.served()
+    assert served["k01"] == 1 and "new" not in served
+
+
+def test_nothing_wrong_plans_nothing(site):
+    rows = site.rows()
+    done = site.rebuild("auto")
+    assert done["plan"]["strategy"] == "none" and not done["apply"]["changed"]
+    assert site.rows() == rows
+
+
+def test_a_copy_older_than_a_deletion_does_not_come_back(site):
+    with site.memory() as memory:
+        memory.delete(NS, "k05")
+        memory.write(NS, "k05", "written again")
+    with site.sql() as con:
+        con.execute("DELETE FROM memory_records WHERE key = 'k05'")
+    done = site.rebuild("soft")
+    assert done["plan"]["lost_keys"] == ["k05"]
+    assert "k05" not in site.served()
+
+
+def test_a_locked_write_inside_a_burst_of_unlocked_ones_stays_good(site):
+    site.unlocked({"first": "forged"})
+    with site.memory() as memory:
+        memory.write(NS, "k07", "locked, in between")
+    site.backup()
+    site.unlocked({"k07": "forged", "last": "forged"})
+    site.rebuild("soft")
+    assert site.served()["k07"] == "locked, in between"
+
+
+@pytest.mark.parametrize("strategy", ["soft", "hard"])
+def test_a_forged_tombstone_over_a_record_that_nobody_has_is_a_loss(site, strategy):
+    with site.memory() as memory:
+        memory.write(NS, "fresh", 1)
+    site.unlocked({"fresh": None, "k03": None}, logged=False, deleted=True)
+    done = site.rebuild(strategy)
+    assert done["plan"]["lost_keys"] == ["fresh"]
+    assert site.served()["k03"] == 3
+
+
+def test_undo_is_refused_once_the_rebuilt_namespace_was_written_to(site):
+    with site.sql() as con:
+        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    run = attempt()
+    site.rebuild("hard", run=run)
+    with site.memory() as memory:
+        memory.write(NS, "after", 1)
+    generation = site.generation()
+    site.step("isolate", run)
+    with site.open() as store, pytest.raises(CannotProceed, match="written to after") as caught:
+        apply.undo(store=store, namespace=NS, run=run)
+    assert caught.value.next_step and site.generation() == generation
+    with site.open() as store:
+        isolate.release(store=store, store_params=site.store, namespace=NS, run=run, force=True)
+    assert site.served()["after"] == 1
+
+
+def test_an_undone_rebuild_can_be_carried_out_again(site):
+    with site.sql() as con:
+        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+        con.execute("DELETE FROM memory_records WHERE key = 'k21'")
+    with site.memory() as memory:
+        memory.write(NS, "lost", 1)
+    with site.sql() as con:
+        con.execute("DELETE FROM memory_records WHERE key = 'lost'")
+    run = attempt()
+    site.rebuild("hard", until="validate", run=run)
+    rebuilt = site.rows()
+    with site.open() as store:
+        assert apply.undo(store=store, namespace=NS, run=run)["changed"]
+        assert not apply.undo(store=store, namespace=NS, run=run)["changed"]
+    with pytest.raises(CannotProceed):
+        site.step("release", run)
+    for name in ("apply", "validate", "release"):
+        site.step(name, run, **({"force": True} if name == "release" else {}))
+    assert site.rows() == rebuilt
+
+
+def test_a_diagnosis_that_starts_over_does_not_mix_with_what_the_former_one_began(site, monkeypatch):
+    with site.sql() as con:
+        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    run = attempt()
+    site.rebuild("hard", until="plan", run=run)
+
+    def stopped(self, target):
+        raise CannotProceed("Stopped for the test.", "go on")
+
+    with monkeypatch.context() as patch, pytest.raises(CannotProceed, match="for the test"):
+        patch.setattr(apply.Applier, "_load_repairs", stopped)
+        site.step("apply", run)
+    with site.sql() as con:
+        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k11'")
+    assert site.step("diagnose", run, again=True)["draft"]["records"]["repair"] == 2
+    for name in ("plan", "apply", "validate", "release"):
+        options = {"plan": {"strategy": "hard"}, "release": {"force": True}}.get(name, {})
+        site.step(name, run, **options)
+    assert site.served() == {f"k{n:02d}": n for n in range(30)}
+    with site.open() as store:
+        assert len(store.generations(NS)) == 2

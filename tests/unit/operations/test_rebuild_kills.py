@@ -1,0 +1,235 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Kill -9 at every note of the journal and at other instants of every step; the same call again finishes the work.
+
+A child is forked, runs one step, and kills itself at the n-th instant: a line of the journal before or after it is
+written, a transaction of the store, an object put. The parent runs the step again as a new attempt that takes over.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import traceback
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident, rotate
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
+from tests.unit.operations.runbook import NS, OTHER, STEPS, Site, attempt
+
+POINTS = int(os.environ.get("MEMOPS_KILL_POINTS", "4"))  # instants per step, beside every note of the journal
+
+
+def damaged(folder):
+    """A store with two namespaces, two snapshots and damage of several kinds."""
+    site = Site(folder)
+    with site.memory() as memory:
+        memory.write_many(OTHER, {f"o{n}": n for n in range(5)})
+        memory.write_many(NS, {f"k{n:03d}": {"v": n} for n in range(40)})
+    site.backup()
+    with site.memory() as memory:
+        memory.write_many(NS, {f"k{n:03d}": {"v": n, "new": True} for n in range(30, 40)})
+        memory.delete(NS, "k005")
+    site.backup()
+    with site.memory() as memory:
+        memory.write_many(NS, {f"late{n}": n for n in range(5)})
+    site.unlocked({"k001": "forged", "k002": "forged", "foreign": "forged"})
+    with site.sql() as con:
+        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key IN ('k010', 'k033', 'late1')")
+        con.execute("DELETE FROM memory_records WHERE key IN ('k011', 'late2')")
+    return site
+
+
+EXPECTED = {
+    **{f"k{n:03d}": {"v": n} for n in range(30) if n != 5},
+    **{f"k{n:03d}": {"v": n, "new": True} for n in range(30, 40)},
+    **{f"late{n}": n for n in (0, 3, 4)},
+}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    return damaged(tmp_path_factory.mktemp("kills") / "template")
+
+
+@pytest.fixture
+def site(template, tmp_path):
+    return copy(template, tmp_path / "site")
+
+
+def copy(site, folder):
+    shutil.copytree(site.folder, folder)
+    return Site(folder)
+
+
+class Instants:
+    """Counts the instants of a step and kills the process at one of them."""
+
+    def __init__(self, patch, at=None):
+        self.seen, self.at, self.kinds = 0, at, []
+        for owner, name in (
+            (incident.Journal, "append"),
+            (DirectoryObjects, "put"),
+            (os, "replace"),
+        ):
+            patch.setattr(owner, name, self.around(getattr(owner, name), name))
+        transaction = sqlite_connect.Connected._transaction
+
+        def counted(connected):
+            inner = transaction(connected)
+
+            class Transaction:
+                def __enter__(this):
+                    instants.pass_by("begin")
+                    return inner.__enter__()
+
+                def __exit__(this, *exc):
+                    instants.pass_by("commit")
+                    result = inner.__exit__(*exc)
+                    instants.pass_by("committed")
+                    return result
+
+            instants = self
+            return Transaction()
+
+        patch.setattr(sqlite_connect.Connected, "_transaction", counted)
+
+    def around(self, function, name):
+        def wrapped(*args, **kwargs):
+            self.pass_by(f"before {name}")
+            result = function(*args, **kwargs)
+            self.pass_by(f"after {name}")
+            return result
+
+        return wrapped
+
+    def pass_by(self, kind):
+        self.kinds.append(kind)
+        self.seen += 1
+        if self.seen == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(at, work):
+    """Run ``work`` in a child that kills itself at the ``at``-th instant: whether it did."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                Instants(patch, at)
+                work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    _pid, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the step failed"
+    return os.WIFSIGNALED(status)
+
+
+def instants_of(work):
+    with pytest.MonkeyPatch.context() as patch:
+        instants = Instants(patch)
+        work()
+        return instants.kinds
+
+
+def chosen(kinds):
+    """Every note of the journal, the first and last instants, and some at random."""
+    noted = [n for n, kind in enumerate(kinds, 1) if kind.endswith("append")]
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    others = random.Random(seed).sample(range(1, len(kinds) + 1), min(POINTS, len(kinds)))
+    return sorted({*noted, *others})
+
+
+def options(step, strategy):
+    return {"plan": {"strategy": strategy, "accept_loss": True}, "release": {"force": True}}.get(step, {})
+
+
+def check(site, elsewhere):
+    assert site.untouched() == elsewhere
+    assert site.served() == EXPECTED
+    codec, rows = RecordCodec(NS), site.rows()
+    assert all(codec.intact(row) for row in rows.values())
+    with site.open() as store:
+        others = [number for number in store.generations(NS) if number != site.generation()]
+    kept = [row for found in site.aside().values() for row in found]
+    kept += [row for number in others for row in site.rows(generation=number).values()]
+    forged = {row[0] for row in kept if codec.intact(row) and row[6] is None and site.value_of(row) == "forged"}
+    assert forged == {"k001", "k002", "foreign"}, "suspect versions must stay restorable"
+    with site.open() as store, store.reader() as reader:
+        assert reader.log_health()["intact"]
+    facts = site.facts()
+    with open(os.path.join(f"{site.path}.memops", last_incident(site), "journal.jsonl"), "rb") as stream:
+        assert incident.check_journal([line[:-1] for line in stream])
+    assert facts["plan"]["records"]["lost"] == 2
+
+
+def last_incident(site):
+    with site.open() as store:
+        return store.incidents(NS)[0].incident
+
+
+CASES = [(step, "soft") for step in STEPS] + [("apply", "hard"), ("apply", "rotate")]
+
+
+@pytest.mark.parametrize(("step", "strategy"), CASES)
+def test_a_step_that_was_killed_is_finished_by_the_same_call(site, tmp_path, step, strategy):
+    elsewhere = site.untouched()
+    before = attempt()
+    for name in STEPS[: STEPS.index(step)]:
+        site.step(name, before, **options(name, strategy))
+    rehearsal = copy(site, tmp_path / "rehearsal")
+    kinds = instants_of(lambda: rehearsal.step(step, attempt(takeover=before.attempt), **options(step, strategy)))
+    for number in chosen(kinds):
+        here = copy(site, tmp_path / f"at{number}")
+        victim = attempt(takeover=before.attempt)
+        assert killed(number, lambda here=here, victim=victim: here.step(step, victim, **options(step, strategy)))
+        if step != "isolate" and step != "release":
+            assert here.state() == "quarantined"
+        last = before.attempt
+        with here.open() as store:
+            open_ones = [one.attempt for one in store.incidents(NS) if one.state == "open"]
+            last = open_ones[0] if open_ones else last
+        again = attempt(takeover=last)
+        for name in STEPS[STEPS.index(step) :]:
+            here.step(name, again, **options(name, strategy))
+        check(here, elsewhere)
+        shutil.rmtree(here.folder)
+
+
+@pytest.mark.parametrize("purpose", ["scheduled", "rotation"])
+def test_work_without_an_incident_that_was_killed_is_finished_by_the_same_call(template, tmp_path, purpose):
+    site = copy(template, tmp_path / "site")
+    site.rebuild("soft")
+    site.close_incident()
+    served, elsewhere = site.served(), site.rows(OTHER)
+
+    def work(here, **options):
+        if purpose == "scheduled":
+            return here.backup()
+        return rotate.rotate(
+            store_params=here.store, keyring=here.ring(), namespace=NS, workers=1, force=True, **options
+        )
+
+    rehearsal = copy(site, tmp_path / "rehearsal")
+    kinds = instants_of(lambda: work(rehearsal))
+    for number in chosen(kinds):
+        here = copy(site, tmp_path / f"at{number}")
+        rotating = {"attempt": "dead:1:1"} if purpose == "rotation" else {}
+        assert killed(number, lambda here=here, rotating=rotating: work(here, **rotating))
+        result = work(here, **({"takeover": "dead:1:1"} if rotating else {}))
+        assert here.served() == served and here.rows(OTHER) == elsewhere
+        if rotating:
+            assert result["complete"] and {row[7] for row in here.rows().values()} == {result["key"]}
+        else:
+            assert result["snapshot"] and result["damaged"] == 0
+        shutil.rmtree(here.folder)
