@@ -31,7 +31,10 @@ def namespace_prefix(namespace: str) -> bytes:
 
 
 def head(prefix: bytes, namespace_length: int, row: Row) -> bytes:
-    """The associated data of ``row`` (only its first eight fields are read). Errors: UnicodeEncodeError."""
+    """The associated data of ``row`` (only its first eight fields are read). Errors: UnicodeEncodeError, struct.error.
+
+    A stored -1 would look like no time at all, so that a flipped field could delete a record unnoticed: it is refused.
+    """
     key, key_id = row[0].encode(), row[7].encode()
     expires, deleted = row[5], row[6]
     return b"".join(
@@ -44,8 +47,8 @@ def head(prefix: bytes, namespace_length: int, row: Row) -> bytes:
                 row[2],
                 row[3],
                 row[4],
-                -1 if expires is None else expires,
-                -1 if deleted is None else deleted,
+                -1 if expires is None else expires if expires != -1 else None,
+                -1 if deleted is None else deleted if deleted != -1 else None,
             ),
             prefix,
             key,

@@ -157,8 +157,8 @@ class Checker:
                         sequence,
                         created,
                         updated,
-                        -1 if expires is None else expires,
-                        -1 if deleted is None else deleted,
+                        -1 if expires is None else expires if expires != -1 else None,
+                        -1 if deleted is None else deleted if deleted != -1 else None,
                     )
                     + prefix
                     + raw

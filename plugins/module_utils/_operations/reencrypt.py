@@ -87,8 +87,8 @@ class Encryptor:
                 opener = openers[key_id] = self._opener(key_id)
             try:
                 raw, name = key.encode(), key_id.encode()
-                ends = -1 if expires is None else expires
-                gone = -1 if deleted is None else deleted
+                ends = -1 if expires is None else expires if expires != -1 else None
+                gone = -1 if deleted is None else deleted if deleted != -1 else None
                 body = prefix + raw
                 head = pack(length, len(raw), len(name), epoch, sequence, created, updated, ends, gone) + body + name
                 plain = opener(payload[:12], payload[12:], head)

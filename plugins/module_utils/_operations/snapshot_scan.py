@@ -224,7 +224,8 @@ class Checker:
                 add(crc32(text))
                 head = pack(
                     length, len(text), len(name), epoch, sequence, created, updated,
-                    -1 if expires is None else expires, -1 if deleted is None else deleted,
+                    -1 if expires is None else expires if expires != -1 else None,
+                    -1 if deleted is None else deleted if deleted != -1 else None,
                 )  # fmt: skip
                 if sha256(b"".join((head, prefix, text, name, payload))).digest() != checksum:
                     damaged.append(position)
