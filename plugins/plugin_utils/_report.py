@@ -150,7 +150,13 @@ def build_report(
             "errors_seen": parts.lines(diagnose.get("errors_seen")),
             "sources": parts.sources(plan),
             "suspect_keys": given.texts(plan.get("suspect_keys"), KEYS_SHOWN),
-            "conflict_keys": given.texts(plan.get("conflict_keys"), KEYS_SHOWN),
+            "conflict_keys": given.texts(
+                [
+                    *given.sequence(plan.get("conflict_keys")),
+                    *given.sequence(run.result("failback").get("conflict_keys")),
+                ],
+                KEYS_SHOWN,
+            ),
             "could_not_verify": given.texts(plan.get("could_not_verify"), 100),
             "failover": parts.failover(run),
             "failback": {k: parts.size(run.result("failback").get(k)) for k in ("merged", "conflicts")},
@@ -336,6 +342,9 @@ def _loss(run: Run) -> t.Tuple[t.Dict[str, t.Optional[int]], t.List[str], t.Opti
     lost = max(known + [len(keys)]) if known or keys else None
     names = ("expected", "good_before", "damaged", "suspect", "conflicted")
     records = {name: given.count(planned.get(name)) for name in names}
+    home = given.count(run.result("failback").get("conflicts"))
+    if home is not None:
+        records["conflicted"] = (records["conflicted"] or 0) + home
     repaired = given.count(apply.get("recovered"))
     records["recovered"] = repaired if repaired is not None else given.count(planned.get("repair"))
     if not run.passed("apply"):

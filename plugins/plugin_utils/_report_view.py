@@ -265,11 +265,14 @@ def plan_bar(report: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
     kind = "recovered"
     if repaired is None and damaged is not None:
         repaired, kind = max(0, damaged - (lost or 0)), "damaged, not yet recovered"
+    planned_conflicts = records["conflicted"]
+    if planned_conflicts is not None:  # those of the failback are records that were kept or repaired
+        planned_conflicts -= report["details"]["failback"]["conflicts"] or 0
     parts = [
         ("good", "kept as they are", records["good_before"]),
         ("repair", kind, repaired),
         ("suspect", "suspect, kept aside", records["suspect"]),
-        ("conflict", "in conflict", records["conflicted"]),
+        ("conflict", "in conflict", planned_conflicts),
         ("lost", "lost", lost),
     ]
     known = [(k, w, n) for k, w, n in parts if n is not None]

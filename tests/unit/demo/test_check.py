@@ -99,7 +99,7 @@ def test_a_run_that_was_right() -> None:
         (("lost_keys",), [], "lost are exactly"),
         (("lost_keys",), ["gone", "k"], "lost are exactly"),
         (("records", "recovered"), 0, "recovered"),
-        (("records", "conflicted"), 1, "recovered"),
+        (("records", "conflicted"), 1, "conflicts of the failback"),
         (("causes",), [], "among the causes"),
         (("hit_rate", "before"), 0.6, "hit rate before"),
         (("hit_rate", "after"), None, "hit rate after"),
