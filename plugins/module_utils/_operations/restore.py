@@ -25,6 +25,7 @@ from .._model import Claim, LogEntry, NamespaceState, Row
 from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
 from .._store import Store, open_store
+from .restore_check import Follower, read_back
 from .snapshot_scan import Checker, Tally
 
 LOAD_ROWS = 20_000
@@ -109,7 +110,7 @@ def restore(
         lost = sorted(set(snapshot.manifest["keys"]) - set(needed) - set(keyring.ids()))
         if lost:
             result["warnings"].append(f"No one has the record keys {', '.join(lost)}: what they sealed stays closed.")
-        work = Work(store, snapshot, keyring, namespace, target, state, owner or "restore", check, progress)
+        work = Work(store, snapshot, keyring, namespace, target, state, owner or "restore", check, progress, store_params)
         if target != namespace:
             from .restore_records import copy_under
 
@@ -163,10 +164,11 @@ class Work:
         owner: str,
         check: bool,
         progress: Progress,
+        store_params: t.Mapping[str, t.Any],
     ) -> None:
         self.store, self.snapshot, self.keyring = store, snapshot, keyring
         self.namespace, self.target, self.state = namespace, target, state
-        self.owner, self.check = owner, check
+        self.owner, self.check, self.store_params = owner, check, store_params
         self.entry: dict[str, t.Any] = snapshot.manifest["namespaces"][namespace]
         self._progress = progress
         self._renewed = time.monotonic()
@@ -349,30 +351,19 @@ def _fill(work: Work, claim: Claim, state: NamespaceState) -> dict[str, t.Any]:
     loaded = Tally()
     checker = Checker(work.namespace, loaded)
     damaged: list[str] = []
-    waiting: list[Row] = []
-    size = done = 0
-    for rows in work.snapshot.scan(work.namespace):
-        if entry["damaged"]:  # otherwise the read-back is enough
-            checker(rows)
-            bad = set(checker.bad)
-            damaged += [str(rows[position][0]) for position in checker.bad]
-            rows = [row for position, row in enumerate(rows) if position not in bad]
-        waiting += rows
-        size += sum([len(row[8]) for row in rows])
-        if len(waiting) >= LOAD_ROWS or size >= LOAD_BYTES:
-            store.load(claim, generation, waiting)
-            done += len(waiting)
-            waiting, size = [], 0
-            work.say(done)
-            work.renew(claim)
-    store.load(claim, generation, waiting)
-    done += len(waiting)
-    found = Tally()
-    back = Checker(work.namespace, found)
-    with store.reader() as reader:
-        for rows in reader.scan(work.target, generation=generation):
-            back(rows)
-            work.renew(claim)
+    follower = None
+    if entry["records"] > 2 * LOAD_ROWS:
+        follower = Follower(work.store_params, work.namespace, work.target, generation)
+    try:
+        done = _load(work, claim, generation, damaged, checker, follower)
+        found = Tally()
+        if follower is not None:
+            found = follower.finish(lambda: work.renew(claim))
+    finally:
+        if follower is not None:
+            follower.stop()
+    if found.rows != done:  # nobody followed, or the keys were not in order
+        found = read_back(store, work.namespace, work.target, generation, lambda: work.renew(claim))
     digest = NamespaceDigest(found.rows, found.total).hexdigest()
     whole = found.rows == done and not found.damaged
     if not whole or (not damaged and digest != entry["digest"]) or done != entry["records"] - len(damaged):
@@ -392,20 +383,51 @@ def _fill(work: Work, claim: Claim, state: NamespaceState) -> dict[str, t.Any]:
     }
 
 
+def _load(
+    work: Work, claim: Claim, generation: int, damaged: list[str], checker: Checker, follower: Follower | None
+) -> int:
+    """Load the snapshot's rows, but for damaged ones, whose keys go into ``damaged``; how many were loaded."""
+    store, entry = work.store, work.entry
+    waiting: list[Row] = []
+    size = done = 0
+    for rows in work.snapshot.scan(work.namespace):
+        if entry["damaged"]:  # otherwise the read-back is enough
+            checker(rows)
+            bad = set(checker.bad)
+            damaged += [str(rows[position][0]) for position in checker.bad]
+            rows = [row for position, row in enumerate(rows) if position not in bad]
+        waiting += rows
+        size += sum([len(row[8]) for row in rows])
+        if len(waiting) >= LOAD_ROWS or size >= LOAD_BYTES:
+            store.load(claim, generation, waiting)
+            done += len(waiting)
+            if follower is not None:
+                follower.committed(waiting[-1][0])
+            waiting, size = [], 0
+            work.say(done)
+            work.renew(claim)
+    store.load(claim, generation, waiting)
+    if follower is not None and waiting:
+        follower.committed(waiting[-1][0])
+    return done + len(waiting)
+
+
 def _import_log(work: Work, claim: Claim, state: NamespaceState | None) -> int:
     """The evidence of the restored records: their write entries that this store lacks."""
     since = (-1, -1)
     if state is not None and state.restored_epoch is not None and state.restored_sequence is not None:
         since = (state.restored_epoch, state.restored_sequence)
     imported = 0
+    writes: list[LogEntry] = []
     for entries in work.snapshot.log(work.namespace):
-        writes = [
+        writes += [
             entry for entry in entries if entry[3] in ("write", "delete") and (entry[5] or 0, entry[6] or 0) > since
         ]
-        if writes:
+        if len(writes) >= LOAD_ROWS:
             imported += work.store.import_log(claim, writes)
+            writes = []
         work.renew(claim)
-    return imported
+    return imported + (work.store.import_log(claim, writes) if writes else 0)
 
 
 def _log_restore(work: Work, claim: Claim) -> None:

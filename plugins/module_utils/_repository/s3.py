@@ -28,6 +28,7 @@ class S3Objects:
         self._prefix = prefix + "/" if prefix else ""
         self._params = dict(params)
         self._clients: dict[int, t.Any] = {}  # by process: a connection must not be used on both sides of a fork
+        self._session: t.Any = None  # shared across forks: it has read boto's service descriptions, and has no socket
         self._lock = threading.Lock()
         self.location = f"s3://{bucket}/{prefix}".rstrip("/")
         self._number("connect_timeout", 5)
@@ -66,7 +67,7 @@ class S3Objects:
         if endpoint and str(endpoint).startswith("http://"):
             verify = False  # no TLS at all; without this a stale AWS_CA_BUNDLE breaks plain http
         try:
-            session = Session(
+            session = self._session = self._session or Session(
                 aws_access_key_id=params.get("access_key") or None,
                 aws_secret_access_key=params.get("secret_key") or None,
                 aws_session_token=params.get("session_token") or None,
