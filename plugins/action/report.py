@@ -1,7 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The incident report, made on the controller from the steps it kept: it needs no connection and works without hosts."""
+"""The incident report, made on the controller from the steps it kept: no connection, so it works without hosts."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ class Store(t.Protocol):
         already the wanted one). Rows with deleted set that are new need a sequence from ``reserve``."""
 
     def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
-        """Key rotation: give rows of the active generation a new (key_id, payload, checksum) where the row ``key`` still
+        """Key rotation: give rows of the active generation a new (key_id, payload, checksum) where ``key`` still
         has the ``expected`` checksum, in one transaction; the keys that were refused. Rows are (key_id, payload,
         checksum, key, expected)."""
 

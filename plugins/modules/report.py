@@ -42,7 +42,7 @@ options:
     default: false
 attributes:
   action:
-    description: Indicates this has a corresponding action plugin so some parts of the options can be executed on the controller.
+    description: Indicates this has a corresponding action plugin, so that it is executed on the controller.
     support: full
   check_mode:
     description: Can run in check_mode; it then prints what would have been done and writes nothing.

@@ -25,7 +25,7 @@ options:
     type: float
     default: 0.8
   accuracy_gain:
-    description: By how much the benchmark must beat its baseline on the damaged state. Capped, see the collection's runbook.
+    description: By how much the benchmark must beat its baseline on the damaged state. The goal is capped at 0.99.
     type: float
     default: 0.3
 extends_documentation_fragment:

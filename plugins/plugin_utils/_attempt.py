@@ -15,7 +15,7 @@ import subprocess
 
 
 def attempt() -> str:
-    """ "controller:pid:start" of the ansible-playbook process; its workers are its children and give the same answer."""
+    """The ansible-playbook process as controller:pid:start; its workers are its children and give the same answer."""
     pid = os.getppid() if _is_worker() else os.getpid()
     return f"{socket.gethostname()}:{pid}:{_start(pid) or '0'}"
 

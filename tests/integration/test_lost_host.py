@@ -1,7 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host that is cut off in the middle of a step: one sentence, a report, the quarantine stands, the same command ends it.
+"""A host that is cut off in a step: one sentence, a report, the quarantine stands, the same command ends it.
 
 MEMOPS_LOST_STEPS="snapshot diagnose …" chooses other steps than those of continuous integration.
 """

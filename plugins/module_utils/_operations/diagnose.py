@@ -95,7 +95,8 @@ def diagnose(
             "ttl-expiry-storm",
             0,
             [
-                f"{review.expired_reads} of {asked} reads met an expired record; new records live {ttl if ttl is not None else 'for ever'} s"
+                f"{review.expired_reads} of {asked} reads met an expired record; "
+                f"new records live {'for ever' if ttl is None else f'{ttl} s'}"
             ],
         )
     if not log_health["intact"]:
@@ -103,7 +104,8 @@ def diagnose(
             "damaged-access-log",
             0,
             [
-                f"{log_health['corrupt']} entries are damaged and {log_health['missing']} are missing: what the log does not prove is suspect"
+                f"{log_health['corrupt']} entries are damaged and {log_health['missing']} are missing: "
+                "what the log does not prove is suspect"
             ],
         )
     causes.sort(key=lambda cause: -cause["confidence"])

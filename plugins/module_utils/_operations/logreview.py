@@ -37,8 +37,8 @@ class Burst:
     def evidence(self) -> str:
         extra = f", {self.interleaved} writes of others between them" if self.interleaved else ""
         return (
-            f"{self.actor} made {self.writes} writes and {self.deletes} deletions without the write lock between {rfc3339(self.first_at)} "
-            f"and {rfc3339(self.last_at)} (sequences {self.first_sequence} to {self.last_sequence}{extra})"
+            f"{self.actor} made {self.writes} writes and {self.deletes} deletions without the write lock "
+            f"between {rfc3339(self.first_at)} and {rfc3339(self.last_at)} (sequences {self.first_sequence} to {self.last_sequence}{extra})"
         )
 
 

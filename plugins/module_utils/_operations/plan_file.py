@@ -141,7 +141,8 @@ class PlanFile:
         after = ""
         while True:
             rows = self._db.execute(
-                "SELECT * FROM plan WHERE key > ? AND source IS NULL AND action IN ('lost','suspect') ORDER BY key LIMIT ?",
+                "SELECT * FROM plan WHERE key > ? AND source IS NULL AND action IN ('lost','suspect') "
+                "ORDER BY key LIMIT ?",
                 (after, batch),
             ).fetchall()
             if not rows:

@@ -32,7 +32,10 @@ def bring_back(
     as_secondary: bool = False,
     check: bool = False,
 ) -> dict[str, t.Any]:
-    """restore.restore() for each namespace; as a step of ``run.incident`` when that is set. Returns {changed, snapshot, restored, namespaces {name: result}, warnings}."""
+    """restore.restore() for each namespace; as a step of ``run.incident`` when that is set.
+
+    Returns {changed, snapshot, restored, namespaces {name: result}, warnings}.
+    """
     if (to_namespace or keys) and (not namespaces or len(namespaces) != 1):
         raise InvalidInput("Restoring keys or another name needs exactly one namespace.", "name it in memory_namespace")
     common: dict[str, t.Any] = {

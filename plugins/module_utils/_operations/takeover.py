@@ -98,7 +98,10 @@ def come_home(
     run: Run,
     check: bool = False,
 ) -> dict[str, t.Any]:
-    """Merge the secondary's writes into the quarantined home. Errors: CannotProceed, SnapshotUnusable, KeyUnavailable."""
+    """Merge the secondary's writes into the quarantined home.
+
+    Errors: CannotProceed, SnapshotUnusable, KeyUnavailable.
+    """
     if check:
         return {"changed": True, "incident": run.incident, "detail": "would merge what was written on the secondary"}
     if not snapshot:
