@@ -40,7 +40,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: One mapping per match with C(pattern), C(owner), C(impact) and C(persistence); what is not given is empty.
+  description: >-
+    One mapping per match with C(pattern), C(owner), C(impact) and C(persistence); what is not given is empty.
   type: list
   elements: dict
 """
@@ -54,7 +55,8 @@ from ansible.errors import AnsibleFilterError
 def memory_impact(owners: t.Any, namespace: str) -> list[dict[str, str]]:
     if not isinstance(owners, t.Mapping):
         raise AnsibleFilterError(
-            "memory_owners is not a mapping. Next: write namespace patterns with owner, impact and persistence below it."
+            "memory_owners is not a mapping. "
+            "Next: write namespace patterns with owner, impact and persistence below it."
         )
     found = []
     for pattern, entry in owners.items():

@@ -53,7 +53,8 @@ def memory_seconds(value: t.Any) -> float:
         seconds = float(value) if abs(value) < 1e15 else math.nan
     if not 0 <= seconds <= _LONGEST:
         raise AnsibleFilterError(
-            f"{value!r:.40} is not a duration from 0 s to 100 years. Next: write seconds, or a number with s, m, h or d, such as 15m."
+            f"{value!r:.40} is not a duration from 0 s to 100 years. "
+            "Next: write seconds, or a number with s, m, h or d, such as 15m."
         )
     return seconds
 

@@ -8,7 +8,9 @@ import contextlib
 import copy
 import http.server
 import json
+import os
 import pathlib
+import signal
 import sys
 import threading
 import typing as t
@@ -16,6 +18,7 @@ import typing as t
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from playbooks import Outcome, Site
 
 
@@ -90,12 +93,42 @@ def test_rebuild_of_two_namespaces_check_first_then_twice(tmp_path: pathlib.Path
     passed(site.play("backup"), changed=False)
 
 
+@pytest.mark.parametrize("killed_at", ["[Diagnose]", "[Validate what came home]", "[Release]"])
+def test_killed_and_run_again_nothing_written_on_the_secondary_is_lost(tmp_path: pathlib.Path, killed_at: str) -> None:
+    site = site_with_backup(tmp_path)
+    site.flip("agent-7", ["key-00005"])
+    failed_over = site.play("failover", memory_namespace="agent-7")
+    assert failed_over.status == 0, failed_over.text
+    application = Memory(route=str(site.route), keyring=site.keyring, actor="test")
+    application.write("agent-7", "written-elsewhere", {"fact": "on the secondary"})
+    application.close()
+    with site.working("agent-7"):
+        process = site.start("rebuild", memory_namespace="agent-7")
+        assert process.stdout is not None
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if line.startswith("TASK") and killed_at in line:
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+        process.stdout.close()
+        assert process.wait() == -signal.SIGKILL, "".join(seen)
+        passed(site.play("rebuild", memory_namespace="agent-7"), changed=True)
+    memory = site.memory()
+    assert memory.read("agent-7", "written-elsewhere") == {"fact": "on the secondary"}
+    assert memory.read("agent-7", "key-00005") == {"fact": "agent-7 fact 5"}
+    memory.close()
+    assert json.loads(site.route.read_text())["namespaces"] == {}
+    passed(site.play("backup"), changed=True)
+
+
 def test_every_step_alone_twice_and_in_check_mode(tmp_path: pathlib.Path) -> None:
     site = site_with_backup(tmp_path)
     site.flip("agent-7", ["key-00011"])
     with site.working("agent-7"):
         for step in (
-            "isolate", "snapshot", "failover", "diagnose", "plan", "apply", "validate", "failback", "release", "monitor",
+            "isolate", "snapshot", "failover", "diagnose", "plan",
+            "apply", "validate", "failback", "release", "monitor",
         ):  # fmt: skip
             checked = site.play(step, "--check", memory_namespace="agent-7")
             assert checked.status == 0, checked.text
@@ -139,7 +172,10 @@ def test_cluster_playbooks(tmp_path: pathlib.Path) -> None:
         ({"memory_namespace": []}, ["memory_namespace has to be a namespace"]),
         ({"memory_namespace": {"agent": 7}}, ["memory_namespace has to be a namespace"]),
         ({"memory_namespace": ["agent-7", 7]}, ["memory_namespace has to be a namespace"]),
-        ({"memory_namespace": ["agent-7", "agent-8"], "memory_incident": "inc-1"}, ["memory_incident names one incident"]),
+        (
+            {"memory_namespace": ["agent-7", "agent-8"], "memory_incident": "inc-1"},
+            ["memory_incident names one incident"],
+        ),
         ({"memory_namespace": "agent-77"}, ["agent-77", "Next: "]),
         ({"memory_namespace": "agent-7", "memory_strategy": "nuke"}, ["memory_strategy"]),
         ({"memory_namespace": "agent-7", "memory_failover": "maybe"}, ["memory_failover"]),

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -128,7 +129,8 @@ class Site:
             ended.set()
             worker.join()
 
-    def play(self, playbook: str, *arguments: str, timeout: int = 300, **variables: t.Any) -> Outcome:
+    def start(self, playbook: str, *arguments: str, **variables: t.Any) -> subprocess.Popen[str]:
+        """ansible-playbook in a process group of its own, its output in one pipe."""
         command = [
             os.path.join(os.path.dirname(sys.executable), "ansible-playbook"),
             "-i",
@@ -147,11 +149,25 @@ class Site:
             "LC_ALL": "C.UTF-8",
             "HOME": str(self.folder),
         }
-        done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
-        text = done.stdout + done.stderr
-        return Outcome(done.returncode, sum(int(row[2]) for row in RECAP.findall(text)), text)
+
+    def play(self, playbook: str, *arguments: str, timeout: int = 300, **variables: t.Any) -> Outcome:
+        with self.start(playbook, *arguments, **variables) as process:
+            try:
+                text = process.communicate(timeout=timeout)[0]
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return Outcome(process.returncode, sum(int(row[2]) for row in RECAP.findall(text)), text)
 
     def report(self) -> dict[str, t.Any]:
         """The newest report.json."""

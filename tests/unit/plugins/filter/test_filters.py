@@ -13,7 +13,10 @@ from ansible_collections.memops.agent_memory.plugins.filter.memory_seconds impor
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [(900, 900.0), ("900", 900.0), ("15m", 900.0), ("15 min", 900.0), ("1.5h", 5400.0), ("2d", 172800.0), ("0", 0.0), (0.5, 0.5)],
+    [
+        (900, 900.0), ("900", 900.0), ("15m", 900.0), ("15 min", 900.0),
+        ("1.5h", 5400.0), ("2d", 172800.0), ("0", 0.0), (0.5, 0.5),
+    ],
 )
 def test_durations(value: object, seconds: float) -> None:
     assert memory_seconds(value) == seconds
@@ -21,15 +24,20 @@ def test_durations(value: object, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "soon", "-5", -5, "15 fortnights", "m", None, True, [], {}, float("nan"), float("inf"), 10**400, "1e3", "9" * 15 + "d"]
+    "value",
+    [
+        "", "soon", "-5", -5, "15 fortnights", "m", None, True, [], {},
+        float("nan"), float("inf"), 10**400, "1e3", "9" * 15 + "d",
+    ],
 )
 def test_what_is_no_duration_is_refused_in_one_sentence_with_the_next_step(value: object) -> None:
-    with pytest.raises(AnsibleFilterError, match="is not a duration.*Next: "):
+    with pytest.raises(AnsibleFilterError, match=r"is not a duration.*Next: "):
         memory_seconds(value)
 
 
 def test_impact_keeps_the_order_and_fills_what_is_missing() -> None:
-    owners = {"agent-?": {"owner": "support", "impact": "forgets tickets", "persistence": "persistent"}, "*": "platform", "tenant-*": {}}
+    support = {"owner": "support", "impact": "forgets tickets", "persistence": "persistent"}
+    owners = {"agent-?": support, "*": "platform", "tenant-*": {}}
     assert memory_impact(owners, "agent-7") == [
         {"pattern": "agent-?", "owner": "support", "impact": "forgets tickets", "persistence": "persistent"},
         {"pattern": "*", "owner": "platform", "impact": "", "persistence": ""},
