@@ -199,7 +199,7 @@ class Journal:
 
 
 def mirror(store: Store, claim: Claim, journal: Journal, repository: t.Any, keyring: t.Any) -> list[str]:
-    """Copy what is new in the journal to the repository, encrypted; warnings, if any: an incident goes on without it."""
+    """Copy what is new in the journal to the repository, encrypted; warnings: an incident goes on without it."""
     lines = journal.lines()
     done = int(store.incident(claim).facts.get("mirrored") or 0)
     try:

@@ -38,7 +38,8 @@ class Burst:
         extra = f", {self.interleaved} writes of others between them" if self.interleaved else ""
         return (
             f"{self.actor} made {self.writes} writes and {self.deletes} deletions without the write lock "
-            f"between {rfc3339(self.first_at)} and {rfc3339(self.last_at)} (sequences {self.first_sequence} to {self.last_sequence}{extra})"
+            f"between {rfc3339(self.first_at)} and {rfc3339(self.last_at)} "
+            f"(sequences {self.first_sequence} to {self.last_sequence}{extra})"
         )
 
 
