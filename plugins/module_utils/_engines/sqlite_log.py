@@ -88,6 +88,22 @@ def reserved(con: sqlite3.Connection, epoch: int, sequence: int) -> bool:
     return row is not None and sequence <= row[0]
 
 
+def _unknown(con: sqlite3.Connection, sql: RecordsSql, entries: list[LogEntry]) -> list[LogEntry]:
+    """Without those that stand in this log under their own id, as this store's own do: one look at a run of ids costs
+    a fraction of looking each entry up by its key. What is left may be known all the same."""
+    ids = [entry[0] for entry in entries if entry[0].__class__ is int]
+    if not ids or max(ids) - min(ids) > 4 * len(entries):
+        return entries
+    known = {
+        row[0]: row[1:]
+        for row in con.execute(
+            f"SELECT id, namespace, key, epoch, sequence, operation FROM {sql.log} WHERE id BETWEEN ? AND ?",
+            (min(ids), max(ids)),
+        )
+    }
+    return [e for e in entries if known.get(e[0]) != (e[2], e[4], e[5], e[6], e[3])]
+
+
 class LogKeeping(Connected):
     """The log's part of ``Store``."""
 
@@ -104,6 +120,7 @@ class LogKeeping(Connected):
         log = self.sql.log
         wanted = [e for e in entries if is_write(e) and e[6] is not None and e[2] == claim.namespace]
         with self._operating(claim) as con:
+            wanted = _unknown(con, self.sql, wanted)
             first = _next_id(con, self.sql)
             before = con.total_changes
             con.executemany(
