@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import glob
+import os
+
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
@@ -89,6 +92,27 @@ def test_a_forged_tombstone_over_a_record_that_nobody_has_is_a_loss(site, strate
     done = site.rebuild(strategy)
     assert done["plan"]["lost_keys"] == ["fresh"]
     assert site.served()["k03"] == 3
+
+
+def test_a_broken_chunk_of_the_only_snapshot_costs_that_chunk_alone(tmp_path):
+    site = Site(tmp_path / "big")
+    values = {f"k{n:04d}": os.urandom(800) for n in range(2000)}
+    with site.memory() as memory:
+        memory.write_many(NS, values)
+    site.backup()
+    (pack,) = glob.glob(os.path.join(site.folder, "repository", "snapshots", "*", "*", "packs", "*.pack"))
+    with open(pack, "r+b") as stream:
+        stream.seek(os.path.getsize(pack) // 2)
+        byte = stream.read(1)[0]
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte ^ 1]))
+    with site.sql() as con:
+        con.execute("DELETE FROM memory_records WHERE key LIKE '%5'")
+    done = site.rebuild("soft")
+    records = done["plan"]["records"]
+    assert records["repair"] + records["lost"] == 200 and 0 < records["lost"] < 100
+    assert any("Pack" in why for why in done["diagnose"]["passed_over"])
+    assert site.served() == {key: value for key, value in values.items() if key not in done["plan"]["lost_keys"]}
 
 
 def test_undo_is_refused_once_the_rebuilt_namespace_was_written_to(site):

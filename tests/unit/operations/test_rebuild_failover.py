@@ -127,6 +127,9 @@ def test_every_acknowledged_write_comes_home_or_is_listed_as_a_conflict(pair):
         former = aside[key][-1]
         assert former[6] is not None if at_home[key] is None else pair.home.value_of(former) == at_home[key]
     rows, epoch = pair.home.rows(), pair.epoch(pair.home)
+    with pair.home.open() as store, store.reader() as reader:
+        logged = {write.key: (write.epoch, write.sequence) for batch in reader.last_writes(NS) for write in batch}
+    assert all(logged[key] == rows[key][1:3] for key in away), "the evidence of the secondary's writes stayed there"
     assert epoch > promoted["epoch"]
     second = pair.come_home(delta, promoted["epoch"], run)
     assert second["merged"] == 0 and not second["changed"] and pair.epoch(pair.home) == epoch

@@ -16,8 +16,9 @@ import pytest
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
-from tests.unit.operations.runbook import NS, OTHER, STEPS, Site, attempt
+from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt
 from tests.unit.operations.test_rebuild_kills import EXPECTED, check, copy, damaged, options
 
 
@@ -122,9 +123,10 @@ def test_no_snapshot_at_all_escalates(tmp_path):
     assert site.state() == "quarantined"
 
 
-def snapshots_of(site, purpose="scheduled"):
-    folder = os.path.join(site.folder, "repository", "snapshots", "main")
-    return [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+def snapshots_of(site):
+    """The folders of the snapshots, oldest first (ids of one second have no order)."""
+    found = Repository.open(site.repository).snapshots(NAME)
+    return [os.path.join(site.folder, "repository", "snapshots", NAME, info.id) for info in reversed(found)]
 
 
 @pytest.mark.parametrize("what", ["manifest.json", "index", "packs"])

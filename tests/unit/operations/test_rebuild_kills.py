@@ -167,6 +167,8 @@ def check(site, elsewhere):
     assert forged == {"k001", "k002", "foreign"}, "suspect versions must stay restorable"
     with site.open() as store, store.reader() as reader:
         assert reader.log_health()["intact"]
+        logged = {write.key: (write.epoch, write.sequence) for batch in reader.last_writes(NS) for write in batch}
+    assert all(logged[key] == row[1:3] for key, row in rows.items() if row[6] is not None), "a deletion was not logged"
     facts = site.facts()
     with open(os.path.join(f"{site.path}.memops", last_incident(site), "journal.jsonl"), "rb") as stream:
         assert incident.check_journal([line[:-1] for line in stream])
@@ -203,6 +205,9 @@ def test_a_step_that_was_killed_is_finished_by_the_same_call(site, tmp_path, ste
         for name in STEPS[STEPS.index(step) :]:
             here.step(name, again, **options(name, strategy))
         check(here, elsewhere)
+        if strategy == "hard":
+            assert here.facts()["switched_from"] == site.generation(), "the former generation cannot be found for undo"
+            assert here.rows(generation=site.generation()) == site.rows()
         shutil.rmtree(here.folder)
 
 

@@ -194,6 +194,16 @@ def forget_key(site, name):
         json.dump(body, stream)
 
 
+def mislaid_key(site, model, key, other, n):
+    """The keyring forgets the key of everything so far; the snapshots have it, wrapped."""
+    if not model.copies:
+        return
+    ring = site.ring()
+    former = ring.active_id
+    ring.activate(ring.create_key())
+    forget_key(site, former)
+
+
 def lose_log_entry(site, model, key, other, n):
     with site.sql() as con:
         row = con.execute(
@@ -225,6 +235,7 @@ def drop_index(site, model, key, other, n):
 
 DAMAGES = (
     flip_payload, flip_checksum, odd_metadata, forged_metadata, swap, drop_row, bulk, unlogged, put_back, lost_key,
+    mislaid_key,
     lose_log_entry, drop_index,
 )  # fmt: skip
 
@@ -391,11 +402,15 @@ def _check_again(site):
 
 def _check_served(site, model, served, steps):
     expected = expectations(model)[0]
+    calm = all(version.trusted for versions in model.history.values() for version in versions)  # no distrusted window
     for key in set(expected) | set(served):
         if key in model.relaxed:
             # a row that equals the one of a verified snapshot is believed, whatever became of its log entry
             history = [v.value for v in model.history.get(key, ()) if v.trusted or model.has(v, key)]
             assert served.get(key) is None or served[key] in history, f"{key!r} serves what nobody acknowledged"
+            wanted = model.acknowledged(key)
+            if wanted is not None and wanted is model.live.get(key) is (model.copies or [{}])[-1].get(key) and calm:
+                assert served.get(key) == (wanted.value if wanted.lives else None), f"{key!r}: the snapshot proves it"
         else:
             assert served.get(key) in expected[key], (key, served.get(key), expected[key])
 
