@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 import typing as t
+from concurrent.futures import ProcessPoolExecutor
 
 from tests.support.s3_server import S3Server
 
@@ -77,13 +79,16 @@ def main() -> int:
 def stores(place: Place, parts: t.Collection[str]) -> None:
     """Only what the wanted parts read."""
     started = time.monotonic()
-    place.build("sealed.db", [NAMESPACE], reads=True)
+    wanted: list[tuple[t.Any, ...]] = [("sealed.db", [NAMESPACE], True, None, True)]
     if "snapshot" in parts:
-        place.build("plain.db", [NAMESPACE], sealed=False)
+        wanted.append(("plain.db", [NAMESPACE], False, None, False))
     if "again" in parts:
-        place.build("twenty.db", [f"{NAMESPACE}-{number:02d}" for number in range(20)])
+        wanted.append(("twenty.db", [f"{NAMESPACE}-{number:02d}" for number in range(20)], True, None, False))
     if "growth" in parts:
-        place.build("small.db", [NAMESPACE], records=place.records // 10, reads=True)
+        wanted.append(("small.db", [NAMESPACE], True, place.records // 10, True))
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+        for future in [pool.submit(place.build, *one) for one in wanted]:
+            future.result()
     size = os.path.getsize(place.path("sealed.db"))
     print(f"Wrote the stores in {time.monotonic() - started:.0f} s; the main one has {size / 1e6:.0f} MB.", flush=True)
 

@@ -56,8 +56,10 @@ class Place:
                 os.unlink(self.path(name) + suffix)
         shutil.rmtree(self.path(name) + ".memops", ignore_errors=True)
 
-    def build(self, name: str, namespaces: t.Sequence[str], *, sealed: bool = True, records: int | None = None,
-              reads: bool = False) -> dict[str, t.Any]:  # fmt: skip
+    def build(
+        self, name: str, namespaces: t.Sequence[str], sealed: bool = True, records: int | None = None,
+        reads: bool = False,
+    ) -> dict[str, t.Any]:  # fmt: skip
         """A store with ``records`` records in all; one read in ten is logged where ``reads``."""
         params = self.params(name)
         open_store(params, create=True).close()
