@@ -37,7 +37,7 @@ class ActionModule(ActionBase):
         if dead:
             result = self._call({**arguments, "takeover": dead}, task_vars)
         self._keep_step(result, task_vars, started)
-        return result
+        return _brief(result) if result.get("error") == "verdict" else result
 
     def _call(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         try:
@@ -114,6 +114,12 @@ class ActionModule(ActionBase):
         return str(named or "")
 
 
+def _brief(result: dict[str, t.Any]) -> dict[str, t.Any]:
+    """A verdict that fails a task without its long lists, which Ansible would print; the report has them."""
+    return {k: v for k, v in result.items() if k in SHORT or len(str(v)) <= 200}
+
+
+SHORT = ("msg", "reasons", "exception")
 NOT_KEPT = ("diff", "invocation", "deprecations", "warnings", "exception")
 
 

@@ -25,9 +25,9 @@ options:
   benchmark:
     description: A JSON Lines file with the cases of the benchmark, on the memory host.
     type: path
-  onset_sequence:
-    description: Distrust every write from this sequence on.
-    type: int
+  onset:
+    description: Distrust every write from this sequence, or from this time (RFC 3339), on.
+    type: str
   again:
     description: Diagnose anew although the incident has a diagnosis.
     type: bool
@@ -145,7 +145,7 @@ def operate(context: Context) -> dict:
         run=context.run,
         logs=context.params["logs"],
         benchmark=context.params["benchmark"],
-        onset_sequence=context.params["onset_sequence"],
+        onset=context.params["onset"],
         again=context.params["again"],
         check=context.check,
     )
@@ -158,7 +158,7 @@ def main() -> None:
         "namespace": {"type": "str", "required": True},
         "logs": {"type": "list", "elements": "raw", "default": []},
         "benchmark": {"type": "path"},
-        "onset_sequence": {"type": "int"},
+        "onset": {"type": "str"},
         "again": {"type": "bool", "default": False},
     }
     execute(operate, options)

@@ -17,7 +17,7 @@ from .logreview import BULK_WRITES, Review
 HARD_SHARE = 0.20  # above this share of damaged records a new generation is cheaper and safer than repairs in place
 
 
-def windows(review: Review, *, onset_sequence: int | None = None) -> list[Window]:
+def windows(review: Review, *, epoch: int = 1, onset_sequence: int | None = None) -> list[Window]:
     """The writes to distrust: every burst without the write lock, by its actor; and all since a given onset."""
     found = [
         Window(
@@ -30,7 +30,6 @@ def windows(review: Review, *, onset_sequence: int | None = None) -> list[Window
         for burst in review.unlocked
     ]
     if onset_sequence is not None:
-        epoch = max((w.epoch for w in found), default=1)
         found.append(Window("given-onset", epoch, onset_sequence, 1 << 62, unlocked_only=False))
     return found
 

@@ -15,7 +15,7 @@ import tempfile
 import typing as t
 
 from .._errors import CannotProceed, MemoryOpsError, SnapshotUnusable
-from .._store import Store
+from .._store import Reader, Store
 from . import incident as incidents
 from . import integrity, logreview, logscan, plan, sources, validate
 from .acknowledged import Acknowledged
@@ -37,7 +37,7 @@ def investigate(
     run: Run,
     logs: t.Sequence[t.Any] = (),
     benchmark: str | None = None,
-    onset_sequence: int | None = None,
+    onset: str | None = None,
     again: bool = False,
     check: bool = False,
 ) -> dict[str, t.Any]:
@@ -48,6 +48,7 @@ def investigate(
     """
     with store.reader() as reader:
         state = reader.namespace(namespace)
+        onset_sequence = _sequence_at(reader, namespace, onset)
     incident, known = incidents.facts(store, namespace, run.incident)
     if check or incident is None:
         if not check:
@@ -170,7 +171,7 @@ def _investigate(
             settled=incidents.settled(store, namespace),
             verify=not health["intact"],
         )
-        distrust = windows(review, onset_sequence=onset_sequence)
+        distrust = windows(review, epoch=reader.identity.epoch, onset_sequence=onset_sequence)
         draft = draft_plan(
             reader=reader,
             namespace=namespace,
@@ -202,7 +203,9 @@ def _investigate(
         onset = found["onset"]
         onset_at = microseconds(onset["at"]) if onset else None
         found["hit_rate"]["before"] = _rate_since(found["hit_rate"]["series"], onset["at"] if onset else None)
-        probes = validate.fix_probes(reader=reader, namespace=namespace, before_at=onset_at or fenced)
+        probes = validate.fix_probes(
+            reader=reader, namespace=namespace, before_sequence=onset_sequence, before_at=onset_at or fenced
+        )
         baseline = _baseline(reader, keyring, namespace, benchmark)
     return {
         **found,
@@ -340,6 +343,20 @@ def _damage_map(buckets: t.Sequence[t.Mapping[str, t.Any]], planned: PlanFile) -
             if entry.reason == "absent":
                 cell["absent"] += 1
     return found
+
+
+def _sequence_at(reader: Reader, namespace: str, onset: str | None) -> int | None:
+    """A given onset as a sequence: itself, or that of the first write logged at a time or after it."""
+    if not onset:
+        return None
+    if onset.isdigit():
+        return int(onset)
+    at = microseconds(onset) or 0
+    for batch in reader.log(namespace):
+        for entry in batch:
+            if entry[3] in ("write", "delete") and entry[1] >= at and entry[6] is not None:
+                return int(entry[6])
+    return int(reader.identity.sequence) + 1
 
 
 def _rate_since(series: t.Sequence[t.Mapping[str, t.Any]], onset: str | None) -> float | None:

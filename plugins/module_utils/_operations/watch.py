@@ -43,7 +43,7 @@ def watch(
         state = reader.namespace(namespace).state
     incident, known = incidents.facts(store, namespace, run.incident)
     if incident is None:
-        return _over(store, namespace)
+        return _over(store, namespace, check)
     if known.get("monitored") and not again and (known["monitored"].get("verdict") != "could-not-verify"):
         return {**known["monitored"], "incident": incident, "changed": False}
     if state != "serving" or not known.get("released_at"):
@@ -98,9 +98,11 @@ def watch(
     return {**found, "incident": incident, "changed": True, "warnings": warnings}
 
 
-def _over(store: Store, namespace: str) -> dict[str, t.Any]:
+def _over(store: Store, namespace: str, check: bool) -> dict[str, t.Any]:
     """The verdict of the newest incident that was watched to its end."""
     for state in store.incidents(namespace):
         if state.facts.get("monitored"):
             return {**state.facts["monitored"], "incident": state.incident, "changed": False}
+    if check:
+        return {"verdict": "could-not-verify", "changed": True, "samples": [], "breaches": [], "incident": None}
     raise CannotProceed(f"{namespace} has no incident to watch.", f"isolate it first: memory_namespace={namespace}")
