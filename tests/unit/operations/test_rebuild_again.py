@@ -77,11 +77,27 @@ def test_a_copy_older_than_a_deletion_does_not_come_back(site):
 def test_a_locked_write_inside_a_burst_of_unlocked_ones_stays_good(site):
     site.unlocked({"first": "forged"})
     with site.memory() as memory:
-        memory.write(NS, "k07", "locked, in between")
+        memory.write_many(NS, {"k07": "locked, in between", "k08": "locked, in between"})
     site.backup()
+    with site.memory() as memory:
+        memory.write(NS, "k08", "locked, later")
     site.unlocked({"k07": "forged", "last": "forged"})
-    site.rebuild("soft")
-    assert site.served()["k07"] == "locked, in between"
+    with site.sql() as con:
+        con.execute("DELETE FROM memory_records WHERE key = 'k08'")
+    done = site.rebuild("soft")
+    assert done["plan"]["lost_keys"] == ["k08"]
+    served = site.served()
+    assert served["k07"] == served["k08"] == "locked, in between"
+
+
+@pytest.mark.parametrize("change", ["sequence = 999999", "epoch = 9", "operation = 'delete', sequence = 999999"])
+def test_a_damaged_log_entry_takes_no_good_record_away(site, change):
+    rows = site.rows()
+    with site.sql() as con:
+        con.execute(f"UPDATE memory_access_log SET {change} WHERE key = 'k09'")
+    done = site.rebuild("soft")
+    assert done["plan"]["could_not_verify"] and not done["plan"]["lost_keys"]
+    assert site.rows() == rows
 
 
 @pytest.mark.parametrize("strategy", ["soft", "hard"])

@@ -385,6 +385,7 @@ def test_a_small_disk_that_is_full(site, tmp_path, place, monkeypatch):
                 while True:
                     stream.write(bytes(4096))
         else:
+
             def full(*_args, **_kwargs):
                 raise OSError(28, "No space left on device")
 

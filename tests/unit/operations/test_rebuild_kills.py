@@ -142,8 +142,8 @@ def instants_of(work):
 
 
 def chosen(kinds):
-    """Every note of the journal, the first and last instants, and some at random."""
-    noted = [n for n, kind in enumerate(kinds, 1) if kind.endswith("append")]
+    """Every note of the journal, the end of every transaction, and some at random."""
+    noted = [n for n, kind in enumerate(kinds, 1) if kind.endswith("append") or kind == "committed"]
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     others = random.Random(seed).sample(range(1, len(kinds) + 1), min(POINTS, len(kinds)))
