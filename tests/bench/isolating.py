@@ -64,5 +64,6 @@ def _release(params: dict[str, t.Any]) -> None:
     if opened:
         run = incident.Run("bench:1:1", "bench", incident=opened[0].incident, takeover=opened[0].attempt)
         isolate.release(store=store, store_params=params, namespace=NAMESPACE, run=run, force=True)
-        store.close_incident(incident.claim(store, NAMESPACE, run))
+        if any(one.state == "open" for one in store.incidents(NAMESPACE)):
+            store.close_incident(incident.claim(store, NAMESPACE, run))
     store.close()
