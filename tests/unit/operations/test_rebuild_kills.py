@@ -18,9 +18,10 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident, rotate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident, restore_step, rotate
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
-from tests.unit.operations.runbook import NS, OTHER, STEPS, Site, attempt
+from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt
 
 POINTS = int(os.environ.get("MEMOPS_KILL_POINTS", "4"))  # instants per step, beside every note of the journal
 
@@ -209,6 +210,35 @@ def test_a_step_that_was_killed_is_finished_by_the_same_call(site, tmp_path, ste
             assert here.facts()["switched_from"] == site.generation(), "the former generation cannot be found for undo"
             assert here.rows(generation=site.generation()) == site.rows()
         shutil.rmtree(here.folder)
+
+
+def restored(site, **run):
+    return restore_step.bring_back(
+        store_params=site.store, repository=Repository.open(site.repository), keyring=site.ring(), name=NAME,
+        run=incident.Run(run["attempt"], "the test") if "attempt" in run else attempt(**run), namespaces=[NS],
+    )  # fmt: skip
+
+
+def test_a_restore_that_was_killed_is_finished_by_the_same_call(template, tmp_path):
+    site = copy(template, tmp_path / "site")
+    site.rebuild("soft")
+    site.close_incident()
+    elsewhere = site.untouched()
+    rehearsal = copy(site, tmp_path / "rehearsal")
+    kinds = instants_of(lambda: restored(rehearsal))
+    expected = rehearsal.served()
+    assert len(expected) == 39  # what the newest snapshot holds
+    for number in chosen(kinds):
+        here = copy(site, tmp_path / f"at{number}")
+        assert killed(number, lambda here=here: restored(here, attempt="dead:1:1"))
+        with here.sql() as con:  # the dead restore's write lock runs out with its lease; nobody waits for it here
+            con.execute("UPDATE memops_namespace SET lock_until = lock_since WHERE lock_held IS NOT NULL")
+        restored(here, takeover="dead:1:1")
+        assert here.served() == expected and here.untouched() == elsewhere
+        assert not restored(here)["changed"]
+        with here.open() as store, store.reader() as reader:
+            assert reader.log_health()["intact"]
+            assert not [one for one in store.incidents(NS) if one.state == "open"]
 
 
 @pytest.mark.parametrize("purpose", ["scheduled", "rotation"])
