@@ -11,8 +11,9 @@ import threading
 import typing as t
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from playbooks import Site
 from s3_server import S3Server
+
+from playbooks import Site
 
 PLAIN = "the-plain-text-of-a-memory"
 

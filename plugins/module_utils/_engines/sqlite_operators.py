@@ -112,8 +112,9 @@ class Operators(Connected):
                     placed = "in place" if refused[-1] else "missing"
                     detail.append(f"raw {verb}: not tried, no row can be read; its trigger is {placed}")
             finally:
-                if con.in_transaction:
-                    con.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):  # closing rolls back too, and must happen
+                    if con.in_transaction:
+                        con.execute("ROLLBACK")
                 con.close()
         detail.append(f"Memory reads nothing of a namespace that is quarantined; this one is {space.state}")
         return {

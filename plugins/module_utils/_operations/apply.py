@@ -241,11 +241,14 @@ def drop_former(store: Store, claim: Claim, plan_path: str) -> int:
     Rows dropped.
     """
     former = store.incident(claim).facts.get("switched_from")
-    if former is None or former not in store.generations(claim.namespace):
+    if former is None:
         return 0
-    if os.path.exists(plan_path):
+    kept = store.generations(claim.namespace)
+    if former in kept and os.path.exists(plan_path):
         with PlanFile.open(plan_path) as planned:
             for entries in planned.entries(batch=BATCH):
                 replaced = [Change(e.key, e.expected, None, f"{e.action}: {e.reason}") for e in entries if e.expected]
                 store.change(claim, replaced, former)
-    return store.drop_generation(claim, former)
+    with store.reader() as reader:
+        active = reader.namespace(claim.namespace).generation
+    return sum(store.drop_generation(claim, generation) for generation in kept if generation != active)

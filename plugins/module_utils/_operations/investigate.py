@@ -119,11 +119,15 @@ def investigate(
 
 
 def _start_over(store: Store, claim: t.Any, known: t.Mapping[str, t.Any]) -> None:
-    """What the former plan began is not mixed with the new one: its unfinished generation goes."""
+    """What the former plan began is not mixed with the new one: its unfinished generation goes.
+
+    What it carried out stands, and the new plan is carried out on top of it.
+    """
     with store.reader() as reader:
         active = reader.namespace(claim.namespace).generation
     building = known.get("building")
-    store.note(claim, diagnosed=None, building=None, placed=None)
+    settled = ("diagnosed", "plan", "applied", "validated", "building", "placed", "switched_to")
+    store.note(claim, **dict.fromkeys(settled))
     if building is not None and building != active and building in store.generations(claim.namespace):
         store.drop_generation(claim, building)
 

@@ -291,7 +291,12 @@ def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.A
     if not there:
         serving = state.state == "serving"
         if serving:
-            work.locked = store.lock(work.target, work.owner, 30.0, LEASE_SECONDS)
+            left = store.incident(claim).facts.get("restore_lock")
+            if left is not None:  # a killed restore of this incident held it
+                store.unlock(work.target, left)
+            # longer than the lease of a restore that was killed before it could note its lock
+            work.locked = store.lock(work.target, work.owner, LEASE_SECONDS + 5.0, LEASE_SECONDS)
+            store.note(claim, restore_lock=work.locked)
         try:
             result.update(_fill(work, claim, state))
             result["log_entries"] = _import_log(work, claim, state if as_secondary else None)
@@ -299,7 +304,7 @@ def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.A
         finally:
             if work.locked is not None:
                 store.unlock(work.target, work.locked)
-        store.note(claim, restore_generation=None)
+        store.note(claim, restore_generation=None, restore_lock=None)
         _log_restore(work, claim)
     identity = store.identity()
     behind = as_secondary or (identity.epoch, identity.sequence) < point

@@ -7,6 +7,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import LogEntry
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import diagnose, logreview
 

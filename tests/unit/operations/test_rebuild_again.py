@@ -190,3 +190,21 @@ def test_a_diagnosis_that_starts_over_does_not_mix_with_what_the_former_one_bega
     assert site.served() == {f"k{n:02d}": n for n in range(30)}
     with site.open() as store:
         assert len(store.generations(NS)) == 2
+
+
+@pytest.mark.parametrize("strategy", ["soft", "hard"])
+def test_damage_that_comes_after_the_apply_is_repaired_by_diagnosing_again(site, strategy):
+    with site.sql() as con:
+        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    run = attempt()
+    site.rebuild(strategy, until="validate", run=run)
+    with site.sql() as con:
+        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k02'")
+    assert site.step("validate", run)["verdict"] == "fail"
+    assert site.step("diagnose", run, again=True)["draft"]["records"]["repair"] == 1
+    site.step("plan", run, strategy=strategy)
+    assert site.step("apply", run)["changed"]
+    assert not site.step("apply", run)["changed"]
+    assert site.step("validate", run)["integrity"]["verdict"] == "pass"
+    site.step("release", run, force=True)
+    assert site.served() == {f"k{n:02d}": n for n in range(30)}

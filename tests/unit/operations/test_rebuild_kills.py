@@ -18,7 +18,12 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident, restore_step, rotate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    incident,
+    restore,
+    restore_step,
+    rotate,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
 from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt
@@ -219,7 +224,8 @@ def restored(site, **run):
     )  # fmt: skip
 
 
-def test_a_restore_that_was_killed_is_finished_by_the_same_call(template, tmp_path):
+def test_a_restore_that_was_killed_is_finished_by_the_same_call(template, tmp_path, monkeypatch):
+    monkeypatch.setattr(restore, "LEASE_SECONDS", 2.0)  # what a killed restore holds is waited for
     site = copy(template, tmp_path / "site")
     site.rebuild("soft")
     site.close_incident()
@@ -231,8 +237,6 @@ def test_a_restore_that_was_killed_is_finished_by_the_same_call(template, tmp_pa
     for number in chosen(kinds):
         here = copy(site, tmp_path / f"at{number}")
         assert killed(number, lambda here=here: restored(here, attempt="dead:1:1"))
-        with here.sql() as con:  # the dead restore's write lock runs out with its lease; nobody waits for it here
-            con.execute("UPDATE memops_namespace SET lock_until = lock_since WHERE lock_held IS NOT NULL")
         restored(here, takeover="dead:1:1")
         assert here.served() == expected and here.untouched() == elsewhere
         assert not restored(here)["changed"]

@@ -52,6 +52,7 @@ class Model:
     broken: set[str] = field(default_factory=set)  # keys whose row lies there damaged
     touched: set[str] = field(default_factory=set)
     relaxed: set[str] = field(default_factory=set)  # keys whose log entries were damaged
+    mislaid: bool = False
 
     def wrote(self, key, version):
         self.history.setdefault(key, []).append(version)
@@ -195,9 +196,13 @@ def forget_key(site, name):
 
 
 def mislaid_key(site, model, key, other, n):
-    """The keyring forgets the key of everything so far; the snapshots have it, wrapped."""
-    if not model.copies:
+    """The keyring forgets the key of everything so far; the snapshots have it, wrapped.
+
+    Once: the key that takes its place came after the last snapshot, and would be gone for good.
+    """
+    if not model.copies or model.mislaid:
         return
+    model.mislaid = True
     ring = site.ring()
     former = ring.active_id
     ring.activate(ring.create_key())
