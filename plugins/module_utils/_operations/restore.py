@@ -110,7 +110,8 @@ def restore(
         lost = sorted(set(snapshot.manifest["keys"]) - set(needed) - set(keyring.ids()))
         if lost:
             result["warnings"].append(f"No one has the record keys {', '.join(lost)}: what they sealed stays closed.")
-        work = Work(store, snapshot, keyring, namespace, target, state, owner or "restore", check, progress, store_params)
+        who = owner or "restore"
+        work = Work(store, snapshot, keyring, namespace, target, state, who, check, progress, store_params)
         if target != namespace:
             from .restore_records import copy_under
 
