@@ -21,7 +21,7 @@ from .sqlite_structure import structure
 
 BATCH_BYTES = 8 << 20
 KEYS_PER_QUERY = 400
-ENOUGH_SAMPLES = 64  # fewer, and counting is fast anyway
+ENOUGH_SAMPLES = 32  # for each part; fewer, and counting is fast anyway
 # what the NamedTuples' own _make does, without a Python call for each row
 _log_entry: t.Callable[[Row], LogEntry] = partial(tuple.__new__, LogEntry)
 _last_write: t.Callable[[Row], LastWrite] = partial(tuple.__new__, LastWrite)
@@ -214,15 +214,22 @@ class SqliteReader:
                 rows, table, generation, key = sampled, "memops_sample", "generation", "key"
             else:
                 rows, table, generation, key = self.count(namespace), s.table, s.generation, s.key
-            found = {
-                self._con.execute(
-                    f"SELECT {key} FROM {table} WHERE {generation} = ? ORDER BY {key} LIMIT 1 OFFSET ?",
-                    (number, rows * part // parts - 1),
-                ).fetchone()[0]
-                for part in range(1, parts)
-                if rows * part // parts > 0
-            }
-        return sorted(found)
+            found: list[str] = []
+            passed = 0
+            for part in range(1, parts):
+                skip = rows * part // parts - passed  # on from the cut before: all of them cost one pass
+                if skip > 0:
+                    after = found[-1] if found else ""
+                    row = self._con.execute(
+                        f"SELECT {key} FROM {table} WHERE {generation} = ? AND {key} > ? ORDER BY {key} "
+                        "LIMIT 1 OFFSET ?",
+                        (number, after, skip - 1),
+                    ).fetchone()
+                    if row is None:
+                        break
+                    found.append(row[0])
+                    passed += skip
+        return found
 
     def aside(self, namespace: str, incident: str | None = None) -> t.Iterator[list[tuple[str, str, Row]]]:
         last = 0

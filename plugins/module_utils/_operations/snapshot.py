@@ -35,7 +35,7 @@ from .workers import Parent, Worker, collect
 
 CANARY = "\0memops/canary"
 READS = frozenset(("hit", "miss", "corrupt", "expired", "refused"))  # log entries that change nothing
-CUTS = 16  # a namespace that can be cut into so many ranges is worth a second process
+BIG = 50_000  # records from which on a second process is worth its start
 
 Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]
 
@@ -396,7 +396,7 @@ def _work(parent: Parent, store_params: dict[str, t.Any], job: Job, number: int,
 
 def _big(reader: Reader, namespace: str) -> bool:
     try:
-        return len(reader.boundaries(namespace, CUTS)) >= CUTS - 1 and reader.count(namespace) > 50_000
+        return reader.count(namespace) > BIG
     except MemoryOpsError:
         return False
 
