@@ -15,9 +15,13 @@ import typing as t
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, owner
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import remember, report_dir, save
+
+display = Display()
+PART_SECONDS = 30.0  # a watch says how it goes about as often
 
 
 class ActionModule(ActionBase):
@@ -31,11 +35,17 @@ class ActionModule(ActionBase):
         arguments = dict(self._task.args)
         arguments.setdefault("attempt", attempt())
         arguments.setdefault("owner", owner())
+        if self._task.action.endswith("monitor") and not self._task.check_mode:
+            arguments.setdefault("part", PART_SECONDS)
         started = time.time()
         result = self._call(arguments, task_vars)
         dead = self._dead_holder(result)
         if dead:
             result = self._call({**arguments, "takeover": dead}, task_vars)
+        while result.get("watching") and not result.get("failed"):
+            display.display(f"    {result['said']}")
+            result = self._call({**arguments, "again": False}, task_vars)
+            result["changed"] = True
         self._keep_step(result, task_vars, started)
         return _brief(result) if result.get("error") == "verdict" else result
 

@@ -38,6 +38,11 @@ options:
     description: Watch another period although the former one is over.
     type: bool
     default: false
+  part:
+    description:
+      - Return after so many seconds with RV(watching=true); the next call goes on. The collection's action plugin sets
+        it and calls again, so that a person sees how it goes.
+    type: float
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
@@ -83,6 +88,14 @@ deadline:
   description: Until when it watched, RFC 3339 UTC.
   type: str
   returned: always
+watching:
+  description: The part is over, the watch goes on with the next call.
+  type: bool
+  returned: O(part) is set and the deadline is not reached
+said:
+  description: How it goes so far, in one line.
+  type: str
+  returned: O(part) is set and the deadline is not reached
 first_write_at:
   description: The first application write that was accepted after the release.
   type: str
@@ -108,10 +121,16 @@ def operate(context: Context) -> dict:
         hit_rate=params["hit_rate"],
         logs=params["logs"],
         again=params["again"],
+        part=params["part"],
         check=context.check,
     )
+    if found.get("watching"):
+        return found
     found["warnings"] = [*found.get("warnings", []), *warnings]
-    return context.judged(found, f"run the rebuild playbook with memory_namespace={context.namespace} again")
+    name = context.namespace
+    again = f"once it is read, watch again: the monitor playbook with memory_namespace={name} and memory_again=true"
+    failed = f"run the rebuild playbook with memory_namespace={name}"
+    return context.judged(found, failed if found["verdict"] == "fail" else again)
 
 
 def main() -> None:
@@ -122,6 +141,7 @@ def main() -> None:
         "hit_rate": {"type": "float", "default": 0.8},
         "logs": {"type": "list", "elements": "raw", "default": []},
         "again": {"type": "bool", "default": False},
+        "part": {"type": "float"},
     }
     execute(operate, options)
 

@@ -8,9 +8,11 @@ PRIVATE to the collection.
 from __future__ import annotations
 
 import os
+import time
 import typing as t
 
 from .._errors import CannotProceed, InvalidInput
+from .._model import Claim
 from .._store import Store
 from . import apply, monitor
 from . import incident as incidents
@@ -30,12 +32,14 @@ def watch(
     hit_rate: float = 0.80,
     logs: t.Sequence[t.Any] = (),
     again: bool = False,
+    part: float | None = None,
     check: bool = False,
 ) -> dict[str, t.Any]:
     """monitor.monitor() from the release to release + ``seconds``; a pass closes the incident.
 
     The deadline is absolute and kept: a watch that was killed goes on to the same one. Without an open incident the
-    last one's verdict is returned, changed False. ``again`` watches another period from now on.
+    last one's verdict is returned, changed False. ``again`` watches another period from now on. With ``part`` it
+    returns after so many seconds, {watching: True, said}, and the next call goes on.
     """
     if not (seconds > 0 and interval > 0):
         raise InvalidInput("A watch needs a length and an interval above zero.", "correct memory_monitor_seconds")
@@ -68,8 +72,10 @@ def watch(
     claim = incidents.claim(store, namespace, run)
     folder = incidents.folder(store_params, incident, run.work_dir)
     journal = Journal(folder)
-    with journal.step("monitor", run, deadline=rfc3339(deadline)) as outcome:
-        store.note(claim, watch_until=rfc3339(deadline), **({"monitor": None, "monitored": None} if again else {}))
+    if again or not known.get("watch_until"):
+        journal.append("monitor", "intent", run, deadline=rfc3339(deadline))
+    store.note(claim, watch_until=rfc3339(deadline), **({"monitor": None, "monitored": None} if again else {}))
+    try:
         found = monitor.monitor(
             store_params=store_params,
             keyring=keyring,
@@ -80,13 +86,20 @@ def watch(
             thresholds={"hit_rate": hit_rate},
             logs=logs,
             released_at=released,
+            sleep=_until(part),
         )
-        brief = {
-            k: found.get(k)
-            for k in ("verdict", "breaches", "reasons", "deadline", "hit_rate", "first_write_at", "samples")
+    except _Paused:
+        return {
+            "watching": True,
+            "said": _so_far(store, claim, namespace, deadline),
+            "changed": True,
+            "incident": incident,
         }
-        store.note(claim, monitored=brief)
-        outcome.update(verdict=found["verdict"], breaches=found["breaches"])
+    brief = {
+        k: found.get(k) for k in ("verdict", "breaches", "reasons", "deadline", "hit_rate", "first_write_at", "samples")
+    }
+    store.note(claim, monitored=brief)
+    journal.append("monitor", "result", run, verdict=found["verdict"], breaches=found["breaches"])
     warnings = incidents.mirror(store, claim, journal, repository, keyring) if repository is not None else []
     if found["verdict"] == "pass":
         apply.drop_former(store, claim, os.path.join(folder, "plan.db"))
@@ -96,6 +109,33 @@ def watch(
     else:
         store.end_lease(claim)
     return {**found, "incident": incident, "changed": True, "warnings": warnings}
+
+
+class _Paused(Exception):
+    """The part of the watch is over, the watch is not."""
+
+
+def _until(part: float | None) -> t.Callable[[float], None]:
+    """time.sleep that ends the part when its time is up; the monitor has noted everything before it sleeps."""
+    if part is None:
+        return time.sleep
+    end = time.monotonic() + part
+
+    def sleep(seconds: float) -> None:
+        if time.monotonic() >= end:
+            raise _Paused
+        time.sleep(seconds)
+
+    return sleep
+
+
+def _so_far(store: Store, claim: Claim, namespace: str, deadline: int) -> str:
+    """One line for a person who waits."""
+    hits, misses, corrupt = store.incident(claim).facts[monitor.FACT]["reads"]
+    asked = hits + misses + corrupt
+    rate = f"hit rate {hits / asked:.1%} of {asked} reads" if asked else "no reads yet"
+    left = max(0, deadline - now_us()) // 1_000_000
+    return f"watching {namespace}: {rate}, {left // 60}:{left % 60:02d} left"
 
 
 def _over(store: Store, namespace: str, check: bool) -> dict[str, t.Any]:
