@@ -48,7 +48,14 @@ class Reader(t.Protocol):
     def boundaries(self, namespace: str, parts: int) -> list[str]:
         """At most parts-1 ascending keys that cut the active generation into ranges of about equal row counts."""
 
-    def log(self, namespace: str | None = None, after_id: int = 0, batch: int = 2000) -> t.Iterator[list[LogEntry]]: ...
+    def log(
+        self,
+        namespace: str | None = None,
+        after_id: int = 0,
+        batch: int = 2000,
+        operations: t.Sequence[str] | None = None,
+    ) -> t.Iterator[list[LogEntry]]:
+        """Entries with id > after_id, oldest first; with ``operations`` only those."""
 
     def last_writes(
         self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000

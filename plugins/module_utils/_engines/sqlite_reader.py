@@ -254,14 +254,24 @@ class SqliteReader:
             yield [(row[1], row[2], row[3:]) for row in rows]
 
     # --- log ----------------------------------------------------------------------------------------------------
-    def log(self, namespace: str | None = None, after_id: int = 0, batch: int = 2000) -> t.Iterator[list[LogEntry]]:
+    def log(
+        self,
+        namespace: str | None = None,
+        after_id: int = 0,
+        batch: int = 2000,
+        operations: t.Sequence[str] | None = None,
+    ) -> t.Iterator[list[LogEntry]]:
         where = "id > ?" if namespace is None else "id > ? AND namespace = ?"
+        values = [] if namespace is None else [namespace]
+        if operations is not None:
+            where += f" AND operation IN ({', '.join('?' * len(operations))})"
+            values += operations
         while True:
             rows: list[Row] = []
             try:
                 with self._query(
                     f"SELECT {LOG_COLUMNS} FROM {self._sql.log} WHERE {where} ORDER BY id",
-                    (after_id,) if namespace is None else (after_id, namespace),
+                    (after_id, *values),
                 ) as cursor:
                     while True:
                         rows = []

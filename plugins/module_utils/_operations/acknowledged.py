@@ -44,20 +44,23 @@ class Acknowledged:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.executescript(SCHEMA)
 
-    def fill(self, reader: Reader, namespace: str, windows: t.Sequence[Window]) -> None:
-        """Two passes: whose entries are in doubt, then what can be believed about these keys and these times."""
+    def fill(self, reader: Reader, namespace: str, windows: t.Sequence[Window], verify: bool = True) -> None:
+        """Two passes: whose entries are in doubt, then what can be believed about these keys and these times.
+
+        ``verify`` False: the caller has seen that the checksums of all entries hold.
+        """
         db = self._db
         if db is None:
             return
         db.execute("BEGIN")
-        for batch in reader.log(namespace):
+        for batch in reader.log(namespace, operations=("write", "delete")):
             writes = (entry for entry in batch if entry[3] in ("write", "delete") and _is_text(entry[4]))
-            doubtful = [(entry[4],) for entry in writes if not believed(entry, windows)]
+            doubtful = [(entry[4],) for entry in writes if not believed(entry, windows, verify)]
             db.executemany("INSERT OR IGNORE INTO doubtful VALUES (?)", doubtful)
             for (key,) in doubtful:
                 self._slots[hash(key) % SLOTS] = 1
         slots = self._slots
-        for batch in reader.log(namespace):
+        for batch in reader.log(namespace, operations=("write", "delete")):
             writes = (
                 entry
                 for entry in batch
@@ -67,7 +70,7 @@ class Acknowledged:
             rows = [
                 (e[4], e[5], e[6], e[3], e[7], e[8], e[9], e[1], inside(e[5], e[6], windows))
                 for e in writes
-                if believed(e, windows)
+                if believed(e, windows, verify)
             ]
             db.executemany(
                 "INSERT OR IGNORE INTO believed SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 "
@@ -113,11 +116,12 @@ class Acknowledged:
             os.unlink(self._path)
 
 
-def believed(entry: LogEntry, windows: t.Sequence[Window]) -> bool:
-    """Intact, made under the write lock, and in no window that distrusts locked writes too."""
+def believed(entry: LogEntry, windows: t.Sequence[Window], verify: bool = True) -> bool:
+    """Intact (not looked at again without ``verify``), made under the write lock, and in no window that distrusts
+    locked writes too."""
     if entry[8] is None or not (isinstance(entry[5], int) and isinstance(entry[6], int) and _is_text(entry[4])):
         return False
-    if log_checksum(entry) != entry[11]:
+    if verify and log_checksum(entry) != entry[11]:
         return False
     return not any(window.covers(entry[5], entry[6], entry[8], entry[9]) for window in windows)
 

@@ -263,7 +263,7 @@ def draft_plan(
     """plan.make over the best sources; a snapshot that turns out to be damaged is passed over and the rest used."""
     acknowledged = Acknowledged(target + ".log" if doubtful else None)
     try:
-        acknowledged.fill(reader, namespace, distrust)
+        acknowledged.fill(reader, namespace, distrust, verify=not log_intact)
         return _drafted(
             reader,
             namespace,

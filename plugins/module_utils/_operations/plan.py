@@ -306,7 +306,7 @@ def _respect_deletions(
     """An older copy does not come back when the log says that it was deleted before the key was written again."""
     if not draft.older_copies():
         return
-    for batch in reader.log(namespace):
+    for batch in reader.log(namespace, operations=("delete",)):
         deleted: dict[str, t.Any] = {
             str(e[4]): (e[5], e[6]) for e in batch if e[3] == "delete" and believed(e, windows)
         }

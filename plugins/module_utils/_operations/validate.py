@@ -47,7 +47,8 @@ def fix_probes(
     salt = hashlib.sha256(namespace.encode()).digest()[:16]
     chosen: dict[str, dict[str, t.Any]] = {}
     heap: list[tuple[int, str]] = []  # the largest hash first
-    for batch in reader.log(namespace):
+    wanted = ("hit",) if before_sequence is None else ("hit", "write", "delete")
+    for batch in reader.log(namespace, operations=wanted):
         for entry in batch:
             operation, key, sequence = entry[3], entry[4], entry[6]
             if operation == "write" or operation == "delete":
@@ -252,7 +253,7 @@ class _Rotated:
     def __contains__(self, key_id: object) -> bool:
         if self._found is None:
             self._found = set()
-            for batch in self._reader.log(self._namespace):
+            for batch in self._reader.log(self._namespace, operations=("rotate",)):
                 for entry in batch:
                     if entry[3] == "rotate" and log_checksum(entry) == entry[11]:
                         self._found.add((entry[10] or "").rpartition(" to ")[2])
