@@ -124,7 +124,8 @@ def loss_sentence(report: t.Mapping[str, t.Any]) -> str:
         return "Nothing was lost." + told
     of = f" of {expected:,} expected" if expected is not None else ""
     share = f" ({percent(details['loss_ratio'])})" if details["loss_ratio"] is not None else ""
-    noun, verb = ("record", "is") if lost == 1 else ("records", "are")
+    noun = "record" if (lost if expected is None else expected) == 1 else "records"
+    verb = "is" if lost == 1 else "are"
     listed = details["lost_listed"]
     names = "Every lost key is listed." if listed >= lost else f"Only {listed:,} of the lost keys are listed."
     return f"{lost:,}{of} {noun}{share} {verb} lost: no good copy was found anywhere. {names}"

@@ -117,7 +117,8 @@ def read_namespace(con: sqlite3.Connection, name: str, path: str) -> NamespaceSt
     row = con.execute(f"SELECT {NAMESPACE_COLUMNS} FROM memops_namespace WHERE name = ?", (name,)).fetchone()
     if row is None:
         raise NamespaceUnknown(
-            f"The store {path} has no namespace {name!r:.80}.", "name one of those that the info module lists"
+            f"The store {path} has no namespace {name!r:.80}.",
+            "name one of those that the playbook memops.agent_memory.info lists",
         )
     return NamespaceState(*row)
 
