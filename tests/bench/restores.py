@@ -90,7 +90,8 @@ def _damage(place: Place, snapshot: str) -> str:
     """Break REPAIRED records of live.db, and the plan for exactly these."""
     numbers = random.Random(3).sample([n for n in range(place.records) if n % 50], REPAIRED)
     entries = []
-    with contextlib.closing(sqlite3.connect(place.path("live.db"))) as con, con:
+    with contextlib.closing(sqlite3.connect(place.path("live.db"), isolation_level=None)) as con:
+        con.execute("BEGIN")
         for number in numbers:
             checksum, payload = con.execute(
                 "SELECT checksum, payload FROM memory_records WHERE generation = 1 AND key = ?", (key_of(number),)
@@ -100,6 +101,7 @@ def _damage(place: Place, snapshot: str) -> str:
                 (payload[:60] + bytes([payload[60] ^ 1]) + payload[61:], key_of(number)),
             )
             entries.append(Entry(key_of(number), "repair", "checksum", checksum, snapshot, checksum, None, None))
+        con.execute("COMMIT")
     path = place.path("bench-plan.db")
     draft = PlanFile.create(path + ".new")
     draft.add(entries)

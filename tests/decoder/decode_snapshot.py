@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
 """Decode a snapshot from docs/snapshot_format.md alone, and compare it with a SQLite store.

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
 """How the golden snapshots of format 1 were made. Run it again only for a new format, into a new directory.

@@ -123,6 +123,8 @@ def tree(target: pathlib.Path) -> pathlib.Path:
     target = target / "ansible_collections" / NAMESPACE / NAME
     shutil.rmtree(target, ignore_errors=True)
     listed = output("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    # The golden snapshots are encrypted bytes under names without an ending: ansible-test would read them as text.
+    listed = [name for name in listed if not name.startswith("tests/golden/format_")]
     for name in sorted(set(filter(None, listed))):
         source = ROOT / name
         if source.is_file():

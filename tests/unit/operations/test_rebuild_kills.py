@@ -8,6 +8,7 @@ written, a transaction of the store, an object put. The parent runs the step aga
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -86,22 +87,13 @@ class Instants:
             patch.setattr(owner, name, self.around(getattr(owner, name), name))
         transaction = sqlite_connect.Connected._transaction
 
+        @contextlib.contextmanager
         def counted(connected):
-            inner = transaction(connected)
-
-            class Transaction:
-                def __enter__(this):
-                    instants.pass_by("begin")
-                    return inner.__enter__()
-
-                def __exit__(this, *exc):
-                    instants.pass_by("commit")
-                    result = inner.__exit__(*exc)
-                    instants.pass_by("committed")
-                    return result
-
-            instants = self
-            return Transaction()
+            self.pass_by("begin")
+            with transaction(connected) as con:
+                yield con
+                self.pass_by("commit")
+            self.pass_by("committed")
 
         patch.setattr(sqlite_connect.Connected, "_transaction", counted)
 
