@@ -40,9 +40,27 @@ def wall_clock() -> int:
     return time.time_ns() // 1000
 
 
+def lenient(raw: bytes) -> str:
+    """Text that another program damaged: what is no UTF-8 becomes surrogates, which no checksum takes."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+@contextlib.contextmanager
+def decoding_leniently(con: sqlite3.Connection) -> t.Iterator[None]:
+    """A row that holds text which is no UTF-8 is delivered, as damaged as it is, instead of ending the query."""
+    former = con.text_factory
+    con.text_factory = lenient
+    try:
+        yield
+    finally:
+        con.text_factory = former
+
+
 def translate(exc: sqlite3.Error, path: str) -> MemoryOpsError:
     """What a SQLite error means to the person who runs the store."""
     text = str(exc)
+    if "decode" in text:
+        text = text.partition(" with text")[0]  # the driver quotes what it cannot decode: stored bytes
     low = text.lower()
     if FENCE_MESSAGE in text:
         return NamespaceQuarantined(

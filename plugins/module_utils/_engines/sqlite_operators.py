@@ -12,7 +12,7 @@ import typing as t
 
 from .._errors import InvalidInput, NamespaceQuarantined, StoreDamaged
 from .._model import Change, Claim
-from .sqlite_connect import Connected, connect, sqlite_errors, translate
+from .sqlite_connect import Connected, connect, decoding_leniently, sqlite_errors, translate
 from .sqlite_log import append, append_operator, reserved
 from .sqlite_structure import missing
 
@@ -198,18 +198,19 @@ class Operators(Connected):
         apply: list[Change] = []
         refused: list[str] = []
         absent = dict(part)
-        for live in con.execute(
-            f"SELECT {s.columns} FROM {s.table} WHERE {s.generation} = ? AND {s.key} IN "
-            f"({', '.join('?' * len(part))})",
-            (number, *part),
-        ):
-            change = absent.pop(live[0])
-            if change.row is not None and live == tuple(change.row):
-                continue
-            if change.expected is not None and live[9] == change.expected:
-                apply.append(change)
-            else:
-                refused.append(change.key)
+        with decoding_leniently(con):
+            for live in con.execute(
+                f"SELECT {s.columns} FROM {s.table} WHERE {s.generation} = ? AND {s.key} IN "
+                f"({', '.join('?' * len(part))})",
+                (number, *part),
+            ):
+                change = absent.pop(live[0])
+                if change.row is not None and live == tuple(change.row):
+                    continue
+                if change.expected is not None and live[9] == change.expected:
+                    apply.append(change)
+                else:
+                    refused.append(change.key)
         for change in absent.values():
             if change.expected is None and change.row is not None:
                 apply.append(change)

@@ -15,7 +15,16 @@ from itertools import islice
 from .._codec import log_checksum
 from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown
 from .._model import LastWrite, LogEntry, NamespaceState, Row
-from .sqlite_connect import NAMESPACE_COLUMNS, read_identity, read_namespace, sqlite_errors, translate, wall_clock
+from .sqlite_connect import (
+    NAMESPACE_COLUMNS,
+    decoding_leniently,
+    lenient,
+    read_identity,
+    read_namespace,
+    sqlite_errors,
+    translate,
+    wall_clock,
+)
 from .sqlite_schema import ASIDE_COLUMNS, LOG_COLUMNS, WRITES, RecordsSql
 from .sqlite_structure import structure
 
@@ -25,10 +34,6 @@ ENOUGH_SAMPLES = 32  # for each part; fewer, and counting is fast anyway
 # what the NamedTuples' own _make does, without a Python call for each row
 _log_entry: t.Callable[[Row], LogEntry] = partial(tuple.__new__, LogEntry)
 _last_write: t.Callable[[Row], LastWrite] = partial(tuple.__new__, LastWrite)
-
-
-def _lenient(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
 
 
 def _encodable(text: t.Any) -> bool:
@@ -190,7 +195,7 @@ class SqliteReader:
         """Whether the driver gave up on a text that is no UTF-8; from now on this reader decodes leniently."""
         if self._con.text_factory is not str or "decode" not in str(exc):
             return False
-        self._con.text_factory = _lenient
+        self._con.text_factory = lenient
         return True
 
     def _readable(self, rows: list[Row]) -> list[Row]:
@@ -235,7 +240,7 @@ class SqliteReader:
         last = 0
         while True:
             with sqlite_errors(self._path):
-                self._con.text_factory = _lenient
+                self._con.text_factory = lenient
                 rows: list[t.Any] = []
                 size = 0
                 with self._query(
@@ -357,12 +362,13 @@ def rows_of(con: sqlite3.Connection, sql: RecordsSql, generation: int, keys: t.S
     """The rows of these keys. Text that no key can be (surrogates from a damaged log) has no row."""
     found: dict[str, Row] = {}
     wanted = [key for key in keys if _encodable(key)]
-    for start in range(0, len(wanted), KEYS_PER_QUERY):
-        part = wanted[start : start + KEYS_PER_QUERY]
-        for row in con.execute(
-            f"SELECT {sql.columns} FROM {sql.table} WHERE {sql.generation} = ? "
-            f"AND {sql.key} IN ({', '.join('?' * len(part))})",
-            (generation, *part),
-        ):
-            found[row[0]] = row
+    with decoding_leniently(con):
+        for start in range(0, len(wanted), KEYS_PER_QUERY):
+            part = wanted[start : start + KEYS_PER_QUERY]
+            for row in con.execute(
+                f"SELECT {sql.columns} FROM {sql.table} WHERE {sql.generation} = ? "
+                f"AND {sql.key} IN ({', '.join('?' * len(part))})",
+                (generation, *part),
+            ):
+                found[row[0]] = row
     return found
