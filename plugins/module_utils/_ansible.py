@@ -157,6 +157,8 @@ class Context:
     def judged(self, found: dict[str, t.Any], consequence: str) -> dict[str, t.Any]:
         """A verdict as a module result: in real runs anything but a pass fails the task."""
         if found["verdict"] != "pass" and not self.check:
+            for warning in found.pop("warnings", []):
+                self.module.warn(warning)
             reasons = "; ".join(map(str, found.get("reasons") or found.get("breaches") or [])) or "no reason was given"
             self.module.fail_json(
                 msg=f"The verdict is {found['verdict']}: {reasons[:600]}. Next: {consequence}.",

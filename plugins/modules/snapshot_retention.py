@@ -57,12 +57,19 @@ kept:
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import RepositoryRefused
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.retention import apply as retain
 
 
 def operate(context: Context) -> dict:
+    try:
+        repository = context.repository()
+    except RepositoryRefused:
+        if not context.check:
+            raise
+        return {"changed": False, "removed": [], "kept": []}  # the backup that makes it was only rehearsed
     result = retain(
-        repository=context.repository(),
+        repository=repository,
         keyring=context.keyring(),
         name=context.name,
         keep_last=context.params["keep_last"],

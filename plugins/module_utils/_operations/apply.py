@@ -196,6 +196,12 @@ def undo(*, store: Store, namespace: str, run: Run, check: bool = False) -> dict
     """Switch back to the generation that a hard rebuild replaced. Errors: CannotProceed when there is none."""
     incident, known = incidents.facts(store, namespace, run.incident)
     former, current = known.get("switched_from"), known.get("switched_to")
+    with store.reader() as reader:
+        if former is not None and reader.namespace(namespace).state != "quarantined":
+            raise CannotProceed(
+                f"{namespace} is not quarantined: undo would serve the damaged generation.",
+                f"isolate it first: memory_namespace={namespace}",
+            )
     if former is None and known.get("undone"):
         return {"changed": False, "incident": incident, "generation": {"from": None, "to": known["undone"]}}
     if former is None or current is None or former not in store.generations(namespace):

@@ -70,7 +70,7 @@ def investigate(
                 onset_sequence,
                 state.ttl,
                 True,
-            ) | {"incident": incident, "changed": False}
+            ) | {"incident": incident, "changed": again or not known.get("diagnosed")}
     folder = incidents.folder(store_params, incident, run.work_dir)
     saved = os.path.join(folder, "diagnosis.json")
     if known.get("diagnosed") and not again and os.path.exists(saved):

@@ -64,7 +64,8 @@ def preflight(
                 )
         except MemoryOpsError as exc:
             warnings.append(f"Snapshots cannot be looked at: {exc.message}")
-    incident = next((i.incident for i in store.incidents(namespace) if i.state == "open"), None)
+    incident, known = incidents.facts(store, namespace)
+    watching = state.state == "serving" and bool(known.get("released_at") and known.get("applied")) and not force
     healthy = False
     if incident is None and state.state == "serving" and not force:
         healthy = _passed_lately(store, namespace, recent) and _still_sound(store, store_params, namespace, keyring)
@@ -76,6 +77,8 @@ def preflight(
         "can_resolve": newest is not None,
         "newest_snapshot": newest,
         "nothing_to_do": healthy,
+        "watching": watching,
+        "watch_again": watching and (known.get("monitored") or {}).get("verdict") == "could-not-verify",
         "warnings": warnings,
         "records": count,
         "store": {

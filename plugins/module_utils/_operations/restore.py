@@ -255,7 +255,7 @@ def _claimed(
         if known.state == "open" and not known.incident.startswith(PREFIX):
             raise CannotProceed(
                 f"Namespace {work.target!r:.80} has the open incident {known.incident}.",
-                "finish that incident, or restore as a step of it",
+                "finish that incident, or restore as a step of it: set memory_incident",
             )
     held = store.claim(
         work.target,

@@ -7,12 +7,13 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
+import os
 import typing as t
 
-from .._errors import InvalidInput
+from .._errors import CannotProceed, InvalidInput
 from .._store import open_store
 from . import incident as incidents
-from . import restore
+from . import restore, rotate
 from .incident import Run
 
 
@@ -52,6 +53,8 @@ def bring_back(
         "overwrite": overwrite,
         "check": check,
     }
+    if check:
+        _refuse_open_incident(store_params, to_namespace, namespaces, run)
     if run.incident and not check:
         if not namespaces or len(namespaces) != 1:
             raise InvalidInput("A restore as a step of an incident is of one namespace.", "name it in memory_namespace")
@@ -73,3 +76,22 @@ def bring_back(
     result["restored"] = sum(part.get("restored") or 0 for part in result["namespaces"].values())
     result["warnings"] = sorted({w for part in result["namespaces"].values() for w in part.get("warnings", [])})
     return result
+
+
+def _refuse_open_incident(
+    store_params: t.Mapping[str, t.Any], to_namespace: str | None, namespaces: t.Sequence[str] | None, run: Run
+) -> None:
+    """A rehearsal refuses what the run would refuse. Errors: CannotProceed."""
+    if not os.path.exists(str(store_params.get("path") or "")) or run.incident:
+        return
+    store = open_store(store_params)
+    try:
+        for name in [to_namespace] if to_namespace else namespaces or []:
+            incident, _known = incidents.facts(store, name)
+            if incident is not None and not incident.startswith((restore.PREFIX, rotate.PREFIX)):
+                raise CannotProceed(
+                    f"Namespace {name!r:.80} has the open incident {incident}.",
+                    "finish that incident, or restore as a step of it: set memory_incident",
+                )
+    finally:
+        store.close()

@@ -102,15 +102,22 @@ def come_home(
 
     Errors: CannotProceed, SnapshotUnusable, KeyUnavailable.
     """
+    with store.reader() as reader:
+        quarantined = reader.namespace(namespace).state == "quarantined"
+    incident, known = incidents.facts(store, namespace, run.incident)
+    if not quarantined and (incident is not None or not check):  # in a rehearsal nothing was isolated
+        raise CannotProceed(
+            f"{namespace} is not quarantined at its home.", f"isolate it first: memory_namespace={namespace}"
+        )
+    if known.get("plan") and not (known.get("applied") or {}).get("complete"):
+        raise CannotProceed(
+            f"The plan for {namespace} was not carried out yet.",
+            f"run the apply playbook: memory_namespace={namespace}",
+        )
     if check:
         return {"changed": True, "incident": run.incident, "detail": "would merge what was written on the secondary"}
     if not snapshot:
         raise InvalidInput("No snapshot of the secondary is named.", "take one there with purpose=failback")
-    with store.reader() as reader:
-        if reader.namespace(namespace).state != "quarantined":
-            raise CannotProceed(
-                f"{namespace} is not quarantined at its home.", f"isolate it first: memory_namespace={namespace}"
-            )
     keyring = open_keyring()
     delta = open_repository().snapshot(name, snapshot, keyring)
     keyring.adopt(delta.wrapped_keys())

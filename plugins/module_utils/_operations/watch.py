@@ -49,6 +49,8 @@ def watch(
     if incident is None:
         return _over(store, namespace, check)
     if known.get("monitored") and not again and (known["monitored"].get("verdict") != "could-not-verify"):
+        if not check:  # killed between the verdict and this
+            store.close_incident(incidents.claim(store, namespace, run))
         return {**known["monitored"], "incident": incident, "changed": False}
     if state != "serving" or not known.get("released_at"):
         if check:
@@ -57,7 +59,10 @@ def watch(
             f"{namespace} is {state}, not released.", f"run the release playbook with memory_namespace={namespace}"
         )
     released = microseconds(known["released_at"]) or now_us()
-    deadline = microseconds(known.get("watch_until")) or released + int(seconds * 1e6)
+    deadline = microseconds(known.get("watch_until")) or 0
+    if known.get("watch_released") != known["released_at"]:  # released anew since: another watch
+        deadline = released + int(seconds * 1e6)
+        again = again or bool(known.get("watch_until"))
     if again:
         deadline = now_us() + int(seconds * 1e6)
     if check:
@@ -74,7 +79,8 @@ def watch(
     journal = Journal(folder)
     if again or not known.get("watch_until"):
         journal.append("monitor", "intent", run, deadline=rfc3339(deadline))
-    store.note(claim, watch_until=rfc3339(deadline), **({"monitor": None, "monitored": None} if again else {}))
+    fresh: dict[str, t.Any] = {"monitor": None, "monitored": None} if again else {}
+    store.note(claim, watch_until=rfc3339(deadline), watch_released=known["released_at"], **fresh)
     try:
         found = monitor.monitor(
             store_params=store_params,

@@ -15,7 +15,7 @@ from tests.support.stores import fill, new_keyring, new_store, rows_of
 
 def elsewhere(program: str, *arguments: str) -> str:
     """Run Python text in another process."""
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply, isolate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import watch as watching
 from tests.unit.operations.runbook import NS, Site, attempt
 
 
@@ -208,3 +209,38 @@ def test_damage_that_comes_after_the_apply_is_repaired_by_diagnosing_again(site,
     assert site.step("validate", run)["integrity"]["verdict"] == "pass"
     site.step("release", run, force=True)
     assert site.served() == {f"k{n:02d}": n for n in range(30)}
+
+
+def test_undo_of_a_released_namespace_is_refused(site):
+    with site.sql() as con:
+        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    run = attempt()
+    site.rebuild("hard", run=run)
+    generation = site.generation()
+    with site.open() as store, pytest.raises(CannotProceed, match="not quarantined"):
+        apply.undo(store=store, namespace=NS, run=run)
+    assert site.generation() == generation
+
+
+def test_a_second_release_is_watched_anew(site):
+    """Without reads the first watch has no data; the second one must not end at the first one's deadline."""
+    with site.sql() as con:
+        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    run = attempt()
+    site.rebuild("soft", run=run)
+
+    def watch():
+        with site.open() as store:
+            return watching.watch(
+                store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None, run=run,
+                seconds=1.0, interval=0.2,
+            )  # fmt: skip
+
+    first = watch()
+    assert first["verdict"] == "could-not-verify"
+    again = watch()
+    assert (again["verdict"], again["deadline"]) == ("could-not-verify", first["deadline"])  # over is over
+    site.step("isolate", run)
+    site.step("release", run, force=True)
+    second = watch()
+    assert second["deadline"] > first["deadline"] and second["started"] > first["ended"]

@@ -8,7 +8,6 @@ written, a transaction of the store, an object put. The parent runs the step aga
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
@@ -87,13 +86,26 @@ class Instants:
             patch.setattr(owner, name, self.around(getattr(owner, name), name))
         transaction = sqlite_connect.Connected._transaction
 
-        @contextlib.contextmanager
+        instants = self
+
+        class Counted:
+            """A transaction with an instant before it, before its commit and after that."""
+
+            def __init__(self, connected):
+                self.inner = transaction(connected)
+
+            def __enter__(self):
+                instants.pass_by("begin")
+                return self.inner.__enter__()
+
+            def __exit__(self, *exc):
+                instants.pass_by("commit")
+                result = self.inner.__exit__(*exc)
+                instants.pass_by("committed")
+                return result
+
         def counted(connected):
-            self.pass_by("begin")
-            with transaction(connected) as con:
-                yield con
-                self.pass_by("commit")
-            self.pass_by("committed")
+            return Counted(connected)
 
         patch.setattr(sqlite_connect.Connected, "_transaction", counted)
 

@@ -1,10 +1,11 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Payloads that another program stored as text, some of it no UTF-8: damage like any other, and no bytes of it are told."""
+"""Payloads that another program stored as text, some of it no UTF-8: damage like any other; no bytes of it are told."""
 
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import RecordCorrupt
 from tests.unit.operations.runbook import NS, Site
 
