@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import signal
+import sqlite3
 import sys
 import threading
 import typing as t
@@ -75,7 +76,7 @@ def test_rebuild_of_two_namespaces_check_first_then_twice(tmp_path: pathlib.Path
     before = site.fingerprint()
     checked = site.play("rebuild", "--check", "--diff", memory_namespace="agent-7")
     assert checked.status == 0, checked.text
-    assert "2 are repaired" in checked.text
+    assert "to repair: 2" in checked.text
     assert site.fingerprint() == before
     with site.working("agent-7", "agent-8"):
         passed(site.play("rebuild", memory_namespace=["agent-7", "agent-8"]), changed=True)
@@ -91,6 +92,80 @@ def test_rebuild_of_two_namespaces_check_first_then_twice(tmp_path: pathlib.Path
     assert report["records"]["recovered"] == 2
     passed(site.play("backup"), changed=True)
     passed(site.play("backup"), changed=False)
+
+
+def states(site: Site, namespace: str) -> dict[str, str]:
+    """Each host's state of the namespace, as its store has it."""
+    found = {}
+    for host, store in site.stores.items():
+        with contextlib.closing(sqlite3.connect(store["path"])) as con:
+            (found[host],) = con.execute("SELECT state FROM memops_namespace WHERE name = ?", (namespace,)).fetchone()
+    return found
+
+
+def write_where_the_route_leads(site: Site, namespace: str, key: str) -> None:
+    application = Memory(route=str(site.route), keyring=site.keyring, actor="test")
+    application.write(namespace, key, {"fact": key})
+    application.close()
+
+
+def test_a_failback_too_early_leaves_the_secondary_serving_and_no_write_is_lost(tmp_path: pathlib.Path) -> None:
+    site = site_with_backup(tmp_path, "agent-7", "agent-8")
+    site.flip("agent-7", ["key-00005"])
+    over = site.play("failover", memory_namespace=["agent-7", "agent-8"])
+    assert over.status == 0, over.text
+    served = {"primary": "quarantined", "secondary": "serving"}
+    assert states(site, "agent-7") == states(site, "agent-8") == served
+    early = site.play("failback", memory_namespace="agent-7")
+    refused(early, "The home of agent-7 does not pass", "secondary goes on serving", "Next: ")
+    assert "stands by" not in early.text
+    assert states(site, "agent-7") == served
+    for step in ("diagnose", "plan"):
+        done = site.play(step, memory_namespace="agent-7")
+        assert done.status == 0, done.text
+    refused(site.play("failback", memory_namespace="agent-7"), "was not carried out yet", "Next: ")
+    assert states(site, "agent-7") == served
+    for namespace in ("agent-7", "agent-8"):
+        write_where_the_route_leads(site, namespace, "written-elsewhere")
+    with site.working("agent-7", "agent-8"):
+        passed(site.play("rebuild", memory_namespace=["agent-7", "agent-8"]), changed=True)
+    memory = site.memory()
+    for namespace in ("agent-7", "agent-8"):
+        assert memory.read(namespace, "written-elsewhere") == {"fact": "written-elsewhere"}
+    memory.close()
+
+
+def test_a_failback_that_fails_when_the_secondary_stands_by_says_so_and_goes_on(tmp_path: pathlib.Path) -> None:
+    site = site_with_backup(tmp_path)
+    site.flip("agent-7", ["key-00005"])
+    for step in ("isolate", "snapshot", "failover", "diagnose", "plan", "apply", "validate"):
+        done = site.play(step, memory_namespace="agent-7")
+        assert done.status == 0, done.text
+    write_where_the_route_leads(site, "agent-7", "written-elsewhere")
+    away = {"memory_repository": {"url": f"file://{site.keyring['path']}/nowhere"}}
+    refused(site.play("failback", memory_namespace="agent-7", **away), "secondary stands by", "the same command continues")
+    assert states(site, "agent-7") == {"primary": "quarantined", "secondary": "standby"}
+    over = site.play("failover", memory_namespace="agent-7")
+    refused(over, "secondary stands by: a failback began and did not end", "Next: ")
+    assert "serves the namespace" not in over.text
+    with site.working("agent-7"):
+        passed(site.play("rebuild", memory_namespace="agent-7"), changed=True)
+    memory = site.memory()
+    assert memory.read("agent-7", "written-elsewhere") == {"fact": "written-elsewhere"}
+    memory.close()
+
+
+def test_a_rebuild_that_only_waits_for_its_watch_isolates_nothing(tmp_path: pathlib.Path) -> None:
+    site = site_with_backup(tmp_path, secondary=False)
+    site.flip("agent-7", ["key-00005"])
+    unread = site.play("rebuild", memory_namespace="agent-7")
+    refused(unread, "could-not-verify")
+    assert states(site, "agent-7") == {"primary": "serving"}
+    with site.working("agent-7"):
+        watched = site.play("rebuild", memory_namespace="agent-7")
+    passed(watched, changed=True)
+    assert "TASK [memops.agent_memory.isolate" not in watched.text
+    assert site.report()["state"] == "closed"
 
 
 @pytest.mark.parametrize("killed_at", ["[Diagnose]", "[Validate what came home]", "[Release]"])
@@ -157,11 +232,20 @@ def test_cluster_playbooks(tmp_path: pathlib.Path) -> None:
     assert "namespace agent-8: serving" in shown.text
     passed(site.play("verify", memory_depth="opened"), changed=False)
     passed(site.play("drill"), changed=False)
-    passed(site.play("restore", memory_namespace="agent-8"), changed=False)
-    passed(site.play("export", memory_export_dir=str(export)), changed=True)
+    restored = site.play("restore", memory_namespace="agent-8")
+    passed(restored, changed=False)
+    assert "Nothing to restore from snapshot" in restored.text
+    assert "agent-8 (records restored: 0, unchanged: 201)." in restored.text
+    exported = site.play("export", memory_export_dir=str(export))
+    passed(exported, changed=True)
+    assert f"as JSON Lines into {export} on primary (records: 402," in exported.text
     assert (export / "records.jsonl").is_file()
-    passed(site.play("rotate_keys", memory_force="yes"), changed=True)
-    passed(site.play("rotate_keys"), changed=False)
+    rotated = site.play("rotate_keys", memory_force="yes")
+    passed(rotated, changed=True)
+    assert "Records re-encrypted with the new record key" in rotated.text
+    kept = site.play("rotate_keys")
+    passed(kept, changed=False)
+    assert "is younger than 1h (memory_key_age); to replace it all the same, set memory_force=true." in kept.text
 
 
 @pytest.mark.parametrize(
