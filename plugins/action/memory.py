@@ -18,7 +18,13 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, owner
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import remember, report_dir, save
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
+    remember,
+    remember_incident,
+    report_dir,
+    save,
+)
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import unknown
 
 display = Display()
 PART_SECONDS = 30.0  # a watch says how it goes about as often
@@ -38,7 +44,7 @@ class ActionModule(ActionBase):
         if self._task.action.endswith("monitor") and not self._task.check_mode:
             arguments.setdefault("part", PART_SECONDS)
         started = time.time()
-        result = self._call(arguments, task_vars)
+        result = self._misspelt(task_vars) or self._call(arguments, task_vars)
         dead = self._dead_holder(result)
         if dead:
             result = self._call({**arguments, "takeover": dead}, task_vars)
@@ -48,6 +54,21 @@ class ActionModule(ActionBase):
             result["changed"] = True
         self._keep_step(result, task_vars, started)
         return _brief(result) if result.get("error") == "verdict" else result
+
+    def _misspelt(self, task_vars: dict[str, t.Any]) -> dict[str, t.Any] | None:
+        """Refuse a variable that is nearly one of the collection's: ignoring it would do what was not asked for."""
+        misspelt, others = unknown(task_vars)
+        for name in others:
+            display.warning(f"{name} is no variable of this collection and has no effect.")
+        if not misspelt:
+            return None
+        name, meant = misspelt[0]
+        return {
+            "failed": True,
+            "changed": False,
+            "error": "invalid-input",
+            "msg": f"There is no variable {name}. Next: did you mean {meant}?",
+        }
 
     def _call(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         try:
@@ -83,8 +104,11 @@ class ActionModule(ActionBase):
 
     def _keep_step(self, result: dict[str, t.Any], task_vars: dict[str, t.Any], started: float) -> None:
         """Keep what happened for the report, when the role named this a step of the runbook."""
+        host = str(task_vars.get("inventory_hostname", ""))
         name = task_vars.get("memory_step")
         if not name:
+            if not self._task.check_mode and str(self._task.delegate_to or host) == host:
+                remember_incident(host, self._namespace(task_vars), result.get("incident"))
             return
         failed = bool(result.get("failed"))
         judged = result.get("error") == "verdict"  # the step did its work; what it found is not a pass
@@ -108,13 +132,22 @@ class ActionModule(ActionBase):
                 if not k.startswith("_ansible") and k not in NOT_KEPT and not (judged and k == "failed")
             },
         }
-        host = str(task_vars.get("inventory_hostname", ""))
         remember(host, step)
         if not self._task.check_mode:
             try:
-                save(report_dir(self._templar.template(task_vars.get("memory_report_dir"))), host, step["namespace"])
+                save(
+                    report_dir(self._value(task_vars, "memory_report_dir")),
+                    host,
+                    step["namespace"],
+                    named=self._value(task_vars, "memory_incident"),
+                    cluster=self._value(task_vars, "memory_cluster"),
+                )
             except OSError as exc:
                 result.setdefault("warnings", []).append(f"The steps cannot be kept for the report: {exc}")
+
+    def _value(self, task_vars: dict[str, t.Any], name: str) -> str | None:
+        value = self._templar.template(task_vars.get(name))
+        return str(value) if value else None
 
     def _namespace(self, task_vars: dict[str, t.Any]) -> str:
         named = self._task.args.get("namespace") or self._task.args.get("namespaces") or task_vars.get("memory_target")

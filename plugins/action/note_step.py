@@ -54,7 +54,11 @@ class ActionModule(ActionBase):
         remember(host, step)
         if not self._task.check_mode:
             try:
-                save(report_dir(args["report_dir"]), host, args["namespace"])
+                named, cluster = (
+                    str(value) if value else None
+                    for value in map(self._templar.template, map(task_vars.get, ("memory_incident", "memory_cluster")))
+                )
+                save(report_dir(args["report_dir"]), host, args["namespace"], named=named, cluster=cluster)
             except OSError as exc:
                 return {"changed": False, "warnings": [f"The steps cannot be kept for the report: {exc}"]}
         return {"changed": False, "step": step}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -15,7 +16,14 @@ from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _report, _report_html, _report_text
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import read_steps
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import incident_dir, of_this_run, report_dir
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
+    NO_INCIDENT,
+    STEPS,
+    incident_of,
+    make_incident_dir,
+    of_this_run,
+    report_dir,
+)
 
 display = Display()
 
@@ -39,21 +47,17 @@ class ActionModule(ActionBase):
                 "quiet": {"type": "bool", "default": False},
             }
         )
-        mine = of_this_run(str(task_vars.get("inventory_hostname", "")), args["namespace"])
-        incident = args["incident"] or next(
-            (s["result"]["incident"] for s in reversed(mine) if s["result"].get("incident")), None
-        )
-        folder = incident_dir(
-            report_dir(args["report_dir"]), incident or f"no-incident-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        )
+        host, directory = str(task_vars.get("inventory_hostname", "")), report_dir(args["report_dir"])
+        mine = of_this_run(host, args["namespace"])
+        incident = args["incident"] or incident_of(directory, host, args["namespace"], cluster=args["cluster"])
         if self._task.check_mode:
             return self._rehearsed(mine, args, incident)
         try:
-            return self._written(folder, mine, args, incident)
+            return self._written(directory, mine, args, incident)
         except OSError as exc:
             return {
                 "failed": True,
-                "msg": f"The report cannot be written to {folder}: {exc.strerror or exc}. "
+                "msg": f"The report cannot be written to {directory}: {exc.strerror or exc}. "
                 "Next: set memory_report_dir to a folder that can be written, then run the report playbook.",
             }
 
@@ -72,9 +76,11 @@ class ActionModule(ActionBase):
         )
 
     def _written(
-        self, folder: str, mine: list[t.Any], args: dict[str, t.Any], incident: str | None
+        self, directory: str, mine: list[t.Any], args: dict[str, t.Any], incident: str | None
     ) -> dict[str, t.Any]:
-        steps, unreadable = read_steps(os.path.join(folder, "steps.jsonl"))
+        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        folder = make_incident_dir(directory, incident or NO_INCIDENT + now)
+        steps, unreadable = read_steps(os.path.join(folder, STEPS))
         steps = steps or mine
         _list_lost(folder, steps)
         report = self._build(steps, unreadable, args, incident, _lines(os.path.join(folder, "lost_keys.jsonl")))
@@ -123,13 +129,14 @@ def _list_lost(folder: str, steps: list[t.Any]) -> None:
     """lost_keys.jsonl beside the report; a list of more keys than a module result holds was fetched by the role."""
     path = os.path.join(folder, "lost_keys.jsonl")
     plan = next((s["result"] for s in reversed(steps) if s.get("name") == "plan" and s["result"].get("records")), None)
-    if plan is None or os.path.exists(path):
-        return
-    keys = plan.get("lost_keys") or []
-    if len(keys) == plan.get("lost_total"):
-        os.makedirs(folder, mode=0o750, exist_ok=True)
-        with open(path, "w", encoding="utf-8", errors="replace") as stream:
-            stream.writelines(json.dumps({"key": key}) + "\n" for key in keys)
+    if plan is not None and not os.path.exists(path):
+        keys = plan.get("lost_keys") or []
+        if len(keys) == plan.get("lost_total"):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+            with open(descriptor, "w", encoding="utf-8", errors="replace") as stream:
+                stream.writelines(json.dumps({"key": key}) + "\n" for key in keys)
+    with contextlib.suppress(OSError):  # the role's copy comes with the mode of the run; keys are not for everybody
+        os.chmod(path, os.stat(path).st_mode & 0o640)
 
 
 def _inventory() -> str:

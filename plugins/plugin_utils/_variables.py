@@ -1,0 +1,88 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The variables of the collection, so that a misspelt one is not silently without effect.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing as t
+
+#: Variables that no role lists among its options: of the playbooks, of the inventory, and those that roles set.
+INTERNAL = frozenset({"memory_hosts", "memory_role", "memory_schedule_hosts", "memory_step"})
+#: All of them; a unit test compares them with the roles' argument specifications.
+KNOWN = INTERNAL | frozenset(
+    {
+        "memory_accept_loss",
+        "memory_again",
+        "memory_benchmark",
+        "memory_cluster",
+        "memory_create",
+        "memory_depth",
+        "memory_dr_host",
+        "memory_dr_store",
+        "memory_dr_switch",
+        "memory_export_dir",
+        "memory_failback",
+        "memory_failover",
+        "memory_force",
+        "memory_incident",
+        "memory_keep_last",
+        "memory_keep_within",
+        "memory_key_age",
+        "memory_keyring",
+        "memory_keys",
+        "memory_logs",
+        "memory_min_interval",
+        "memory_monitor_interval",
+        "memory_monitor_seconds",
+        "memory_namespace",
+        "memory_namespaces",
+        "memory_onset",
+        "memory_outside_fence",
+        "memory_owners",
+        "memory_purpose",
+        "memory_recent",
+        "memory_report_dir",
+        "memory_repository",
+        "memory_route",
+        "memory_schedule",
+        "memory_schedule_collections",
+        "memory_schedule_command",
+        "memory_schedule_dir",
+        "memory_schedule_enable",
+        "memory_schedule_inventory",
+        "memory_schedule_limit",
+        "memory_schedule_minutes",
+        "memory_schedule_name",
+        "memory_schedule_scope",
+        "memory_schedule_state",
+        "memory_slo",
+        "memory_snapshot",
+        "memory_spool",
+        "memory_store",
+        "memory_strategy",
+        "memory_target",
+        "memory_to_namespace",
+        "memory_webhook",
+        "memory_work_dir",
+    }
+)
+#: How alike two names have to be for the one to be a slip of the pen for the other.
+ALIKE = 0.84
+
+
+def unknown(names: t.Iterable[t.Any]) -> t.Tuple[t.List[t.Tuple[str, str]], t.List[str]]:
+    """Names that begin as the collection's do but are none of its: (name, meant) where one is close, the rest."""
+    misspelt: t.List[t.Tuple[str, str]] = []
+    others: t.List[str] = []
+    for name in sorted(n for n in names if isinstance(n, str) and n.startswith("memory_") and n not in KNOWN):
+        close = difflib.get_close_matches(name, KNOWN, n=1, cutoff=ALIKE)
+        if close:
+            misspelt.append((name, close[0]))
+        else:
+            others.append(name)
+    return misspelt, others
