@@ -24,9 +24,10 @@ from . import _report_input as given
 from . import _report_parts as parts
 from ._report_input import FAIL, PASS, UNKNOWN
 from ._report_run import ESCALATION, Run
+from ._report_words import ORDER
 
 FORMAT = 1
-NEEDED = ("preflight", "isolate", "snapshot", "diagnose", "plan", "apply", "validate", "release", "baseline", "monitor")
+NEEDED = ORDER
 KEYS_SHOWN = 1000
 #: Fewer reads than this say nothing about a hit rate.
 ENOUGH_READS = 100
@@ -124,7 +125,11 @@ def build_report(
             "advice": next(
                 (
                     a
-                    for a in (given.text(s.result.get("next_step")) for s in reversed(run.history) if s.verdict != PASS)
+                    for a in (
+                        given.text(s.result.get("next_step"))
+                        for s in reversed(list(run.current.values()))
+                        if s.verdict != PASS
+                    )
                     if a
                 ),
                 None,

@@ -44,8 +44,9 @@ def render(report: t.Mapping[str, t.Any], template: t.Optional[str] = None) -> s
     """The page of a report.json. ``template`` is the path of a Jinja2 file that takes the place of the shipped one.
 
     A template sees ``report``, the drawings ``timeline``, ``damage``, ``curve`` and ``plan``, the sentences
-    ``headline``, ``state_sentence`` and ``loss_sentence``, and the filters shown, amount, percent, span, size, clock,
-    label and refusal. All values are escaped. Raises jinja2.TemplateError and OSError.
+    ``headline``, ``state_sentence`` and ``loss_sentence``, ``state_known`` (a bool), ``next_step`` (name and command of
+    the runbook's next step when the run is under way, else none), and the filters shown, amount, percent, span, size,
+    clock, label and refusal. All values are escaped. Raises jinja2.TemplateError and OSError.
     """
     path = os.path.abspath(template or default_template())
     environment = jinja2.Environment(
@@ -58,11 +59,15 @@ def render(report: t.Mapping[str, t.Any], template: t.Optional[str] = None) -> s
     for name in ("shown", "amount", "percent", "span", "size", "clock", "label", "refusal"):
         environment.filters[name] = getattr(words, name)
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    step, alone = words.next_step(report) if words.under_way(report) else (None, "")
     page = environment.get_template(os.path.basename(path)).render(
         report=report,
         details=report["details"],
-        verdicts=words.VERDICTS,
+        # no badge of a step says could-not-verify when the run is under way, so the word stands for the head alone
+        verdicts={**words.VERDICTS, report["verdict"]: words.title(report)},
         headline=words.headline(report),
+        next_step={"name": step, "command": alone} if alone else None,
+        state_known=words.state_known(report),
         state_sentence=words.state_sentence(report),
         loss_sentence=words.loss_sentence(report),
         timeline=view.timeline(report),

@@ -22,7 +22,7 @@ def render(report: t.Mapping[str, t.Any], path: t.Optional[str] = None) -> str:
     details = report["details"]
     namespace = words.shown(report["namespace"] or "no namespace", 40)
     incident = words.shown(report["incident"] or words.UNKNOWN, 40)
-    lines = _wrap(f"{words.VERDICTS[report['verdict']].upper()}  {namespace}  incident {incident}")
+    lines = _wrap(f"{words.title(report).upper()}  {namespace}  incident {incident}")
     lines.append("")
     lines.append(f"{'step':<14} {'result':<17} {'time':>9}  what happened")
     for step in report["steps"]:
@@ -44,19 +44,29 @@ def render(report: t.Mapping[str, t.Any], path: t.Optional[str] = None) -> str:
         lines.append("  " + words.shown(key, 60)[: WIDTH - 2])
     if (report["records"]["lost"] or 0) > _KEYS:
         lines.append("  … all of them in lost_keys.jsonl")
-    for reason in details["reasons"][:5]:
+    going = words.under_way(report)
+    if going:
+        lines += _wrap(words.headline(report))
+    # what was not run is no fault of a run that is under way; the table has it
+    for reason in details["reasons"][1 if going else 0 : 5]:
         lines += _wrap(f"{reason['verdict']}: {words.shown(reason['text'], 300)}")
-    lines += _wrap(f"State: {report['state']}. {words.state_sentence(report)}")
+    state = report["state"] if words.state_known(report) else words.UNKNOWN
+    lines += _wrap(f"State: {state}. {words.state_sentence(report)}")
     if details["advice"]:
         lines += _wrap("Do: " + words.shown(details["advice"], 300))
+    name, alone = words.next_step(report) if going else (None, "")
+    if alone:
+        lines.append(_command(f"Only {name}: ", alone))
     if report["next_command"]:
-        command = "Next: " + report["next_command"]
-        if len(command) > WIDTH:
-            command = command.replace(" -e ", " \\\n  -e ", 1)  # as a shell takes it
-        lines.append(command)
+        lines.append(_command("Next: ", report["next_command"]))
     if path:
         lines.append("Report: " + path)
     return "\n".join(lines)
+
+
+def _command(lead: str, command: str) -> str:
+    line = lead + command
+    return line if len(line) <= WIDTH else line.replace(" -e ", " \\\n  -e ", 1)  # as a shell takes it
 
 
 def _wrap(sentence: str) -> t.List[str]:

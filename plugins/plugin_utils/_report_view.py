@@ -17,6 +17,7 @@ from . import _report_words as words
 
 MAP_COLUMNS = 50
 CURVE_WIDTH, CURVE_HEIGHT = 1000.0, 200.0
+RESERVED = "\0memops/"  # the canary and its like; they sort before every ordinary key
 _IDLE = 60.0  # a pause longer than this is drawn as a break
 
 
@@ -137,7 +138,8 @@ def _bar_title(item: t.Mapping[str, t.Any]) -> str:
 
 def damage(report: t.Mapping[str, t.Any]) -> t.Optional[t.Dict[str, t.Any]]:
     """The key space as cells in key order; lost keys fall into the cell that their place in the order names."""
-    buckets = report["details"]["damage_map"]
+    # a cell with nothing but keys of the collection's own says nothing of the memories
+    buckets = [b for b in report["details"]["damage_map"] if not (b["last_key"] or "").startswith(RESERVED)]
     if not buckets:
         return None
     firsts = [b["first_key"] for b in buckets]
@@ -272,7 +274,7 @@ def plan_bar(report: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
         ("good", "kept as they are", records["good_before"]),
         ("repair", kind, repaired),
         ("suspect", "suspect, kept aside", records["suspect"]),
-        ("conflict", "in conflict", planned_conflicts),
+        ("conflict", "in conflict (plan)", planned_conflicts or None),
         ("lost", "lost", lost),
     ]
     known = [(k, w, n) for k, w, n in parts if n is not None]

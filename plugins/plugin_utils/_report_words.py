@@ -16,6 +16,12 @@ from . import _report_input as given
 UNKNOWN = "not known"
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
 VERDICTS = {"pass": "Pass", "fail": "Fail", "could-not-verify": "Could not verify"}
+ORDER = ("preflight", "isolate", "snapshot", "diagnose", "plan", "apply", "validate", "release", "baseline", "monitor")
+#: The playbook that takes one step of the runbook, and what its command needs beside the namespace.
+SINGLE = {
+    **{name: (name, "") for name in ORDER if name not in ("preflight", "baseline")},
+    "baseline": ("snapshot", " -e memory_purpose=baseline"),
+}
 STATES = {
     "untouched": "As far as is known, nothing was changed: the namespace serves as before.",
     "quarantined": "The namespace is quarantined: applications can neither read nor write it.",
@@ -131,14 +137,57 @@ def loss_sentence(report: t.Mapping[str, t.Any]) -> str:
     return f"{lost:,}{of} {noun}{share} {verb} lost: no good copy was found anywhere. {names}"
 
 
+def state_known(report: t.Mapping[str, t.Any]) -> bool:
+    """Whether the state is more than a guess: a step that failed and named no incident has not seen the namespace."""
+    failed = any(step["verdict"] != "pass" for step in report["steps"])
+    return not (report["state"] == "untouched" and report["incident"] is None and failed)
+
+
 def state_sentence(report: t.Mapping[str, t.Any]) -> str:
+    if not state_known(report):
+        ran = [step["name"] for step in report["steps"]]
+        did = "This run changed nothing, but what" if ran == ["preflight"] else "What was changed and what"
+        return f"{did} state the namespace is in is not known: the playbook memops.agent_memory.info asks the store."
     fence = report["details"]["fence"]
     if report["state"] == "quarantined" and not (fence["writes_refused"] and fence["reads_refused"]):
         return "The namespace was fenced, but nothing proves that the fence holds: stop the applications that use it."
     return STATES[report["state"]]
 
 
+def under_way(report: t.Mapping[str, t.Any]) -> bool:
+    """Nothing went wrong; there are steps of the runbook still to come."""
+    return bool(
+        report["verdict"] == given.UNKNOWN
+        and report["state"] != "closed"
+        and report["details"]["not_run"]
+        and report["steps"]
+        and all(step["verdict"] == given.PASS for step in report["steps"])
+    )
+
+
+def next_step(report: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], str]:
+    """Name and command of the runbook's next step alone; (None, "") when another playbook's turn has come."""
+    missing = [name for name in report["details"]["not_run"] if name in SINGLE]
+    ran = [step["name"] for step in report["steps"]]
+    last = max((ORDER.index(name) for name in ran if name in ORDER), default=-1)
+    name = next((name for name in missing if ORDER.index(name) > last), missing[0] if missing else None)
+    whole = " memops.agent_memory.rebuild "
+    if name is None or whole not in report["next_command"]:
+        return None, ""
+    playbook, more = SINGLE[name]
+    return name, report["next_command"].replace(whole, f" memops.agent_memory.{playbook} ", 1) + more
+
+
+def title(report: t.Mapping[str, t.Any]) -> str:
+    """The verdict as the head of a report says it: a run that has gone well so far is under way."""
+    return "Under way" if under_way(report) else VERDICTS[report["verdict"]]
+
+
 def headline(report: t.Mapping[str, t.Any]) -> str:
+    if under_way(report):
+        name, _command = next_step(report)
+        told = f"next in the runbook is {name}" if name else "still to come: " + ", ".join(report["details"]["not_run"])
+        return f"Every step so far passed; {told}."
     reasons = report["details"]["reasons"]
     if reasons:
         return shown(reasons[0]["text"], 300)

@@ -11,7 +11,13 @@ import typing as t
 import jsonschema
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.plugin_utils import _report, _report_input, _report_text
+from ansible_collections.memops.agent_memory.plugins.plugin_utils import (
+    _report,
+    _report_html,
+    _report_input,
+    _report_text,
+    _report_view,
+)
 from tests.unit.report.report_help import SCHEMA, VALIDATOR, at, extra, find, good
 
 
@@ -326,8 +332,11 @@ def test_the_short_text_fits_and_names_what_matters() -> None:
     find(steps, "plan")["result"]["lost_keys"] = ["a\n\0b", "k" * 10000]
     text = _report_text.render(build(steps, inventory="inventories/production/hosts.yml"), "/srv/r/report.html")
     assert all(len(line) <= 100 for line in text.splitlines())
+    assert "could-not-verify" not in text and "COULD NOT" not in text
     for wanted in (
-        "COULD NOT VERIFY",
+        "UNDER WAY",
+        "next in the runbook is apply",
+        "Only apply: ansible-playbook -i inventories/production/hosts.yml memops.agent_memory.apply",
         "isolate",
         "2 of 1,000",
         "a\\n\\0b",
@@ -371,3 +380,70 @@ def test_sums_and_verdicts_of_the_parts_are_read_as_the_operations_give_them() -
     assert report["accuracy"] == {"baseline": 0.7, "after": 0.95}
     assert report["details"]["validate"]["findings"] == 0
     assert report["details"]["validate"]["canary"] == "pass: it came back"
+
+
+@pytest.mark.parametrize(
+    ("steps", "title", "name", "playbook"),
+    [
+        (good("isolate")[1:], "UNDER WAY", "snapshot", "snapshot"),
+        (good("diagnose")[3:], "UNDER WAY", "plan", "plan"),
+        (good("release"), "UNDER WAY", "baseline", "snapshot"),
+        (good("baseline"), "UNDER WAY", None, "monitor"),
+        ([*good("snapshot"), extra("diagnose", "could-not-verify")], "COULD NOT VERIFY", None, "rebuild"),
+        ([extra("isolate", "fail")], "FAIL", None, "rebuild"),
+        ([], "COULD NOT VERIFY", None, "rebuild"),
+        (good()[1:], "COULD NOT VERIFY", None, "validate"),
+        (good(), "PASS", None, None),
+    ],
+)
+def test_a_run_that_went_well_so_far_is_under_way(
+    steps: t.Any, title: str, name: t.Optional[str], playbook: t.Optional[str]
+) -> None:
+    report = build(steps, namespace="agent-7")
+    text = _report_text.render(report)
+    assert text.startswith(title + "  ")
+    page = _report_html.render(report)
+    if title == "UNDER WAY":
+        assert report["verdict"] == "could-not-verify"
+        assert "Under way" in page and "Could not verify" not in page
+    if name:
+        assert f"next in the runbook is {name}" in text and f"Only {name}: " in page
+        commands = " ".join(text.replace("\\\n", "").split())
+        assert f"memops.agent_memory.{playbook} -e memory_namespace=agent-7" in commands
+        assert "memops.agent_memory.rebuild" in text
+    else:
+        assert "Only " not in text
+    if playbook:
+        assert f"memops.agent_memory.{playbook}" in text
+
+
+def test_a_failure_without_an_incident_claims_nothing_about_the_namespace() -> None:
+    text = _report_text.render(build([extra("diagnose", "fail")], incident=None))
+    assert "State: not known." in text and "untouched" not in text and "nothing was changed" not in text
+    text = " ".join(_report_text.render(build([extra("preflight", "fail")], incident=None)).split())
+    assert "State: not known. This run changed nothing, but what state the namespace is in is not known" in text
+    assert 'aria-current="step"' not in _report_html.render(build([extra("preflight", "fail")], incident=None))
+
+
+def test_the_advice_of_a_step_that_has_passed_since_is_gone() -> None:
+    steps = good("diagnose")
+    steps.insert(3, extra("diagnose", "fail", attempt="ops:99:1", next_step="Mend the disk."))
+    assert build(steps)["details"]["advice"] is None
+    assert build(steps[:4])["details"]["advice"] == "Mend the disk."
+
+
+def test_the_bar_of_the_plan_and_the_map_speak_of_the_plan_and_of_peoples_keys() -> None:
+    steps = good()
+    assert "in conflict (plan)" not in [part["what"] for part in _report_view.plan_bar(build(steps))]
+    steps.insert(7, extra("failback", merged=9, conflicts=3))
+    report = build(steps)
+    assert report["records"]["conflicted"] == 3
+    assert "in conflict (plan)" not in [part["what"] for part in _report_view.plan_bar(report)]
+    assert "Conflicted (plan and failback)" in _report_html.render(report)
+    find(steps, "plan")["result"]["records"]["conflicted"] = 2
+    part = next(p for p in _report_view.plan_bar(build(steps)) if p["kind"] == "conflict")
+    assert (part["what"], part["n"], build(steps)["records"]["conflicted"]) == ("in conflict (plan)", 2, 5)
+    canary = {"first_key": "\0memops/canary", "last_key": "\0memops/canary", "rows": 1, "damaged": 0}
+    find(steps, "diagnose")["result"]["damage_map"].insert(0, canary)
+    damage = _report_view.damage(build(steps))
+    assert damage is not None and damage["first"] == "k0000"
