@@ -16,6 +16,7 @@ from .._errors import KeyUnavailable, StoreDamaged
 from .._model import Row
 from .._store import Reader
 
+RESERVED = "\0memops/"  # keys of the collection's own
 LONGEST = 512  # characters of a key that a summary shows
 
 Damage = t.Tuple[t.Optional[str], str, str]  # key (None: a place, not a record), kind, evidence
@@ -201,12 +202,16 @@ class Checker:
 
     def _bucket(self, rows: t.Sequence[Row], damaged: int) -> None:
         last = self.buckets[-1] if self.buckets else None
+        # a summary for people begins at a key of theirs, not at the canary
+        first = next((row[0] for row in rows if not str(row[0]).startswith(RESERVED)), rows[0][0])
         if last is not None and last[2] < self._step:
+            if str(last[0]).startswith(RESERVED):
+                last[0] = first
             last[1] = rows[-1][0]
             last[2] += len(rows)
             last[3] += damaged
             return
-        self.buckets.append([rows[0][0], rows[-1][0], len(rows), damaged])
+        self.buckets.append([first, rows[-1][0], len(rows), damaged])
         if len(self.buckets) > self._limit:
             self.buckets = halve(self.buckets)
             self._step *= 2
