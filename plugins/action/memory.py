@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
         dead = self._dead_holder(result)
         if dead:
             result = self._call({**arguments, "takeover": dead}, task_vars)
-        while result.get("watching") and not result.get("failed"):
+        while self._task.action.endswith("monitor") and result.get("watching") and not result.get("failed"):
             display.display(f"    {result['said']}")
             result = self._call({**arguments, "again": False}, task_vars)
             result["changed"] = True

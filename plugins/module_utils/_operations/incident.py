@@ -92,6 +92,12 @@ def facts(store: Store, namespace: str, incident: str | None = None) -> tuple[st
     return None, {}
 
 
+def promoted_epoch(store: Store, namespace: str) -> int | None:
+    """The epoch in which this copy last served the namespace, if it ever did."""
+    found = (state.facts.get("promoted_epoch") for state in store.incidents(namespace))
+    return next((epoch for epoch in found if epoch is not None), None)
+
+
 def settled(store: Store, namespace: str) -> int:
     """The sequence up to which a closed incident has judged this namespace's writes; 0 when none has."""
     done = [s.facts for s in store.incidents(namespace) if s.state == "closed" and s.facts.get("applied")]

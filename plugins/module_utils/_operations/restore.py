@@ -25,6 +25,7 @@ from .._model import Claim, LogEntry, NamespaceState, Row
 from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
 from .._store import Store, open_store
+from .incident import promoted_epoch
 from .restore_check import Follower, read_back
 from .snapshot_scan import Checker, Tally
 
@@ -117,7 +118,8 @@ def restore(
 
             result.update(copy_under(work, keys, overwrite))
         else:
-            _no_secondary_overwritten(state, as_secondary)
+            if as_secondary and state is not None:
+                _no_secondary_overwritten(store, state, snapshot)
             with _claimed(work, claim, attempt, takeover, as_secondary) as held:
                 if keys is not None:
                     from .restore_records import some_keys
@@ -227,8 +229,16 @@ def _same_lineage(store: Store, snapshot: Snapshot, check: bool) -> None:
         raise refused
 
 
-def _no_secondary_overwritten(state: NamespaceState | None, as_secondary: bool) -> None:
-    if as_secondary and state is not None and state.state != "standby":
+def _no_secondary_overwritten(store: Store | None, state: NamespaceState, snapshot: Snapshot) -> None:
+    """A copy that serves, or whose writes the home has not taken yet, is not refilled. Errors: CannotProceed."""
+    served = promoted_epoch(store, state.name) if store is not None else None
+    if served is not None and served >= snapshot.info.epoch:  # a failback raises the home's epoch above it
+        raise CannotProceed(
+            f"Namespace {state.name!r:.80} served here since snapshot {snapshot.id} was taken at its home; refilling it "
+            "would take its writes away.",
+            f"run the failback playbook with memory_namespace={state.name}, then the backup",
+        )
+    if state.state != "standby":
         raise CannotProceed(
             f"Namespace {state.name!r:.80} is {state.state} in this store: it is no standby copy.",
             "fail back first, or check which host is the secondary",

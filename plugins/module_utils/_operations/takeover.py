@@ -42,14 +42,14 @@ def take_over(
             return {
                 "changed": before.state != "standby",
                 "incident": run.incident,
-                "epoch": _promoted(store, namespace),
+                "epoch": incidents.promoted_epoch(store, namespace),
             }
         claim = incidents.claim(store, namespace, run)
         with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step("demote", run) as outcome:
             result = failover.demote(store, claim)
             outcome.update(result)
         store.close_incident(claim)  # a standby copy has no incident of its own, so that backups go on filling it
-        return {**result, "incident": claim.incident, "epoch": _promoted(store, namespace)}
+        return {**result, "incident": claim.incident, "epoch": incidents.promoted_epoch(store, namespace)}
     incident, known = incidents.facts(store, namespace, run.incident)
     if before.state == "serving" and known.get("promoted_epoch"):
         return {
@@ -77,12 +77,6 @@ def take_over(
         result = failover.promote(store, claim, above_epoch=above_epoch)
         outcome.update(result)
     return {**fitness, **result, "performed": True, "incident": claim.incident}
-
-
-def _promoted(store: Store, namespace: str) -> int | None:
-    """The epoch in which this copy last served the namespace."""
-    found = (state.facts.get("promoted_epoch") for state in store.incidents(namespace))
-    return next((epoch for epoch in found if epoch is not None), None)
 
 
 def come_home(

@@ -194,6 +194,21 @@ def test_epochs_grow_with_every_promotion(pair):
     assert {f"turn{n}" for n in range(3)} <= set(pair.home.served())
 
 
+def test_a_backup_does_not_refill_a_secondary_whose_writes_are_not_home_yet(pair):
+    run, promoted, _values, _at_home, _away = written_in_three_places(pair)
+    pair.take_over("standby")
+    before = pair.away.rows()
+    with pytest.raises(CannotProceed, match="take its writes away") as caught:
+        pair.warm()
+    assert "failback" in caught.value.next_step
+    assert pair.away.rows() == before
+    pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)
+    takeover.move_route(pair.route, NS, None, None)
+    pair.release_home(run)
+    assert pair.warm()["changed"]
+    assert pair.away.served() == pair.home.served()
+
+
 def test_a_merge_that_was_killed_is_finished_by_the_same_call(pair, tmp_path):
     run, promoted, _values, _at_home, away = written_in_three_places(pair)
     pair.take_over("standby")
