@@ -143,7 +143,8 @@ def test_a_failback_that_fails_when_the_secondary_stands_by_says_so_and_goes_on(
         assert done.status == 0, done.text
     write_where_the_route_leads(site, "agent-7", "written-elsewhere")
     away = {"memory_repository": {"url": f"file://{site.keyring['path']}/nowhere"}}
-    refused(site.play("failback", memory_namespace="agent-7", **away), "secondary stands by", "the same command continues")
+    failed = site.play("failback", memory_namespace="agent-7", **away)
+    refused(failed, "secondary stands by", "the same command continues")
     assert states(site, "agent-7") == {"primary": "quarantined", "secondary": "standby"}
     over = site.play("failover", memory_namespace="agent-7")
     refused(over, "secondary stands by: a failback began and did not end", "Next: ")

@@ -234,8 +234,8 @@ def _no_secondary_overwritten(store: Store | None, state: NamespaceState, snapsh
     served = promoted_epoch(store, state.name) if store is not None else None
     if served is not None and served >= snapshot.info.epoch:  # a failback raises the home's epoch above it
         raise CannotProceed(
-            f"Namespace {state.name!r:.80} served here since snapshot {snapshot.id} was taken at its home; refilling it "
-            "would take its writes away.",
+            f"Namespace {state.name!r:.80} served here since snapshot {snapshot.id} was taken at its home; "
+            "refilling it would take its writes away.",
             f"run the failback playbook with memory_namespace={state.name}, then the backup",
         )
     if state.state != "standby":
