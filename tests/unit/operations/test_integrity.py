@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import sqlite3
@@ -179,10 +180,15 @@ def test_no_process_is_left_behind_when_a_worker_dies(place, monkeypatch):
     monkeypatch.setattr(integrity, "SMALL", 50)
     place.fill(300)
     monkeypatch.setattr(integrity, "check_range", lambda *_args: os.kill(os.getpid(), 9))
+    before = {child.pid for child in multiprocessing.active_children()}
+    started = []
+    begin = multiprocessing.process.BaseProcess.start
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", lambda one: (begin(one), started.append(one))[0])
     with pytest.raises(CannotProceed, match="killed"):
         integrity.scan(store_params=place.store, namespace=NS, workers=2)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert len(started) >= 2
+    assert {child.pid for child in multiprocessing.active_children()} <= before
+    assert not any(one.is_alive() for one in started)
 
 
 @settings(max_examples=15)
