@@ -62,7 +62,10 @@ def between(name: str, common: Task, secondary: Task) -> list[Task]:
     if name == "second_isolate":
         return [{**task("Isolate again", "isolate", here), "register": "isolated"}]
     if name == "second_release":
-        return [task("Release by force", "release", {**here, "force": True})]
+        return [
+            task("Release by force", "release", {**here, "force": True}),
+            task("Back up what came home", "snapshot", common),
+        ]
     failback = {**secondary, "namespaces": ["agent-7"], "purpose": "failback"}
     return [
         task("Stand back", "promote", {**there, "state": "standby"}),
