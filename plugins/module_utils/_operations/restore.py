@@ -18,15 +18,14 @@ from .._errors import (
     CannotProceed,
     InvalidInput,
     NamespaceUnknown,
-    RepositoryRefused,
     StoreDamaged,
 )
 from .._model import Claim, LogEntry, NamespaceState, Row
 from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
 from .._store import Store, open_store
-from .incident import promoted_epoch
 from .restore_check import Follower, read_back
+from .restore_guards import no_secondary_overwritten, same_lineage
 from .snapshot_scan import Checker, Tally
 
 LOAD_ROWS = 20_000
@@ -104,7 +103,7 @@ def restore(
             raise NamespaceUnknown(
                 f"The store has no namespace {target!r:.80}.", "allow the restore to create it, or correct the name"
             )
-        _same_lineage(store, snapshot, check)
+        same_lineage(store, snapshot, check)
         needed = {key: one for key, one in snapshot.wrapped_keys().items() if key in snapshot.manifest["keys"]}
         adopted = [key for key in needed if key not in keyring.ids()] if check else keyring.adopt(needed)
         result["adopted_keys"] = adopted
@@ -119,7 +118,7 @@ def restore(
             result.update(copy_under(work, keys, overwrite))
         else:
             if as_secondary and state is not None:
-                _no_secondary_overwritten(store, state, snapshot)
+                no_secondary_overwritten(store, state, snapshot)
             with _claimed(work, claim, attempt, takeover, as_secondary) as held:
                 if keys is not None:
                     from .restore_records import some_keys
@@ -210,39 +209,6 @@ def _open(store_params: t.Mapping[str, t.Any], create: bool, check: bool) -> _Op
 def _state(store: Store, namespace: str) -> NamespaceState | None:
     with store.reader() as reader:
         return next((state for state in reader.namespaces() if state.name == namespace), None)
-
-
-def _same_lineage(store: Store, snapshot: Snapshot, check: bool) -> None:
-    lineage, identity = snapshot.info.lineage, store.identity()
-    if lineage == identity.lineage:
-        return
-    refused = RepositoryRefused(
-        f"Snapshot {snapshot.id} is of another store: its lineage is {lineage}, this store's is {identity.lineage}.",
-        "restore into an empty store, or correct memory_cluster or memory_repository",
-    )
-    if not check:
-        try:
-            store.adopt_lineage(lineage)
-        except RepositoryRefused:
-            raise refused from None
-    elif identity.sequence:
-        raise refused
-
-
-def _no_secondary_overwritten(store: Store | None, state: NamespaceState, snapshot: Snapshot) -> None:
-    """A copy that serves, or whose writes the home has not taken yet, is not refilled. Errors: CannotProceed."""
-    served = promoted_epoch(store, state.name) if store is not None else None
-    if served is not None and served >= snapshot.info.epoch:  # a failback raises the home's epoch above it
-        raise CannotProceed(
-            f"Namespace {state.name!r:.80} served here since snapshot {snapshot.id} was taken at its home; "
-            "refilling it would take its writes away.",
-            f"run the failback playbook with memory_namespace={state.name}, then the backup",
-        )
-    if state.state != "standby":
-        raise CannotProceed(
-            f"Namespace {state.name!r:.80} is {state.state} in this store: it is no standby copy.",
-            "fail back first, or check which host is the secondary",
-        )
 
 
 @contextlib.contextmanager

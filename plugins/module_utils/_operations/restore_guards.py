@@ -1,0 +1,47 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a restore must not touch: another store's memories, and a secondary's writes that are not home yet.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+from .._errors import CannotProceed, RepositoryRefused
+from .._model import NamespaceState
+from .._repository import Snapshot
+from .._store import Store
+from .incident import promoted_epoch
+
+
+def same_lineage(store: Store, snapshot: Snapshot, check: bool) -> None:
+    """An empty store takes the snapshot's lineage; another store's snapshot is refused. Errors: RepositoryRefused."""
+    lineage, identity = snapshot.info.lineage, store.identity()
+    if lineage == identity.lineage:
+        return
+    refused = RepositoryRefused(
+        f"Snapshot {snapshot.id} is of another store: its lineage is {lineage}, this store's is {identity.lineage}.",
+        "restore into an empty store, or correct memory_cluster or memory_repository",
+    )
+    if not check:
+        try:
+            store.adopt_lineage(lineage)
+        except RepositoryRefused:
+            raise refused from None
+    elif identity.sequence:
+        raise refused
+
+
+def no_secondary_overwritten(store: Store | None, state: NamespaceState, snapshot: Snapshot) -> None:
+    """A copy that serves, or whose writes the home has not taken yet, is not refilled. Errors: CannotProceed."""
+    served = promoted_epoch(store, state.name) if store is not None else None
+    if served is not None and served >= snapshot.info.epoch:  # a failback raises the home's epoch above it
+        raise CannotProceed(
+            f"Namespace {state.name!r:.80} served here since snapshot {snapshot.id} was taken at its home; "
+            "refilling it would take its writes away.",
+            f"run the failback playbook with memory_namespace={state.name}, then the backup",
+        )
+    if state.state != "standby":
+        raise CannotProceed(
+            f"Namespace {state.name!r:.80} is {state.state} in this store: it is no standby copy.",
+            "fail back first, or check which host is the secondary",
+        )
