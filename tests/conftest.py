@@ -5,9 +5,13 @@
 from __future__ import annotations
 
 import os
+import typing as t
 
 import pytest
 from hypothesis import settings
+
+from tests.support.postgresql_server import PostgresqlServer
+from tests.support.valkey_server import ValkeyServer
 
 # With CI=true hypothesis would take the same examples every time; these tests are meant to look further each run.
 # A failure prints the blob that reproduces it. No deadlines: the machine may be busy.
@@ -22,3 +26,15 @@ def _clean_environment() -> None:
     for name in list(os.environ):
         if name.startswith(("AWS_", "ANSIBLE_")) and name not in kept:
             del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> t.Iterator[PostgresqlServer]:
+    with PostgresqlServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> t.Iterator[ValkeyServer]:
+    with ValkeyServer() as server:
+        yield server

@@ -12,9 +12,14 @@ import typing as t
 from ._errors import InvalidInput
 from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 
+ENGINES: t.Final = ("sqlite", "postgresql", "valkey")
+
 
 class Reader(t.Protocol):
-    """Everything seen through one reader is from one point in time. Close it soon: it may hold back clean-up."""
+    """Everything seen through one reader is from one point in time, or ``moved`` says that it is not.
+
+    Close it soon: it may hold back clean-up.
+    """
 
     identity: StoreIdentity  # at that point
     at: int  # the wall clock of that point, for display
@@ -69,10 +74,16 @@ class Reader(t.Protocol):
         """
 
     def structure(self) -> list[str]:
-        """What the engine itself finds wrong (SQLite: quick_check plus index contents), at most 100 lines."""
+        """What the engine itself finds wrong with its tables, indexes and fence, at most 100 lines."""
 
     def aside(self, namespace: str, incident: str | None = None) -> t.Iterator[list[tuple[str, str, Row]]]:
         """Rows that were set aside: (incident, reason, row)."""
+
+    def moved(self, namespace: str) -> bool:
+        """Whether the namespace was changed since this reader was opened while the reader could see it.
+
+        Always False where an engine reads one point in time.
+        """
 
     def close(self) -> None: ...
 
@@ -218,7 +229,8 @@ class Store(t.Protocol):
     ) -> str | None:
         """Copy up to ``limit`` rows with key > after inside the engine; the last key, None when nothing was left.
 
-        ``excluding`` is the path of a SQLite plan file whose table ``plan`` has a column ``key`` to leave out.
+        ``excluding`` is the path of a plan file (a SQLite file whatever the engine) whose table ``plan`` has a column
+        ``key`` with what to leave out.
         """
 
     def switch(self, claim: Claim, generation: int, expected: int) -> bool:
@@ -259,8 +271,20 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     from ._layouts import layout
 
     engine = params.get("engine") or "sqlite"
-    if engine == "sqlite":
+    if engine not in ENGINES:
+        raise InvalidInput(f"There is no engine {engine!r:.80}.", f"set memory_store.engine to {' | '.join(ENGINES)}")
+    chosen = layout(params.get("layout") or "native")
+    opened: Store
+    if engine == "postgresql":
+        from ._engines.postgresql import PostgresqlStore
+
+        opened = PostgresqlStore.open(params, chosen, create=create)
+    elif engine == "valkey":
+        from ._engines.valkey import ValkeyStore
+
+        opened = ValkeyStore.open(params, chosen, create=create)
+    else:
         from ._engines.sqlite import SqliteStore
 
-        return SqliteStore.open(params, layout(params.get("layout") or "native"), create=create)
-    raise InvalidInput(f"There is no engine {engine!r}.", "set memory_store.engine to one of: sqlite")
+        opened = SqliteStore.open(params, chosen, create=create)
+    return opened

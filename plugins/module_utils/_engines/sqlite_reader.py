@@ -351,6 +351,9 @@ class SqliteReader:
         except MemoryOpsError as exc:
             return [exc.message]
 
+    def moved(self, namespace: str) -> bool:
+        return False
+
 
 def read_point(con: sqlite3.Connection) -> str:
     """A word for the state of the store; every transaction that changes something changes it."""

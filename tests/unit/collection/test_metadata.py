@@ -24,7 +24,7 @@ def plugins(kind: str) -> list[str]:
 
 def names(requirements: str) -> set[str]:
     lines = (ROOT / requirements).read_text(encoding="utf-8").splitlines()
-    return {re.split(r"[=<>;\s]", line)[0].lower() for line in lines if line and line[0] not in "#-"}
+    return {re.split(r"[\[=<>;\s]", line)[0].lower() for line in lines if line and line[0] not in "#-"}
 
 
 def documents_group(module: str) -> bool:

@@ -1,0 +1,80 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a test server that never outlives its test run: as soon as standard input ends (however the run ended), the
+server is stopped and its folder removed. Standard library only.
+
+    python guard.py FOLDER USER COMMAND [ARGUMENT …]      (USER "" is this one)
+"""
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import typing as t
+
+
+class Guarded:
+    """One server in a temporary folder of its own, started through the guard."""
+
+    def __init__(self, name: str) -> None:
+        self.directory = tempfile.mkdtemp(prefix=f"memops-{name}-")
+        self.log = os.path.join(self.directory, "log")
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    def run(self, command: t.Sequence[str], user: str = "") -> None:
+        with open(self.log, "ab") as log:
+            self._guard = subprocess.Popen(
+                [sys.executable, os.path.abspath(__file__), self.directory, user, *command],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, cwd="/",
+            )  # fmt: skip
+
+    def ended(self) -> bool:
+        return self._guard is None or self._guard.poll() is not None
+
+    def said(self) -> str:
+        """The end of the server's log."""
+        with open(self.log, encoding="utf-8", errors="replace") as log:
+            return log.read()[-1000:]
+
+    def stop(self) -> None:
+        """Nothing of the server is left afterwards."""
+        guard, self._guard = self._guard, None
+        if guard is None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            return
+        if guard.stdin is not None:
+            guard.stdin.close()
+        guard.wait(30)
+
+
+def identity(user: str) -> dict[str, t.Any]:
+    """What makes ``subprocess`` start a program as this user."""
+    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": ()} if user else {}
+
+
+def main(directory: str, user: str, command: list[str]) -> int:
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, **identity(user))
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        server.send_signal(signal.SIGINT)  # both servers end at once, whoever is connected
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    code = server.wait()
+    watching.join()  # a server that ended by itself leaves its log to be read
+    shutil.rmtree(directory, ignore_errors=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

