@@ -11,6 +11,8 @@ requirements:
   - Python 3.9 or newer on the memory host
   - cryptography, msgpack, zstandard (memory host)
   - boto3 (memory host, for repositories on S3 and master keys in AWS KMS)
+  - psycopg 3 (memory host, for stores in PostgreSQL)
+  - redis (memory host, for stores in Valkey or Redis)
 options:
   store:
     description: The memory store to work on.
@@ -20,16 +22,55 @@ options:
         description: What runs the store.
         type: str
         default: sqlite
-        choices: [sqlite]
+        choices: [sqlite, postgresql, valkey]
       layout:
         description: How memories lie in the engine.
         type: str
         default: native
         choices: [native]
       path:
-        description: The store's file.
+        description: The store's file (O(store.engine=sqlite), which needs it).
         type: path
-        required: true
+      url:
+        description: >-
+          Where the server is (the other engines need it), such as
+          V(postgresql://host:5432/database?sslmode=verify-full), V(valkey://host:6379/0), V(redis://host:6379/0), or
+          V(valkeys://host:6379/0) for TLS. A password in it is refused.
+        type: str
+      user:
+        description: Who the operator is on the server. It owns the store, and is another user than the applications.
+        type: str
+      password:
+        description: The password of O(store.user). It goes into no route and no report.
+        type: str
+      password_file:
+        description: File on the memory host with the password of O(store.user), in place of O(store.password).
+        type: path
+      tls_ca:
+        description: Certificates to trust for the server.
+        type: path
+      tls_cert:
+        description: A client certificate.
+        type: path
+      tls_key:
+        description: The client certificate's key.
+        type: path
+      application_user:
+        description: >-
+          Who applications are on the server. A fence is proven against this user, and a route sends applications to the
+          store as this user.
+        type: str
+      application_password_file:
+        description: File on the hosts of the applications with their password. It is named in the route.
+        type: path
+      schema:
+        description: The schema that holds the store (O(store.engine=postgresql)).
+        type: str
+        default: memops
+      prefix:
+        description: What every key of the store begins with (O(store.engine=valkey)).
+        type: str
+        default: memops
       name:
         description: The memory cluster's name. Its snapshots lie under this name in the repository.
         type: str
@@ -148,7 +189,9 @@ options:
     description: A former attempt that is known to be dead. The collection's action plugin sets it.
     type: str
   work_dir:
-    description: Folder on the memory host for the incident's plan and journal. Default is beside the store's file.
+    description: >-
+      Folder on the memory host for the incident's plan and journal. Default is beside the store's file, or for a store
+      on a server in C(/var/lib/memops) (root) or C(~/.local/state/memops).
     type: path
 """
 

@@ -17,12 +17,23 @@ from ansible.module_utils.basic import AnsibleModule
 from ._codec import check_namespace
 from ._errors import InvalidInput, MemoryOpsError
 from ._operations.incident import Run
-from ._store import Store, open_store
+from ._store import ENGINES, Store, open_store
 
 STORE: dict[str, t.Any] = {
-    "engine": {"type": "str", "default": "sqlite", "choices": ["sqlite"]},
+    "engine": {"type": "str", "default": "sqlite", "choices": list(ENGINES)},
     "layout": {"type": "str", "default": "native", "choices": ["native"]},
-    "path": {"type": "path", "required": True},
+    "path": {"type": "path"},
+    "url": {"type": "str"},
+    "user": {"type": "str"},
+    "password": {"type": "str", "no_log": True},
+    "password_file": {"type": "path", "no_log": False},
+    "tls_ca": {"type": "path"},
+    "tls_cert": {"type": "path"},
+    "tls_key": {"type": "path", "no_log": False},
+    "application_user": {"type": "str"},
+    "application_password_file": {"type": "path", "no_log": False},
+    "schema": {"type": "str", "default": "memops"},
+    "prefix": {"type": "str", "default": "memops"},
     "name": {"type": "str", "default": "memory"},
     "busy_timeout": {"type": "float", "default": 10.0},
 }
@@ -81,7 +92,7 @@ class Context:
     def require(self, *, store: bool, repository: bool, keyring: bool) -> None:
         """Errors: InvalidInput when a mapping that the module cannot do without is not set."""
         if store and not self.params.get("store"):
-            raise InvalidInput("No memory store is set.", "set memory_store (path, …)")
+            raise InvalidInput("No memory store is set.", "set memory_store (path, or engine and url)")
         if repository:
             self.repository_params()
         if keyring and not self.has_keyring:
@@ -89,7 +100,7 @@ class Context:
 
     @property
     def store_params(self) -> dict[str, t.Any]:
-        return dict(self.params["store"])
+        return {name: value for name, value in self.params["store"].items() if value is not None}
 
     @property
     def name(self) -> str:

@@ -34,6 +34,10 @@ class StoreUnavailable(MemoryOpsError):
     code = "store-unavailable"
 
 
+class StoreMissing(StoreUnavailable):
+    """The place answers, but no store was made there yet."""
+
+
 class StoreDamaged(MemoryOpsError):
     """The store answers, but its own structure is broken (not a database, truncated, malformed page)."""
 
@@ -114,3 +118,15 @@ class CannotProceed(MemoryOpsError):
     """A step's precondition does not hold (no plan, route still on the secondary, loss above the limit)."""
 
     code = "cannot-proceed"
+
+
+class RouteUnavailable(MemoryOpsError):
+    """What leads applications to the store cannot be asked or moved right now."""
+
+    code = "route-unavailable"
+
+
+class RouteShared(MemoryOpsError):
+    """The route serves the whole store; moving it for one namespace would move others, too."""
+
+    code = "route-shared"

@@ -6,7 +6,8 @@ PRIVATE to the collection. Format 1::
 
     {"format": 1, "generation": n, "default": {store parameters}, "namespaces": {name: {store parameters}}}
 
-``generation`` grows with every change. A namespace without an entry of its own is served by ``default``.
+``generation`` grows with every change. A namespace without an entry of its own is served by ``default``. The file holds
+no password: an application reads its own from the ``password_file`` that an entry names.
 """
 from __future__ import annotations
 
@@ -60,6 +61,23 @@ def read_route(path: str) -> Route:
 def resolve(route: t.Mapping[str, t.Any], namespace: str) -> dict[str, t.Any]:
     """The store parameters that serve ``namespace``."""
     return dict(route["namespaces"].get(namespace) or route["default"])
+
+
+def for_applications(store: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """What a route says of a store that an operator's parameters describe: where it is, and who applications are there.
+
+    With ``application_user`` they are that user, with the password in ``application_password_file`` (a file on their
+    hosts); else what the operator's parameters name. A password itself never goes into a route.
+    """
+    secret = {"password", "application_user", "application_password_file"}
+    kept = {key: value for key, value in store.items() if key not in secret and value is not None}
+    if store.get("application_user"):
+        for name in ("password_file", "tls_cert", "tls_key"):
+            kept.pop(name, None)
+        kept["user"] = store["application_user"]
+        if store.get("application_password_file"):
+            kept["password_file"] = store["application_password_file"]
+    return kept
 
 
 def switch_route(
@@ -132,6 +150,11 @@ def _absolute(what: str, path: t.Any) -> None:
 def _store(store: t.Mapping[str, t.Any]) -> None:
     if store.get("path") is not None:
         _absolute("store in a route", store["path"])
+    if store.get("password") is not None:
+        raise InvalidInput(
+            "A store in a route has a password, and every application reads the route.",
+            "put it into a file that only the application reads, and name that in password_file",
+        )
 
 
 def _damaged(path: str, why: str) -> InvalidInput:

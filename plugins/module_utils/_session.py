@@ -26,6 +26,7 @@ from ._errors import (
     NamespaceLocked,
     NamespaceQuarantined,
     StoreDamaged,
+    StoreMissing,
     StoreUnavailable,
 )
 from ._keyring import Keyring
@@ -66,11 +67,14 @@ class Session:
     def _begin(self, keyring: t.Mapping[str, t.Any], create: bool) -> Keyring:
         """Make store and keyring when both are new: records that exist never get a new keyring."""
         params = self._reads.params(None)
-        path = params.get("path")
         try:
-            if create and isinstance(path, str) and not os.path.exists(os.path.expanduser(path)):
+            try:
+                store = self._reads.at(params)
+            except StoreMissing:
+                if not create:
+                    raise
                 open_store(params, create=True).close()
-            store = self._reads.at(params)
+                store = self._reads.at(params)
             if not create or os.path.exists(keyring["path"]):
                 return Keyring.open(keyring)
             with store.reader() as reader:

@@ -7,7 +7,9 @@ Everything here works on batches; an implementation never goes record by record 
 """
 from __future__ import annotations
 
+import os
 import typing as t
+import urllib.parse
 
 from ._errors import InvalidInput
 from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
@@ -265,8 +267,9 @@ class Store(t.Protocol):
 def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     """Open the store that ``params`` (engine, layout, path or url, …) describes.
 
-    Errors: InvalidInput, StoreUnavailable, StoreDamaged. With ``create`` a missing store is made (applications,
-    a secondary that is filled for the first time); operators never make one by a mistyped path.
+    Errors: InvalidInput, StoreUnavailable (StoreMissing: none was made there), StoreDamaged. With ``create`` a missing
+    store is made (applications, a secondary that is filled for the first time) and one that exists is opened;
+    operators never make one by a mistyped path.
     """
     from ._layouts import layout
 
@@ -288,3 +291,20 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
 
         opened = SqliteStore.open(params, chosen, create=create)
     return opened
+
+
+def scratch_params(folder: str, name: str = "scratch") -> dict[str, t.Any]:
+    """Parameters of a store for a rehearsal: an embedded one, whatever engine the snapshot is from, as rows are logical
+    and all engines hold the same."""
+    return {"engine": "sqlite", "layout": "native", "path": os.path.join(folder, "scratch.db"), "name": name}
+
+
+def place(params: t.Mapping[str, t.Any]) -> tuple[str, ...]:
+    """Where the store is, alike for all who reach it there: (engine, address, part), without any login."""
+    engine = str(params.get("engine") or "sqlite")
+    if params.get("path") and not params.get("url"):
+        return engine, os.path.realpath(os.path.expanduser(str(params["path"]))), ""
+    url = urllib.parse.urlsplit(str(params.get("url") or ""))
+    hosts = url.netloc.rpartition("@")[2].lower()
+    part = params.get("schema") if engine == "postgresql" else params.get("prefix")
+    return engine, f"{hosts}/{url.path.strip('/')}", str(part or "memops")

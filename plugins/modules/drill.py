@@ -102,7 +102,6 @@ def operate(context: Context) -> dict:
         repository=context.repository(),
         keyring_params=context.params["keyring"],
         name=context.name,
-        layout=context.store_params["layout"],
         snapshot_id=params["snapshot"],
         namespaces=params["namespaces"],
         benchmark=params["benchmark"],

@@ -13,7 +13,7 @@ import sqlite3
 import typing as t
 import uuid
 
-from .._errors import InvalidInput, StoreDamaged, StoreUnavailable
+from .._errors import InvalidInput, StoreDamaged, StoreMissing, StoreUnavailable
 from .._layouts import Layout
 from .._model import StoreIdentity
 from .sqlite_applications import Applications
@@ -163,7 +163,7 @@ def _look(path: str) -> None:
     try:
         size = os.stat(path).st_size
     except FileNotFoundError:
-        raise StoreUnavailable(
+        raise StoreMissing(
             f"There is no memory store at {path}.", "correct memory_store.path, or restore a snapshot there"
         ) from None
     except OSError as exc:

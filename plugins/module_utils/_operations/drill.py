@@ -14,7 +14,7 @@ import time
 import typing as t
 
 from .._errors import KeyUnavailable, MemoryOpsError, RepositoryUnavailable
-from .._store import open_store
+from .._store import open_store, scratch_params
 from . import integrity, restore, rotate
 
 
@@ -23,7 +23,6 @@ def drill(
     repository: t.Any,
     keyring_params: t.Mapping[str, t.Any],
     name: str,
-    layout: str = "native",
     snapshot_id: str | None = None,
     namespaces: t.Sequence[str] | None = None,
     benchmark: str | None = None,
@@ -46,7 +45,6 @@ def drill(
             repository,
             keyring_params,
             name,
-            layout,
             snapshot_id,
             namespaces,
             benchmark,
@@ -71,7 +69,6 @@ def _rehearse(
     repository: t.Any,
     keyring_params: t.Mapping[str, t.Any],
     name: str,
-    layout: str,
     snapshot_id: str | None,
     namespaces: t.Sequence[str] | None,
     benchmark: str | None,
@@ -79,7 +76,7 @@ def _rehearse(
     rotation: bool,
     started: float,
 ) -> None:
-    params = {"engine": "sqlite", "layout": layout, "path": os.path.join(folder, "drill.db"), "name": name}
+    params = scratch_params(folder, name)
     ring_params = {**keyring_params, "path": os.path.join(folder, "keyring.json")}
     ring = _copy_ring(keyring_params, ring_params)
     restored = restore.restore_whole(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from .._errors import InvalidInput, MemoryOpsError, StoreUnavailable
 from .._model import Claim
-from .._store import Store
+from .._store import Store, place
 
 LEASE_SECONDS = 60.0
 
@@ -114,17 +114,15 @@ def settled_version(store: Store, namespace: str) -> tuple[int, int] | None:
 def folder(store_params: t.Mapping[str, t.Any], incident: str, work_dir: str | None = None) -> str:
     """Where this incident's plan and journal lie on the memory host; made with mode 0700.
 
-    Default: beside the store's file. Errors: StoreUnavailable when it cannot be made.
+    Default: beside the store's file; for a store that is reached over the network in /var/lib/memops (root) or
+    ~/.local/state/memops. Errors: StoreUnavailable when it cannot be made.
     """
     if not incident.replace("-", "").replace("_", "").replace(".", "").isalnum() or incident.startswith("."):
         raise InvalidInput(
             f"The incident id {incident!r:.60} has characters other than letters, digits, '-', '_' and '.'.",
             "leave memory_incident out to let one be made",
         )
-    base = work_dir or (f"{store_params['path']}.memops" if store_params.get("path") else "")
-    if not base:
-        raise InvalidInput("There is no folder for the plan and the journal.", "set memory_work_dir")
-    path = os.path.join(base, incident)
+    path = os.path.join(work_dir or _base(store_params), incident)
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
     except OSError as exc:
@@ -133,6 +131,13 @@ def folder(store_params: t.Mapping[str, t.Any], incident: str, work_dir: str | N
             "free space or set memory_work_dir to a folder that can be written",
         ) from None
     return path
+
+
+def _base(store_params: t.Mapping[str, t.Any]) -> str:
+    if store_params.get("path"):
+        return f"{store_params['path']}.memops"
+    home = "/var/lib" if os.geteuid() == 0 else os.path.expanduser("~/.local/state")
+    return os.path.join(home, "memops", hashlib.sha256("\n".join(place(store_params)).encode()).hexdigest()[:16])
 
 
 @contextmanager

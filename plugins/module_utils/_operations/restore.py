@@ -19,6 +19,7 @@ from .._errors import (
     InvalidInput,
     NamespaceUnknown,
     StoreDamaged,
+    StoreMissing,
 )
 from .._model import Claim, LogEntry, NamespaceState, Row
 from .._repository import Repository, Snapshot
@@ -200,10 +201,12 @@ class _Opened:
 
 
 def _open(store_params: t.Mapping[str, t.Any], create: bool, check: bool) -> _Opened:
-    path = store_params.get("path")
-    if create and check and path and not os.path.exists(path):
-        return _Opened(None)
-    return _Opened(open_store(store_params, create=create and not check))
+    try:
+        return _Opened(open_store(store_params, create=create and not check))
+    except StoreMissing:
+        if create:
+            return _Opened(None)  # a rehearsal makes none
+        raise
 
 
 def _state(store: Store, namespace: str) -> NamespaceState | None:

@@ -7,10 +7,9 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
-import os
 import typing as t
 
-from .._errors import CannotProceed, InvalidInput
+from .._errors import CannotProceed, InvalidInput, StoreMissing
 from .._store import open_store
 from . import incident as incidents
 from . import restore, rotate
@@ -82,9 +81,12 @@ def _refuse_open_incident(
     store_params: t.Mapping[str, t.Any], to_namespace: str | None, namespaces: t.Sequence[str] | None, run: Run
 ) -> None:
     """A rehearsal refuses what the run would refuse. Errors: CannotProceed."""
-    if not os.path.exists(str(store_params.get("path") or "")) or run.incident:
+    if run.incident:
         return
-    store = open_store(store_params)
+    try:
+        store = open_store(store_params)
+    except StoreMissing:
+        return
     try:
         for name in [to_namespace] if to_namespace else namespaces or []:
             incident, _known = incidents.facts(store, name)

@@ -11,8 +11,8 @@ import os
 import typing as t
 
 from .._errors import CannotProceed, InvalidInput
-from .._route import read_route, resolve, switch_route
-from .._store import Store
+from .._route import for_applications, read_route, resolve, switch_route
+from .._store import Store, place
 from . import failover, integrity
 from . import incident as incidents
 from .incident import Journal, Run, microseconds, now_us
@@ -134,7 +134,7 @@ def routed_away(path: str | None, namespace: str, store_params: t.Mapping[str, t
     """Whether the route file sends ``namespace`` to a store other than this one."""
     if not path or not os.path.exists(path):
         return False
-    return _place(resolve(read_route(path), namespace)) != _place(store_params)
+    return place(resolve(read_route(path), namespace)) != place(store_params)
 
 
 def move_route(
@@ -145,9 +145,13 @@ def move_route(
     *,
     check: bool = False,
 ) -> tuple[dict[str, t.Any] | None, dict[str, t.Any] | None, bool]:
-    """(where the namespace was served, where it is now, whether the file changed)."""
+    """(where the namespace was served, where it is now, whether the file changed).
+
+    ``target`` and ``default`` are an operator's store parameters; the route gets what applications need of them.
+    """
     before = resolve(read_route(path), namespace) if os.path.exists(path) else None
-    after = dict(target) if target else None
+    after = for_applications(target) if target else None
+    default = for_applications(default) if default else None
     if before is None and default is None:
         raise InvalidInput(f"The route file {path} does not exist.", "set memory_route.default so that it can be made")
     if check:
@@ -158,8 +162,3 @@ def move_route(
         changed = switch_route(path, None, default)
     changed = switch_route(path, namespace, after) or changed
     return before, resolve(read_route(path), namespace), changed
-
-
-def _place(params: t.Mapping[str, t.Any]) -> tuple[str, str]:
-    where = params.get("path") or params.get("url") or ""
-    return str(params.get("engine") or "sqlite"), os.path.realpath(where) if params.get("path") else str(where)

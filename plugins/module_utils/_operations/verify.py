@@ -19,6 +19,7 @@ from .._repository.catalogue import append_check, read_info
 from .._repository.chunks import ChunkRef, NamespaceDigest
 from .._repository.manifest import SnapshotInfo, folder, manifest_key, open_line
 from .._repository.packs import pack_name
+from .._store import scratch_params
 from .snapshot_scan import Checker, Tally
 
 DEPTHS = ("listed", "hashed", "opened", "restored")
@@ -316,7 +317,7 @@ class _Examination:
                 entry = snapshot.manifest["namespaces"][namespace]
                 try:
                     result = restore(
-                        store_params={"engine": "sqlite", "layout": "native", "path": f"{directory}/scratch.db"},
+                        store_params=scratch_params(directory),
                         repository=self.place,
                         keyring=self.keyring,
                         name=self.name,
