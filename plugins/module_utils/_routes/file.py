@@ -1,0 +1,66 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The route file as a route: each namespace may have an entry of its own.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from .._errors import InvalidInput, RouteUnavailable
+from .._route import for_applications, read_route, resolve, switch_route
+from .._store import place
+from . import Position
+
+
+class FileRoute:
+    """Parameters: path, default. ``target``: store parameters; None follows the default again.
+
+    Both are an operator's; the file gets what applications need of them. Positions: store parameters.
+    """
+
+    unit = "namespace"
+
+    def __init__(
+        self, params: t.Mapping[str, t.Any], namespace: str, target: t.Mapping[str, t.Any] | None = None
+    ) -> None:
+        if not params.get("path"):
+            raise InvalidInput("The route file is not named.", "set memory_route.path")
+        self._path = str(params["path"])
+        self._default = for_applications(params["default"]) if params.get("default") else None
+        self._namespace = namespace
+        self._target = for_applications(target) if target else None
+        self.name = f"The route file {self._path}"
+
+    def current(self) -> Position:
+        return resolve(read_route(self._path), self._namespace) if os.path.exists(self._path) else None
+
+    def wanted(self) -> Position:
+        missing = not os.path.exists(self._path)
+        if missing and self._default is None:
+            raise InvalidInput(
+                f"The route file {self._path} does not exist.", "set memory_route.default so that it can be made"
+            )
+        if self._target is not None:
+            return self._target
+        return dict(self._default if missing and self._default else read_route(self._path)["default"])
+
+    def elsewhere(self, position: Position) -> bool:
+        return position is not None and place(position) != place(self.wanted() or {})
+
+    def switch(self) -> None:
+        if self._default is not None and not os.path.exists(self._path):
+            switch_route(self._path, None, self._default)
+        switch_route(self._path, self._namespace, self._target)
+
+    def check(self) -> None:
+        if self.current() != self.wanted():
+            raise RouteUnavailable(
+                f"{self.name} was changed again by somebody else.", "look at the file and run the same command again"
+            )
+
+    def warnings(self) -> list[str]:
+        return []
