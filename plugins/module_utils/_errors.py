@@ -37,6 +37,8 @@ class StoreUnavailable(MemoryOpsError):
 class StoreMissing(StoreUnavailable):
     """The place answers, but no store was made there yet."""
 
+    code = "store-missing"
+
 
 class StoreDamaged(MemoryOpsError):
     """The store answers, but its own structure is broken (not a database, truncated, malformed page)."""

@@ -16,6 +16,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     StoreUnavailable,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._route import read_route, resolve, switch_route
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import place
 
 ONE, TWO = {"engine": "sqlite", "path": "/a.db"}, {"engine": "sqlite", "path": "/b.db"}
 
@@ -112,6 +113,8 @@ def test_bad_arguments(route, tmp_path):
     ):
         with pytest.raises(InvalidInput, match="must be absolute"):
             act()
+    with pytest.raises(InvalidInput, match="has a password"):
+        switch_route(route, "a", {"engine": "valkey", "url": "valkey://db/0", "password": "secret"})
     with pytest.raises(InvalidInput):
         switch_route(route, None, None)
     with pytest.raises(InvalidInput):
@@ -123,3 +126,29 @@ def test_bad_arguments(route, tmp_path):
     with pytest.raises(StoreUnavailable, match="cannot be written"):
         switch_route(str(tmp_path / "no" / "none"), None, TWO)
     assert json.loads(pathlib.Path(route).read_text())["generation"] == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"path": "/a/../m.db"}, {"engine": "sqlite", "path": "/m.db", "busy_timeout": 1}, True),
+        ({"path": "/m.db"}, {"path": "/n.db"}, False),
+        (
+            {"engine": "postgresql", "url": "postgresql://memops@DB:5432/m?sslmode=require", "schema": "memops"},
+            {"engine": "postgresql", "url": "postgresql://db:5432/m", "user": "agent", "password_file": "/p"},
+            True,
+        ),
+        (
+            {"engine": "postgresql", "url": "postgresql://db/m", "schema": "one"},
+            {"engine": "postgresql", "url": "postgresql://db/m", "schema": "two"},
+            False,
+        ),
+        (
+            {"engine": "valkey", "url": "valkey://db:1/0", "prefix": "one"},
+            {"engine": "valkey", "url": "valkey://db:1/1", "prefix": "one"},
+            False,
+        ),
+    ],
+)
+def test_a_store_is_known_by_its_place_not_by_who_asks(one, other, same):
+    assert (place(one) == place(other)) is same
