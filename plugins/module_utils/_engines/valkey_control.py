@@ -1,0 +1,138 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The control rows of a Valkey store (its counters, namespaces, incidents), and a writer's view of them.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import json
+import typing as t
+
+from .._errors import NamespaceUnknown, StoreDamaged
+from .._model import NamespaceState, StoreIdentity
+from .valkey_connect import RESTORE, Wire, packed, valkey_errors
+from .valkey_values import Names, written
+
+COUNTERS: t.Final = (
+    "epoch", "sequence", "newest", "commits", "token", "log_id", "generation", "incident",
+    "given_epoch", "given_first", "given_last",
+)  # fmt: skip
+
+
+def state_of(name: str, space: t.Mapping[str, t.Any]) -> NamespaceState:
+    return NamespaceState(
+        name, space["state"], space["generation"], space["ttl"], space["serving_ttl"], space["incident"],
+        space["prior_ttl"], space["prior_state"], space["restored_snapshot"], space["restored_epoch"],
+        space["restored_sequence"], space["restored_at"], space["restored_digest"],
+    )  # fmt: skip
+
+
+def space_of(raw: bytes | None, name: str, where: str) -> dict[str, t.Any]:
+    """The control row of a namespace. Errors: NamespaceUnknown, StoreDamaged."""
+    if raw is None:
+        raise NamespaceUnknown(
+            f"The store {where} has no namespace {name!r:.80}.",
+            "name one of those that the playbook memops.agent_memory.info lists",
+        )
+    try:
+        space = json.loads(raw)
+        state_of(name, space)
+        return t.cast(t.Dict[str, t.Any], space)
+    except (ValueError, KeyError, TypeError):
+        raise StoreDamaged(f"The control row of namespace {name!r:.80} is damaged.", RESTORE) from None
+
+
+def counters_of(raw: t.Sequence[bytes], where: str) -> tuple[dict[str, str], dict[str, int]]:
+    """(texts, numbers) of the store's own hash. Errors: StoreDamaged."""
+    said = {name.decode(): value.decode() for name, value in zip(raw[::2], raw[1::2])}
+    try:
+        return said, {name: int(said.get(name) or 0) for name in COUNTERS} if said["store_id"] else {}
+    except (KeyError, ValueError):
+        raise StoreDamaged(f"The store {where} has lost its identity.", RESTORE) from None
+
+
+def identity_of(said: t.Mapping[str, str], numbers: t.Mapping[str, int]) -> StoreIdentity:
+    return StoreIdentity(
+        said["store_id"], said["lineage"], "valkey", said["layout"], numbers["epoch"], numbers["sequence"]
+    )
+
+
+def incident_field(namespace: str, incident: str) -> str:
+    return f"{written(namespace)} {written(incident)}"
+
+
+def incident_row(raw: bytes) -> dict[str, t.Any]:
+    try:
+        row = json.loads(raw)
+        (row["incident"], row["attempt"], row["token"], row["state"], row["lease_until"])
+        return t.cast(t.Dict[str, t.Any], row)
+    except (ValueError, KeyError, TypeError):
+        raise StoreDamaged("The row of an incident is damaged.", RESTORE) from None
+
+
+class Transaction:
+    """What a writer read under its hold, and what it is going to write."""
+
+    def __init__(self, wire: Wire, names: Names, token: str, said: dict[str, str], numbers: dict[str, int]) -> None:
+        self.token, self.said, self.numbers = token, said, numbers
+        self.session = wire.session
+        self.durable = False
+        self._wire, self._names = wire, names
+        self._before = dict(numbers)
+        self._spaces: dict[str, dict[str, t.Any]] = {}
+        self._saved: dict[str, None] = {}
+        self._queue: list[bytes] = []
+
+    def read(self, *args: t.Any) -> t.Any:
+        with valkey_errors(self._wire.place):
+            return self._wire.call(*args)
+
+    def read_all(self, commands: t.Sequence[bytes]) -> list[t.Any]:
+        with valkey_errors(self._wire.place):
+            replies = self._wire.many(commands)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies
+
+    def add(self, *args: t.Any) -> None:
+        """Queue a writing command."""
+        self._queue.append(packed(*args))
+
+    def add_packed(self, commands: t.Iterable[bytes]) -> None:
+        self._queue.extend(commands)
+
+    def space(self, name: str) -> dict[str, t.Any] | None:
+        """The control row of a namespace; change it and ``save`` it."""
+        if name not in self._spaces:
+            raw = self.read("HGET", self._names.namespaces, name)
+            if raw is None:
+                return None
+            self._spaces[name] = space_of(raw, name, self._wire.place.where)
+        return self._spaces[name]
+
+    def save(self, name: str, space: dict[str, t.Any] | None = None, *, moved: bool = False) -> None:
+        """``moved``: what readers see in the namespace changes."""
+        if space is not None:
+            self._spaces[name] = space
+        if moved:
+            self._spaces[name]["changed"] = self._before["commits"] + 1
+        self._saved[name] = None
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self._queue or self._saved) or self.numbers != self._before
+
+    def commands(self) -> list[bytes]:
+        names = self._names
+        numbers = {**self.numbers, "commits": self._before["commits"] + 1}
+        changed: list[t.Any] = ["last", self.token]
+        for name, value in numbers.items():
+            if value != self._before[name]:
+                changed += [name, value]
+        out = [packed("MULTI"), *self._queue, packed("HSET", names.store, *changed)]
+        if self._saved:
+            pairs = [x for name in self._saved for x in (name, json.dumps(self._spaces[name]))]
+            out.append(packed("HSET", names.namespaces, *pairs))
+        return [*out, packed("DEL", names.hold), packed("EXEC")]

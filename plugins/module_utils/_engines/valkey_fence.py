@@ -1,0 +1,254 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The fence against raw clients: a user of the server loses its rights on one namespace's keys, and gets them back.
+
+PRIVATE to the collection.
+
+An ACL has no patterns that take rights away. But everything except keys with a certain beginning can be named by
+patterns: for each character of that beginning, "the same up to here, then another character". So a user that serves
+many namespaces by one broad pattern loses exactly the quarantined ones. Open connections are bound at once.
+"""
+from __future__ import annotations
+
+import json
+import re
+import typing as t
+
+from .valkey_connect import packed, valkey_errors
+from .valkey_transactions import Connected
+from .valkey_values import Names
+
+PERMISSION = re.compile(r"(~|%R~|%W~|%RW~)(.*)", re.S)
+GLOB = frozenset("*?[")
+
+
+def _literal(pattern: str) -> tuple[str, str]:
+    """(the text that every match begins with, the rest of the pattern)."""
+    out, at = [], 0
+    while at < len(pattern) and pattern[at] not in GLOB:
+        if pattern[at] == "\\" and at + 1 < len(pattern):
+            at += 1
+        out.append(pattern[at])
+        at += 1
+    return "".join(out), pattern[at:]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"([*?\[\]\\])", r"\\\1", text)
+
+
+def without(tokens: t.Sequence[str], beginnings: t.Collection[str]) -> list[str]:
+    """Key permissions (~pattern, %R~pattern …) less all keys with one of these beginnings.
+
+    A pattern with wildcards in its middle that might match such keys stays; the proof finds it.
+    """
+    out: list[str] = []
+    for token in tokens:
+        match = PERMISSION.fullmatch("~*" if token == "allkeys" else token)
+        if match is None:
+            out.append(token)
+            continue
+        kind, (head, rest) = match[1], _literal(match[2])
+        if any(head.startswith(one) for one in beginnings):
+            continue
+        below = [one for one in beginnings if one.startswith(head)]
+        if not below or rest != "*":
+            out.append(token)
+            continue
+        shorter = {one[:size] for one in below for size in range(len(head), len(one))}
+        for stem in sorted(shorter):
+            follow = sorted({one[len(stem)] for one in below if one.startswith(stem)})
+            others = "".join("\\" + c if c in "-]\\^" else c for c in follow)
+            out += [f"{kind}{_plain(stem)}[^{others}]*"] + ([f"{kind}{_plain(stem)}"] if stem else [])
+    return list(dict.fromkeys(out))
+
+
+class Rule(t.NamedTuple):
+    """What a user may do with keys: its own permissions, and those of its selectors."""
+
+    keys: list[str]
+    selectors: list[list[str]]  # commands, channels, then keys
+
+    def without(self, beginnings: t.Collection[str]) -> Rule:
+        return Rule(
+            without(self.keys, beginnings), [[*s[:2], *without(s[2:], beginnings)] for s in self.selectors]
+        )
+
+    def same(self, other: Rule) -> bool:
+        return set(self.keys) == set(other.keys) and self.selectors == other.selectors
+
+    def settings(self) -> list[str]:
+        out = ["resetkeys", *self.keys]
+        if self.selectors:
+            out += ["clearselectors", *(f"({' '.join(part for part in s if part)})" for s in self.selectors)]
+        return out
+
+
+def rule_of(said: t.Sequence[t.Any]) -> tuple[Rule, set[str]]:
+    """(rule, flags) of an answer to ACL GETUSER."""
+    known = {name.decode(): value for name, value in zip(said[::2], said[1::2])}
+    selectors = []
+    for raw in known.get("selectors") or []:
+        one = {name.decode(): value.decode() for name, value in zip(raw[::2], raw[1::2])}
+        selectors.append([one.get("commands", ""), one.get("channels", ""), *one.get("keys", "").split()])
+    flags = {flag.decode() for flag in known.get("flags", [])}
+    return Rule(known.get("keys", b"").decode().split(), selectors), flags
+
+
+class Fence(Connected):
+    """What ``fence``, ``unfence`` and ``prove`` do with the server's users."""
+
+    @property
+    def _fenced_user(self) -> str | None:
+        """The applications' user, unless the operator is that user: nobody shuts out itself."""
+        user = self.place.application_user
+        return None if user in (None, self.place.user or "default") else user
+
+    def _user(self, user: str) -> tuple[Rule, set[str]] | None:
+        said = self._ask("ACL", "GETUSER", user)
+        return None if said is None else rule_of(said)
+
+    def _noted(self, user: str) -> dict[str, t.Any] | None:
+        raw = self._ask("HGET", self.names.fences, user)
+        return None if raw is None else t.cast(t.Dict[str, t.Any], json.loads(raw))
+
+    def _shut_out(self, namespace: str) -> bool:
+        """Take the namespace from the applications' user; whether that changed anything. The state is fenced already.
+
+        Errors: MemoryOpsError when the operator may not change users.
+        """
+        user = self._fenced_user
+        if user is None:
+            return False
+        found = self._user(user)
+        if found is None:
+            return False
+        present = found[0]
+        noted = self._noted(user)
+        base = Rule(noted["keys"], noted["selectors"]) if noted else present
+        fenced = sorted({*(noted["fenced"] if noted else ()), namespace})
+        wanted = self._less(base, fenced)
+        if noted is None or fenced != noted["fenced"]:
+            self._note_fences(user, base, fenced)  # first: what was there is known whatever happens next
+        if wanted.same(present):
+            return False
+        self._set(user, wanted)
+        return True
+
+    def _let_in(self, namespace: str) -> None:
+        """Give the namespace back to the applications' users that it was taken from."""
+        raw = self._ask("HGETALL", self.names.fences)
+        for user, text in zip(raw[::2], raw[1::2]):
+            noted = json.loads(text)
+            if namespace not in noted["fenced"]:
+                continue
+            name = user.decode()
+            found = self._user(name)
+            base = Rule(noted["keys"], noted["selectors"])
+            fenced = [one for one in noted["fenced"] if one != namespace]
+            if found is not None:
+                present, ours = found[0], self._less(base, noted["fenced"])
+                if not present.same(ours):  # somebody gave the user more meanwhile: it keeps that
+                    more = [token for token in present.keys if token not in ours.keys and token not in base.keys]
+                    base = base._replace(keys=[*base.keys, *more])
+                wanted = self._less(base, fenced)
+                if not wanted.same(present):
+                    self._set(name, wanted)
+            self._note_fences(name, base, fenced)
+
+    def _less(self, base: Rule, fenced: t.Collection[str]) -> Rule:
+        return base.without([self.names.fenced(name) for name in fenced]) if fenced else base
+
+    def _set(self, user: str, rule: Rule) -> None:
+        with valkey_errors(self.place):
+            self.wire.call("ACL", "SETUSER", user, *rule.settings())
+            self.wire.many([packed("ACL", "SAVE")])  # refused where there is no ACL file; the proof says so
+
+    def _note_fences(self, user: str, base: Rule, fenced: t.Sequence[str]) -> None:
+        with self._transaction() as tx:
+            if fenced:
+                row = {"keys": base.keys, "selectors": base.selectors, "fenced": list(fenced)}
+                tx.add("HSET", self.names.fences, user, json.dumps(row))
+            else:
+                tx.add("HDEL", self.names.fences, user)
+
+    # --- proof --------------------------------------------------------------------------------------------------
+    def _prove_users(self, namespace: str, generation: int) -> tuple[bool, bool, list[str], list[str]]:
+        """(writes refused, reads refused, detail, not fenced) for users of the server other than the operator."""
+        detail: list[str] = []
+        open_to: list[str] = []
+        writes = reads = True
+        user, key = self.place.application_user, self.names.records(namespace, generation)
+        own = self.place.user or "default"
+        if user is not None and self._fenced_user is None:
+            writes = reads = False
+            detail.append(f"raw commands as user {user}: not refused, it is the operator's own user")
+        elif user is not None:
+            tried = [self._try(user, command, detail) for command in probes(key)]
+            writes, reads = all(tried[:2]), tried[2]
+            if self.place.application_password_file:
+                really = self._really(key, detail)
+                writes, reads = writes and really, reads and really
+        for raw in self._ask("ACL", "USERS"):
+            other = raw.decode("utf-8", "replace")
+            if other in (user, own):
+                continue
+            found = self._user(other)
+            if found is None or "off" in found[1]:
+                continue
+            may = [verb for verb, command in zip(("write", "delete", "read"), probes(key))
+                   if not self._try(other, command, [])]  # fmt: skip
+            if may:
+                open_to.append(f"raw clients of user {other}: it may {', '.join(may)}")
+        open_to.append(f"raw clients of user {own}, the operator's own")
+        return writes, reads, detail, open_to
+
+    def _try(self, user: str, command: t.Sequence[str], detail: list[str]) -> bool:
+        """Whether the server would refuse the command of that user."""
+        reply = self.wire.many([packed("ACL", "DRYRUN", user, *command)])[0]
+        refused = isinstance(reply, bytes) and b"has no permissions" in reply
+        said = "refused" if refused else "accepted" if reply == b"OK" else f"not tried ({reply!s:.80})"
+        detail.append(f"raw {command[0]} as user {user}: {said}")
+        return refused
+
+    def _really(self, key: str, detail: list[str]) -> bool:
+        """With the applications' own login: a write that is discarded and a read. Errors: StoreUnavailable."""
+        from dataclasses import replace
+
+        from .valkey_connect import Wire, password_in
+
+        password = password_in(str(self.place.application_password_file))
+        wire = Wire(replace(self.place, user=self.place.application_user, password=password))
+        try:
+            with valkey_errors(wire.place):
+                replies = wire.many(
+                    [packed("MULTI"), packed(*probes(key)[0]), packed("DISCARD"), packed("ZCARD", key)]
+                )
+        finally:
+            wire.drop()
+        refused = ["NOPERM" in f"{getattr(reply, 'status_code', '')} {reply}" for reply in (replies[1], replies[3])]
+        detail.append(
+            f"ZADD and ZCARD on a connection of user {self.place.application_user}: "
+            f"{'refused' if all(refused) else 'accepted'}"
+        )
+        return all(refused)
+
+    def _standing(self) -> list[str]:
+        """What weakens a fence by users."""
+        lines = []
+        answers = self.wire.many([packed("CONFIG", "GET", "aclfile"), packed("INFO", "replication")])
+        if self._fenced_user is not None and isinstance(answers[0], list) and not answers[0][1]:
+            lines.append("a restart of the server: it has no ACL file, run isolate again afterwards")
+        if isinstance(answers[1], bytes) and (slaves := re.search(rb"connected_slaves:([1-9]\d*)", answers[1])):
+            lines.append(f"raw clients of its {slaves[1].decode()} replicas: users are not replicated")
+        return lines
+
+
+def probes(key: str) -> tuple[list[str], list[str], list[str]]:
+    return ["ZADD", key, "0", "x"], ["DEL", key], ["ZRANGE", key, "0", "0"]
+
+
+def application_keys(prefix: str, namespace: str) -> list[str]:
+    """The key patterns that a user needs whose applications use one namespace alone."""
+    names = Names(prefix)
+    return [f"~{names.store}", f"~{names.store}:*", f"~{names.fenced(namespace)}*"]

@@ -1,0 +1,160 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Incidents of a Valkey store: who may change a namespace, and for how long.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import json
+import typing as t
+
+from .._errors import CannotProceed, LeaseHeld
+from .._model import Claim, IncidentState
+from .valkey_applications import LONGEST_LEASES, rfc3339
+from .valkey_connect import valkey_errors
+from .valkey_control import Transaction, incident_field, incident_row
+from .valkey_transactions import Connected, repeated
+
+
+def _state(row: t.Mapping[str, t.Any]) -> IncidentState:
+    return IncidentState(
+        row["incident"], row["namespace"], row["state"], row["attempt"], row["owner"], row["token"], row["opened"],
+        row["renewed"], row["lease_until"], dict(row["facts"]),
+    )  # fmt: skip
+
+
+class Incidents(Connected):
+    """The incidents' part of ``Store``."""
+
+    def _all(self, read: t.Callable[..., t.Any]) -> list[dict[str, t.Any]]:
+        rows = [incident_row(raw) for raw in read("HVALS", self.names.incidents)]
+        return sorted(rows, key=lambda row: (row["opened"], row["number"]), reverse=True)
+
+    def _write(self, tx: Transaction, row: t.Mapping[str, t.Any]) -> None:
+        field = incident_field(row["namespace"], row["incident"])
+        tx.add("HSET", self.names.incidents, field, json.dumps(row))
+
+    def _own(self, tx: Transaction, claim: Claim) -> dict[str, t.Any]:
+        """The row of the claim's incident, which ``_operating`` found to be there."""
+        row = self._incident(tx.read, claim.namespace, claim.incident)
+        self._check(row, claim)
+        return row or {}
+
+    def incidents(self, namespace: str | None = None) -> list[IncidentState]:
+        return [_state(row) for row in self._all(self._ask) if namespace in (None, row["namespace"])]
+
+    @repeated
+    def claim(
+        self,
+        namespace: str,
+        attempt: str,
+        owner: str,
+        *,
+        incident: str | None = None,
+        new_incident: str,
+        takeover: str | None = None,
+        lease: float = 60.0,
+    ) -> Claim:
+        held: LeaseHeld | None = None
+        with self._transaction() as tx:
+            self._namespace(tx, namespace)
+            now, length = self.clock(), int(lease * 1_000_000)
+            known = [row for row in self._all(tx.read) if row["namespace"] == namespace]
+            row = next((row for row in known if row["state"] == "open"), None)
+            if row is None:
+                name = incident or new_incident
+                if any(one["incident"] == name for one in known):
+                    raise CannotProceed(
+                        f"The incident {name} of namespace {namespace!r:.80} is closed.",
+                        "leave memory_incident out to begin a new one",
+                    )
+                return self._open(tx, namespace, name, attempt, owner, now, length)
+            name, former = row["incident"], row["attempt"]
+            if incident is not None and incident != name:
+                raise CannotProceed(
+                    f"Namespace {namespace!r:.80} has the open incident {name}, not {incident}.",
+                    f"continue that one: -e memory_incident={name}",
+                )
+            # a clock that jumped back must not lock for years
+            until = min(row["lease_until"], now + LONGEST_LEASES * row["lease"])
+            own = former == attempt
+            if not own and former and until > now and takeover != former:
+                if row["lease_until"] != until:
+                    row["lease_until"] = until
+                    self._write(tx, row)
+                since, ends = rfc3339(row["claimed"]), rfc3339(until)
+                held = LeaseHeld(
+                    f"The incident {name} of namespace {namespace!r:.80} is being worked on by {row['owner']} "
+                    f"(attempt {former}) since {since}; its lease ends {ends}.",
+                    "wait for its end, or for that time when it is dead, and run the same command again",
+                    {"incident": name, "attempt": former, "owner": row["owner"], "since": since, "until": ends},
+                )
+            else:
+                if not own:
+                    row.update(attempt=attempt, owner=owner, token=self._next_token(tx), claimed=now)
+                row.update(renewed=now, lease=length, lease_until=now + length)
+                self._write(tx, row)
+        if held is not None:
+            raise held
+        return Claim(namespace, name, attempt, row["token"], resumed=not own)
+
+    def _open(
+        self, tx: Transaction, namespace: str, name: str, attempt: str, owner: str, now: int, length: int
+    ) -> Claim:
+        number = tx.numbers["incident"] = tx.numbers["incident"] + 1
+        token = self._next_token(tx)
+        self._write(
+            tx,
+            {
+                "incident": name, "namespace": namespace, "state": "open", "attempt": attempt, "owner": owner,
+                "token": token, "opened": now, "claimed": now, "renewed": now, "lease": length,
+                "lease_until": now + length, "facts": {}, "number": number,
+            },
+        )  # fmt: skip
+        return Claim(namespace, name, attempt, token)
+
+    def _next_token(self, tx: Transaction) -> int:
+        tx.numbers["token"] += 1
+        return tx.numbers["token"]
+
+    @repeated
+    def renew(self, claim: Claim, lease: float = 60.0) -> None:
+        with self._operating(claim) as tx:
+            row, now, length = self._own(tx, claim), self.clock(), int(lease * 1_000_000)
+            row.update(renewed=now, lease=length, lease_until=now + length)
+            self._write(tx, row)
+
+    def incident(self, claim: Claim) -> IncidentState:
+        with valkey_errors(self.place):
+            row = self._incident(self._ask, claim.namespace, claim.incident)
+        self._check(row, claim)
+        return _state(row or {})
+
+    @repeated
+    def note(self, claim: Claim, **facts: t.Any) -> None:
+        with self._operating(claim) as tx:
+            row = self._own(tx, claim)
+            merged = {name: value for name, value in {**row["facts"], **facts}.items() if value is not None}
+            if merged != row["facts"]:
+                row["facts"] = merged
+                self._write(tx, row)
+
+    @repeated
+    def end_lease(self, claim: Claim) -> None:
+        with self._operating(claim) as tx:
+            row = self._own(tx, claim)
+            row.update(attempt="", lease_until=self.clock())
+            self._write(tx, row)
+
+    @repeated
+    def close_incident(self, claim: Claim) -> None:
+        with self._transaction() as tx:
+            row = self._incident(tx.read, claim.namespace, claim.incident)
+            if row and (row["state"], row["attempt"], row["token"]) == ("closed", claim.attempt, claim.token):
+                return
+            self._check(row, claim)
+            if row:
+                row.update(state="closed", lease_until=self.clock())
+                self._write(tx, row)
+            tx.durable = True

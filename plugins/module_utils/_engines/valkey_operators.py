@@ -1,0 +1,243 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What operators do with a namespace of a Valkey store: fence it, prove the fence, change records by compare-and-set.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import typing as t
+
+from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined
+from .._model import Change, Claim
+from .valkey_applications import Applications
+from .valkey_control import Transaction
+from .valkey_fence import Fence
+from .valkey_transactions import repeated
+from .valkey_values import SPAN, key_bytes
+
+QUARANTINE_TTL = 1.0
+PROBER = "memops:prove"
+FENCE_PATIENCE = 1.0  # seconds that a fence waits for a write in progress before it breaks it
+
+
+class Operators(Applications, Fence):
+    """The operators' part of ``Store``, but for generations."""
+
+    def _log(self, tx: Transaction, claim: Claim, operation: str, reason: str) -> None:
+        at = max(self.clock(), tx.numbers["newest"])
+        self._append(
+            tx, [(0, at, claim.namespace, operation, None, None, None, None, None, claim.attempt, reason, b"")]
+        )
+
+    # --- the fence ----------------------------------------------------------------------------------------------
+    def fence(self, claim: Claim) -> bool:
+        changed = self._fence_state(claim)
+        return self._shut_out(claim.namespace) or changed
+
+    @repeated
+    def _fence_state(self, claim: Claim) -> bool:
+        with self._operating(claim, force_after=FENCE_PATIENCE) as tx:
+            space = self._namespace(tx, claim.namespace)
+            if space["state"] == "quarantined":
+                if space["incident"] == claim.incident:
+                    return False
+                space["incident"] = claim.incident  # left by an incident that was closed without a release
+            else:
+                space.update(
+                    prior_state=space["state"], prior_ttl=space["serving_ttl"], state="quarantined",
+                    serving_ttl=QUARANTINE_TTL, incident=claim.incident,
+                )  # fmt: skip
+            tx.save(claim.namespace)
+            self._log(tx, claim, "fence", claim.incident)
+            tx.durable = True
+        return True
+
+    def unfence(self, claim: Claim) -> bool:
+        with self._operating(claim) as tx:
+            if self._namespace(tx, claim.namespace)["state"] != "quarantined":
+                return False
+        self._let_in(claim.namespace)
+        return self._unfence_state(claim)
+
+    @repeated
+    def _unfence_state(self, claim: Claim) -> bool:
+        with self._operating(claim) as tx:
+            space = self._namespace(tx, claim.namespace)
+            if space["state"] != "quarantined":
+                return False
+            space.update(
+                state=space["prior_state"], serving_ttl=space["prior_ttl"], incident=None, prior_state=None,
+                prior_ttl=None,
+            )  # fmt: skip
+            tx.save(claim.namespace)
+            self._log(tx, claim, "release", claim.incident)
+            tx.durable = True
+        return True
+
+    @repeated
+    def set_state(self, claim: Claim, state: str) -> bool:
+        """In a quarantine this sets the state that the release brings back: nothing is served in between."""
+        if state not in ("serving", "standby"):
+            raise InvalidInput(f"A namespace cannot be made {state!r}.", "use serving or standby")
+        with self._operating(claim, force_after=FENCE_PATIENCE) as tx:
+            space = self._namespace(tx, claim.namespace)
+            column = "prior_state" if space["state"] == "quarantined" else "state"
+            if space[column] == state:
+                return False
+            space[column] = state
+            tx.save(claim.namespace)
+            tx.durable = True
+        return True
+
+    def prove(self, namespace: str) -> dict[str, t.Any]:
+        space = self._space(namespace)
+        detail = []
+        try:
+            with self.writing(namespace, 1, PROBER, wait=0.0):
+                raise _Probed
+        except NamespaceQuarantined:
+            memory = True
+        except (_Probed, NamespaceLocked):
+            memory = False
+        detail.append(f"a write by Memory: {'refused' if memory else 'accepted'}")
+        quarantined = space["state"] == "quarantined"
+        detail.append(f"Memory reads nothing of a namespace that is quarantined; this one is {space['state']}")
+        try:
+            writes, reads, more, open_to = self._prove_users(namespace, space["generation"])
+        except MemoryOpsError as exc:
+            bound = self.place.application_user is None  # nothing was to be proven of anybody
+            writes = reads = bound
+            more, open_to = [f"raw commands: not tried ({exc.message})"], ["raw clients of any user of the server"]
+        if self.place.application_user is None:
+            more.append("raw commands: no memory_store.application_user is set, so no user is kept from the keys")
+        return {
+            "writes_refused": memory and writes,
+            "reads_refused": quarantined and reads,
+            "detail": detail + more,
+            "not_fenced": [
+                *open_to,
+                *self._standing(),
+                f"a program that changes the control keys {self.names.store}*, which Memory itself needs",
+            ],
+        }
+
+    # --- records ------------------------------------------------------------------------------------------------
+    @repeated
+    def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:
+        name = claim.namespace
+        with self._operating(claim) as tx:
+            space = self._namespace(tx, name)
+            number = space["generation"] if generation is None else generation
+            if number not in space["generations"]:
+                raise InvalidInput(f"Namespace {name!r:.80} has no generation {number}.", "begin a generation first")
+            tx.read("WATCH", self.names.records(name, number))  # a raw client's write makes this start again
+            members: dict[str, bytes | None] = dict.fromkeys(change.key for change in changes)
+            members.update(self._live(tx, name, number, list(members)))
+            live = {key: None if one is None else self.envelopes.row(one) for key, one in members.items()}
+            wanted: dict[str, Change] = {}
+            refused: list[str] = []
+            aside: list[tuple[bytes, str]] = []
+            for change in changes:  # a key's second change sees its first
+                key, row = change.key, None if change.row is None else tuple(change.row)
+                there = live[key]
+                if row == there:
+                    continue
+                if there is None and (change.expected is not None or row is None):
+                    refused += [] if row is None else [key]
+                elif there is not None and (change.expected is None or there[9] != change.expected):
+                    refused.append(key)
+                else:
+                    member = members[key]
+                    if change.aside is not None and member is not None:
+                        aside.append((member, change.aside))
+                    live[key], wanted[key] = row, change
+                    members[key] = None if row is None else self.envelopes.member(row)
+            if not wanted:
+                return refused
+            self._set_aside(tx, name, claim.incident, aside)
+            self._take_away(tx, name, number, [key for key, change in wanted.items() if change.row is None])
+            rows = [change.row for change in wanted.values() if change.row is not None]
+            self._put_rows(tx, name, number, rows)
+            self._keep_up_with(tx, rows)
+            self._log_tombstones(tx, claim, [change for change in wanted.values() if change.row is not None])
+            if number == space["generation"] or aside:
+                tx.save(name, moved=True)
+        return refused
+
+    def _log_tombstones(self, tx: Transaction, claim: Claim, changes: list[Change]) -> None:
+        """A tombstone with a reserved sequence is the operator's own: its log entry belongs into the transaction."""
+        graves = [(c.row, c.aside) for c in changes if c.row and c.row[6] is not None]
+        there = self._reserved(tx, [(row[1], row[2]) for row, _why in graves])
+        fresh = [grave for grave, reserved in zip(graves, there) if reserved]
+        if not fresh:
+            return
+        space = self._namespace(tx, claim.namespace)
+        space["lock_number"] += 1
+        tx.save(claim.namespace)
+        entries = [
+            (0, row[4], claim.namespace, "delete", row[0], row[1], row[2], row[9], space["lock_number"], claim.attempt)
+            + (why, b"")
+            for row, why in fresh
+        ]
+        self._append_operator(tx, entries)
+
+    @repeated
+    def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
+        refused: list[str] = []
+        name, env = claim.namespace, self.envelopes
+        with self._operating(claim) as tx:
+            space = self._namespace(tx, name)
+            number = space["generation"]
+            tx.read("WATCH", self.names.records(name, number))
+            members = self._live_range(tx, name, number, [row[3] for row in rows])
+            done = []
+            for key_id, payload, checksum, key, expected in rows:
+                member = members.get(key)
+                live = None if member is None else env.row(member)
+                if live is None or live[9] != expected:
+                    refused.append(key)
+                else:
+                    done.append((*live[:7], key_id, payload, checksum))
+                    members[key] = env.member(done[-1])
+            if done:
+                self._put_rows(tx, name, number, done)
+                tx.save(name, moved=True)
+        return refused
+
+    def _live_range(self, tx: Transaction, name: str, number: int, keys: t.Sequence[str]) -> dict[str, bytes]:
+        """As ``_live``, in one look when the keys are neighbours, as they are when a namespace is worked through."""
+        if len(keys) < 16 or self._namespace(tx, name)["largest"] * len(keys) > 64 << 20:
+            return self._live(tx, name, number, keys)
+        raw = {key_bytes(key): key for key in keys}
+        bounds = b"[" + min(raw) + b"\0\0", b"(" + max(raw) + b"\0\1"
+        records = self.names.records(name, number)
+        if tx.read("ZLEXCOUNT", records, *bounds) > 2 * len(raw):
+            return self._live(tx, name, number, keys)
+        found: dict[str, bytes] = {}
+        for member in tx.read("ZRANGE", records, *bounds, "BYLEX"):
+            key = raw.get(member[: member.find(b"\0\0")])
+            if key is not None:
+                found.setdefault(key, member)
+        return found
+
+    @repeated
+    def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
+        with self._operating(claim) as tx:
+            epoch, sequence = tx.numbers["epoch"], tx.numbers["sequence"]
+            if count > 0:
+                tx.numbers["sequence"] = sequence + count
+                tx.add("ZADD", self.names.reserved, 0, SPAN.pack(epoch, sequence + 1, sequence + count))
+        return epoch, sequence + 1
+
+    @repeated
+    def raise_epoch(self, claim: Claim, above: int) -> int:
+        with self._operating(claim) as tx:
+            epoch = tx.numbers["epoch"] = max(above, tx.numbers["epoch"]) + 1
+            self._log(tx, claim, "promote", f"epoch {epoch}")
+            tx.durable = True
+        return epoch
+
+
+class _Probed(Exception):
+    """Ends a write that was only tried."""

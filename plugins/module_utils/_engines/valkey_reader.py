@@ -1,0 +1,408 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a Valkey store. The server keeps no former state: a reader sees what is there, and tells what was changed.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import heapq
+import typing as t
+
+from .._codec import log_checksum
+from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown, StoreUnavailable
+from .._model import LastWrite, LogEntry, NamespaceState, Row
+from .valkey_connect import Wire, packed, translate, valkey_errors
+from .valkey_control import counters_of, identity_of, space_of, state_of
+from .valkey_log import aside_of, stream_id
+from .valkey_structure import structure
+from .valkey_transactions import AT_ONCE, live_members, wall_clock
+from .valkey_values import END, SPAN, Envelopes, Names, is_write, key_bytes, key_text, last_write, write_position
+
+BATCH_BYTES = 8 << 20
+#: Members of KEYS[1] in order from ARGV[1] to ARGV[2] (ARGV[5] "1": backwards), at most ARGV[3] of them and not many
+#: more bytes than ARGV[4]: one by one, for sets in which single records are big.
+SLOWLY = """
+local out, size, from = {}, 0, ARGV[1]
+while #out < tonumber(ARGV[3]) and size <= tonumber(ARGV[4]) do
+  local one
+  if ARGV[5] == '1' then one = redis.call('ZRANGE', KEYS[1], from, ARGV[2], 'BYLEX', 'REV', 'LIMIT', 0, 1)
+  else one = redis.call('ZRANGE', KEYS[1], from, ARGV[2], 'BYLEX', 'LIMIT', 0, 1) end
+  if #one == 0 then break end
+  out[#out + 1] = one[1]
+  size = size + #one[1]
+  from = '(' .. one[1]
+end
+return out
+"""
+
+
+class ValkeyReader:
+    """See _store.Reader. ``release`` gets the connection back when it is closed."""
+
+    def __init__(
+        self, wire: Wire, names: Names, envelopes: Envelopes, point: str | None, release: t.Callable[[Wire], None]
+    ) -> None:
+        self._wire, self._names, self._envelopes, self._release = wire, names, envelopes, release
+        self._where = wire.place.where
+        self._closed = False
+        self._spaces: dict[str, dict[str, t.Any]] = {}
+        try:
+            said, numbers = self._counters()
+            self.identity = identity_of(said, numbers)
+            self._commits = numbers["commits"]
+            if point is not None and point != point_of(said, numbers):
+                raise CannotProceed(
+                    f"The point {point} of the store {self._where} has passed.", "start the snapshot again"
+                )
+        except BaseException:
+            self.close()
+            raise
+        self.at = wall_clock()
+
+    def __enter__(self) -> ValkeyReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._release(self._wire)
+
+    def _all(self, commands: t.Sequence[bytes]) -> list[t.Any]:
+        with valkey_errors(self._wire.place):
+            return self._wire.ask(commands)
+
+    def _ask(self, *args: t.Any) -> t.Any:
+        return self._all([packed(*args)])[0]
+
+    def _counters(self) -> tuple[dict[str, str], dict[str, int]]:
+        return counters_of(self._ask("HGETALL", self._names.store), self._where)
+
+    # --- namespaces ---------------------------------------------------------------------------------------------
+    def namespaces(self) -> list[NamespaceState]:
+        raw = self._ask("HGETALL", self._names.namespaces)
+        found = {name.decode(): value for name, value in zip(raw[::2], raw[1::2])}
+        return [state_of(name, self._space(name, found[name])) for name in sorted(found)]
+
+    def namespace(self, name: str) -> NamespaceState:
+        return state_of(name, self._space(name))
+
+    def _space(self, name: str, raw: bytes | None = None) -> dict[str, t.Any]:
+        """The control row as this reader first saw it."""
+        if name not in self._spaces:
+            if raw is None:
+                raw = self._ask("HGET", self._names.namespaces, name)
+            self._spaces[name] = space_of(raw, name, self._where)
+        return self._spaces[name]
+
+    def _generation(self, namespace: str, generation: int | None) -> int:
+        space = self._space(namespace)
+        if generation is None:
+            return int(space["generation"])
+        if generation not in space["generations"]:
+            raise NamespaceUnknown(
+                f"Namespace {namespace!r:.80} has no generation {generation}.", "name one that the info module lists"
+            )
+        return generation
+
+    def moved(self, namespace: str) -> bool:
+        raw, (_said, numbers) = self._ask("HGET", self._names.namespaces, namespace), self._counters()
+        if raw is None or numbers["commits"] < self._commits:  # the server lost what this reader saw
+            return True
+        return int(space_of(raw, namespace, self._where)["changed"]) > self._commits
+
+    # --- records ------------------------------------------------------------------------------------------------
+    def count(self, namespace: str, generation: int | None = None) -> int:
+        records = self._names.records(namespace, self._generation(namespace, generation))
+        return int(self._ask("ZLEXCOUNT", records, "(", "+"))
+
+    def scan(
+        self,
+        namespace: str,
+        *,
+        after: str | None = None,
+        until: str | None = None,
+        generation: int | None = None,
+        batch: int = 2000,
+        descending: bool = False,
+    ) -> t.Iterator[list[Row]]:
+        number = self._generation(namespace, generation)
+        return self._scan(namespace, number, self._names.records(namespace, number), after, until, batch, descending)
+
+    def _scan(
+        self, namespace: str, number: int, records: str, after: str | None, until: str | None, batch: int, down: bool
+    ) -> t.Iterator[list[Row]]:
+        low = b"(" if after is None else _behind(after)
+        high = b"+" if until is None else _behind(until)
+        there = packed("ZSCORE", records, b"")
+        largest = int(self._space(namespace)["largest"])
+        rows: list[Row] = []
+        size = 0
+        while True:
+            start, stop = (high, low) if down else (low, high)
+            score, members = self._all([there, _page(records, start, stop, batch, largest, down)])
+            if score is None:
+                self._still_there(namespace, number)
+            if members:
+                end = members[-1].find(END)
+                if down:
+                    high = b"(" + members[-1][: end + 2 if end > 0 else None]
+                else:
+                    low = b"(" + (members[-1][:end] + b"\0\1" if end > 0 else members[-1])
+            found = self._envelopes.rows(members)
+            if down:
+                found = self._first_ones(namespace, number, members, found)
+            for row in found:
+                rows.append(row)
+                size += len(row[8]) if row[8].__class__ is bytes else 0
+                if len(rows) >= batch or size > BATCH_BYTES:
+                    yield rows
+                    rows, size = [], 0
+            if not members:
+                if rows:
+                    yield rows
+                return
+
+    def _first_ones(self, namespace: str, number: int, members: list[bytes], found: list[Row]) -> list[Row]:
+        """Backwards, of members with the same key (damage) the last one comes first; a look tells which one counts."""
+        if len({member[: member.find(END)] for member in members}) == len(members):
+            return found
+        return list(self._get(namespace, number, [row[0] for row in found]).values())
+
+    def _still_there(self, namespace: str, number: int) -> None:
+        """Errors: CannotProceed when this generation was dropped under the reader."""
+        raw = self._ask("HGET", self._names.namespaces, namespace)
+        if raw is not None and number not in space_of(raw, namespace, self._where)["generations"]:
+            raise CannotProceed(
+                f"Generation {number} of namespace {namespace!r:.80} was dropped while it was read.",
+                "run the same command again",
+            )
+
+    def get_many(self, namespace: str, keys: t.Sequence[str], generation: int | None = None) -> dict[str, Row]:
+        try:
+            return self._get(namespace, self._generation(namespace, generation), keys)
+        except StoreUnavailable:
+            raw = self._ask("HGET", self._names.namespaces, namespace)
+            if space_of(raw, namespace, self._where)["state"] == "quarantined":
+                return {}  # fenced since this reader was opened: nothing is served
+            raise
+
+    def _get(self, namespace: str, number: int, keys: t.Sequence[str]) -> dict[str, Row]:
+        largest = int(self._space(namespace)["largest"])
+        members = live_members(self._all, self._names.records(namespace, number), keys, largest)
+        found = ((key, self._envelopes.row(member)) for key, member in members.items())
+        return {key: row for key, row in found if row is not None}
+
+    def boundaries(self, namespace: str, parts: int) -> list[str]:
+        records = self._names.records(namespace, self._generation(namespace, None))
+        rows = int(self._ask("ZLEXCOUNT", records, "(", "+"))
+        found: list[str] = []
+        for part in range(1, parts):
+            place = rows * part // parts
+            if place:
+                for member in self._ask("ZRANGE", records, place, place):  # the empty member is number 0
+                    end = member.find(END)
+                    try:
+                        key = key_text(member[:end]) if end > 0 else ""
+                    except UnicodeDecodeError:
+                        continue
+                    if key and (not found or key_bytes(key) > key_bytes(found[-1])):
+                        found.append(key)
+        return found
+
+    def aside(self, namespace: str, incident: str | None = None) -> t.Iterator[list[tuple[str, str, Row]]]:
+        stream, after = self._names.aside(namespace), b"-"
+        space = self._ask("HGET", self._names.namespaces, namespace)
+        largest = 0 if space is None else int(space_of(space, namespace, self._where)["largest"])
+        while True:
+            page = self._ask("XRANGE", stream, after, "+", "COUNT", max(1, min(500, BATCH_BYTES // max(largest, 1))))
+            if not page:
+                return
+            after = b"(" + page[-1][0]
+            out = []
+            for _place, fields in page:
+                name, reason, member = aside_of(self._envelopes, fields)
+                if incident in (None, name):
+                    row = self._envelopes.row(member)
+                    out.append((name, reason, row or ("", 0, 0, 0, 0, None, None, "", member, b"")))
+            if out:
+                yield out
+
+    # --- log ----------------------------------------------------------------------------------------------------
+    def log(
+        self,
+        namespace: str | None = None,
+        after_id: int = 0,
+        batch: int = 2000,
+        operations: t.Sequence[str] | None = None,
+    ) -> t.Iterator[list[LogEntry]]:
+        wanted = None if operations is None else frozenset(operations)
+        if namespace is not None:
+            pages = self._stream(namespace, after_id, batch)
+        else:
+            names = [raw.decode() for raw in self._ask("SMEMBERS", self._names.logs)]
+            size = max(10, batch // max(1, len(names)))
+            streams = [_each(self._stream(name, after_id, size)) for name in names]
+            pages = _batches(heapq.merge(*streams, key=lambda entry: entry.id), batch)
+        for page in pages:
+            if wanted is not None:
+                page = [entry for entry in page if entry.operation in wanted]
+            if page:
+                yield page
+
+    def _stream(self, namespace: str, after_id: int, batch: int) -> t.Iterator[list[LogEntry]]:
+        stream, entry = self._names.log(namespace), self._envelopes.entry
+        while True:
+            page = self._ask("XRANGE", stream, b"(%d-0" % after_id, "+", "COUNT", batch)
+            if not page:
+                return
+            found = [entry(namespace, stream_id(place), fields) for place, fields in page]
+            after_id = found[-1].id
+            yield found
+
+    def last_writes(
+        self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000
+    ) -> t.Iterator[list[LastWrite]]:
+        index, stream = self._names.writes(namespace), self._names.log(namespace)
+        low, high = b"-" if after is None else _behind(after), b"+" if until is None else _behind(until)
+        newest: tuple[bytes, int, int, int] | None = None
+        ready: list[tuple[bytes, int, int, int]] = []
+        while True:
+            members = self._ask("ZRANGE", index, low, high, "BYLEX", "LIMIT", 0, max(batch, 100))
+            for position in map(write_position, members):
+                if position is None:
+                    continue
+                if newest is not None and newest[0] != position[0]:
+                    ready.append(newest)
+                newest = position
+            if members:
+                low = b"(" + members[-1]
+            elif newest is not None:
+                ready.append(newest)
+                newest = None
+            while len(ready) >= batch or (ready and not members):
+                some, ready = ready[:batch], ready[batch:]
+                out = self._entries_at(namespace, stream, some)
+                if out:
+                    yield out
+            if not members:
+                return
+
+    def _entries_at(
+        self, namespace: str, stream: str, positions: t.Sequence[tuple[bytes, int, int, int]]
+    ) -> list[LastWrite]:
+        found = self._all([packed("XRANGE", stream, b"%d-0" % one[3], b"%d-0" % one[3]) for one in positions])
+        out = []
+        for (_raw, epoch, sequence, number), page in zip(positions, found):
+            if page:  # else it was pruned, or taken away: log_health tells
+                entry = self._envelopes.entry(namespace, number, page[0][1])
+                if is_write(entry) and (entry.epoch, entry.sequence) == (epoch, sequence):
+                    out.append(last_write(entry))
+        return out
+
+    def log_health(self) -> dict[str, t.Any]:
+        spans = [SPAN.unpack(raw) for raw in self._ask("ZRANGE", self._names.given, 0, -1)]
+        _said, n = self._counters()
+        if n["given_last"]:
+            spans.append((n["given_epoch"], n["given_first"], n["given_last"]))
+        spans.sort()
+        seen = [bytearray((last - first) // 8 + 1) for _epoch, first, last in spans]
+        finder = _Finder(spans)
+        entries = corrupt = 0
+        ends: list[tuple[int, int]] = []
+        for page in self.log():
+            entries += len(page)
+            for entry in page:
+                try:
+                    corrupt += log_checksum(entry) != entry.checksum
+                except (TypeError, ValueError, AttributeError):
+                    corrupt += 1
+                if is_write(entry) and entry.epoch.__class__ is int and entry.sequence.__class__ is int:
+                    place = (entry.epoch, entry.sequence)
+                    ends = [min(ends[0], place), max(ends[1], place)] if ends else [place, place]
+                    number = finder.find(place)
+                    if number is not None:
+                        bit = place[1] - spans[number][1]
+                        seen[number][bit >> 3] |= 1 << (bit & 7)
+        missing = sum(
+            last - first + 1 - bin(int.from_bytes(bits, "big")).count("1")
+            for (_epoch, first, last), bits in zip(spans, seen)
+        )
+        return {
+            "entries": entries,
+            "corrupt": corrupt,
+            "missing": missing,
+            "first_sequence": ends[0][1] if ends else 0,
+            "last_sequence": ends[1][1] if ends else 0,
+            "intact": not corrupt and not missing,
+        }
+
+    # --- structure ----------------------------------------------------------------------------------------------
+    def structure(self) -> list[str]:
+        from redis.exceptions import RedisError
+
+        try:
+            return structure(self._wire, self._names, self._envelopes)
+        except RedisError as exc:
+            return [translate(exc, self._wire.place).message]
+        except MemoryOpsError as exc:
+            return [exc.message]
+
+
+class _Finder:
+    """Which of ascending, disjoint spans a place lies in; places mostly come in order."""
+
+    def __init__(self, spans: t.Sequence[tuple[int, int, int]]) -> None:
+        self._spans, self._last = spans, 0
+
+    def find(self, place: tuple[int, int]) -> int | None:
+        epoch, sequence = place
+        if self._spans:
+            one = self._spans[self._last]
+            if not (one[0] == epoch and one[1] <= sequence <= one[2]):
+                from bisect import bisect_right
+
+                self._last = max(0, bisect_right(self._spans, (epoch, sequence, 1 << 64)) - 1)
+                one = self._spans[self._last]
+            if one[0] == epoch and one[1] <= sequence <= one[2]:
+                return self._last
+        return None
+
+
+def point_of(said: t.Mapping[str, str], numbers: t.Mapping[str, int]) -> str:
+    """A word for the state of the store; every transaction that changes something changes it."""
+    return f"{said['store_id']}:{numbers['commits']}"
+
+
+def _behind(key: str) -> bytes:
+    """The bound behind everything that belongs to a key."""
+    return b"(" + key_bytes(key) + b"\0\1"
+
+
+def _page(records: str, start: bytes, stop: bytes, batch: int, largest: int, down: bool) -> bytes:
+    """The command for the next members; in their number bounded by what they may weigh."""
+    if batch * largest > AT_ONCE:
+        few = AT_ONCE // largest
+        if few < 100:
+            return packed("EVAL", SLOWLY, 1, records, start, stop, batch, BATCH_BYTES, int(down))
+        batch = few
+    return packed("ZRANGE", records, start, stop, "BYLEX", *(["REV"] if down else []), "LIMIT", 0, batch)
+
+
+def _each(pages: t.Iterator[list[LogEntry]]) -> t.Iterator[LogEntry]:
+    for page in pages:
+        yield from page
+
+
+def _batches(entries: t.Iterable[LogEntry], size: int) -> t.Iterator[list[LogEntry]]:
+    out: list[LogEntry] = []
+    for entry in entries:
+        out.append(entry)
+        if len(out) >= size:
+            yield out
+            out = []
+    if out:
+        yield out

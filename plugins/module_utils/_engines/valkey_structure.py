@@ -1,0 +1,256 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What can be told about the health of a Valkey store without any key, and what can be rebuilt from the rest.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import typing as t
+
+from .valkey_connect import Wire, packed
+from .valkey_control import space_of
+from .valkey_log import stream_id
+from .valkey_transactions import AT_ONCE, Connected, expires
+from .valkey_values import END, THERE, Envelopes, Names, is_write, write_member, write_position
+
+MOST_LINES = 100
+PAGE = 1000
+NO_KEY = "the member belongs to no key"
+TWICE = "the key had more than one member"
+
+
+def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
+    """Findings in words, at most MOST_LINES. Errors: redis.exceptions.RedisError, MemoryOpsError."""
+    lines = server(wire)
+    for name, space in sorted(spaces(wire, names).items()):
+        for number in space["generations"]:
+            found = Generation(wire, names, envelopes, name, number, space)
+            lines += [f"generation {number} of namespace {name!r:.80}: {line}" for line in found.lines()]
+        absent, surplus = index_of(wire, names, envelopes, name)
+        if absent or surplus:
+            lines.append(
+                f"the index of the log of namespace {name!r:.80} lacks {len(absent)} entries and has {len(surplus)} "
+                "that belong to none"
+            )
+        if len(lines) >= MOST_LINES:
+            break
+    return lines[:MOST_LINES]
+
+
+def server(wire: Wire) -> list[str]:
+    """What the server's own state means for the records in it."""
+    known = said(wire, ("memory", "replication", "persistence"))
+    lines = []
+    policy = known.get("maxmemory_policy", "noeviction")
+    if policy.startswith("allkeys-"):
+        lines.append(f"maxmemory-policy is {policy}: the server may drop records; set it to noeviction")
+    if known.get("role") in ("slave", "replica"):
+        lines.append("the server is a replica: it takes no writes")
+    if known.get("loading") == "1":
+        lines.append("the server is still loading its data")
+    return lines
+
+
+def said(wire: Wire, sections: t.Sequence[str]) -> dict[str, str]:
+    """Fields of INFO; nothing where the user may not ask."""
+    known: dict[str, str] = {}
+    for reply in wire.many([packed("INFO", section) for section in sections]):
+        if isinstance(reply, bytes):
+            pairs = (line.partition(":") for line in reply.decode("utf-8", "replace").splitlines())
+            known.update((name, value) for name, colon, value in pairs if colon)
+    return known
+
+
+def spaces(wire: Wire, names: Names) -> dict[str, dict[str, t.Any]]:
+    raw = wire.ask([packed("HGETALL", names.namespaces)])[0]
+    return {
+        name.decode(): space_of(value, name.decode(), wire.place.where) for name, value in zip(raw[::2], raw[1::2])
+    }
+
+
+class Generation:
+    """One pass over a generation's members."""
+
+    def __init__(
+        self, wire: Wire, names: Names, envelopes: Envelopes, name: str, number: int, space: t.Mapping[str, t.Any]
+    ) -> None:
+        self._wire, self._envelopes = wire, envelopes
+        self.records, self.expiry = names.records(name, number), names.expiry(name, number)
+        self._page = max(1, min(PAGE, AT_ONCE // max(int(space["largest"]), 1)))
+        self.there = True
+        self.scores: list[bytes] = []  # members whose score is not 0
+        self.stray: list[bytes] = []  # members that belong to no key
+        self.twice: list[bytes] = []  # further members of a key
+        self.ends: list[tuple[int, bytes]] = []  # what the set of ends lacks
+        self._look()
+
+    def _look(self) -> None:
+        ask = self._wire.ask
+        there, below, above = ask(
+            [
+                packed("ZSCORE", self.records, THERE),
+                packed("ZRANGE", self.records, "-inf", "(0", "BYSCORE"),
+                packed("ZRANGE", self.records, "(0", "+inf", "BYSCORE"),
+            ]
+        )
+        self.there = there is not None
+        self.scores = below + above
+        last, place = None, 0
+        while True:
+            members = ask([packed("ZRANGE", self.records, place, place + self._page - 1)])[0]
+            if not members:
+                break
+            place += len(members)
+            known: list[tuple[int, bytes]] = []
+            for member in members:
+                if member == THERE:
+                    continue
+                row = self._envelopes.row(member)
+                raw = member[: member.find(END)]
+                if row is None:
+                    self.stray.append(member)
+                elif raw == last:
+                    self.twice.append(member)
+                elif expires(row):
+                    known.append((row[5], raw))
+                last = raw
+            if known:
+                scores = ask([packed("ZMSCORE", self.expiry, *(raw for _end, raw in known))])[0]
+                self.ends += [
+                    one for one, score in zip(known, scores) if score is None or float(score) != float(one[0])
+                ]
+
+    def lines(self) -> list[str]:
+        out = []
+        if not self.there:
+            out.append("its records are gone: the server dropped them, or another program deleted them")
+        for count, what in (
+            (len(self.scores), "members have a score, so that they are out of order"),
+            (len(self.stray), "members belong to no key"),
+            (len(self.twice), "members belong to a key that has another one"),
+            (len(self.ends), "records are missing from the set of those that expire"),
+        ):
+            if count:
+                out.append(f"{count} {what}")
+        return out
+
+
+def index_of(wire: Wire, names: Names, envelopes: Envelopes, name: str) -> tuple[list[bytes], list[bytes]]:
+    """(members that the index of logged writes lacks, members that it has of no entry)."""
+    index, stream = names.writes(name), names.log(name)
+    absent: list[bytes] = []
+    entries, after = 0, b"-"
+    while True:
+        page = wire.ask([packed("XRANGE", stream, after, "+", "COUNT", PAGE)])[0]
+        if not page:
+            break
+        after = b"(" + page[-1][0]
+        wanted = []
+        for place, fields in page:
+            e = envelopes.entry(name, stream_id(place), fields)
+            if is_write(e) and isinstance(e.key, str) and e.epoch is not None and e.sequence is not None:
+                wanted.append(write_member(e.key, e.epoch, e.sequence, e.id))
+        if wanted:
+            entries += len(wanted)
+            scores = wire.ask([packed("ZMSCORE", index, *wanted)])[0]
+            absent += [member for member, score in zip(wanted, scores) if score is None or float(score)]
+    if wire.ask([packed("ZCARD", index)])[0] == entries - len(absent):
+        return absent, []
+    surplus: list[bytes] = []
+    place = 0
+    while True:
+        members = wire.ask([packed("ZRANGE", index, place, place + PAGE - 1)])[0]
+        if not members:
+            return absent, surplus
+        place += len(members)
+        positions = [write_position(member) for member in members]
+        commands = [packed("XRANGE", stream, b"%d-0" % p[3], b"%d-0" % p[3]) for p in positions if p is not None]
+        found = iter(wire.ask(commands) if commands else [])
+        for member, position in zip(members, positions):
+            page = next(found) if position is not None else []
+            entry = envelopes.entry(name, position[3], page[0][1]) if page and position is not None else None
+            if entry is None or not is_write(entry) or entry.key is None or member != write_member(
+                entry.key, entry.epoch or 0, entry.sequence or 0, entry.id
+            ):
+                surplus.append(member)
+
+
+class Structure(Connected):
+    """The structural part of ``Store``."""
+
+    def repair_structure(self) -> list[str]:
+        done: list[str] = []
+        for name, space in sorted(spaces(self.wire, self.names).items()):
+            for number in space["generations"]:
+                done += self._mend_generation(name, number, space)
+            absent, surplus = index_of(self.wire, self.names, self.envelopes, name)
+            if absent or surplus:
+                commands = [packed("ZREM", self.names.writes(name), *part) for part in _parts(absent + surplus)]
+                commands += [
+                    packed("ZADD", self.names.writes(name), *(x for member in part for x in (0, member)))
+                    for part in _parts(absent)
+                ]
+                self._mend(name, commands)
+                done.append(f"mended the index of the log of namespace {name!r:.80}")
+        return done
+
+    def _mend(self, name: str, commands: t.Iterable[bytes]) -> None:
+        with self._transaction() as tx:
+            tx.add_packed(commands)
+            self._namespace(tx, name)
+            tx.save(name, moved=True)
+
+    def _mend_generation(self, name: str, number: int, space: t.Mapping[str, t.Any]) -> list[str]:
+        found = Generation(self.wire, self.names, self.envelopes, name, number, space)
+        done: list[str] = []
+        where = f"generation {number} of namespace {name!r:.80}"
+        commands: list[bytes] = []
+        if not found.there:
+            commands.append(packed("ZADD", found.records, 0, THERE))
+            done.append(f"made {where} again; its records have to come from a snapshot")
+        if found.scores:
+            for part in _parts(found.scores):
+                commands.append(packed("ZADD", found.records, *(x for member in part for x in (0, member))))
+            done.append(f"put {len(found.scores)} members of {where} in order")
+        if found.ends:
+            commands += [
+                packed("ZADD", found.expiry, *(x for one in part for x in one)) for part in _parts(found.ends)
+            ]
+            done.append(f"noted {len(found.ends)} records of {where} again as such that expire")
+        if commands:
+            self._mend(name, commands)
+        if found.scores:  # now in order: look again for what belongs together
+            found = Generation(self.wire, self.names, self.envelopes, name, number, space)
+        odd = [(member, NO_KEY) for member in found.stray] + [(member, TWICE) for member in found.twice]
+        if odd:
+            with self._transaction() as tx:
+                self._namespace(tx, name)
+                self._set_aside(tx, name, "structure", odd)
+                tx.add_packed(packed("ZREM", found.records, member) for member, _why in odd)
+                tx.save(name, moved=True)
+            done.append(f"set {len(odd)} members of {where} aside that belonged to no key or to one that has another")
+        return done
+
+    def warnings(self) -> list[str]:
+        """What is no damage, but should be known: how much of what was acknowledged a crash of the server may cost."""
+        known = said(self.wire, ("persistence", "server"))
+        if not known:
+            return ["the server's user may not use INFO, so nothing is known about what is on its disk"]
+        if known.get("aof_enabled") == "1":
+            policy = self.wire.many([packed("CONFIG", "GET", "appendfsync")])[0]
+            if isinstance(policy, list) and policy[1] != b"always":
+                return [
+                    f"appendfsync is {policy[1].decode()}: a crash of the server may lose the last second of "
+                    "applications' writes (what operators decide is waited for)"
+                ]
+            return []
+        save = self.wire.many([packed("CONFIG", "GET", "save")])[0]
+        if isinstance(save, list) and save[1]:
+            return ["the server has no append-only file: a crash loses what was written since its last dump"]
+        return ["the server saves nothing to its disk: a crash or a restart loses the whole store"]
+
+
+def _parts(members: t.Sequence[t.Any]) -> t.Iterator[t.Sequence[t.Any]]:
+    for start in range(0, len(members), PAGE):
+        yield members[start : start + PAGE]

@@ -1,0 +1,362 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Transactions on a Valkey store: one writer at a time, all or nothing, and nobody writes on what is out of date.
+
+PRIVATE to the collection.
+
+A writer first takes the store's hold (a key with a short lease) and watches it, reads what it needs, decides, and sends
+everything that it writes as ONE atomic MULTI … EXEC that gives the hold back. Whoever lost the hold (its lease ran out,
+a fence did not wait for it) finds the EXEC refused: nothing of it was written.
+"""
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import secrets
+import time
+import typing as t
+
+from .._errors import MemoryOpsError, StaleAttempt, StoreUnavailable
+from .._model import Claim, Row
+from .valkey_connect import Place, Wire, packed, translate, valkey_errors
+from .valkey_control import Transaction, counters_of, incident_field, incident_row, space_of
+from .valkey_values import THERE, Envelopes, Names, key_bytes, one_key
+
+HOLD_SECONDS: t.Final = 10.0
+SETTLE_SECONDS: t.Final = 5.0
+SOME_BYTES: t.Final = 4 << 20  # that one command brings
+AT_ONCE: t.Final = 32 << 20  # that replies may hold together
+T = t.TypeVar("T")
+F = t.TypeVar("F", bound=t.Callable[..., t.Any])
+
+
+class Overtaken(StoreUnavailable):
+    """The transaction was refused because another writer came in between; nothing was written."""
+
+
+def repeated(method: F) -> F:
+    """An operator's method works again from the present state when somebody came in between."""
+
+    @functools.wraps(method)
+    def wrapper(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        for _turn in range(20):
+            try:
+                return method(*args, **kwargs)
+            except Overtaken:
+                time.sleep(random.uniform(0.001, 0.02))
+        return method(*args, **kwargs)
+
+    return t.cast(F, wrapper)
+
+
+def wall_clock() -> int:
+    """Microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+class Connected:
+    """The connection of one open store, and the transactions that all parts use."""
+
+    def __init__(self, place: Place) -> None:
+        try:
+            self.envelopes = Envelopes()
+        except ImportError:
+            raise MemoryOpsError("The Python package msgpack is missing.", "pip install msgpack") from None
+        self.place = place
+        self.path = place.where  # for messages
+        self.names = Names(place.prefix)
+        self.clock: t.Callable[[], int] = wall_clock
+        self.wire = Wire(place)
+        self._held: dict[str, int] = {}  # namespace → number of the write lock that this object holds
+
+    # --- the hold -----------------------------------------------------------------------------------------------
+    def _begin(self, force_after: float | None) -> Transaction:
+        """Errors: StoreUnavailable when another writer keeps the hold for longer than the busy timeout."""
+        names, token, began = self.names, secrets.token_hex(8), time.monotonic()
+        lease = str(int(HOLD_SECONDS * 1000))
+        rest = [packed("WATCH", names.hold), packed("GET", names.hold), packed("HGETALL", names.store)]
+        forced = False
+        while True:
+            take = ["SET", names.hold, token, "PX", lease] + ([] if forced else ["NX"])
+            with valkey_errors(self.place):
+                try:
+                    replies = self.wire.ask([packed("UNWATCH"), packed(*take), *rest])[1:]
+                except BaseException:
+                    self.wire.drop()  # an open WATCH goes with the connection
+                    raise
+            if replies[2] == token.encode():
+                try:
+                    return Transaction(self.wire, names, token, *counters_of(replies[3], self.place.where))
+                except BaseException:
+                    self._release(token)
+                    raise
+            waited = time.monotonic() - began
+            if not replies[3]:
+                counters_of([], self.place.where)
+            if force_after is not None and waited >= force_after:
+                forced = True
+                continue
+            if waited >= self.place.timeout:
+                self.wire.drop()
+                raise StoreUnavailable(
+                    f"The store {self.place.where} is busy: another writer held it longer than the busy timeout.",
+                    "try again; a writer that died gives it back within 10 seconds",
+                )
+            time.sleep(min(0.02, 0.0005 + waited / 10) * random.uniform(0.5, 1.5))
+
+    def _release(self, token: str) -> None:
+        """Give the hold back, if it is still ours (it is being watched)."""
+        from redis.exceptions import RedisError
+
+        if not self.wire.connected:
+            self._let_go(token)
+            return
+        try:
+            self.wire.many([packed("MULTI"), packed("DEL", self.names.hold), packed("EXEC")])
+        except (RedisError, MemoryOpsError):
+            self.wire.drop()  # its lease ends it
+
+    @contextlib.contextmanager
+    def _transaction(self, *, force_after: float | None = None) -> t.Iterator[Transaction]:
+        """``force_after``: seconds to wait for another writer before its transaction is broken."""
+        tx = self._begin(force_after)
+        try:
+            yield tx
+        except BaseException:
+            self._release(tx.token)
+            raise
+        if tx.dirty:
+            self._commit(tx)
+        else:
+            self._release(tx.token)
+
+    def _commit(self, tx: Transaction) -> None:
+        from redis import exceptions as e
+
+        commands = tx.commands()
+        if not self.wire.connected or self.wire.session != tx.session:  # nothing watches the hold any more
+            self._let_go(tx.token)
+            raise StoreUnavailable(
+                f"The connection to the server {self.place.where} was lost; nothing was stored.", "try again"
+            )
+        try:
+            replies = self.wire.many(commands)
+        except (e.ConnectionError, e.TimeoutError) as exc:
+            self.wire.drop()
+            self._settle(tx.token, translate(exc, self.place))
+            return
+        done = replies[-1]
+        if isinstance(done, Exception):
+            first = next((x for x in replies[1:-1] if isinstance(x, Exception)), done)
+            self._let_go(tx.token)
+            raise translate(first if isinstance(done, e.ExecAbortError) else done, self.place)
+        if done is None:
+            self._let_go(tx.token)
+            raise Overtaken(
+                f"A write to the store {self.place.where} was overtaken by another one; nothing of it was stored.",
+                "try again",
+            )
+        for reply in done:
+            if isinstance(reply, Exception):
+                raise translate(reply, self.place)
+        if tx.durable:
+            self._await_disk()
+
+    def _let_go(self, token: str) -> None:
+        """After a refused EXEC: the hold is watched no more, and may be ours still."""
+        with contextlib.suppress(Exception):
+            if self.wire.many([packed("WATCH", self.names.hold), packed("GET", self.names.hold)])[1] == token.encode():
+                self._release(token)
+            else:
+                self.wire.call("UNWATCH")
+
+    def _settle(self, token: str, lost: MemoryOpsError) -> None:
+        """The connection was lost with an EXEC under way: find out whether it was carried out. Errors: ``lost``."""
+        from redis.exceptions import RedisError
+
+        deadline = time.monotonic() + SETTLE_SECONDS
+        mark = token.encode()
+        hold, store = self.names.hold, self.names.store
+        look = [packed("WATCH", hold), packed("GET", hold), packed("HGET", store, "last")]
+        while True:
+            try:
+                _ok, held, last = self.wire.ask(look)
+                if held == mark:  # what is still under way is refused from now on
+                    self.wire.many([packed("MULTI"), packed("DEL", hold), packed("EXEC")])
+                    last = self.wire.call("HGET", store, "last")
+                else:
+                    self.wire.call("UNWATCH")
+                if last == mark:
+                    return
+                if held == mark:
+                    raise type(lost)(f"{lost.message[:-1]}; nothing was stored.", lost.next_step)
+                break
+            except (RedisError, StoreUnavailable) as exc:
+                if isinstance(exc, MemoryOpsError):
+                    raise
+                self.wire.drop()
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(0.1)
+        raise StoreUnavailable(
+            f"The connection to the server {self.place.where} was lost in the middle of a write; it is not known "
+            "whether that was stored.",
+            "read again before writing again",
+        )
+
+    def _await_disk(self) -> None:
+        """An operator's decision is on disk before it is reported, where the server has an append-only file."""
+        from redis.exceptions import ResponseError
+
+        with valkey_errors(self.place):
+            try:
+                local = self.wire.call("WAITAOF", "1", "0", "5000")[0]
+            except ResponseError:  # no append-only file, no such command, or no right to it: what is saved counts
+                return
+        if local < 1:
+            raise StoreUnavailable(
+                f"The server {self.place.where} did not put the last step on its disk within 5 seconds.",
+                "look at its disk (df, iostat), then run the same command again",
+            )
+
+    # --- operators ----------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _operating(self, claim: Claim, *, force_after: float | None = None) -> t.Iterator[Transaction]:
+        """A transaction of an operator: checks the token."""
+        with self._transaction(force_after=force_after) as tx:  # pylint: disable=contextmanager-generator-missing-cleanup
+            self._check(self._incident(tx.read, claim.namespace, claim.incident), claim)
+            yield tx
+
+    def _incident(
+        self, read: t.Callable[..., t.Any], namespace: str, incident: str
+    ) -> dict[str, t.Any] | None:
+        raw = read("HGET", self.names.incidents, incident_field(namespace, incident))
+        return None if raw is None else incident_row(raw)
+
+    def _check(self, row: t.Mapping[str, t.Any] | None, claim: Claim) -> None:
+        if row is None or (row["attempt"], row["token"], row["state"]) != (claim.attempt, claim.token, "open"):
+            now = (
+                "is gone" if row is None
+                else "is closed" if row["state"] != "open"
+                else f"belongs to {row['attempt'] or 'nobody'}"
+            )  # fmt: skip
+            raise StaleAttempt(
+                f"The attempt {claim.attempt} no longer holds the incident {claim.incident} of namespace "
+                f"{claim.namespace!r:.80}: the incident {now}.",
+                "leave it to the newer attempt, or run the same command again",
+            )
+
+    def _ask(self, *args: t.Any) -> t.Any:
+        """One command that only reads."""
+        with valkey_errors(self.place):
+            return self.wire.ask([packed(*args)])[0]
+
+    def _space(self, name: str) -> dict[str, t.Any]:
+        """The control row of a namespace as it is now. Errors: NamespaceUnknown."""
+        return space_of(self._ask("HGET", self.names.namespaces, name), name, self.place.where)
+
+    # --- what all parts need ------------------------------------------------------------------------------------
+    def _namespace(self, tx: Transaction, name: str) -> dict[str, t.Any]:
+        """Errors: NamespaceUnknown."""
+        space = tx.space(name)
+        return space_of(None, name, self.place.where) if space is None else space
+
+    def _make_namespace(self, tx: Transaction, name: str, state: str, ttl: float | None) -> dict[str, t.Any]:
+        space: dict[str, t.Any] = dict.fromkeys(
+            ("serving_ttl", "incident", "prior_ttl", "prior_state", "restored_snapshot", "restored_epoch",
+             "restored_sequence", "restored_at", "restored_digest", "lock_held", "lock_actor", "lock_since",
+             "lock_until")
+        )  # fmt: skip
+        number = self._make_generation(tx, name)
+        space.update(state=state, ttl=ttl, generation=number, generations=[number])
+        space.update(lock_number=0, changed=0, largest=0, expiring=False)
+        tx.save(name, space, moved=True)
+        return space
+
+    def _make_generation(self, tx: Transaction, name: str) -> int:
+        number = tx.numbers["generation"] = tx.numbers["generation"] + 1
+        tx.add("ZADD", self.names.records(name, number), 0, THERE)
+        return number
+
+    def _live(self, tx: Transaction, name: str, generation: int, keys: t.Sequence[str]) -> dict[str, bytes]:
+        """Key → member of the keys that there are."""
+        return live_members(
+            tx.read_all, self.names.records(name, generation), keys, (tx.space(name) or {}).get("largest", 0)
+        )
+
+    def _put_rows(
+        self, tx: Transaction, name: str, generation: int, rows: t.Sequence[Row], there: t.Container[str] | None = None
+    ) -> None:
+        """Insert or replace. ``there``: the keys that may have a member now (None: any)."""
+        space = self._namespace(tx, name)
+        records, expiry = self.names.records(name, generation), self.names.expiry(name, generation)
+        latest: dict[str, Row] = {row[0]: row for row in rows}
+        self._take_away(tx, name, generation, [k for k in latest if there is None or k in there])
+        size, some = 0, []
+        for row in latest.values():
+            member = self.envelopes.member(row)
+            if len(member) > space["largest"]:
+                space["largest"] = len(member)
+                tx.save(name)
+            some += [b"0", member]
+            size += len(member)
+            if size > SOME_BYTES or len(some) >= 1000:
+                tx.add("ZADD", records, *some)
+                size, some = 0, []
+        if some:
+            tx.add("ZADD", records, *some)
+        ends = [x for r in latest.values() if expires(r) for x in (r[5], key_bytes(r[0]))]
+        if ends:
+            tx.add("ZADD", expiry, *ends)
+            if not space["expiring"]:
+                space["expiring"] = True
+                tx.save(name)
+
+    def _take_away(self, tx: Transaction, name: str, generation: int, keys: t.Sequence[str]) -> None:
+        records = self.names.records(name, generation)
+        tx.add_packed(packed("ZREMRANGEBYLEX", records, *one_key(key)) for key in keys)
+        if keys and self._namespace(tx, name)["expiring"]:
+            tx.add("ZREM", self.names.expiry(name, generation), *map(key_bytes, keys))
+
+    def _set_aside(
+        self, tx: Transaction, name: str, incident: str, members: t.Iterable[tuple[bytes, str]]
+    ) -> None:
+        """Keep these (member, reason) beside."""
+        at, stream = self.clock(), self.names.aside(name)
+        for member, reason in members:
+            tx.add("XADD", stream, "*", "e", self.envelopes.other((incident, reason, at, member)))
+
+    def _keep_up(self, tx: Transaction, epoch: int, sequence: int, at: int) -> None:
+        """The store's counters never fall behind what it holds, so that its next write is the newest."""
+        n = tx.numbers
+        n["newest"] = max(n["newest"], at)
+        if (n["epoch"], n["sequence"]) < (epoch, sequence):
+            n["epoch"], n["sequence"] = epoch, max(n["sequence"], sequence)
+
+    def _keep_up_with(self, tx: Transaction, rows: t.Sequence[Row]) -> None:
+        if rows:
+            epoch, sequence = max((row[1], row[2]) for row in rows)
+            self._keep_up(tx, epoch, sequence, max(row[4] for row in rows))
+
+
+def expires(row: Row) -> bool:
+    """Whether the record is one that a sweep takes away some day."""
+    return row[5].__class__ is int and row[6] is None
+
+
+def live_members(
+    ask: t.Callable[[t.Sequence[bytes]], list[t.Any]], records: str, keys: t.Sequence[str], largest: int
+) -> dict[str, bytes]:
+    """Key → member. Text that no key can be (surrogates from a damaged log) has none."""
+    found: dict[str, bytes] = {}
+    many = max(1, min(500, AT_ONCE // max(largest, 1)))
+    for start in range(0, len(keys), many):
+        wanted, commands = [], []
+        for key in keys[start : start + many]:
+            with contextlib.suppress(UnicodeEncodeError, AttributeError):
+                commands.append(packed("ZRANGE", records, *one_key(key), "BYLEX", "LIMIT", "0", "1"))
+                wanted.append(key)
+        if wanted:
+            found.update((key, members[0]) for key, members in zip(wanted, ask(commands)) if members)
+    return found
