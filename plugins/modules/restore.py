@@ -89,8 +89,24 @@ restored:
   returned: success
 """
 
+import os
+import typing as t
+
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StoreMissing
+from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.restore_step import bring_back
+
+
+def keyring(context: Context) -> t.Any:
+    """A store that is made here gets a keyring, too: an own active key, and by the restore those of the snapshot."""
+    params = dict(context.params.get("keyring") or {})
+    if context.params["create"] and params and not os.path.exists(params["path"]):
+        try:
+            context.store.identity()
+        except StoreMissing:
+            return Keyring.open({**params, "path": None}) if context.check else Keyring.open(params, create=True)
+    return context.keyring()
 
 
 def operate(context: Context) -> dict:
@@ -98,7 +114,7 @@ def operate(context: Context) -> dict:
     return bring_back(
         store_params=context.store_params,
         repository=context.repository(),
-        keyring=context.keyring(),
+        keyring=keyring(context),
         name=context.name,
         run=context.run,
         snapshot=params["snapshot"],

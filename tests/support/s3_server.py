@@ -24,7 +24,10 @@ import urllib.request
 class S3Server:
     """One server process with its data in ``directory``. ``start`` returns when requests are answered."""
 
-    def __init__(self, directory: str, *, bucket: str = "memory", weed: str | None = None) -> None:
+    def __init__(
+        self, directory: str, *, bucket: str = "memory", weed: str | None = None, address: str = "127.0.0.1"
+    ) -> None:
+        self.address = address  # where it listens
         self.directory = os.path.abspath(directory)
         self.bucket = bucket
         self.weed = weed or find_weed()
@@ -35,7 +38,7 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -68,8 +71,8 @@ class S3Server:
         self.port = ports[6]
         names = ("master", "volume", "filer")
         arguments = [
-            self.weed, f"-logdir={self.directory}", "server", f"-dir={self.directory}/data", "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1", "-master.telemetry=false", "-filer", "-s3", f"-s3.config={config}",
+            self.weed, f"-logdir={self.directory}", "server", f"-dir={self.directory}/data", f"-ip={self.address}",
+            f"-ip.bind={self.address}", "-master.telemetry=false", "-filer", "-s3", f"-s3.config={config}",
             f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}", "-s3.port.iceberg=0", "-s3.port.lance=0",
             "-master.volumeSizeLimitMB=256", "-volume.max=64",
         ]  # fmt: skip
@@ -123,7 +126,7 @@ class S3Server:
 
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         digest = hashlib.sha256(body).hexdigest()
-        host = f"127.0.0.1:{self.port}"
+        host = f"{self.address}:{self.port}"
         names = "host;x-amz-content-sha256;x-amz-date"
         canonical = (
             f"{method}\n{path}\n\nhost:{host}\nx-amz-content-sha256:{digest}\nx-amz-date:{now}\n\n{names}\n{digest}"
