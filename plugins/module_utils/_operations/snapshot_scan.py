@@ -79,7 +79,7 @@ class Scribe:
         where = folder(job.name, job.snapshot)
         self._uploader = Uploader(job.objects, read_back=job.read_back)
         self._writer = PackWriter(
-            lambda key, data: self._uploader.put(where + key, data), job.secret, job.snapshot, first, step
+            lambda key, data, sha256: self._uploader.put(where + key, data, sha256), job.secret, job.snapshot, first, step
         )
         self._pack = RowPacker().pack
 

@@ -38,7 +38,7 @@ class DirectoryObjects:
             "check that the directory exists, is writable by this user and has free space",
         )
 
-    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, sha256: bytes | None = None) -> None:
         path = self._path(key)
         folder = os.path.dirname(path)
         part = os.path.join(folder, TEMPORARY + secrets.token_hex(8))

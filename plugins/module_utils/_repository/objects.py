@@ -33,9 +33,10 @@ class ObjectStore(t.Protocol):
     kind: str  # s3 | directory
     location: str  # for people: the URL without secrets
 
-    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, sha256: bytes | None = None) -> None:
         """Durable when it returns. With ``if_absent`` an object with the same contents is fine.
 
+        ``sha256``: the data's, where the caller has it already; a place that checks what arrives checks that.
         Errors: ObjectExists (other contents are there), RepositoryUnavailable.
         """
 

@@ -109,7 +109,7 @@ class Uploader:
         self._room = threading.Semaphore(threads)
         self._pending: list[Future[None]] = []
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, sha256: bytes) -> None:
         self._room.acquire()
         waiting = []
         for future in self._pending:
@@ -118,11 +118,11 @@ class Uploader:
             else:
                 waiting.append(future)
         self._pending = waiting
-        self._pending.append(self._pool.submit(self._run, key, data))
+        self._pending.append(self._pool.submit(self._run, key, data, sha256))
 
-    def _run(self, key: str, data: bytes) -> None:
+    def _run(self, key: str, data: bytes, sha256: bytes) -> None:
         try:
-            put_checked(self._objects, key, data, self._read_back)
+            put_checked(self._objects, key, data, self._read_back, sha256)
         finally:
             self._room.release()
 
@@ -137,10 +137,11 @@ class Uploader:
             future.result()
 
 
-def put_checked(objects: ObjectStore, key: str, data: bytes, read_back: bool) -> None:
+def put_checked(objects: ObjectStore, key: str, data: bytes, read_back: bool, sha256: bytes | None = None) -> None:
     """Put, and where the endpoint does not verify checksums read it back. Errors: RepositoryUnavailable."""
-    objects.put(key, data)
-    if read_back and hashlib.sha256(objects.get(key)).digest() != hashlib.sha256(data).digest():
+    sha256 = sha256 or hashlib.sha256(data).digest()
+    objects.put(key, data, sha256=sha256)
+    if read_back and hashlib.sha256(objects.get(key)).digest() != sha256:
         raise RepositoryUnavailable(
             f"The repository {objects.location} stored {key} wrongly.", "do not use this endpoint; verify its snapshots"
         )
@@ -150,7 +151,7 @@ class PackWriter:
     """Collects frames into packs. Its packs are numbered first, first + step, …: writers side by side never meet."""
 
     def __init__(
-        self, put: t.Callable[[str, bytes], None], secret: bytes, snapshot: str, first: int = 0, step: int = 1
+        self, put: t.Callable[[str, bytes, bytes], None], secret: bytes, snapshot: str, first: int = 0, step: int = 1
     ) -> None:
         self._put = put
         self._secret = secret
@@ -164,7 +165,7 @@ class PackWriter:
         self.bytes = 0
 
     def _start(self) -> None:
-        self._buffer = bytearray()
+        self._sealed: list[bytes] = []
         self._frames = 0
         self._size = 0
         self._cipher: FrameCipher | None = None
@@ -189,16 +190,17 @@ class PackWriter:
         if self._cipher is None:
             self._cipher = FrameCipher(self._secret, self._snapshot, f"pack {pack_name(self._number)}")
         entry[4] = last
-        self._buffer += self._cipher.seal(entry[1], body, last)
+        self._sealed.append(self._cipher.seal(entry[1], body, last))
 
     def close(self) -> None:
         """Put the pack under way, if there is one."""
         if not self._frames:
             return
         self._flush(True)
-        data = bytes(self._buffer)
-        self.packs.append([self._number, len(data), hashlib.sha256(data).hexdigest(), self._frames])
+        data = b"".join(self._sealed)
+        digest = hashlib.sha256(data)  # once: for the manifest and for the endpoint
+        self.packs.append([self._number, len(data), digest.hexdigest(), self._frames])
         self.bytes += len(data)
         self._number += self._step
         self._start()
-        self._put(f"packs/{pack_name(self.packs[-1][0])}.pack", data)
+        self._put(f"packs/{pack_name(self.packs[-1][0])}.pack", data, digest.digest())

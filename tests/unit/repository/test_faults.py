@@ -42,11 +42,11 @@ class Faulty(DirectoryObjects):
         self.failed = True
         raise errors.RepositoryUnavailable("The place failed.", "try again")
 
-    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, sha256: bytes | None = None) -> None:
         fail = self._count("put")
         if fail and not self.late:
             self._fail()
-        super().put(key, data, if_absent=if_absent)
+        super().put(key, data, if_absent=if_absent, sha256=sha256)
         if fail:
             self._fail()
 
@@ -80,7 +80,7 @@ class Liar(DirectoryObjects):
     kind = "s3"
     rot = ""
 
-    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, sha256: bytes | None = None) -> None:
         if self.rot and self.rot in key:
             data = data[:-1] + bytes([data[-1] ^ 1])
         super().put(key, data)
