@@ -60,7 +60,19 @@ def without(tokens: t.Sequence[str], beginnings: t.Collection[str]) -> list[str]
             follow = sorted({one[len(stem)] for one in below if one.startswith(stem)})
             others = "".join("\\" + c if c in "-]\\^" else c for c in follow)
             out += [f"{kind}{_plain(stem)}[^{others}]*"] + ([f"{kind}{_plain(stem)}"] if stem else [])
-    return list(dict.fromkeys(out))
+    return _merged(out)
+
+
+def _merged(tokens: t.Sequence[str]) -> list[str]:
+    """As the server lists them: a pattern that may be read and written stands there once."""
+    rights: dict[str, set[str]] = {}
+    for token in tokens:
+        match = PERMISSION.fullmatch(token)
+        kind, pattern = (match[1], match[2]) if match else ("", token)
+        rights.setdefault(pattern, set()).update("RW" if kind in ("~", "%RW~") else kind.strip("%~"))
+    return [
+        ("~" if len(kinds) == 2 else f"%{min(kinds)}~" if kinds else "") + pattern for pattern, kinds in rights.items()
+    ]
 
 
 class Rule(t.NamedTuple):

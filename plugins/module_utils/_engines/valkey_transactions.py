@@ -23,7 +23,7 @@ from .valkey_connect import Place, Wire, packed, translate, valkey_errors
 from .valkey_control import Transaction, counters_of, incident_field, incident_row, space_of
 from .valkey_values import THERE, Envelopes, Names, key_bytes, one_key
 
-HOLD_SECONDS: t.Final = 10.0
+HOLD_SECONDS: t.Final = 5.0  # less than the default busy timeout: a dead writer costs others no more
 SETTLE_SECONDS: t.Final = 5.0
 SOME_BYTES: t.Final = 4 << 20  # that one command brings
 AT_ONCE: t.Final = 32 << 20  # that replies may hold together
@@ -101,7 +101,7 @@ class Connected:
                 self.wire.drop()
                 raise StoreUnavailable(
                     f"The store {self.place.where} is busy: another writer held it longer than the busy timeout.",
-                    "try again; a writer that died gives it back within 10 seconds",
+                    "try again; the hold of a writer that died ends after 5 seconds",
                 )
             time.sleep(min(0.02, 0.0005 + waited / 10) * random.uniform(0.5, 1.5))
 
