@@ -135,6 +135,7 @@ class PostgresqlServer(Guarded):
             for role in (OWNER, APPLICATION):
                 con.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{self.passwords[role]}'")
             con.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
+            con.execute(f"GRANT {APPLICATION} TO {OWNER}")  # so that a fence can be proven as the application
         with self.connect() as con:
             con.execute("CREATE EXTENSION amcheck")
             con.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {OWNER}")

@@ -1,0 +1,189 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The PostgreSQL engine: open or make a store, and hand out readers.
+
+PRIVATE to the collection. The parts of ``PostgresqlStore`` stand in the files postgresql_*.py beside this one.
+
+A store is one schema. Who makes it owns its tables; operators connect as the owner or as a member of that role.
+Applications connect as ``application_user``, which the owner grants what it needs when opening it with ``create``;
+so that ``prove`` can act as that role, it is granted to the owner (GRANT application TO owner).
+"""
+from __future__ import annotations
+
+import contextlib
+import typing as t
+import uuid
+
+from .._errors import InvalidInput, StoreDamaged, StoreMissing
+from .._layouts import Layout
+from .._model import StoreIdentity
+from .postgresql_applications import Applications
+from .postgresql_connect import read_identity
+from .postgresql_errors import RESTORE
+from .postgresql_fence import enable, functions, policy_statements, triggers
+from .postgresql_generations import Generations
+from .postgresql_incidents import Incidents
+from .postgresql_log import LogKeeping
+from .postgresql_operators import Operators
+from .postgresql_reader import PostgresqlReader
+from .postgresql_schema import FORMAT, RecordsSql, literal
+from .postgresql_session import Address, Session
+from .postgresql_structure import Structure
+
+BUSY_TIMEOUT = 10.0
+CAPABILITIES = frozenset(
+    (
+        "checksum", "encryption", "expiry", "fence-reads", "fence-writes",
+        "generations", "log", "sequence", "tombstones", "write-lock",
+    )
+)
+
+
+class PostgresqlStore(Applications, Incidents, Operators, Generations, LogKeeping, Structure):
+    """See _store.Store. One session writes; every reader has a session of its own."""
+
+    def __init__(self, address: Address, layout: Layout, schema: str, application_user: str | None) -> None:
+        super().__init__(address, RecordsSql(layout, schema))
+        self.path = address.where if schema == "memops" else f"{address.where} (schema {schema})"
+        self.application_user = application_user
+        self._layout_capabilities = layout.capabilities
+        self._capabilities: frozenset[str] | None = None
+
+    @classmethod
+    def open(cls, params: t.Mapping[str, t.Any], layout: Layout, *, create: bool = False) -> PostgresqlStore:
+        address = Address(params, _busy_timeout(params))
+        store = cls(address, layout, str(params.get("schema") or "memops"), params.get("application_user") or None)
+        try:
+            store._recognise(create)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _recognise(self, create: bool) -> None:
+        """Errors: StoreMissing, InvalidInput for another format or layout; StoreDamaged."""
+        session, s = self._session(), self.sql
+        if not _exists(session, s):
+            if not create:
+                raise StoreMissing(
+                    f"There is no memory store in schema {s.plain_schema} of {self.address.where}.",
+                    "correct memory_store.url and memory_store.schema, or restore a snapshot there",
+                )
+            self._make(session)
+        row = session.row(f"SELECT format, layout FROM {s.store}")
+        if row is None:
+            raise StoreDamaged(f"The store {self.path} has lost its identity.", RESTORE)
+        if row[0] != FORMAT:
+            raise InvalidInput(
+                f"The store {self.path} has format {row[0]}; this version knows format {FORMAT}.",
+                "upgrade the collection memops.agent_memory",
+            )
+        if row[1] != s.layout:
+            raise InvalidInput(
+                f"The store {self.path} has the layout {row[1]}, not {s.layout}.",
+                f"set memory_store.layout to {row[1]}",
+            )
+        if create:
+            self._grant(session)
+
+    def _make(self, session: Session) -> None:
+        """Make the schema and all in it as one transaction; two that do so at once make one store."""
+        s = self.sql
+        session.begin()
+        try:
+            self._one_at_a_time(session)
+            if not _exists(session, s):
+                if session.row("SELECT 1 FROM pg_namespace WHERE nspname = %s", s.plain_schema) is None:
+                    session.say(f"CREATE SCHEMA {s.schema}")
+                parts = (s.tables(), s.indexes(), functions(s), triggers(s), policy_statements(s))
+                for texts in parts:
+                    for text in texts.values():
+                        session.say(text)
+                session.say(enable(s))
+                store_id = str(uuid.uuid4())
+                session.run(
+                    f"INSERT INTO {s.store} VALUES (1, %s, %s, %s, %s, 1, 0, 0, 0, 0)",
+                    FORMAT, store_id, store_id, s.layout,
+                )  # fmt: skip
+            session.commit()
+        except BaseException:
+            session.roll_back()
+            raise
+
+    def _one_at_a_time(self, session: Session) -> None:
+        session.rows("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", "memops " + self.sql.plain_schema)
+
+    def _grant(self, session: Session) -> None:
+        """Give the application's role what it needs, when this is the owner and it has not got all of that."""
+        role = self.application_user
+        if not role:
+            return
+        s = self.sql
+        row = session.row(
+            "SELECT pg_has_role(c.relowner, 'USAGE'), r.oid IS NULL, r.oid IS NOT NULL AND "
+            "has_function_privilege(r.oid, p.oid, 'EXECUTE') AND has_table_privilege(r.oid, c.oid, 'DELETE') "
+            "FROM pg_class c LEFT JOIN pg_roles r ON r.rolname = %s "
+            "LEFT JOIN pg_proc p ON p.pronamespace = c.relnamespace AND p.proname = 'memops_create_namespace' "
+            "WHERE c.oid = to_regclass(%s)",
+            role, s.table,
+        )  # fmt: skip
+        if not row or not row[0] or row[2]:
+            return
+        if row[1]:
+            raise InvalidInput(
+                f"The PostgreSQL server of {self.path} has no role {role}.",
+                "correct memory_store.application_user, or create the role",
+            )
+        session.begin()
+        try:
+            self._one_at_a_time(session)
+            for text in s.grants(role):
+                session.say(text)
+            session.commit()
+        except BaseException:
+            session.roll_back()
+            raise
+
+    def capabilities(self) -> frozenset[str]:
+        if self._capabilities is None:
+            found = CAPABILITIES | {"fence-raw-reads"} if self._raw_reads_fenced() else CAPABILITIES
+            self._capabilities = found & self._layout_capabilities
+        return self._capabilities
+
+    def identity(self) -> StoreIdentity:
+        return read_identity(self._session(), self.sql)
+
+    def reader(self, point: str | None = None) -> PostgresqlReader:
+        return PostgresqlReader(self._borrow(), self.path, self.sql, point, self._take_back)
+
+    @contextlib.contextmanager
+    def point(self) -> t.Iterator[str]:
+        session = self._borrow()
+        try:
+            session.say("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield str(session.row("SELECT pg_export_snapshot()")[0])
+        finally:
+            self._take_back(session)
+
+
+def _exists(session: Session, s: RecordsSql) -> bool:
+    """Errors: StoreDamaged when a part of a store is there without its control table."""
+    names = [s.store, s.table, s.namespace]
+    found = [session.row(f"SELECT to_regclass({literal(name)}) IS NOT NULL")[0] for name in names]
+    if any(found[1:]) and not found[0]:
+        raise StoreDamaged(f"The store in schema {s.plain_schema} has lost its control tables.", RESTORE)
+    return bool(found[0])
+
+
+def _busy_timeout(params: t.Mapping[str, t.Any]) -> float:
+    value = params.get("busy_timeout")
+    try:
+        seconds = BUSY_TIMEOUT if value is None else float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise InvalidInput(
+            f"memory_store.busy_timeout is {value!r:.80}, not a number of seconds up to 3600.",
+            "set it to a number such as 10, or leave it out",
+        )
+    return seconds

@@ -1,0 +1,212 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What applications do with a PostgreSQL store: write under the namespace's lock, live by its TTL.
+
+PRIVATE to the collection.
+
+A write holds the row of its namespace (the write lock) and the store's row (sequences and log ids) until it ends:
+sequences become visible in their order, and a snapshot that has one has all before it.
+"""
+from __future__ import annotations
+
+import contextlib
+import time
+import typing as t
+
+from .._codec import RecordCodec
+from .._errors import InvalidInput, NamespaceLocked, NamespaceQuarantined
+from .._model import Row
+from .postgresql_connect import Connected
+from .postgresql_log import insert_entries, is_write, note_given
+from .postgresql_rows import bounded, decoded, escaped, lenient, payload_fetcher, rows_of
+from .postgresql_session import Session
+from .sqlite_applications import LONGEST_LEASES, POLL_SECONDS, SWEEPER, rfc3339
+
+
+class PostgresqlWrite:
+    """See _store.Write."""
+
+    def __init__(
+        self, owner: Applications, session: Session, namespace: str, count: int, control: tuple[t.Any, ...], lock: int
+    ) -> None:
+        self._owner, self._session, self._namespace, self._count = owner, session, namespace, count
+        self.generation: int = control[0]
+        self.ttl: float | None = control[1]
+        self.lock = lock
+        row = session.row(f"SELECT epoch, sequence, newest, log_id FROM {owner.sql.store} FOR NO KEY UPDATE")
+        self.epoch: int = row[0]
+        self.first_sequence: int = row[1] + 1
+        self.at: int = max(owner.clock(), row[2])
+        self._log_id: int = row[3]
+        self._used: list[int] = []
+        self._touched = False
+
+    def current(self, keys: t.Sequence[str]) -> dict[str, Row]:
+        return rows_of(self._session, self._owner.sql, self.generation, keys)
+
+    def put(
+        self, rows: t.Sequence[Row], entries: t.Sequence[tuple[t.Any, ...]], aside: str | None = None
+    ) -> None:
+        self._touched = True
+        used = [entry[6] for entry in entries if is_write(entry)]
+        last = self.first_sequence + self._count - 1
+        if used and not (self.first_sequence <= min(used) and max(used) <= last):
+            raise InvalidInput(
+                f"A write used a sequence outside of its {self.first_sequence} … {last}.", "reserve as many as needed"
+            )
+        self._used += used
+        if aside is not None:
+            keys = [(row[0], aside) for row in rows]
+            self._owner._set_aside(self._session, self._namespace, "", self.generation, keys)
+        self._owner._put_rows(self._session, self.generation, rows)
+        bare = [(*entry[:11], b"") for entry in entries]
+        insert_entries(self._session, self._owner.sql, self._log_id + 1, bare, self._owner.path)
+        self._log_id += len(bare)
+
+    def finish(self) -> None:
+        """Only sequences that were used count as given out: the next write goes on behind them."""
+        if not self._touched:
+            return
+        s = self._owner.sql
+        self._session.run(
+            f"WITH control AS (UPDATE {s.namespace} SET lock_number = greatest(lock_number, %s) WHERE name = %s) "
+            f"UPDATE {s.store} SET sequence = greatest(sequence, %s), newest = greatest(newest, %s), log_id = %s",
+            self.lock, escaped(self._namespace), max(self._used, default=0), self.at, self._log_id,
+        )  # fmt: skip
+        note_given(self._session, s, self.epoch, self._used)
+
+
+class Applications(Connected):
+    """The applications' part of ``Store``."""
+
+    @contextlib.contextmanager
+    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Iterator[PostgresqlWrite]:
+        deadline = time.monotonic() + wait
+        while True:
+            with self._transaction() as session:  # pylint: disable=contextmanager-generator-missing-cleanup
+                control, blocked = self._serving(session, namespace)
+                if blocked is None:
+                    held = self._held.get(namespace)
+                    number = control[2] + 1 if held is None else held
+                    write = PostgresqlWrite(self, session, namespace, count, control, number)
+                    yield write
+                    write.finish()
+                    return
+            if time.monotonic() >= deadline:
+                raise blocked
+            time.sleep(POLL_SECONDS)
+
+    def _serving(self, session: Session, namespace: str) -> tuple[tuple[t.Any, ...], NamespaceLocked | None]:
+        """(generation, ttl, lock number) of a namespace that applications may write, and who blocks it if anybody.
+
+        The namespace's row is held from now on. Errors: NamespaceQuarantined; NamespaceLocked when this object's lock
+        was taken over.
+        """
+        query = (
+            "SELECT generation, ttl, lock_number, state, incident, lock_held, lock_actor, lock_since, lock_until "
+            f"FROM {self.sql.namespace} WHERE name = %s FOR NO KEY UPDATE"
+        )
+        row = session.row(query, escaped(namespace))
+        if row is None:
+            self._make_namespace(session, namespace, "serving", None)
+            row = session.row(query, escaped(namespace))
+        if row[3] != "serving":
+            raise NamespaceQuarantined(
+                f"Namespace {namespace!r:.80} takes no writes: it is {row[3]}"
+                + (f" (incident {row[4]})." if row[4] else "."),
+                "write to its primary store"
+                if row[3] == "standby"
+                else "wait for the release, or run the release playbook",
+            )
+        mine, held, actor = self._held.get(namespace), row[5], lenient(row[6])
+        if mine is not None and (held != mine or row[2] != mine):  # somebody wrote in between
+            del self._held[namespace]
+            raise NamespaceLocked(
+                f"The write lock {mine} of namespace {namespace!r:.80} ran out and others have written since"
+                + (f" ({actor} holds it now)." if held not in (None, mine) else "."),
+                "take the lock again with a longer lease and read again before writing",
+            )
+        now = self.clock()
+        if held is None or held == mine or row[8] <= now:
+            return row[:3], None
+        until = min(row[8], now + LONGEST_LEASES * (row[8] - row[7]))
+        if until != row[8]:  # a clock that jumped back must not make a lease last for years
+            session.run(f"UPDATE {self.sql.namespace} SET lock_until = %s WHERE name = %s", until, escaped(namespace))
+        return row[:3], NamespaceLocked(
+            f"Namespace {namespace!r:.80} is locked by {actor} since {rfc3339(row[7])}, until {rfc3339(until)}.",
+            "try again later, or stop that process and wait for the end of its lease",
+        )
+
+    def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
+        deadline = time.monotonic() + wait
+        length = int(lease * 1_000_000)
+        while True:
+            with self._transaction() as session:
+                control, blocked = self._serving(session, namespace)
+                now = self.clock()
+                if blocked is None:
+                    number = int(self._held.get(namespace) or control[2] + 1)
+                    session.run(
+                        f"UPDATE {self.sql.namespace} SET lock_number = greatest(lock_number, %s), lock_held = %s, "
+                        "lock_actor = %s, lock_since = %s, lock_until = %s WHERE name = %s",
+                        number, number, escaped(actor), now, now + length, escaped(namespace),
+                    )  # fmt: skip
+            if blocked is None:
+                self._held[namespace] = number
+                return number
+            if time.monotonic() >= deadline:
+                raise blocked
+            time.sleep(POLL_SECONDS)
+
+    def unlock(self, namespace: str, number: int) -> None:
+        if self._held.get(namespace) == number:
+            del self._held[namespace]
+        with self._transaction() as session:
+            session.run(
+                f"UPDATE {self.sql.namespace} SET lock_held = NULL, lock_actor = NULL, lock_since = NULL, "
+                "lock_until = NULL WHERE name = %s AND lock_held = %s",
+                escaped(namespace), number,
+            )  # fmt: skip
+
+    def set_ttl(self, namespace: str, ttl: float | None) -> bool:
+        with self._transaction() as session:
+            if self._namespace(session, namespace).ttl == ttl:
+                return False
+            session.run(f"UPDATE {self.sql.namespace} SET ttl = %s WHERE name = %s", ttl, escaped(namespace))
+        return True
+
+    def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
+        codec = RecordCodec(namespace)
+        try:
+            with self.writing(namespace, limit, SWEEPER, wait=0.0) as write:
+                session = self._session()
+                page = session.rows(
+                    f"SELECT {self.sql.long} FROM {self.sql.table} r WHERE r.generation = %s AND r.expires <= %s "
+                    "AND r.deleted IS NULL LIMIT %s",
+                    write.generation, now, limit,
+                )  # fmt: skip
+                fetch = payload_fetcher(session, self.sql, write.generation)
+                # a damaged record may only look expired: it stays for the diagnosis
+                gone = [
+                    (row[0], row[9]) for part in bounded(page, fetch) for row in decoded(part) if codec.intact(row)
+                ]
+                if not gone:
+                    return 0
+                self._remove(session, write.generation, [key for key, dummy in gone])
+                write.put(
+                    [],
+                    [
+                        (0, write.at, namespace, "delete", key, write.epoch, write.first_sequence + number, digest)
+                        + (write.lock, SWEEPER, "expired", b"")
+                        for number, (key, digest) in enumerate(gone)
+                    ],
+                )
+                return len(gone)
+        except (NamespaceQuarantined, NamespaceLocked):
+            return 0
+
+    def create_namespace(self, name: str, state: str = "serving", ttl: float | None = None) -> bool:
+        if state not in ("serving", "standby"):
+            raise InvalidInput(f"A namespace cannot begin as {state!r}.", "use serving or standby")
+        with self._transaction() as session:
+            return self._make_namespace(session, name, state, ttl)

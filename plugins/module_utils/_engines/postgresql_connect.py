@@ -1,0 +1,195 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions and transactions of one open PostgreSQL store.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import contextlib
+import time
+import typing as t
+
+from .._errors import NamespaceUnknown, StaleAttempt
+from .._model import Claim, NamespaceState, Row, StoreIdentity
+from .postgresql_arrays import Blobs
+from .postgresql_fence import OPERATING
+from .postgresql_rows import columns_of, escaped, lenient, names_of
+from .postgresql_schema import SAMPLE_MASK, RecordsSql
+from .postgresql_session import BAD_VALUE, Address, Session, bad_record
+
+NAMESPACE_COLUMNS: t.Final = (
+    "name, state, generation, ttl, serving_ttl, incident, prior_ttl, prior_state, "
+    "restored_snapshot, restored_epoch, restored_sequence, restored_at, restored_digest"
+)
+
+
+def wall_clock() -> int:
+    """Microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def read_identity(session: Session, s: RecordsSql) -> StoreIdentity:
+    row = session.row(f"SELECT store_id, lineage, layout, epoch, sequence FROM {s.store}")
+    return StoreIdentity(row[0], row[1], "postgresql", row[2], row[3], row[4])
+
+
+def namespace_state(row: tuple[t.Any, ...]) -> NamespaceState:
+    return NamespaceState(lenient(row[0]), *row[1:])
+
+
+def read_namespace(session: Session, s: RecordsSql, name: str, where: str, lock: str = "") -> NamespaceState:
+    """Errors: NamespaceUnknown."""
+    row = session.row(f"SELECT {NAMESPACE_COLUMNS} FROM {s.namespace} WHERE name = %s {lock}", escaped(name))
+    if row is None:
+        raise NamespaceUnknown(
+            f"The store {where} has no namespace {name!r:.80}.",
+            "name one of those that the playbook memops.agent_memory.info lists",
+        )
+    return namespace_state(row)
+
+
+class Connected:
+    """The session of one open store, and the two kinds of write transactions that all parts use."""
+
+    def __init__(self, address: Address, sql: RecordsSql) -> None:
+        self.address = address
+        self.sql = sql
+        self.path = address.where  # what messages call this store
+        self.clock: t.Callable[[], int] = wall_clock
+        self._held: dict[str, int] = {}  # namespace → number of the write lock that this object holds
+        self._idle: list[Session] = []
+        self._main = address.connect()
+
+    def _session(self) -> Session:
+        """The one for short questions and for writing; a new one after a fork or when the former was lost."""
+        if not self._main.usable:
+            self._main.close()
+            self._main = self.address.connect()
+        return self._main
+
+    def _borrow(self) -> Session:
+        """A session beside the main one; give it back with ``_take_back``."""
+        while self._idle:
+            session = self._idle.pop()
+            if session.idle:
+                return session
+            session.close()
+        return self.address.connect()
+
+    def _take_back(self, session: Session) -> None:
+        session.roll_back()
+        if session.idle and len(self._idle) < 2:
+            self._idle.append(session)
+        else:
+            session.close()
+
+    def close(self) -> None:
+        for session in [*self._idle, self._main]:
+            session.close()
+        self._idle = []
+
+    @contextlib.contextmanager
+    def _transaction(self) -> t.Iterator[Session]:
+        """BEGIN … COMMIT; rolled back when the body raises."""
+        session = self._session()
+        session.begin()
+        try:
+            yield session
+            session.commit()
+        except BaseException:
+            session.roll_back()
+            raise
+
+    @contextlib.contextmanager
+    def _operating(self, claim: Claim, *, unfenced: bool = False, alone: bool = False) -> t.Iterator[Session]:
+        """A transaction of an operator: the claim holds until its end. ``unfenced`` makes the trigger let it pass;
+        ``alone``: no other transaction of this incident at the same time (it changes the incident itself)."""
+        with self._transaction() as session:  # pylint: disable=contextmanager-generator-missing-cleanup
+            self._check(session, claim, "FOR UPDATE" if alone else "FOR SHARE")
+            if unfenced:
+                session.rows(f"SELECT set_config('{OPERATING}', 'on', true)")
+            yield session
+
+    def _check(self, session: Session, claim: Claim, lock: str = "") -> None:
+        row = session.row(
+            f"SELECT attempt, token, state, owner FROM {self.sql.incident} "
+            f"WHERE namespace = %s AND incident = %s {lock}",
+            escaped(claim.namespace), claim.incident,
+        )  # fmt: skip
+        if row is None or row[:3] != (claim.attempt, claim.token, "open"):
+            now = "is closed" if row and row[2] != "open" else f"belongs to {row[0] or 'nobody'}" if row else "is gone"
+            raise StaleAttempt(
+                f"The attempt {claim.attempt} no longer holds the incident {claim.incident} of namespace "
+                f"{claim.namespace!r:.80}: the incident {now}.",
+                "leave it to the newer attempt, or run the same command again",
+            )
+
+    def _namespace(self, session: Session, name: str, lock: str = "") -> NamespaceState:
+        return read_namespace(session, self.sql, name, self.path, lock)
+
+    def _make_namespace(self, session: Session, name: str, state: str, ttl: float | None) -> bool:
+        row = session.row(
+            f"SELECT {self.sql.schema}.memops_create_namespace(%s, %s::text, %s::double precision, %s::bigint)",
+            escaped(name), state, ttl, self.clock(),
+        )  # fmt: skip
+        return bool(row[0])
+
+    def _put_rows(self, session: Session, generation: int, rows: t.Sequence[Row]) -> None:
+        """Insert or replace, and sample the keys."""
+        if not rows:
+            return
+        newest = {row[0]: row for row in rows}  # one statement cannot replace a row twice
+        rows = rows if len(newest) == len(rows) else list(newest.values())
+        try:
+            columns = columns_of(rows)
+        except BAD_VALUE as exc:
+            raise bad_record(self.path, exc) from None
+        session.run(self.sql.upsert(), generation, *columns)
+        self._sample(session, generation, rows)
+
+    def _sample(self, session: Session, generation: int, rows: t.Sequence[Row]) -> None:
+        sampled = [row[0].encode() for row in rows if not row[2] & SAMPLE_MASK]
+        sampled = [key for key in sampled if len(key) < 1000]
+        if sampled:
+            session.run(
+                f"INSERT INTO {self.sql.sample} SELECT %s, w.key FROM unnest(%s) AS w(key) ON CONFLICT DO NOTHING",
+                generation, Blobs(sampled),
+            )  # fmt: skip
+
+    def _set_aside(
+        self, session: Session, namespace: str, incident: str, generation: int, keys: t.Sequence[tuple[str, str]]
+    ) -> None:
+        """Keep the present rows of these (key, reason) pairs beside."""
+        s = self.sql
+        session.run(
+            f"INSERT INTO {s.aside} (namespace, incident, reason, at, key, epoch, sequence, created, updated, expires, "
+            f"deleted, key_id, payload, checksum) SELECT %s, %s, w.reason, %s, {s.whole} FROM "
+            f"unnest(%s, %s, %s) WITH ORDINALITY AS w(key, mark, reason, number) JOIN {s.table} r "
+            "ON r.key = w.key AND r.key_mark = w.mark WHERE r.generation = %s ORDER BY w.number",
+            escaped(namespace), incident, self.clock(),
+            *names_of([key for key, dummy in keys]), Blobs([escaped(reason) for dummy, reason in keys]), generation,
+        )  # fmt: skip
+
+    def _remove(self, session: Session, generation: int, keys: t.Sequence[str]) -> int:
+        return session.run(
+            f"DELETE FROM {self.sql.table} r USING unnest(%s, %s) AS w(key, mark) "
+            "WHERE r.generation = %s AND r.key = w.key AND r.key_mark = w.mark",
+            *names_of(keys), generation,
+        )  # fmt: skip
+
+    def _keep_up(self, session: Session, epoch: int, sequence: int, at: int) -> None:
+        """The store's counters never fall behind what it holds, so that its next write is the newest."""
+        session.run(
+            f"UPDATE {self.sql.store} s SET newest = greatest(s.newest, w.at), "
+            "epoch = CASE WHEN (s.epoch, s.sequence) < (w.epoch, w.sequence) THEN w.epoch ELSE s.epoch END, "
+            "sequence = CASE WHEN (s.epoch, s.sequence) < (w.epoch, w.sequence) THEN greatest(s.sequence, w.sequence) "
+            "ELSE s.sequence END FROM (SELECT %s::bigint, %s::bigint, %s::bigint) AS w(epoch, sequence, at) "
+            "WHERE s.newest < w.at OR (s.epoch, s.sequence) < (w.epoch, w.sequence)",
+            epoch, sequence, at,
+        )  # fmt: skip
+
+    def _keep_up_with(self, session: Session, rows: t.Sequence[Row]) -> None:
+        if rows:
+            epoch, sequence = max((row[1], row[2]) for row in rows)
+            self._keep_up(session, epoch, sequence, max(row[4] for row in rows))

@@ -1,0 +1,159 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Incidents of a PostgreSQL store: who may change a namespace, and for how long.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import json
+import typing as t
+
+from .._errors import CannotProceed, LeaseHeld
+from .._model import Claim, IncidentState
+from .postgresql_connect import Connected
+from .postgresql_rows import escaped, lenient
+from .postgresql_session import Session
+from .sqlite_applications import LONGEST_LEASES, rfc3339
+
+COLUMNS = "incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts"
+ONE = "WHERE namespace = %s AND incident = %s"
+
+
+def _state(row: tuple[t.Any, ...]) -> IncidentState:
+    incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts = row
+    return IncidentState(
+        incident, lenient(namespace), state, attempt, owner, token, opened, renewed, lease_until, json.loads(facts)
+    )
+
+
+class Incidents(Connected):
+    """The incidents' part of ``Store``."""
+
+    def incidents(self, namespace: str | None = None) -> list[IncidentState]:
+        session, text = self._session(), f"SELECT {COLUMNS} FROM {self.sql.incident}"
+        order = "ORDER BY opened DESC, number DESC"
+        if namespace is None:
+            rows = session.rows(f"{text} {order}")
+        else:
+            rows = session.rows(f"{text} WHERE namespace = %s {order}", escaped(namespace))
+        return [_state(row) for row in rows]
+
+    def claim(
+        self,
+        namespace: str,
+        attempt: str,
+        owner: str,
+        *,
+        incident: str | None = None,
+        new_incident: str,
+        takeover: str | None = None,
+        lease: float = 60.0,
+    ) -> Claim:
+        held: LeaseHeld | None = None
+        with self._transaction() as session:
+            # One claim at a time: the namespace's row may be held by a write, so its other row serves here.
+            state = self._namespace(session, namespace)
+            session.row(f"SELECT id FROM {self.sql.generation} WHERE id = %s FOR UPDATE", state.generation)
+            now, length = self.clock(), int(lease * 1_000_000)
+            row = session.row(
+                "SELECT incident, attempt, owner, token, claimed, lease, lease_until "
+                f"FROM {self.sql.incident} WHERE namespace = %s AND state = 'open' FOR UPDATE",
+                escaped(namespace),
+            )
+            if row is None:
+                return self._open(session, namespace, incident or new_incident, attempt, owner, now, length)
+            name, former = row[0], row[1]
+            if incident is not None and incident != name:
+                raise CannotProceed(
+                    f"Namespace {namespace!r:.80} has the open incident {name}, not {incident}.",
+                    f"continue that one: -e memory_incident={name}",
+                )
+            until = min(row[6], now + LONGEST_LEASES * row[5])  # a clock that jumped back must not lock for years
+            token = row[3]
+            if former != attempt and former and until > now and takeover != former:
+                session.run(
+                    f"UPDATE {self.sql.incident} SET lease_until = %s {ONE} AND lease_until <> %s",
+                    until, escaped(namespace), name, until,
+                )  # fmt: skip
+                since, ends = rfc3339(row[4]), rfc3339(until)
+                held = LeaseHeld(
+                    f"The incident {name} of namespace {namespace!r:.80} is being worked on by {row[2]} "
+                    f"(attempt {former}) since {since}; its lease ends {ends}.",
+                    "wait for its end, or for that time when it is dead, and run the same command again",
+                    {"incident": name, "attempt": former, "owner": row[2], "since": since, "until": ends},
+                )
+            else:
+                own = former == attempt
+                if not own:
+                    token = self._next_token(session)
+                    session.run(
+                        f"UPDATE {self.sql.incident} SET attempt = %s, owner = %s, token = %s, claimed = %s {ONE}",
+                        attempt, owner, token, now, escaped(namespace), name,
+                    )  # fmt: skip
+                self._extend(session, namespace, name, now, length)
+        if held is not None:
+            raise held
+        return Claim(namespace, name, attempt, token, resumed=not own)
+
+    def _open(
+        self, session: Session, namespace: str, name: str, attempt: str, owner: str, now: int, length: int
+    ) -> Claim:
+        if session.row(f"SELECT 1 FROM {self.sql.incident} {ONE}", escaped(namespace), name):
+            raise CannotProceed(
+                f"The incident {name} of namespace {namespace!r:.80} is closed.",
+                "leave memory_incident out to begin a new one",
+            )
+        token = self._next_token(session)
+        session.run(
+            f"INSERT INTO {self.sql.incident} (namespace, incident, state, attempt, owner, token, opened, claimed, "
+            "renewed, lease, lease_until, facts) VALUES (%s, %s, 'open', %s, %s, %s, %s, %s, %s, %s, %s, '{}')",
+            escaped(namespace), name, attempt, owner, token, now, now, now, length, now + length,
+        )  # fmt: skip
+        return Claim(namespace, name, attempt, token)
+
+    def _next_token(self, session: Session) -> int:
+        return int(session.row(f"UPDATE {self.sql.store} SET token = token + 1 RETURNING token")[0])
+
+    def _extend(self, session: Session, namespace: str, incident: str, now: int, length: int) -> None:
+        session.run(
+            f"UPDATE {self.sql.incident} SET renewed = %s, lease = %s, lease_until = %s {ONE}",
+            now, length, now + length, escaped(namespace), incident,
+        )  # fmt: skip
+
+    def renew(self, claim: Claim, lease: float = 60.0) -> None:
+        with self._operating(claim, alone=True) as session:
+            self._extend(session, claim.namespace, claim.incident, self.clock(), int(lease * 1_000_000))
+
+    def incident(self, claim: Claim) -> IncidentState:
+        session = self._session()
+        self._check(session, claim)
+        return _state(
+            session.row(f"SELECT {COLUMNS} FROM {self.sql.incident} {ONE}", escaped(claim.namespace), claim.incident)
+        )
+
+    def note(self, claim: Claim, **facts: t.Any) -> None:
+        with self._operating(claim, alone=True) as session:
+            names = (escaped(claim.namespace), claim.incident)
+            known = json.loads(session.row(f"SELECT facts FROM {self.sql.incident} {ONE}", *names)[0])
+            merged = {name: value for name, value in {**known, **facts}.items() if value is not None}
+            if merged != known:
+                session.run(f"UPDATE {self.sql.incident} SET facts = %s {ONE}", json.dumps(merged), *names)
+
+    def end_lease(self, claim: Claim) -> None:
+        with self._operating(claim, alone=True) as session:
+            session.run(
+                f"UPDATE {self.sql.incident} SET attempt = '', lease_until = %s {ONE}",
+                self.clock(), escaped(claim.namespace), claim.incident,
+            )  # fmt: skip
+
+    def close_incident(self, claim: Claim) -> None:
+        names = (escaped(claim.namespace), claim.incident)
+        with self._transaction() as session:
+            row = session.row(f"SELECT state, attempt, token FROM {self.sql.incident} {ONE} FOR UPDATE", *names)
+            if row == ("closed", claim.attempt, claim.token):
+                return
+            self._check(session, claim)
+            session.run(
+                f"UPDATE {self.sql.incident} SET state = 'closed', lease_until = %s {ONE}", self.clock(), *names
+            )

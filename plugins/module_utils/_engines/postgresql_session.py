@@ -1,0 +1,231 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions with a PostgreSQL server: how they are opened, and how a statement is run.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import os
+import struct
+import typing as t
+
+from .._errors import InvalidInput, MemoryOpsError, StoreUnavailable
+from .postgresql_arrays import teach
+from .postgresql_errors import PACKAGE, refused_connection, translate
+
+OLDEST: t.Final = 150_000  # version 15
+APPLICATION: t.Final = "memops.agent_memory"
+#: Sessions of a parent process: closing them would end the parent's.
+_ABANDONED: list[Session] = []
+
+
+class Address:
+    """Where a store is and who connects: what libpq wants to know. Its text never shows a password."""
+
+    def __init__(self, params: t.Mapping[str, t.Any], busy_timeout: float) -> None:
+        self.busy_timeout = busy_timeout
+        self.arguments = _arguments(params)
+        a = self.arguments
+        host = a.get("host") or a.get("hostaddr") or ("service " + str(a["service"]) if "service" in a else "localhost")
+        self.where = f"postgresql://{host}:{a.get('port') or 5432}/{a.get('dbname') or a.get('user') or ''}"
+
+    def __repr__(self) -> str:
+        return f"<Address {self.where}>"
+
+    def connect(self) -> Session:
+        """Errors: StoreUnavailable, InvalidInput for a server that is too old."""
+        psycopg = driver()
+        try:
+            con = psycopg.connect(autocommit=True, **self.arguments)
+        except (psycopg.Error, UnicodeError) as exc:
+            raise refused_connection(exc, self.where) from None
+        try:
+            teach(con)
+            session = Session(con, self.where)
+            if con.info.server_version < OLDEST:
+                raise InvalidInput(
+                    f"The PostgreSQL server of {self.where} has version {con.info.server_version // 10000}; this needs "
+                    "15 or newer.",
+                    "upgrade the server",
+                )
+            milliseconds = str(max(1, int(self.busy_timeout * 1000)))
+            session.rows(  # a server's or role's defaults must not end a long step in its middle
+                "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', '0', false), "
+                "set_config('idle_in_transaction_session_timeout', '0', false), "
+                "set_config('idle_session_timeout', '0', false), set_config('jit', 'off', false), "
+                "set_config('search_path', 'pg_catalog', false)",
+                milliseconds,
+            )
+        except BaseException:
+            con.close()
+            raise
+        return session
+
+
+class Session:
+    """One connection in autocommit mode. Statements that fail raise MemoryOpsError.
+
+    With ``rescue`` a failed statement does not end the (read) transaction around it.
+    """
+
+    def __init__(self, con: t.Any, where: str) -> None:
+        self._con, self._where, self._pid = con, where, os.getpid()
+        self._cursor = con.cursor(binary=True)
+        self.rescue = False
+        self.state = ""  # SQLSTATE of the statement that failed last
+
+    @property
+    def usable(self) -> bool:
+        """Whether this process may go on with it."""
+        return self._pid == os.getpid() and not self._con.closed
+
+    @property
+    def idle(self) -> bool:
+        return self.usable and self._con.info.transaction_status == 0
+
+    def say(self, text: str) -> str:
+        """Run statements without values; the last one's tag."""
+        psycopg = driver()
+        try:
+            return str(self._con.execute(text).statusmessage)
+        except psycopg.Error as exc:
+            raise self._failed(exc) from None
+
+    def run(self, text: str, *values: t.Any) -> int:
+        """Run a statement; how many rows it concerned."""
+        psycopg = driver()
+        try:
+            return int(self._cursor.execute(text, values).rowcount)
+        except psycopg.Error as exc:
+            raise self._failed(exc) from None
+
+    def rows(self, text: str, *values: t.Any) -> list[t.Any]:
+        psycopg = driver()
+        try:
+            return t.cast("list[t.Any]", self._cursor.execute(text, values).fetchall())
+        except psycopg.Error as exc:
+            raise self._failed(exc) from None
+
+    def row(self, text: str, *values: t.Any) -> t.Any:
+        """The first row, or None."""
+        found = self.rows(text, *values)
+        return found[0] if found else None
+
+    def copy(self, text: str, data: bytes) -> None:
+        """COPY … FROM STDIN of these bytes."""
+        psycopg = driver()
+        try:
+            with self._con.cursor().copy(text) as copy:
+                copy.write(data)
+        except psycopg.Error as exc:
+            raise self._failed(exc) from None
+
+    def _failed(self, exc: Exception) -> MemoryOpsError:
+        self.state = str(getattr(exc, "sqlstate", None) or "")
+        error = translate(exc, self._where, lost=bool(self._con.closed))
+        if self.rescue and not self._con.closed:
+            psycopg = driver()
+            try:
+                self._con.execute("ROLLBACK TO SAVEPOINT memops")
+            except psycopg.Error:
+                self._con.close()
+        return error
+
+    def begin(self) -> None:
+        self.say("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+
+    def commit(self) -> None:
+        """Errors: StoreUnavailable when the transaction had failed before; the server answers COMMIT with ROLLBACK."""
+        if self.say("COMMIT") != "COMMIT":
+            raise StoreUnavailable(
+                f"A transaction of the store {self._where} failed and was rolled back.", "run the same command again"
+            )
+
+    def roll_back(self) -> None:
+        """Never fails: a session that cannot roll back is closed."""
+        self.rescue = False
+        if not self.usable or self._con.info.transaction_status == 0:
+            return
+        psycopg = driver()
+        try:
+            self._con.execute("ROLLBACK")
+        except psycopg.Error:
+            self._con.close()
+
+    def close(self) -> None:
+        if self._pid == os.getpid():
+            self._con.close()
+        else:
+            _ABANDONED.append(self)
+
+
+def driver() -> t.Any:
+    """The client library. Errors: StoreUnavailable that names the package."""
+    try:
+        import psycopg
+    except ImportError:
+        raise StoreUnavailable(
+            "The PostgreSQL engine needs the Python package psycopg.", f"install it: pip install '{PACKAGE}'"
+        ) from None
+    return psycopg
+
+
+def _arguments(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Errors: InvalidInput."""
+    url = params.get("url")
+    if not isinstance(url, str) or not url.startswith(("postgresql://", "postgres://")):
+        raise InvalidInput(
+            "memory_store.url is not the URL of a PostgreSQL database.", "set it, such as postgresql://db.example/app"
+        )
+    psycopg = driver()
+    try:
+        found = dict(psycopg.conninfo.conninfo_to_dict(url))
+    except psycopg.Error:  # its text may show what stood in the URL
+        raise InvalidInput(
+            "memory_store.url cannot be read as the URL of a PostgreSQL database.",
+            "write it as postgresql://user@host:port/database?sslmode=verify-full",
+        ) from None
+    if "password" in found or "sslpassword" in found:
+        raise InvalidInput(
+            "memory_store.url contains a password.", "take it out and set memory_store.password or password_file"
+        )
+    for name, argument in (("user", "user"), ("tls_ca", "sslrootcert"), ("tls_cert", "sslcert"), ("tls_key", "sslkey")):
+        if params.get(name):
+            found[argument] = os.path.expanduser(str(params[name])) if name != "user" else str(params[name])
+    if params.get("tls_ca"):
+        found.setdefault("sslmode", "verify-full")
+    password = _password(params)
+    if password is not None:
+        found["password"] = password
+    defaults = {
+        "connect_timeout": "10", "application_name": APPLICATION, "keepalives": "1", "keepalives_idle": "30",
+        "keepalives_interval": "10", "keepalives_count": "3", "tcp_user_timeout": "60000",
+    }  # fmt: skip
+    return {**defaults, **found, "client_encoding": "UTF8"}
+
+
+def _password(params: t.Mapping[str, t.Any]) -> str | None:
+    password, path = params.get("password"), params.get("password_file")
+    if password and path:
+        raise InvalidInput("memory_store has both a password and a password_file.", "leave one of them out")
+    if password:
+        return str(password)
+    if not path:
+        return None
+    try:
+        with open(os.path.expanduser(str(path)), encoding="utf-8") as file:
+            return file.readline().rstrip("\r\n")
+    except (OSError, UnicodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is no text"
+        raise InvalidInput(
+            f"memory_store.password_file {path} cannot be read: {reason}.", "correct its path and its permissions"
+        ) from None
+
+
+BAD_VALUE: t.Final = (TypeError, ValueError, AttributeError, struct.error)
+
+
+def bad_record(where: str, exc: Exception) -> InvalidInput:
+    what = "a text is not valid Unicode" if isinstance(exc, UnicodeError) else "a field has a wrong type or is too big"
+    return InvalidInput(f"The store {where} does not take this record: {what}.", "correct or split the record")

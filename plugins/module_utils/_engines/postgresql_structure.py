@@ -1,0 +1,164 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What PostgreSQL itself can tell about the health of a store, and what it can rebuild alone.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from .._errors import MemoryOpsError, StoreDamaged
+from .postgresql_connect import Connected
+from .postgresql_fence import OPERATING, missing
+from .postgresql_rows import encodable, lenient, split
+from .postgresql_schema import RecordsSql, quoted
+from .postgresql_session import Session
+
+MOST_LINES = 100
+
+
+def structure(session: Session, s: RecordsSql) -> list[str]:
+    """Findings in words, at most MOST_LINES. Without amcheck (or the right to use it) indexes are not looked into."""
+    lost = missing(session, s)
+    lines = [f"{kind} {name} is missing or changed" for kind, name, dummy in lost]
+    lines += [f"index {name} is invalid" for name in invalid_indexes(session, s)]
+    if not any(kind == "table" for kind, dummy_name, dummy in lost):
+        lines += [f"index {name}: {text}" for name, text in damaged_indexes(session, s)]
+        try:
+            found = unreadable(session, s)
+        except StoreDamaged as exc:
+            found = {}
+            lines.append(exc.message)
+        lines += [
+            f"generation {generation} holds {len(keys)} rows whose keys are no text"
+            for generation, keys in sorted(found.items())
+        ]
+    return lines[:MOST_LINES]
+
+
+def invalid_indexes(session: Session, s: RecordsSql) -> list[str]:
+    rows = session.rows(
+        "SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND NOT (i.indisvalid AND i.indisready) "
+        "ORDER BY 1",
+        s.plain_schema,
+    )
+    return [row[0] for row in rows]
+
+
+def damaged_indexes(session: Session, s: RecordsSql) -> list[tuple[str, str]]:
+    """(index, what amcheck says) of every damaged B-tree; each row of a table must be in its index."""
+    home = session.row(
+        "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
+        "WHERE e.extname = 'amcheck'"
+    )
+    if home is None:
+        return []
+    check = f"{quoted(home[0])}.bt_index_check"
+    allowed = session.row("SELECT has_function_privilege(to_regprocedure(%s), 'EXECUTE')", f"{check}(regclass,boolean)")
+    if not allowed or not allowed[0]:
+        return []
+    rows = session.rows(
+        "SELECT c.oid::bigint, c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_am a ON a.oid = c.relam "
+        "WHERE n.nspname = %s AND a.amname = 'btree' AND i.indisvalid AND i.indisready ORDER BY 2",
+        s.plain_schema,
+    )
+    found = []
+    for number, name in rows:
+        try:
+            session.rows(f"SELECT {check}(%s::oid::regclass, true)", number)
+        except StoreDamaged as exc:
+            found.append((name, exc.message))
+        except MemoryOpsError as exc:
+            if not session.usable:
+                raise
+            if "transaction snapshot" not in exc.message:  # made after this reader began: nothing is wrong with it
+                found.append((name, exc.message))
+    return found
+
+
+def unreadable(session: Session, s: RecordsSql) -> dict[int, list[bytes]]:
+    """Rows whose key is no valid UTF-8, per generation. Most keys are plain ASCII: only the others come here."""
+    found: dict[int, list[bytes]] = {}
+    last: tuple[int, bytes, bytes] = (-(1 << 63), b"", b"")
+    while True:
+        rows = session.rows(
+            f"SELECT generation, key, key_mark, key || key_rest FROM {s.table} WHERE (generation, key, key_mark) > "
+            "(%s, %s, %s) AND position('\\' IN encode(key || key_rest, 'escape')) > 0 "
+            "ORDER BY generation, key, key_mark LIMIT 2000",
+            *last,
+        )
+        for row in rows:
+            if not encodable(lenient(row[3])):
+                found.setdefault(row[0], []).append(row[3])
+        if len(rows) < 2000:
+            return found
+        last = rows[-1][:3]
+
+
+class Structure(Connected):
+    """The structural part of ``Store``."""
+
+    application_user: str | None
+
+    def repair_structure(self) -> list[str]:
+        session = self._borrow()
+        try:
+            done = self._mend(session)
+        finally:
+            self._take_back(session)
+        return done
+
+    def _mend(self, session: Session) -> list[str]:
+        s = self.sql
+        done = []
+        with _transaction(session):
+            lost = missing(session, s)
+            for kind, name, text in lost:
+                session.say(text)
+                done.append(f"made the {kind} {name} again")
+            if self.application_user and any(kind in ("table", "function") for kind, dummy_name, dummy in lost):
+                for text in s.grants(self.application_user):
+                    session.say(text)
+        damaged = {name for name, dummy in damaged_indexes(session, s)} | set(invalid_indexes(session, s))
+        for name in sorted(damaged):
+            with contextlib.suppress(StoreDamaged):  # its table is broken
+                session.say(f"REINDEX INDEX {s.name(name)}")
+                done.append(f"rebuilt the index {name}")
+        with contextlib.suppress(StoreDamaged):
+            done += self._set_unreadable_aside(session)
+        return done
+
+    def _set_unreadable_aside(self, session: Session) -> list[str]:
+        """Such rows cannot be reached by a key and would count for ever; their bytes are kept beside."""
+        s = self.sql
+        done = []
+        for generation, keys in sorted(unreadable(session, s).items()):
+            with _transaction(session):
+                session.rows(f"SELECT set_config('{OPERATING}', 'on', true)")
+                for head, _rest, mark in map(split, keys):
+                    same = "r.generation = %s AND r.key = %s AND r.key_mark = %s"
+                    session.run(
+                        f"INSERT INTO {s.aside} (namespace, incident, reason, at, key, epoch, sequence, created, "
+                        "updated, expires, deleted, key_id, payload, checksum) SELECT coalesce((SELECT g.namespace "
+                        f"FROM {s.generation} g WHERE g.id = %s), ''), 'structure', 'the key is no text'::bytea, %s, "
+                        f"{s.whole} FROM {s.table} r WHERE {same}",
+                        generation, self.clock(), generation, head, mark,
+                    )  # fmt: skip
+                    session.run(f"DELETE FROM {s.table} r WHERE {same}", generation, head, mark)
+            done.append(f"set {len(keys)} rows of generation {generation} aside whose keys were no text")
+        return done
+
+
+@contextlib.contextmanager
+def _transaction(session: Session) -> t.Iterator[None]:
+    session.begin()
+    try:
+        yield
+        session.commit()
+    except BaseException:
+        session.roll_back()
+        raise
