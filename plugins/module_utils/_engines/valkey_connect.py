@@ -156,7 +156,7 @@ class Wire:
             "username": place.user,
             "password": place.password,
             "socket_connect_timeout": CONNECT_SECONDS,
-            "socket_timeout": max(CONNECT_SECONDS, place.timeout) + 5,
+            "socket_timeout": max(CONNECT_SECONDS, place.timeout),
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),  # what may be done twice is decided here
             "socket_read_size": 1 << 18,
@@ -284,7 +284,9 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
         return clustered(where)
     if isinstance(exc, e.TimeoutError):
         return StoreUnavailable(
-            f"The server {where} did not answer in time.", f"check it: valkey-cli -h {place.host} -p {place.port} ping"
+            f"The server {where} did not answer in time.",
+            f"check it{' and whether it speaks TLS' if place.tls else ''}: valkey-cli -h {place.host} "
+            f"-p {place.port} ping",
         )
     if isinstance(exc, e.ConnectionError):
         if place.tls and re.search(r"certificate|ssl|tls", text, re.I):

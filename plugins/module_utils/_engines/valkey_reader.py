@@ -168,9 +168,12 @@ class ValkeyReader:
 
     def _first_ones(self, namespace: str, number: int, members: list[bytes], found: list[Row]) -> list[Row]:
         """Backwards, of members with the same key (damage) the last one comes first; a look tells which one counts."""
-        if len({member[: member.find(END)] for member in members}) == len(members):
-            return found
-        return list(self._get(namespace, number, [row[0] for row in found]).values())
+        if len(found) == len(members):  # no doubles, but perhaps beyond the end of the page
+            look = [row[0] for row in found[-1:]]
+        else:
+            look = [row[0] for row in found]
+        first = self._get(namespace, number, look)
+        return [first.get(row[0], row) for row in found]
 
     def _still_there(self, namespace: str, number: int) -> None:
         """Errors: CannotProceed when this generation was dropped under the reader."""

@@ -211,12 +211,12 @@ class Connected:
 
         with valkey_errors(self.place):
             try:
-                local = self.wire.call("WAITAOF", "1", "0", "5000")[0]
+                local = self.wire.call("WAITAOF", "1", "0", "4000")[0]
             except ResponseError:  # no append-only file, no such command, or no right to it: what is saved counts
                 return
         if local < 1:
             raise StoreUnavailable(
-                f"The server {self.place.where} did not put the last step on its disk within 5 seconds.",
+                f"The server {self.place.where} did not put the last step on its disk within 4 seconds.",
                 "look at its disk (df, iostat), then run the same command again",
             )
 

@@ -120,7 +120,7 @@ class Envelopes:
             fields = self._unpack(body, use_list=False)
         except Exception:  # whatever another program wrote there
             fields = None
-        if fields.__class__ is not tuple or len(fields) != FIELDS:
+        if fields.__class__ is not tuple or len(fields) != FIELDS or fields[8].__class__ is not bytes:
             return (key, 0, 0, 0, 0, None, None, "", body, b"")
         return (key, *fields)
 
@@ -137,7 +137,7 @@ class Envelopes:
             last = raw
             try:
                 fields = unpack(member[end + 2 :], use_list=False)
-                if len(fields) != FIELDS or b"\0" in raw:
+                if len(fields) != FIELDS or fields[8].__class__ is not bytes or b"\0" in raw:
                     raise ValueError
                 out.append((raw.decode(), *fields))
             except Exception:  # the slow way tells what can be told
