@@ -60,15 +60,17 @@ class Operators(Proof):
                 raise
         session.roll_back()
         rows = session.rows(
-            "SELECT pid, coalesce(usename::text, ''), coalesce(application_name, ''), "
-            "to_char(xact_start AT TIME ZONE 'UTC', 'HH24:MI:SS') FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND (backend_xid IS NOT NULL "
-            "OR state LIKE 'idle in transaction%%') ORDER BY xact_start LIMIT 5"
+            "SELECT a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''), "
+            "coalesce(to_char(a.xact_start AT TIME ZONE 'UTC', 'HH24:MI:SS'), '') FROM pg_stat_activity a "
+            "WHERE a.pid <> pg_backend_pid() AND a.pid IN (SELECT l.pid FROM pg_locks l WHERE l.granted "
+            "AND l.relation = to_regclass(%s) AND l.mode IN ('RowShareLock', 'RowExclusiveLock')) "
+            "ORDER BY a.xact_start LIMIT 5",
+            self.sql.namespace,
         )
         who = "; ".join(f"pid {pid}, {user} {program}, since {since} UTC" for pid, user, program, since in rows)
         raise StoreUnavailable(
             f"Namespace {namespace!r:.80} cannot be fenced yet: a transaction that has written to it does not end"
-            + (f" (open ones: {who})." if who else "."),
+            + (f" ({who})." if who else "."),
             "end it, then run the same command again: "
             + (f"SELECT pg_terminate_backend({rows[0][0]})" if rows else "see pg_stat_activity"),
         )
