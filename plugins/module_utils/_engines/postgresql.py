@@ -27,7 +27,7 @@ from .postgresql_log import LogKeeping
 from .postgresql_operators import Operators
 from .postgresql_reader import PostgresqlReader
 from .postgresql_schema import FORMAT, RecordsSql, literal
-from .postgresql_session import Address, Session
+from .postgresql_session import SNAPSHOT, WRITING, Address, Session
 from .postgresql_structure import Structure
 
 BUSY_TIMEOUT = 10.0
@@ -89,7 +89,7 @@ class PostgresqlStore(Applications, Incidents, Operators, Generations, LogKeepin
     def _make(self, session: Session) -> None:
         """Make the schema and all in it as one transaction; two that do so at once make one store."""
         s = self.sql
-        session.begin()
+        session.begin(WRITING)
         try:
             self._one_at_a_time(session)
             if not _exists(session, s):
@@ -134,7 +134,7 @@ class PostgresqlStore(Applications, Incidents, Operators, Generations, LogKeepin
                 f"The PostgreSQL server of {self.path} has no role {role}.",
                 "correct memory_store.application_user, or create the role",
             )
-        session.begin()
+        session.begin(WRITING)
         try:
             self._one_at_a_time(session)
             for text in s.grants(role):
@@ -151,16 +151,16 @@ class PostgresqlStore(Applications, Incidents, Operators, Generations, LogKeepin
         return self._capabilities
 
     def identity(self) -> StoreIdentity:
-        return read_identity(self._session(), self.sql)
+        with self._asking() as session:
+            return read_identity(session, self.sql)
 
     def reader(self, point: str | None = None) -> PostgresqlReader:
-        return PostgresqlReader(self._borrow(), self.path, self.sql, point, self._take_back)
+        return PostgresqlReader(self._borrow(SNAPSHOT), self.path, self.sql, point, self._take_back)
 
     @contextlib.contextmanager
     def point(self) -> t.Iterator[str]:
-        session = self._borrow()
+        session = self._borrow(SNAPSHOT)
         try:
-            session.say("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield str(session.row("SELECT pg_export_snapshot()")[0])
         finally:
             self._take_back(session)

@@ -10,13 +10,13 @@ import contextlib
 import time
 import typing as t
 
-from .._errors import NamespaceUnknown, StaleAttempt
+from .._errors import NamespaceUnknown, StaleAttempt, StoreUnavailable
 from .._model import Claim, NamespaceState, Row, StoreIdentity
 from .postgresql_arrays import Blobs
 from .postgresql_fence import OPERATING
 from .postgresql_rows import columns_of, escaped, lenient, names_of
 from .postgresql_schema import SAMPLE_MASK, RecordsSql
-from .postgresql_session import BAD_VALUE, Address, Session, bad_record
+from .postgresql_session import BAD_VALUE, SNAPSHOT, WRITING, Address, Session, bad_record
 
 NAMESPACE_COLUMNS: t.Final = (
     "name, state, generation, ttl, serving_ttl, incident, prior_ttl, prior_state, "
@@ -68,14 +68,44 @@ class Connected:
             self._main = self.address.connect()
         return self._main
 
-    def _borrow(self) -> Session:
-        """A session beside the main one; give it back with ``_take_back``."""
+    def _begun(self, mode: str) -> Session:
+        """The main session in a transaction of this mode. One that was lost since its last use is replaced."""
+        session = self._session()
+        if not session.idle:
+            raise RuntimeError("a transaction is open in this store: end it first")
+        try:
+            session.begin(mode)
+        except StoreUnavailable:
+            if session.usable:
+                raise
+            session = self._session()
+            session.begin(mode)
+        return session
+
+    def _borrow(self, mode: str) -> Session:
+        """A session beside the main one, in a transaction of this mode; give it back with ``_take_back``."""
         while self._idle:
             session = self._idle.pop()
             if session.idle:
-                return session
+                with contextlib.suppress(StoreUnavailable):  # lost since its last use
+                    session.begin(mode)
+                    return session
             session.close()
-        return self.address.connect()
+        session = self.address.connect()
+        session.begin(mode)
+        return session
+
+    @contextlib.contextmanager
+    def _asking(self) -> t.Iterator[Session]:
+        """For questions: in the transaction that is open, or in one of their own."""
+        if self._main.usable and not self._main.idle:
+            yield self._main
+            return
+        session = self._begun(SNAPSHOT)
+        try:
+            yield session
+        finally:
+            session.roll_back()
 
     def _take_back(self, session: Session) -> None:
         session.roll_back()
@@ -92,8 +122,7 @@ class Connected:
     @contextlib.contextmanager
     def _transaction(self) -> t.Iterator[Session]:
         """BEGIN … COMMIT; rolled back when the body raises."""
-        session = self._session()
-        session.begin()
+        session = self._begun(WRITING)
         try:
             yield session
             session.commit()

@@ -187,11 +187,11 @@ class Generations(Connected):
                 session.run(f"DELETE FROM {s.generation} WHERE id = %s", generation)
 
     def generations(self, namespace: str) -> list[int]:
-        session = self._session()
-        self._namespace(session, namespace)
-        rows = session.rows(
-            f"SELECT id FROM {self.sql.generation} WHERE namespace = %s ORDER BY id", escaped(namespace)
-        )
+        with self._asking() as session:
+            self._namespace(session, namespace)
+            rows = session.rows(
+                f"SELECT id FROM {self.sql.generation} WHERE namespace = %s ORDER BY id", escaped(namespace)
+            )
         return [row[0] for row in rows]
 
     def filled_from(self, claim: Claim, snapshot: str, epoch: int, sequence: int, at: int, digest: str) -> None:

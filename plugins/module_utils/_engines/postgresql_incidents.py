@@ -31,12 +31,12 @@ class Incidents(Connected):
     """The incidents' part of ``Store``."""
 
     def incidents(self, namespace: str | None = None) -> list[IncidentState]:
-        session, text = self._session(), f"SELECT {COLUMNS} FROM {self.sql.incident}"
-        order = "ORDER BY opened DESC, number DESC"
-        if namespace is None:
-            rows = session.rows(f"{text} {order}")
-        else:
-            rows = session.rows(f"{text} WHERE namespace = %s {order}", escaped(namespace))
+        where = "" if namespace is None else "WHERE namespace = %s"
+        values = () if namespace is None else (escaped(namespace),)
+        with self._asking() as session:
+            rows = session.rows(
+                f"SELECT {COLUMNS} FROM {self.sql.incident} {where} ORDER BY opened DESC, number DESC", *values
+            )
         return [_state(row) for row in rows]
 
     def claim(
@@ -126,11 +126,10 @@ class Incidents(Connected):
             self._extend(session, claim.namespace, claim.incident, self.clock(), int(lease * 1_000_000))
 
     def incident(self, claim: Claim) -> IncidentState:
-        session = self._session()
-        self._check(session, claim)
-        return _state(
-            session.row(f"SELECT {COLUMNS} FROM {self.sql.incident} {ONE}", escaped(claim.namespace), claim.incident)
-        )
+        names = (escaped(claim.namespace), claim.incident)
+        with self._asking() as session:
+            self._check(session, claim)
+            return _state(session.row(f"SELECT {COLUMNS} FROM {self.sql.incident} {ONE}", *names))
 
     def note(self, claim: Claim, **facts: t.Any) -> None:
         with self._operating(claim, alone=True) as session:

@@ -16,7 +16,7 @@ from .postgresql_errors import FENCE_STATE, NO_RIGHT
 from .postgresql_fence import OPERATING, missing
 from .postgresql_rows import columns_of
 from .postgresql_schema import quoted
-from .postgresql_session import Session
+from .postgresql_session import WRITING, Session
 
 PROBE_KEY = "\x00memops/probe"
 
@@ -29,10 +29,9 @@ class Proof(Connected):
     def prove(self, namespace: str) -> dict[str, t.Any]:
         s = self.sql
         detail: list[str] = []
-        session = self._borrow()  # a client of its own, with nothing that Memory checks
+        session = self._borrow(WRITING)  # a client of its own, with nothing that Memory checks
         try:
             lost = missing(session, s)
-            session.begin()
             space = self._namespace(session, namespace)
             number = space.generation
             # UPDATE, DELETE and SELECT need a row; this one is rolled back with everything else.
@@ -94,14 +93,13 @@ class Proof(Connected):
 
     def _raw_reads_fenced(self) -> bool:
         """Whether row-level security binds the role that applications use."""
-        session = self._session()
-        role = self.application_user or str(session.row("SELECT current_user::text")[0])
-        row = session.row(
-            "SELECT c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls "
-            "AND NOT pg_has_role(r.oid, c.relowner, 'USAGE') FROM pg_class c, pg_roles r "
-            "WHERE c.oid = to_regclass(%s) AND r.rolname = %s",
-            self.sql.table, role,
-        )  # fmt: skip
+        with self._asking() as session:
+            row = session.row(
+                "SELECT c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls "
+                "AND NOT pg_has_role(r.oid, c.relowner, 'USAGE') FROM pg_class c, pg_roles r "
+                "WHERE c.oid = to_regclass(%s) AND r.rolname = coalesce(%s, current_user)",
+                self.sql.table, self.application_user,
+            )  # fmt: skip
         return bool(row and row[0])
 
     def _unbound(self, session: Session) -> list[str]:

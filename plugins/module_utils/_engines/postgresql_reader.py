@@ -31,7 +31,7 @@ Query = t.Callable[[t.Any, int], t.Tuple[str, t.Sequence[t.Any]]]
 
 
 class PostgresqlReader:
-    """A read transaction on a session of its own. ``release`` gets the session back when it is closed."""
+    """A read transaction that has just begun. ``release`` gets its session back when it is closed."""
 
     def __init__(
         self,
@@ -44,7 +44,6 @@ class PostgresqlReader:
         self._session, self._where, self._sql, self._release = session, where, sql, release
         self._closed = False
         try:
-            session.say("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             if point is not None:
                 self._join(point)
             session.say("SAVEPOINT memops")  # a page that cannot be read must not end the reader

@@ -15,6 +15,8 @@ from .postgresql_arrays import teach
 from .postgresql_errors import PACKAGE, refused_connection, translate
 
 OLDEST: t.Final = 150_000  # version 15
+WRITING: t.Final = "READ COMMITTED READ WRITE"
+SNAPSHOT: t.Final = "REPEATABLE READ READ ONLY"
 APPLICATION: t.Final = "memops.agent_memory"
 #: Sessions of a parent process: closing them would end the parent's.
 _ABANDONED: list[Session] = []
@@ -132,8 +134,8 @@ class Session:
                 self._con.close()
         return error
 
-    def begin(self) -> None:
-        self.say("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+    def begin(self, mode: str) -> None:
+        self.say(f"BEGIN ISOLATION LEVEL {mode}")
 
     def commit(self) -> None:
         """Errors: StoreUnavailable when the transaction had failed before; the server answers COMMIT with ROLLBACK."""
@@ -190,9 +192,15 @@ def _arguments(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         raise InvalidInput(
             "memory_store.url contains a password.", "take it out and set memory_store.password or password_file"
         )
-    for name, argument in (("user", "user"), ("tls_ca", "sslrootcert"), ("tls_cert", "sslcert"), ("tls_key", "sslkey")):
+    if params.get("user"):
+        found["user"] = str(params["user"])
+    for name, argument in (("tls_ca", "sslrootcert"), ("tls_cert", "sslcert"), ("tls_key", "sslkey")):
         if params.get(name):
-            found[argument] = os.path.expanduser(str(params[name])) if name != "user" else str(params[name])
+            found[argument] = os.path.expanduser(str(params[name]))
+            if not os.access(found[argument], os.R_OK):  # the client library would go on without a certificate
+                raise InvalidInput(
+                    f"memory_store.{name} {params[name]} cannot be read.", "correct its path and its permissions"
+                )
     if params.get("tls_ca"):
         found.setdefault("sslmode", "verify-full")
     password = _password(params)

@@ -14,7 +14,7 @@ from .postgresql_connect import Connected
 from .postgresql_fence import OPERATING, missing
 from .postgresql_rows import encodable, lenient, split
 from .postgresql_schema import RecordsSql, quoted
-from .postgresql_session import Session
+from .postgresql_session import WRITING, Session
 
 MOST_LINES = 100
 
@@ -105,12 +105,11 @@ class Structure(Connected):
     application_user: str | None
 
     def repair_structure(self) -> list[str]:
-        session = self._borrow()
+        session = self.address.connect()
         try:
-            done = self._mend(session)
+            return self._mend(session)
         finally:
-            self._take_back(session)
-        return done
+            session.close()
 
     def _mend(self, session: Session) -> list[str]:
         s = self.sql
@@ -155,7 +154,7 @@ class Structure(Connected):
 
 @contextlib.contextmanager
 def _transaction(session: Session) -> t.Iterator[None]:
-    session.begin()
+    session.begin(WRITING)
     try:
         yield
         session.commit()

@@ -1,0 +1,317 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Reaching a PostgreSQL store, and everything that may be wrong there: one sentence and the next step."""
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines import postgresql_session
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    InvalidInput,
+    MemoryOpsError,
+    StoreMissing,
+    StoreUnavailable,
+)
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from tests.support.guard import Guarded
+from tests.support.postgresql_server import PostgresqlServer
+from tests.support.s3_server import free_ports
+from tests.unit.engines.postgresql_help import crash, new_postgresql, raw, same, schema
+from tests.unit.engines.sqlite_help import all_rows, health, keys_of, write
+
+
+@pytest.fixture(scope="module")
+def own_server():
+    """A server that may be hurt."""
+    with PostgresqlServer() as server:
+        yield server
+
+
+@pytest.fixture
+def store(own_server):
+    opened = new_postgresql(own_server, busy_timeout=2)
+    yield opened
+    opened.close()
+
+
+def refused(params, kind=StoreUnavailable, **more):
+    with pytest.raises(kind) as caught:
+        open_store({**params, **more}).close()
+    text = str(caught.value)
+    assert caught.value.next_step and "\n" not in text
+    assert not params.get("password") or params["password"] not in text
+    return text
+
+
+def test_what_cannot_be_meant_is_refused_without_a_connection():
+    good = {"engine": "postgresql", "url": "postgresql://nowhere.invalid/db"}
+    for url in (None, "", "db.example", "mysql://x/y", "postgresql://[::1", "postgresql://x/y?nonsense=1"):
+        assert "memory_store.url" in refused({**good, "url": url}, InvalidInput)
+    for url in ("postgresql://me:hidden@x/y", "postgresql://x/y?password=hidden", "postgresql://me:hidden@[x/y"):
+        text = refused({**good, "url": url}, InvalidInput)
+        assert "hidden" not in text
+    assert "busy_timeout" in refused(good, InvalidInput, busy_timeout="soon")
+    assert "schema" in refused(good, InvalidInput, schema="x" * 64)
+    assert "password_file" in refused(good, InvalidInput, password_file="/nowhere/at/all")
+    assert "both" in refused(good, InvalidInput, password_file="/nowhere", password="x")
+    assert "layout" in refused(good, InvalidInput, layout="other")
+
+
+def test_what_the_server_refuses(own_server):
+    params = own_server.store(schema())
+    assert "the password is wrong" in refused(params, password="not-that-one")
+    assert "asks for a password" in refused({**params, "password": None})
+    assert "no such database" in refused(params, url=own_server.url.replace("/memory", "/nothing"))
+    assert "nothing listens there" in refused(params, url=f"postgresql://127.0.0.1:{free_ports(1)[0]}/memory")
+    assert "host name is not known" in refused(params, url="postgresql://nowhere.invalid/memory")
+    assert "has no TLS" in refused(params, url=own_server.url + "?sslmode=require")
+    assert f"no memory store in schema {params['schema']}" in refused(params, StoreMissing)
+    agent = own_server.application(params["schema"])
+    with pytest.raises(StoreUnavailable, match="may not do that"):
+        open_store(agent, create=True)
+
+
+def test_a_server_that_is_too_old_is_named(own_server, monkeypatch):
+    monkeypatch.setattr(postgresql_session, "OLDEST", 990_000)
+    assert "has version 18; this needs 15 or newer" in refused(own_server.store(), InvalidInput)
+
+
+def test_a_missing_client_library_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
+    with pytest.raises(StoreUnavailable, match="needs the Python package psycopg") as caught:
+        open_store({"engine": "postgresql", "url": "postgresql://x/y"})
+    assert "pip install 'psycopg[binary]==" in caught.value.next_step
+
+
+def test_a_password_comes_from_a_file_or_from_libpqs_own(own_server, tmp_path, monkeypatch):
+    params = own_server.store(schema())
+    open_store(params, create=True).close()
+    secret = tmp_path / "secret"
+    secret.write_text(params["password"] + "\n")
+    open_store({**params, "password": None, "password_file": str(secret)}).close()
+    passfile = tmp_path / "pgpass"
+    passfile.write_text(f"127.0.0.1:*:*:memops:{params['password']}\n")
+    passfile.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(passfile))
+    store = open_store({**params, "password": None})
+    assert params["password"] not in repr(store.address) and params["password"] not in store.path
+    shown = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+    assert params["password"] not in shown
+    with own_server.connect() as con:
+        names = {row[0] for row in con.execute("SELECT application_name FROM pg_stat_activity")}
+    assert "memops.agent_memory" in names
+    store.close()
+
+
+def certificate(folder, host):
+    """A TLS authority that is its own server's certificate."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    plain = serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    (folder / f"{host}.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    (folder / f"{host}.crt").write_bytes(made.public_bytes(pem))
+
+
+class TlsEnd:
+    """Ends TLS in front of a server that has none, as PostgreSQL does it: after its own request for it."""
+
+    def __init__(self, port, folder, host):
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(folder / f"{host}.crt", folder / f"{host}.key")
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                client, _address = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._one, args=(client,), daemon=True).start()
+
+    def _one(self, client):
+        with contextlib.suppress(OSError):
+            assert client.recv(8)[4:] == b"\x04\xd2\x16\x2f"  # SSLRequest
+            client.sendall(b"S")
+            with self._context.wrap_socket(client, server_side=True) as safe:
+                with socket.create_connection(("127.0.0.1", self._target)) as server:
+                    back = threading.Thread(target=self._pump, args=(server, safe), daemon=True)
+                    back.start()
+                    self._pump(safe, server)
+
+    @staticmethod
+    def _pump(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self._listener.close()
+
+
+def test_tls_is_checked(own_server, tmp_path):
+    for host in ("localhost", "another.example"):
+        certificate(tmp_path, host)
+    end = TlsEnd(own_server.port, tmp_path, "localhost")
+    try:
+        url = f"postgresql://localhost:{end.port}/memory?hostaddr=127.0.0.1"
+        params = own_server.store(schema(), url=url, tls_ca=str(tmp_path / "localhost.crt"))
+        store = open_store(params, create=True)
+        write(store, "n", {"a": b"1"})
+        assert keys_of(store, "n") == ["a"]
+        store.close()
+        assert "is for another host name" in refused(params, url=url.replace("localhost", "127.0.0.1"))
+        assert "is not trusted" in refused(params, tls_ca=str(tmp_path / "another.example.crt"))
+        broken = tmp_path / "broken.crt"
+        broken.write_text("no certificate")
+        assert "TLS" in refused(params, tls_ca=str(broken))
+        pair = {"tls_cert": str(broken), "tls_key": str(tmp_path / "localhost.key")}
+        assert "the TLS certificate cannot be used" in refused({**params, **pair})
+        for name in ("tls_ca", "tls_cert", "tls_key"):
+            assert f"memory_store.{name}" in refused(params, InvalidInput, **{name: str(tmp_path / "none")})
+    finally:
+        end.close()
+
+
+class Standby(Guarded):
+    """A read-only copy of a server, kept up by streaming."""
+
+    def __init__(self, primary):
+        super().__init__("standby")
+        data, self.port = os.path.join(self.directory, "data"), free_ports(1)[0]
+        if primary.user:
+            shutil.chown(self.directory, primary.user)
+        place = f"host=127.0.0.1 port={primary.port} user=postgres password={primary.passwords['postgres']}"
+        subprocess.run(
+            [os.path.join(primary.bin, "pg_basebackup"), "-D", data, "-R", "-X", "stream", "-c", "fast", "-d", place],
+            check=True, capture_output=True, cwd="/", **primary._as,
+        )  # fmt: skip
+        with open(os.path.join(data, "postgresql.auto.conf"), "a", encoding="ascii") as file:
+            file.write(f"port = {self.port}\n")
+        self.run([os.path.join(primary.bin, "postgres"), "-D", data], primary.user)
+
+
+def test_a_replica_given_as_primary_is_read_and_not_written(own_server, store):
+    write(store, "n", {"a": b"1"})
+    with own_server.connect() as con:
+        hba = con.execute("SHOW hba_file").fetchone()[0]
+        with open(hba, "a", encoding="ascii") as file:
+            file.write("host replication all 127.0.0.1/32 scram-sha-256\n")
+        con.execute("SELECT pg_reload_conf()")
+    time.sleep(0.3)
+    standby = Standby(own_server)
+    try:
+        url = f"postgresql://127.0.0.1:{standby.port}/memory"
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                copy = same(store, own_server, url=url)
+                break
+            except StoreUnavailable:
+                assert time.monotonic() < deadline, standby.said()
+                time.sleep(0.1)
+        assert keys_of(copy, "n") == ["a"]
+        with copy.point() as point, copy.reader(point) as reader:
+            assert reader.count("n") == 1
+        for attempt in (
+            lambda: write(copy, "n", {"b": b"2"}),
+            lambda: copy.claim("n", "a", "op", new_incident="i"),
+            lambda: copy.append_log([(0, 5, "n", "hit", "a", None, None, None, None, "r", None, b"")]),
+        ):
+            with pytest.raises(StoreUnavailable, match="read-only standby") as caught:
+                attempt()
+            assert "name the primary" in caught.value.next_step
+        copy.close()
+    finally:
+        standby.stop()
+
+
+def test_a_session_that_is_lost_fails_once_and_the_next_call_has_a_new_one(own_server, store):
+    write(store, "n", {"a": b"1"})
+    with own_server.connect() as con:
+        kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = %s"
+        with pytest.raises(StoreUnavailable, match=r"connection to the store .* was lost"):
+            with store.writing("n", 1, "a") as w:
+                con.execute(kill, (postgresql_session.APPLICATION,))
+                time.sleep(0.2)
+                w.current(["a"])
+        write(store, "n", {"b": b"1"})
+        with pytest.raises(StoreUnavailable, match="was lost"):
+            with store.reader() as reader:
+                con.execute(kill, (postgresql_session.APPLICATION,))
+                time.sleep(0.2)
+                reader.count("n")
+        assert keys_of(store, "n") == ["a", "b"]
+
+
+def test_a_busy_namespace_and_a_cancelled_statement_are_said_so(own_server, store):
+    write(store, "n", {"a": b"1"})
+    quick = same(store, own_server, busy_timeout=0.1)
+    with raw(own_server, store) as agent:
+        agent.execute("BEGIN")
+        agent.execute("UPDATE memory_records SET updated = updated")
+        with pytest.raises(StoreUnavailable, match="is busy: another session held"):
+            write(quick, "n", {"a": b"2"})
+        with own_server.connect() as administrator:
+            cancel = threading.Timer(
+                0.3, administrator.execute, ["SELECT pg_cancel_backend(pid) FROM pg_locks WHERE NOT granted"]
+            )
+            cancel.start()
+            with pytest.raises(StoreUnavailable, match="was cancelled by the server"):
+                write(store, "n", {"a": b"2"})
+            cancel.join()
+        agent.execute("ROLLBACK")
+    write(store, "n", {"a": b"3"})
+    assert [r[8] for r in all_rows(store, "n")] == [b"3"]
+    quick.close()
+
+
+def test_a_crashed_server_loses_nothing_that_was_acknowledged(own_server, store):
+    write(store, "n", {"a": b"1"})
+    with pytest.raises(MemoryOpsError):
+        with store.writing("n", 1, "a") as w:
+            store._put_rows(store._session(), w.generation, all_rows(store, "n"))
+            crash(own_server)
+            w.current(["a"])
+    assert keys_of(store, "n") == ["a"]
+    write(store, "n", {"b": b"1"})
+    assert health(store)["intact"]
+
+
+def test_values_that_fit_no_column_are_refused(store):
+    for bad in ({4: "soon"}, {2: 1 << 70}, {8: "text"}, {0: "\ud800"}):
+        with pytest.raises(InvalidInput, match="does not take this record"):
+            with store.writing("n", 1, "a") as w:
+                row = ["k", w.epoch, w.first_sequence, w.at, w.at, None, None, "k1", b"x", b"c"]
+                for at, value in bad.items():
+                    row[at] = value
+                w.put([tuple(row)], [])
+    with store.reader() as reader:
+        assert reader.namespaces() == []
