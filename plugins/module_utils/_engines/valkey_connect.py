@@ -29,6 +29,14 @@ RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.rest
 SCHEMES = {"valkey": False, "redis": False, "valkeys": True, "rediss": True}
 
 
+class RightMissing(StoreUnavailable):
+    """The server's user may not run a command. ``command`` is empty when a key is meant."""
+
+    def __init__(self, message: str, next_step: str, command: str) -> None:
+        super().__init__(message, next_step)
+        self.command = command
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a store is, and as whom to reach it. ``where`` is fit for messages: it has no login."""
@@ -247,9 +255,10 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
     if isinstance(exc, e.NoPermissionError) or "NOPERM" in whole:
         command = re.search(r"run the '([a-z|]{1,40})' command", text)
         what = f"run {command[1]}" if command else "use a key of the store" if "key" in text else "do this"
-        return StoreUnavailable(
+        return RightMissing(
             f"The server {where} does not allow {who} to {what}.",
             "give this user the rights that docs/engines.md lists",
+            command[1] if command else "",
         )
     if isinstance(exc, e.BusyLoadingError) or "LOADING" in whole:
         return StoreUnavailable(

@@ -13,13 +13,16 @@ from __future__ import annotations
 import json
 import re
 import typing as t
+from dataclasses import replace
 
-from .valkey_connect import packed, valkey_errors
+from .valkey_connect import Wire, packed, password_in, valkey_errors
+from .valkey_control import Transaction
 from .valkey_transactions import Connected
 from .valkey_values import Names
 
 PERMISSION = re.compile(r"(~|%R~|%W~|%RW~)(.*)", re.S)
 GLOB = frozenset("*?[")
+TAIL = re.compile(r"(?:\[\^((?:\\.|[^\]\\-])+)\])?\*", re.S)  # what a pattern ends with that can be divided
 
 
 def _literal(pattern: str) -> tuple[str, str]:
@@ -40,7 +43,7 @@ def _plain(text: str) -> str:
 def without(tokens: t.Sequence[str], beginnings: t.Collection[str]) -> list[str]:
     """Key permissions (~pattern, %R~pattern …) less all keys with one of these beginnings.
 
-    A pattern with wildcards in its middle that might match such keys stays; the proof finds it.
+    A pattern with other wildcards than at its end that might match such keys stays; the proof finds it.
     """
     out: list[str] = []
     for token in tokens:
@@ -51,16 +54,30 @@ def without(tokens: t.Sequence[str], beginnings: t.Collection[str]) -> list[str]
         kind, (head, rest) = match[1], _literal(match[2])
         if any(head.startswith(one) for one in beginnings):
             continue
-        below = [one for one in beginnings if one.startswith(head)]
-        if not below or rest != "*":
+        tail = TAIL.fullmatch(rest)
+        other = set(re.sub(r"\\(.)", r"\1", tail[1] or "")) if tail else set()
+        below = [one for one in beginnings if one.startswith(head) and one[len(head)] not in other]
+        if tail is None or not below:
             out.append(token)
-            continue
-        shorter = {one[:size] for one in below for size in range(len(head), len(one))}
-        for stem in sorted(shorter):
-            follow = sorted({one[len(stem)] for one in below if one.startswith(stem)})
-            others = "".join("\\" + c if c in "-]\\^" else c for c in follow)
-            out += [f"{kind}{_plain(stem)}[^{others}]*"] + ([f"{kind}{_plain(stem)}"] if stem else [])
+        else:
+            out += [f"{kind}{pattern}" for pattern in _divided(head, other, below)]
     return _merged(out)
+
+
+def _divided(head: str, other: set[str], below: t.Sequence[str]) -> t.Iterator[str]:
+    """Patterns for all texts that begin with ``head`` (and go on with none of ``other``) but with none of ``below``."""
+    parts = [(head, other, below)]
+    while parts:
+        stem, known, some = parts.pop()
+        follow = {one[len(stem)] for one in some}
+        chars = "".join("\\" + c if c in "-]\\^" else c for c in sorted(follow | known))
+        yield f"{_plain(stem)}[^{chars}]*"
+        if stem and not known:
+            yield _plain(stem)
+        for c in sorted(follow):
+            longer = [one for one in some if one[len(stem)] == c]
+            if stem + c not in longer:
+                parts.append((stem + c, set(), longer))
 
 
 def _merged(tokens: t.Sequence[str]) -> list[str]:
@@ -70,9 +87,24 @@ def _merged(tokens: t.Sequence[str]) -> list[str]:
         match = PERMISSION.fullmatch(token)
         kind, pattern = (match[1], match[2]) if match else ("", token)
         rights.setdefault(pattern, set()).update("RW" if kind in ("~", "%RW~") else kind.strip("%~"))
+    if rights.get("*") == {"R", "W"}:
+        return ["~*"]  # the server takes no other one beside it
     return [
         ("~" if len(kinds) == 2 else f"%{min(kinds)}~" if kinds else "") + pattern for pattern, kinds in rights.items()
     ]
+
+
+def _together(present: t.Sequence[str], former: t.Sequence[str], beginnings: t.Collection[str]) -> list[str]:
+    """The present permissions, and of the former ones what lies below ``beginnings``."""
+    more = []
+    for token in former:
+        for one in beginnings:
+            match = PERMISSION.fullmatch(token)
+            if match and _literal(match[2])[0].startswith(one):
+                more.append(token)
+            elif match and without([token], [one]) != [token]:
+                more.append(f"{match[1]}{_plain(one)}*")
+    return _merged([*present, *more])
 
 
 class Rule(t.NamedTuple):
@@ -85,6 +117,18 @@ class Rule(t.NamedTuple):
         return Rule(
             without(self.keys, beginnings), [[*s[:2], *without(s[2:], beginnings)] for s in self.selectors]
         )
+
+    def given_back(self, present: Rule, ours: Rule, beginnings: t.Collection[str]) -> Rule:
+        """This, with what the user got meanwhile. Where our own patterns were changed (another store on this server
+        took something from the same user), the present ones, and everything below ``beginnings`` that this allows."""
+        if set(ours.keys) <= set(present.keys) and present.selectors == ours.selectors:
+            return self._replace(keys=_merged([*self.keys, *(k for k in present.keys if k not in ours.keys)]))
+        selectors = self.selectors
+        if len(present.selectors) == len(selectors):
+            selectors = [
+                [*new[:2], *_together(new[2:], old[2:], beginnings)] for new, old in zip(present.selectors, selectors)
+            ]
+        return Rule(_together(present.keys, self.keys, beginnings), selectors)
 
     def same(self, other: Rule) -> bool:
         return set(self.keys) == set(other.keys) and self.selectors == other.selectors
@@ -107,6 +151,28 @@ def rule_of(said: t.Sequence[t.Any]) -> tuple[Rule, set[str]]:
     return Rule(known.get("keys", b"").decode().split(), selectors), flags
 
 
+def less(names: Names, base: Rule, fenced: t.Collection[str]) -> Rule:
+    return base.without([names.fenced(name) for name in fenced]) if fenced else base
+
+
+def fences(wire: Wire, names: Names) -> dict[str, dict[str, t.Any]]:
+    """User → what it could do before, and the namespaces that were taken from it. Errors: RedisError."""
+    raw = wire.ask([packed("HGETALL", names.fences)])[0]
+    return {user.decode(): json.loads(text) for user, text in zip(raw[::2], raw[1::2])}
+
+
+def lowered(wire: Wire, names: Names) -> dict[str, str]:
+    """User → the namespaces that it was to be kept from and has again; nothing where one may not look."""
+    found = {}
+    for user, noted in fences(wire, names).items():
+        said = wire.many([packed("ACL", "GETUSER", user)])[0]
+        if isinstance(said, list):
+            present = rule_of(said)[0]
+            if not less(names, present, noted["fenced"]).same(present):
+                found[user] = ", ".join(repr(name) for name in noted["fenced"])
+    return found
+
+
 class Fence(Connected):
     """What ``fence``, ``unfence`` and ``prove`` do with the server's users."""
 
@@ -124,65 +190,71 @@ class Fence(Connected):
         raw = self._ask("HGET", self.names.fences, user)
         return None if raw is None else t.cast(t.Dict[str, t.Any], json.loads(raw))
 
-    def _shut_out(self, namespace: str) -> bool:
-        """Take the namespace from the applications' user; whether that changed anything. The state is fenced already.
+    def _shut_out(self, tx: Transaction, namespace: str) -> bool:
+        """Take the namespace from the applications' user with this transaction; whether that changes anything.
 
-        Errors: MemoryOpsError when the operator may not change users.
+        Errors: RightMissing when the operator may not look at users.
         """
         user = self._fenced_user
-        if user is None:
+        found = None if user is None else self._user(user)
+        if user is None or found is None:
             return False
-        found = self._user(user)
-        if found is None:
-            return False
-        present = found[0]
         noted = self._noted(user)
-        base = Rule(noted["keys"], noted["selectors"]) if noted else present
+        base = Rule(noted["keys"], noted["selectors"]) if noted else found[0]
         fenced = sorted({*(noted["fenced"] if noted else ()), namespace})
-        wanted = self._less(base, fenced)
+        wanted = self._less(found[0], fenced)
         if noted is None or fenced != noted["fenced"]:
-            self._note_fences(user, base, fenced)  # first: what was there is known whatever happens next
-        if wanted.same(present):
+            self._note_fences(tx, user, base, fenced)
+        if wanted.same(found[0]):
             return False
-        self._set(user, wanted)
+        self._set(tx, user, wanted)
         return True
 
-    def _let_in(self, namespace: str) -> None:
-        """Give the namespace back to the applications' users that it was taken from."""
-        raw = self._ask("HGETALL", self.names.fences)
-        for user, text in zip(raw[::2], raw[1::2]):
-            noted = json.loads(text)
+    def _let_in(self, tx: Transaction, namespace: str) -> None:
+        """Give the namespace back, with this transaction, to the users that it was taken from."""
+        for user, noted in fences(self.wire, self.names).items():
             if namespace not in noted["fenced"]:
                 continue
-            name = user.decode()
-            found = self._user(name)
+            found = self._user(user)
             base = Rule(noted["keys"], noted["selectors"])
             fenced = [one for one in noted["fenced"] if one != namespace]
             if found is not None:
                 present, ours = found[0], self._less(base, noted["fenced"])
-                if not present.same(ours):  # somebody gave the user more meanwhile: it keeps that
-                    more = [token for token in present.keys if token not in ours.keys and token not in base.keys]
-                    base = base._replace(keys=[*base.keys, *more])
+                base = base.given_back(present, ours, [self.names.fenced(name) for name in noted["fenced"]])
                 wanted = self._less(base, fenced)
                 if not wanted.same(present):
-                    self._set(name, wanted)
-            self._note_fences(name, base, fenced)
+                    self._set(tx, user, wanted)
+            self._note_fences(tx, user, base, fenced)
+
+    def _raise_again(self) -> list[str]:
+        """Fences that a restart of the server or an administrator took away; what was done."""
+        done = []
+        for user, lost in lowered(self.wire, self.names).items():
+            with self._transaction() as tx:
+                noted, found = self._noted(user), self._user(user)
+                if noted and found:
+                    self._set(tx, user, self._less(found[0], noted["fenced"]))
+            done.append(f"took {lost} from the server's user {user} again")
+        if done:
+            self._save_users()
+        return done
 
     def _less(self, base: Rule, fenced: t.Collection[str]) -> Rule:
-        return base.without([self.names.fenced(name) for name in fenced]) if fenced else base
+        return less(self.names, base, fenced)
 
-    def _set(self, user: str, rule: Rule) -> None:
+    def _set(self, tx: Transaction, user: str, rule: Rule) -> None:
+        tx.add("ACL", "SETUSER", user, *rule.settings())
+
+    def _save_users(self) -> None:
         with valkey_errors(self.place):
-            self.wire.call("ACL", "SETUSER", user, *rule.settings())
             self.wire.many([packed("ACL", "SAVE")])  # refused where there is no ACL file; the proof says so
 
-    def _note_fences(self, user: str, base: Rule, fenced: t.Sequence[str]) -> None:
-        with self._transaction() as tx:
-            if fenced:
-                row = {"keys": base.keys, "selectors": base.selectors, "fenced": list(fenced)}
-                tx.add("HSET", self.names.fences, user, json.dumps(row))
-            else:
-                tx.add("HDEL", self.names.fences, user)
+    def _note_fences(self, tx: Transaction, user: str, base: Rule, fenced: t.Sequence[str]) -> None:
+        if fenced:
+            row = {"keys": base.keys, "selectors": base.selectors, "fenced": list(fenced)}
+            tx.add("HSET", self.names.fences, user, json.dumps(row))
+        else:
+            tx.add("HDEL", self.names.fences, user)
 
     # --- proof --------------------------------------------------------------------------------------------------
     def _prove_users(self, namespace: str, generation: int) -> tuple[bool, bool, list[str], list[str]]:
@@ -225,10 +297,6 @@ class Fence(Connected):
 
     def _really(self, key: str, detail: list[str]) -> bool:
         """With the applications' own login: a write that is discarded and a read. Errors: StoreUnavailable."""
-        from dataclasses import replace
-
-        from .valkey_connect import Wire, password_in
-
         password = password_in(str(self.place.application_password_file))
         wire = Wire(replace(self.place, user=self.place.application_user, password=password))
         try:

@@ -10,7 +10,9 @@ of them lies with the counters: nearly every write only makes it longer.
 from __future__ import annotations
 
 import typing as t
+from bisect import bisect_right
 
+from .._codec import log_checksum
 from .._model import Claim, LogEntry
 from .valkey_connect import packed
 from .valkey_control import Transaction
@@ -246,3 +248,55 @@ def _runs(sequences: t.Iterable[int]) -> list[tuple[int, int]]:
         else:
             out.append((sequence, sequence))
     return out
+
+
+def health(spans: t.Sequence[tuple[int, int, int]], pages: t.Iterable[list[LogEntry]]) -> dict[str, t.Any]:
+    """See _store.Reader.log_health. ``spans``: (epoch, first, last) of what was given out, ascending; one bit each."""
+    seen = [bytearray((last - first) // 8 + 1) for _epoch, first, last in spans]
+    finder = _Finder(spans)
+    entries = corrupt = 0
+    ends: list[tuple[int, int]] = []
+    for page in pages:
+        entries += len(page)
+        for entry in page:
+            try:
+                corrupt += log_checksum(entry) != entry.checksum
+            except (TypeError, ValueError, AttributeError):
+                corrupt += 1
+            if is_write(entry) and entry.epoch.__class__ is int and entry.sequence.__class__ is int:
+                place = (entry.epoch, entry.sequence)
+                ends = [min(ends[0], place), max(ends[1], place)] if ends else [place, place]
+                number = finder.find(place)
+                if number is not None:
+                    bit = place[1] - spans[number][1]
+                    seen[number][bit >> 3] |= 1 << (bit & 7)
+    missing = sum(
+        last - first + 1 - bin(int.from_bytes(bits, "big")).count("1")
+        for (_epoch, first, last), bits in zip(spans, seen)
+    )
+    return {
+        "entries": entries,
+        "corrupt": corrupt,
+        "missing": missing,
+        "first_sequence": ends[0][1] if ends else 0,
+        "last_sequence": ends[1][1] if ends else 0,
+        "intact": not corrupt and not missing,
+    }
+
+
+class _Finder:
+    """Which of ascending, disjoint spans a place lies in; places mostly come in order."""
+
+    def __init__(self, spans: t.Sequence[tuple[int, int, int]]) -> None:
+        self._spans, self._last = spans, 0
+
+    def find(self, place: tuple[int, int]) -> int | None:
+        epoch, sequence = place
+        if self._spans:
+            one = self._spans[self._last]
+            if not (one[0] == epoch and one[1] <= sequence <= one[2]):
+                self._last = max(0, bisect_right(self._spans, (epoch, sequence, 1 << 64)) - 1)
+                one = self._spans[self._last]
+            if one[0] == epoch and one[1] <= sequence <= one[2]:
+                return self._last
+        return None

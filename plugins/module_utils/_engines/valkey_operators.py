@@ -11,6 +11,7 @@ import typing as t
 from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined
 from .._model import Change, Claim
 from .valkey_applications import Applications
+from .valkey_connect import RightMissing
 from .valkey_control import Transaction
 from .valkey_fence import Fence
 from .valkey_transactions import repeated
@@ -32,36 +33,44 @@ class Operators(Applications, Fence):
 
     # --- the fence ----------------------------------------------------------------------------------------------
     def fence(self, claim: Claim) -> bool:
-        changed = self._fence_state(claim)
-        return self._shut_out(claim.namespace) or changed
-
-    @repeated
-    def _fence_state(self, claim: Claim) -> bool:
-        with self._operating(claim, force_after=FENCE_PATIENCE) as tx:
-            space = self._namespace(tx, claim.namespace)
-            if space["state"] == "quarantined":
-                if space["incident"] == claim.incident:
-                    return False
-                space["incident"] = claim.incident  # left by an incident that was closed without a release
-            else:
-                space.update(
-                    prior_state=space["state"], prior_ttl=space["serving_ttl"], state="quarantined",
-                    serving_ttl=QUARANTINE_TTL, incident=claim.incident,
-                )  # fmt: skip
-            tx.save(claim.namespace)
-            self._log(tx, claim, "fence", claim.incident)
-            tx.durable = True
-        return True
+        return self._for_users(self._fence, claim)
 
     def unfence(self, claim: Claim) -> bool:
-        with self._operating(claim) as tx:
-            if self._namespace(tx, claim.namespace)["state"] != "quarantined":
-                return False
-        self._let_in(claim.namespace)
-        return self._unfence_state(claim)
+        return self._for_users(self._unfence, claim)
+
+    def _for_users(self, act: t.Callable[[Claim, bool], bool], claim: Claim) -> bool:
+        """State and users change together; where the operator may not change users, the state alone, and the proof
+        says so."""
+        try:
+            changed = act(claim, True)
+        except RightMissing as exc:
+            if not exc.command.startswith("acl"):
+                raise
+            return act(claim, False)
+        if changed and self._fenced_user is not None:
+            self._save_users()
+        return changed
 
     @repeated
-    def _unfence_state(self, claim: Claim) -> bool:
+    def _fence(self, claim: Claim, users: bool) -> bool:
+        with self._operating(claim, force_after=FENCE_PATIENCE) as tx:
+            space = self._namespace(tx, claim.namespace)
+            changed = space["state"] != "quarantined" or space["incident"] != claim.incident
+            if space["state"] != "quarantined":
+                space.update(
+                    prior_state=space["state"], prior_ttl=space["serving_ttl"], state="quarantined",
+                    serving_ttl=QUARANTINE_TTL,
+                )  # fmt: skip
+            if changed:
+                space["incident"] = claim.incident  # one may be left of an incident that was closed without a release
+                tx.save(claim.namespace)
+                self._log(tx, claim, "fence", claim.incident)
+            taken = users and self._shut_out(tx, claim.namespace)
+            tx.durable = True
+        return changed or taken
+
+    @repeated
+    def _unfence(self, claim: Claim, users: bool) -> bool:
         with self._operating(claim) as tx:
             space = self._namespace(tx, claim.namespace)
             if space["state"] != "quarantined":
@@ -72,6 +81,8 @@ class Operators(Applications, Fence):
             )  # fmt: skip
             tx.save(claim.namespace)
             self._log(tx, claim, "release", claim.incident)
+            if users:
+                self._let_in(tx, claim.namespace)
             tx.durable = True
         return True
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import heapq
 import typing as t
 
-from .._codec import log_checksum
 from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown, StoreUnavailable
 from .._model import LastWrite, LogEntry, NamespaceState, Row
 from .valkey_connect import Wire, packed, translate, valkey_errors
 from .valkey_control import counters_of, identity_of, space_of, state_of
-from .valkey_log import aside_of, stream_id
+from .valkey_log import aside_of, health, stream_id
 from .valkey_structure import structure
 from .valkey_transactions import AT_ONCE, live_members, wall_clock
 from .valkey_values import END, SPAN, Envelopes, Names, is_write, key_bytes, key_text, last_write, write_position
@@ -311,37 +310,7 @@ class ValkeyReader:
         _said, n = self._counters()
         if n["given_last"]:
             spans.append((n["given_epoch"], n["given_first"], n["given_last"]))
-        spans.sort()
-        seen = [bytearray((last - first) // 8 + 1) for _epoch, first, last in spans]
-        finder = _Finder(spans)
-        entries = corrupt = 0
-        ends: list[tuple[int, int]] = []
-        for page in self.log():
-            entries += len(page)
-            for entry in page:
-                try:
-                    corrupt += log_checksum(entry) != entry.checksum
-                except (TypeError, ValueError, AttributeError):
-                    corrupt += 1
-                if is_write(entry) and entry.epoch.__class__ is int and entry.sequence.__class__ is int:
-                    place = (entry.epoch, entry.sequence)
-                    ends = [min(ends[0], place), max(ends[1], place)] if ends else [place, place]
-                    number = finder.find(place)
-                    if number is not None:
-                        bit = place[1] - spans[number][1]
-                        seen[number][bit >> 3] |= 1 << (bit & 7)
-        missing = sum(
-            last - first + 1 - bin(int.from_bytes(bits, "big")).count("1")
-            for (_epoch, first, last), bits in zip(spans, seen)
-        )
-        return {
-            "entries": entries,
-            "corrupt": corrupt,
-            "missing": missing,
-            "first_sequence": ends[0][1] if ends else 0,
-            "last_sequence": ends[1][1] if ends else 0,
-            "intact": not corrupt and not missing,
-        }
+        return health(sorted(spans), self.log())
 
     # --- structure ----------------------------------------------------------------------------------------------
     def structure(self) -> list[str]:
@@ -353,26 +322,6 @@ class ValkeyReader:
             return [translate(exc, self._wire.place).message]
         except MemoryOpsError as exc:
             return [exc.message]
-
-
-class _Finder:
-    """Which of ascending, disjoint spans a place lies in; places mostly come in order."""
-
-    def __init__(self, spans: t.Sequence[tuple[int, int, int]]) -> None:
-        self._spans, self._last = spans, 0
-
-    def find(self, place: tuple[int, int]) -> int | None:
-        epoch, sequence = place
-        if self._spans:
-            one = self._spans[self._last]
-            if not (one[0] == epoch and one[1] <= sequence <= one[2]):
-                from bisect import bisect_right
-
-                self._last = max(0, bisect_right(self._spans, (epoch, sequence, 1 << 64)) - 1)
-                one = self._spans[self._last]
-            if one[0] == epoch and one[1] <= sequence <= one[2]:
-                return self._last
-        return None
 
 
 def point_of(said: t.Mapping[str, str], numbers: t.Mapping[str, int]) -> str:

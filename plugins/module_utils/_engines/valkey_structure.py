@@ -10,8 +10,9 @@ import typing as t
 
 from .valkey_connect import Wire, packed
 from .valkey_control import space_of
+from .valkey_fence import Fence, lowered
 from .valkey_log import stream_id
-from .valkey_transactions import AT_ONCE, Connected, expires
+from .valkey_transactions import AT_ONCE, expires
 from .valkey_values import END, THERE, Envelopes, Names, is_write, write_member, write_position
 
 MOST_LINES = 100
@@ -23,6 +24,10 @@ TWICE = "the key had more than one member"
 def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
     """Findings in words, at most MOST_LINES. Errors: redis.exceptions.RedisError, MemoryOpsError."""
     lines = server(wire)
+    lines += [
+        f"the fence around {lost} is down: the server's user {user} may use those keys again"
+        for user, lost in lowered(wire, names).items()
+    ]
     for name, space in sorted(spaces(wire, names).items()):
         for number in space["generations"]:
             found = Generation(wire, names, envelopes, name, number, space)
@@ -176,11 +181,11 @@ def index_of(wire: Wire, names: Names, envelopes: Envelopes, name: str) -> tuple
                 surplus.append(member)
 
 
-class Structure(Connected):
+class Structure(Fence):
     """The structural part of ``Store``."""
 
     def repair_structure(self) -> list[str]:
-        done: list[str] = []
+        done = self._raise_again()
         for name, space in sorted(spaces(self.wire, self.names).items()):
             for number in space["generations"]:
                 done += self._mend_generation(name, number, space)

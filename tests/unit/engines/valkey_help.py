@@ -52,7 +52,7 @@ class Mortal:
         with open(os.path.join(self.folder, "log"), "ab") as log:
             self._process = subprocess.Popen(
                 [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder]
-                + ["--save", "", *self.settings],
+                + ["--save", "", "--cluster-port", str(free_ports(1)[0]), *self.settings],
                 stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + 30
