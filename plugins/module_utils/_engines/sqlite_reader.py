@@ -30,6 +30,8 @@ from .sqlite_structure import structure
 
 BATCH_BYTES = 8 << 20
 KEYS_PER_QUERY = 400
+STEP = 100
+SMALL_ROW = 64 << 10
 ENOUGH_SAMPLES = 32  # for each part; fewer, and counting is fast anyway
 # what the NamedTuples' own _make does, without a Python call for each row
 _log_entry: t.Callable[[Row], LogEntry] = partial(tuple.__new__, LogEntry)
@@ -44,6 +46,13 @@ def _encodable(text: t.Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _bytes_in(rows: t.Sequence[Row], start: int, column: int) -> int:
+    try:
+        return sum([len(row[column]) for row in islice(rows, start, None)])
+    except TypeError:  # damaged
+        return sum([len(row[column]) for row in islice(rows, start, None) if hasattr(row[column], "__len__")])
 
 
 class SqliteReader:
@@ -169,12 +178,21 @@ class SqliteReader:
             last: Row | None = None
             try:
                 with self._query(sql, [*fixed_values, *(value for dummy, value in bounds)]) as cursor:
-                    for row in cursor:
-                        rows.append(row)
-                        if payload is not None and row[payload].__class__ is bytes:
-                            size += len(row[payload])
+                    step = 1  # rows that are read before their size is looked at; grows while they are small
+                    while True:
+                        seen = len(rows)
+                        rows.extend(islice(cursor, min(step, batch - seen)))  # keeps what came before an error
+                        if len(rows) == seen:
+                            break
+                        if payload is not None:
+                            came = _bytes_in(rows, seen, payload)
+                            size += came
+                            small = came < SMALL_ROW * (len(rows) - seen)
+                            step = min(2 * step, STEP) if small else 1
+                        else:
+                            step = STEP
                         if len(rows) >= batch or size > BATCH_BYTES:
-                            last = row
+                            last = rows[-1]
                             yield self._readable(rows)
                             rows, size = [], 0
                 if rows:
@@ -291,6 +309,40 @@ class SqliteReader:
                     yield list(map(_log_entry, rows))
                 if not self._grow_lenient(exc):
                     raise translate(exc, self._path) from exc
+
+    def log_rows(self, after_id: int, until_id: int, batch: int = 1000) -> t.Iterator[list[Row]]:
+        """The entries with after_id < id <= until_id as plain tuples: to copy the log, not to look into it."""
+        while True:
+            rows: list[Row] = []
+            try:
+                with self._query(
+                    f"SELECT {LOG_COLUMNS} FROM {self._sql.log} WHERE id > ? AND id <= ? ORDER BY id",
+                    (after_id, until_id),
+                ) as cursor:
+                    while True:
+                        rows = []
+                        rows.extend(islice(cursor, batch))
+                        if not rows:
+                            return
+                        after_id = rows[-1][0]
+                        yield rows
+            except sqlite3.Error as exc:
+                if rows:
+                    after_id = rows[-1][0]
+                    yield rows
+                if not self._grow_lenient(exc):
+                    raise translate(exc, self._path) from exc
+
+    def log_count(self, after_id: int, until_id: int) -> int:
+        """How many entries ``log_rows`` would give."""
+        sql = f"SELECT count(*) FROM {self._sql.log} WHERE id > ? AND id <= ?"
+        with sqlite_errors(self._path):
+            return int(self._con.execute(sql, (after_id, until_id)).fetchone()[0])
+
+    def log_end(self) -> int:
+        """The highest id; 0 when the log is empty."""
+        with sqlite_errors(self._path):
+            return int(self._con.execute(f"SELECT coalesce(max(id), 0) FROM {self._sql.log}").fetchone()[0])
 
     def last_writes(
         self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000

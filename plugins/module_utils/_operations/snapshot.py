@@ -6,9 +6,11 @@ PRIVATE to the collection. The manifest is put last; until then there is no snap
 """
 from __future__ import annotations
 
-import bisect
 import contextlib
+import os
 import secrets
+import struct
+import tempfile
 import time
 import typing as t
 
@@ -30,12 +32,14 @@ from .._repository.objects import check_name
 from .._repository.packs import put_checked
 from .._store import Reader, Store, open_store
 from .snapshot_manifest import Scanned, body, result_of, summary, suspicions
-from .snapshot_scan import Base, Job, Range, Scribe, Tally
-from .workers import Parent, Worker, collect
+from .snapshot_plan import gathered, plan
+from .snapshot_scan import Base, Job, Scribe, Tallies, Task
+from .workers import Parent, Worker
 
 CANARY = "\0memops/canary"
 READS = frozenset(("hit", "miss", "corrupt", "expired", "refused"))  # log entries that change nothing
 BIG = 50_000  # records from which on a second process is worth its start
+TELL_SECONDS = 0.2  # between two words about progress
 
 Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]
 
@@ -148,11 +152,10 @@ class _Creation:
                     ]
                 for namespace in bare:
                     self._canary(store, namespace)
-            with store.reader() as reader:
-                crew = workers if workers > 1 and any(_big(reader, state.name) for state in states) else 1
+            crew = workers if identity.sequence > BIG else 1  # no store has more records than it gave out sequences
         finally:
             store.close()  # before a fork
-        chosen = self._base(snapshots, base, identity.lineage)
+        chosen = self._base(snapshots, base, identity)
         job = Job(
             name=self.name,
             snapshot=new_id(time.time()),
@@ -232,10 +235,10 @@ class _Creation:
             )  # fmt: skip
             write.put([tuple(row)], [tuple(entry)])
 
-    def _base(self, snapshots: t.Sequence[SnapshotInfo], wanted: str | None, lineage: str) -> Base | None:
+    def _base(self, snapshots: t.Sequence[SnapshotInfo], wanted: str | None, identity: StoreIdentity) -> Base | None:
         if wanted is None or (self.purpose == "forensic" and wanted != "auto"):
             return None
-        chosen = choose_base(snapshots, lineage, time.time()) if wanted == "auto" else wanted
+        chosen = choose_base(snapshots, identity.lineage, time.time()) if wanted == "auto" else wanted
         if chosen is None:
             return None
         try:
@@ -259,71 +262,77 @@ class _Creation:
             namespace: {kind: {chunk.digest: chunk for chunk in found} for kind, found in kinds.items()}
             for namespace, kinds in index.items()
         }
-        return Base(chosen, chunks)
+        same_log = snapshot.manifest["store"]["store_id"] == identity.store_id  # a copy of the store has ids of its own
+        return Base(chosen, chunks, same_log)
 
     # --- the scan ---------------------------------------------------------------------------------------------------
     def _say(self, rows: int) -> None:
         self.done += rows
-        if self.progress is not None:
+        if self.progress is not None and rows:
             self.progress({"phase": "snapshot", "records": self.done})
 
     def _alone(self, job: Job) -> Scanned:
-        store = open_store(self.store_params)
-        try:
-            with store.reader() as reader:
-                states = self._states(reader)
-                scribe = Scribe(job, reader)
-                try:
-                    parts = [
-                        (state.name, scribe.range(Range(state.name, None, None), self._say)) for state in states
-                    ]
-                    log = scribe.log([state.name for state in states], self._say)
-                    packs = scribe.finish()
-                except BaseException:
-                    scribe.stop()
-                    raise
-                return Scanned(reader.at, reader.identity, states, parts, log, packs)
-        finally:
-            store.close()
+        with contextlib.closing(open_store(self.store_params)) as store, store.reader() as reader:
+            states = self._states(reader)
+            tasks = plan(reader, states, job, 1)
+            scribe = Scribe(job, reader)
+            try:
+                found = {number: scribe.run(task, self._say) for number, task in enumerate(tasks)}
+                packs = scribe.finish()
+            except BaseException:
+                scribe.stop()
+                raise
+            return Scanned(reader.at, reader.identity, states, *gathered(tasks, found), packs)
 
     def _together(self, job: Job, count: int) -> Scanned:
-        """Forked processes over key ranges of one point in time."""
-        crew = [Worker(_work, self.store_params, job, number, count) for number in range(count)]
-        try:
-            with contextlib.closing(open_store(self.store_params)) as store:
-                with store.point() as point:
+        """This process and ``count`` - 1 forked ones over the tasks of one point in time."""
+        # The numbers of the tasks stand in a file whose position all of them share: who reads a number has the task.
+        with tempfile.TemporaryFile(buffering=0) as numbers:
+            crew = [Worker(_work, self.store_params, job, numbers, number, count) for number in range(1, count)]
+            try:
+                with contextlib.closing(open_store(self.store_params)) as store, contextlib.ExitStack() as open_readers:
+                    with store.point() as point:
+                        for worker in crew:
+                            worker.send(point)
+                        reader = open_readers.enter_context(store.reader(point))
+                        for worker in crew:
+                            worker.receive()  # its reader is open: the point may be given up
+                    states = self._states(reader)
+                    tasks = plan(reader, states, job, count)
+                    os.pwrite(numbers.fileno(), b"".join(struct.pack(">I", n) for n in range(len(tasks))), 0)
                     for worker in crew:
-                        worker.send(point)
-                    for worker in crew:
-                        worker.receive()  # its reader is open: the point may be given up
-                    with store.reader(point) as reader:
-                        at, identity, states = reader.at, reader.identity, self._states(reader)
-                with store.reader() as reader:  # the cuts need not be of the same point
-                    ranges = [
-                        piece for state in states for piece in _ranges(reader, state.name, job.base, 4 * count)
-                    ]
-            names = [state.name for state in states]
-            tasks: list[tuple[t.Any, ...]] = [(names,), *((n, piece) for n, piece in enumerate(ranges))]
-            tasks.reverse()  # the log first: it is one piece
-            for worker in crew:
-                worker.send(tasks.pop() if tasks else None)
-            tallies: dict[int, Tally] = {}
-            log: dict[str, Tally] = {}
-            packs: list[list[t.Any]] = []
-            for worker, kind, value in collect(crew):
-                if kind == "rows":
-                    self._say(value)
-                elif kind == "next":
-                    worker.send(tasks.pop() if tasks else None)
-                elif kind == "result":
-                    tallies.update(value[0])
-                    log.update(value[1])
-                    packs += value[2]
-            parts = [(piece.namespace, tallies[number]) for number, piece in enumerate(ranges)]
-            return Scanned(at, identity, states, parts, log, sorted(packs))
-        finally:
-            for worker in crew:
-                worker.stop()
+                        worker.send(tasks)
+                    found: dict[int, Tallies] = {}
+                    packs: list[list[t.Any]] = []
+                    running = list(crew)
+                    heard = time.monotonic()
+
+                    def hear(worker: Worker) -> None:
+                        kind, value = worker.receive()
+                        if kind == "rows":
+                            self._say(value)
+                        elif kind == "result":
+                            found.update(value[0])
+                            packs.extend(value[1])
+                        elif kind == "done":
+                            running.remove(worker)
+
+                    def say(rows: int) -> None:
+                        nonlocal heard
+                        self._say(rows)
+                        if time.monotonic() - heard > TELL_SECONDS:
+                            heard = time.monotonic()
+                            for worker in list(running):
+                                while worker in running and worker.channel.poll():
+                                    hear(worker)
+
+                    packs += _share(job, reader, tasks, numbers.fileno(), 0, count, say, found)
+                    while running:
+                        hear(running[0])
+                    return Scanned(reader.at, reader.identity, states, *gathered(tasks, found), sorted(packs))
+            finally:
+                for worker in crew:
+                    worker.stop()
 
     # --- after ------------------------------------------------------------------------------------------------------
     def _publish(self, job: Job, sealed: bytes, scanned: Scanned, before: SnapshotInfo | None) -> dict[str, t.Any]:
@@ -370,50 +379,43 @@ class _Creation:
         return result_of(manifest, True, self.warnings, examples, holes)
 
 
-def _work(parent: Parent, store_params: dict[str, t.Any], job: Job, number: int, count: int) -> None:
-    """A worker: opens a reader of the given point, then stores ranges until there are none."""
+def _work(
+    parent: Parent, store_params: dict[str, t.Any], job: Job, numbers: t.IO[bytes], number: int, count: int
+) -> None:
+    """A forked process: opens a reader of the given point, then stores ranges until there are none."""
     point = parent.receive()
     with open_store(store_params).reader(point) as reader:
         parent.send("ready", None)
-        scribe = Scribe(job, reader, number, count)
+        tasks = parent.receive()
+        done = 0
+        told = time.monotonic()
 
         def say(rows: int) -> None:
+            nonlocal done, told
+            done += rows
             parent.check()
-            parent.send("rows", rows)
+            if time.monotonic() - told > TELL_SECONDS:
+                parent.send("rows", done)
+                done, told = 0, time.monotonic()
 
-        tallies: dict[int, Tally] = {}
-        log: dict[str, Tally] = {}
-        for task in iter(parent.receive, None):
-            if len(task) == 1:
-                log = scribe.log(task[0], say)
-            else:
-                tallies[task[0]] = scribe.range(task[1], say)
-            parent.send("next", None)
-        packs = scribe.finish()
-        parent.send("result", (tallies, log, packs))
+        found: dict[int, Tallies] = {}
+        packs = _share(job, reader, tasks, numbers.fileno(), number, count, say, found)
+        parent.send("rows", done)
+        parent.send("result", (found, packs))
         parent.send("done", None)
 
 
-def _big(reader: Reader, namespace: str) -> bool:
+def _share(
+    job: Job, reader: Reader, tasks: t.Sequence[Task], numbers: int, first: int, step: int,
+    say: t.Callable[[int], None], found: dict[int, Tallies],
+) -> list[list[t.Any]]:  # fmt: skip
+    """One process's share: takes tasks until there are none. Returns its packs."""
+    scribe = Scribe(job, reader, first, step)
     try:
-        return reader.count(namespace) > BIG
-    except MemoryOpsError:
-        return False
-
-
-def _ranges(reader: Reader, namespace: str, base: Base | None, parts: int) -> list[Range]:
-    """Cut a namespace; where the base has chunks at their ends, so that a cut costs no chunk."""
-    try:
-        cuts = reader.boundaries(namespace, parts)
-    except MemoryOpsError:
-        cuts = []  # damaged: one range, whose scan tells where
-    if base is not None and cuts:
-        ends = sorted(
-            chunk.last_key
-            for chunk in base.chunks.get(namespace, {}).get("records", {}).values()
-            if isinstance(chunk.last_key, str)
-        )
-        if len(ends) > parts:
-            cuts = sorted({ends[min(len(ends) - 1, bisect.bisect_left(ends, cut))] for cut in cuts})
-    edges = [None, *cuts, None]
-    return [Range(namespace, edges[i], edges[i + 1]) for i in range(len(edges) - 1)]
+        for taken in iter(lambda: os.read(numbers, 4), b""):
+            number = struct.unpack(">I", taken)[0]
+            found[number] = scribe.run(tasks[number], say)
+        return scribe.finish()
+    except BaseException:
+        scribe.stop()
+        raise

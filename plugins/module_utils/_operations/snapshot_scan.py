@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import typing as t
-from zlib import crc32
 
-from .._codec import HEAD, RecordCodec, namespace_prefix
-from .._errors import KeyUnavailable, RecordCorrupt, StoreDamaged
-from .._model import Row
-from .._repository.chunks import ROW_OVERHEAD, Chunker, ChunkRef, NamespaceDigest, RowPacker
+from .._codec import HEAD, namespace_prefix
+from .._errors import KeyUnavailable, StoreDamaged
+from .._model import KEY, Row
+from .._repository.chunks import (
+    Chunker,
+    ChunkRef,
+    LogChunker,
+    NamespaceDigest,
+    RowPacker,
+    checksums_digest,
+    row_sizes,
+)
 from .._repository.manifest import folder
 from .._repository.objects import ObjectStore
 from .._repository.packs import PackWriter, Uploader
 from .._store import Reader
 
+BATCH = 500  # rows that are in hand at once: they stay in the processor's cache
 EXAMPLES = 20  # damaged keys that a result names
-HELD_ENTRIES = 50_000  # log entries that may wait for their chunks, all namespaces together
+HELD_ENTRIES = 100_000  # log entries that may wait for their chunks, all namespaces together
 
 
 class Base(t.NamedTuple):
@@ -28,6 +36,10 @@ class Base(t.NamedTuple):
 
     snapshot: str
     chunks: t.Dict[str, t.Dict[str, t.Dict[bytes, ChunkRef]]]
+    same_log: bool  # it is of this very store: entries with the same ids are the same
+
+    def of(self, namespace: str, kind: str) -> dict[bytes, ChunkRef]:
+        return self.chunks.get(namespace, {}).get(kind, {})
 
 
 class Job(t.NamedTuple):
@@ -52,6 +64,30 @@ class Range(t.NamedTuple):
     until: t.Optional[str]
 
 
+class LogRange(t.NamedTuple):
+    """One task: the log entries of all these namespaces with after < id <= until (None: to the end)."""
+
+    namespaces: t.Tuple[str, ...]
+    after: int
+    until: t.Optional[int]
+    known: bool  # the base holds this part, unless entries have gone since
+
+
+Task = t.Union[Range, LogRange]
+Tallies = t.Dict[str, "Tally"]  # by namespace; of a Range just one
+
+
+@t.runtime_checkable
+class LogCopier(t.Protocol):
+    """A reader whose log can be copied in parts, without an object for each entry."""
+
+    def log_rows(self, after_id: int, until_id: int) -> t.Iterator[list[Row]]: ...
+
+    def log_count(self, after_id: int, until_id: int) -> int: ...
+
+    def log_end(self) -> int: ...
+
+
 class Tally:
     """What one range came to."""
 
@@ -66,6 +102,16 @@ class Tally:
         self.sent = self.referenced = 0  # plain bytes
         self.last_id = 0  # of log entries
 
+    def append(self, other: Tally) -> None:
+        """Add what the next range of the same log came to."""
+        self.entries += other.entries
+        self.origins += other.origins
+        self.holes += other.holes
+        self.rows += other.rows
+        self.sent += other.sent
+        self.referenced += other.referenced
+        self.last_id = max(self.last_id, other.last_id)
+
     def chunks(self) -> list[ChunkRef]:
         return [ChunkRef(origin, *entry) for origin, entry in zip(self.origins, self.entries)]
 
@@ -78,9 +124,11 @@ class Scribe:
         self._reader = reader
         where = folder(job.name, job.snapshot)
         self._uploader = Uploader(job.objects, read_back=job.read_back)
-        self._writer = PackWriter(
-            lambda key, data, sha256: self._uploader.put(where + key, data, sha256), job.secret, job.snapshot, first, step
-        )
+
+        def put(key: str, data: bytes, sha256: bytes) -> None:
+            self._uploader.put(where + key, data, sha256)
+
+        self._writer = PackWriter(put, job.secret, job.snapshot, first, step)
         self._pack = RowPacker().pack
 
     def finish(self) -> list[list[t.Any]]:
@@ -92,26 +140,65 @@ class Scribe:
     def stop(self) -> None:
         self._uploader.abandon()
 
-    def range(self, task: Range, progress: t.Callable[[int], None]) -> Tally:
+    def run(self, task: Task, progress: t.Callable[[int], None]) -> Tallies:
         """Store one range. Errors: StoreDamaged unless forensic, RepositoryUnavailable."""
+        if isinstance(task, LogRange):
+            return self._log(task, progress)
+        return {task.namespace: self._range(task, progress)}
+
+    # --- records ------------------------------------------------------------------------------------------------
+    def _range(self, task: Range, progress: t.Callable[[int], None]) -> Tally:
         tally = Tally()
         chunker = Chunker()
         check = Checker(task.namespace, tally, self._job.before, self._job.keyring)
+        base = self._job.base
+        known = {} if base is None else {
+            chunk.first_key: chunk for chunk in base.of(task.namespace, "records").values() if chunk.sums is not None
+        }  # fmt: skip
         last: str | None = task.after
+        waiting: list[Row] = []
         try:
-            for rows in self._reader.scan(task.namespace, after=task.after, until=task.until):
+            for rows in self._reader.scan(task.namespace, after=task.after, until=task.until, batch=BATCH):
                 last = rows[-1][0]
-                for chunk in chunker.cut(rows, *check(rows)):
-                    self._add("records", task.namespace, chunk, tally)
+                check(rows)
+                if tally.damaged:
+                    known = {}  # from here on every chunk is packed and compared by its bytes
+                waiting = self._cut(task.namespace, waiting + rows if waiting else rows, known, chunker, tally, True)
                 progress(len(rows))
         except StoreDamaged:
             if not self._job.forensic:
                 raise
-            self._add("records", task.namespace, chunker.rest(), tally)
+            self._cut(task.namespace, waiting, known, chunker, tally, False)
+            self._add(task.namespace, chunker.rest(), tally)
             self._from_the_end(task, last, check, tally, progress)
         else:
-            self._add("records", task.namespace, chunker.rest(), tally)
+            self._cut(task.namespace, waiting, known, chunker, tally, False)
+            self._add(task.namespace, chunker.rest(), tally)
         return tally
+
+    def _cut(
+        self, namespace: str, rows: list[Row], known: dict[t.Any, ChunkRef], chunker: Chunker, tally: Tally, more: bool
+    ) -> list[Row]:
+        """Store what these rows complete; returns those that wait for ``more``, because they begin like a chunk of
+        the base. Rows that have the recomputed checksums of that chunk's rows, in their order, are that chunk."""
+        start = 0
+        sizes: list[int] | None = None
+        while start < len(rows):
+            chunk = known.get(rows[start][KEY]) if known and not chunker.held else None
+            if chunk is not None:
+                end = start + chunk.rows
+                if end > len(rows) and more:
+                    return rows[start:]
+                if end <= len(rows) and checksums_digest(rows[start:end]) == chunk.sums:
+                    self._refer(chunk, tally)
+                    start = end
+                    continue
+            if sizes is None:
+                sizes = row_sizes(rows)
+            complete, start = chunker.take(rows, sizes, start)
+            if complete is not None:
+                self._add(namespace, complete, tally)
+        return []
 
     def _from_the_end(
         self, task: Range, last: str | None, check: Checker, tally: Tally, progress: t.Callable[[int], None]
@@ -121,12 +208,13 @@ class Scribe:
         parts: list[tuple[list[str], list[list[t.Any]]]] = []
         first: str | None = task.until
         try:
-            for rows in self._reader.scan(task.namespace, after=last, until=task.until, descending=True, batch=500):
+            for rows in self._reader.scan(task.namespace, after=last, until=task.until, descending=True, batch=BATCH):
                 first = rows[-1][0]
                 rows = rows[::-1]
+                check(rows)
                 chunker = Chunker()
-                for chunk in [*chunker.cut(rows, *check(rows)), chunker.rest()]:
-                    self._add("records", task.namespace, chunk, tally)
+                self._cut(task.namespace, rows, {}, chunker, tally, False)
+                self._add(task.namespace, chunker.rest(), tally)
                 parts.append((tally.origins[keep:], tally.entries[keep:]))
                 del tally.origins[keep:], tally.entries[keep:]
                 progress(len(rows))
@@ -137,64 +225,115 @@ class Scribe:
             tally.entries += entries
         tally.holes.append((last, first))
 
-    def log(self, namespaces: t.Collection[str], progress: t.Callable[[int], None]) -> dict[str, Tally]:
-        """Store the access log of these namespaces, all in one pass."""
-        tallies = {namespace: Tally() for namespace in namespaces}
-        chunkers = {namespace: Chunker() for namespace in namespaces}
-        held = 0
-        after = 0
-        try:
-            for entries in self._reader.log():
-                parts: dict[str, list[t.Any]] = {}
-                for entry in entries:
-                    parts.setdefault(entry[2], []).append(entry)
-                after = entries[-1][0]
-                for namespace, part in parts.items():
-                    if namespace in tallies:
-                        tally = tallies[namespace]
-                        tally.rows += len(part)
-                        tally.last_id = part[-1][0]
-                        held += len(part)
-                        for chunk in chunkers[namespace].entries(part):
-                            held -= len(chunk)
-                            self._add("log", namespace, chunk, tally)
-                if held > HELD_ENTRIES:
-                    held = 0
-                    for namespace, chunker in chunkers.items():
-                        self._add("log", namespace, chunker.rest(), tallies[namespace])
-                progress(0)
-        except StoreDamaged:
-            if not self._job.forensic:
-                raise
-            for tally in tallies.values():
-                tally.holes.append((str(after), None))
-        for namespace, chunker in chunkers.items():
-            self._add("log", namespace, chunker.rest(), tallies[namespace])
-        return tallies
+    def _add(self, namespace: str, rows: t.Sequence[Row], tally: Tally) -> None:
+        if rows:
+            sums = None if tally.damaged else checksums_digest(rows)
+            self._store("records", namespace, self._pack(rows), len(rows), rows[0][KEY], rows[-1][KEY], sums, tally)
 
-    def _add(self, kind: str, namespace: str, rows: t.Sequence[t.Any], tally: Tally) -> None:
-        if not rows:
-            return
-        plain = self._pack(rows)
+    def _store(
+        self, kind: str, namespace: str, plain: bytes, rows: int, first: t.Any, last: t.Any, sums: bytes | None,
+        tally: Tally,
+    ) -> None:  # fmt: skip
+        """Send a chunk, or refer to the base where it has the same bytes."""
         digest = hashlib.sha256(plain).digest()
         base = self._job.base
-        known = None
-        if base is not None:
-            known = base.chunks.get(namespace, {}).get(kind, {}).get(digest)
-        if base is not None and known is not None:
-            tally.origins.append(base.snapshot)
-            tally.entries.append(list(known[1:]))
-            tally.referenced += len(plain)
+        known = None if base is None else base.of(namespace, kind).get(digest)
+        if known is not None:
+            self._refer(known, tally)
             return
-        entry: list[t.Any] = [0, 0, 0, 0, False, len(rows), digest, rows[0][0], rows[-1][0]]
+        entry: list[t.Any] = [0, 0, 0, 0, False, rows, digest, first, last, sums]
         tally.origins.append(self._job.snapshot)
         tally.entries.append(entry)
         tally.sent += len(plain)
         self._writer.add(plain, entry)
 
+    def _refer(self, chunk: ChunkRef, tally: Tally) -> None:
+        tally.origins.append(chunk.snapshot)
+        tally.entries.append(list(chunk[1:]))
+        tally.referenced += chunk.length
+
+    # --- the log ------------------------------------------------------------------------------------------------
+    def _log(self, task: LogRange, progress: t.Callable[[int], None]) -> Tallies:
+        """Copy the access log of these namespaces, all in one pass."""
+        tallies = {namespace: Tally() for namespace in task.namespaces}
+        if task.known and self._unchanged(task, tallies):
+            return tallies
+        chunkers = {namespace: LogChunker() for namespace in task.namespaces}
+
+        def add(namespace: str, chunk: tuple[bytes, int, t.Any, t.Any]) -> None:
+            self._store("log", namespace, *chunk, None, tallies[namespace])
+
+        held = 0
+        after = task.after
+        try:
+            for entries in self._entries(task):
+                after = entries[-1][0]
+                for namespace, part in _by_namespace(entries):
+                    if namespace in tallies:
+                        tally = tallies[namespace]
+                        tally.rows += len(part)
+                        tally.last_id = part[-1][0]
+                        held += len(part)
+                        for chunk in chunkers[namespace].add(part):
+                            held -= chunk[1]
+                            add(namespace, chunk)
+                if held > HELD_ENTRIES:
+                    held = 0
+                    for namespace, chunker in chunkers.items():
+                        if chunker.rows:
+                            add(namespace, chunker.rest())
+                progress(0)
+        except StoreDamaged:
+            if not self._job.forensic:
+                raise
+            for tally in tallies.values():
+                tally.holes.append((str(after), None if task.until is None else str(task.until)))
+        for namespace, chunker in chunkers.items():
+            if chunker.rows:
+                add(namespace, chunker.rest())
+        return tallies
+
+    def _entries(self, task: LogRange) -> t.Iterator[t.Sequence[Row]]:
+        reader = self._reader
+        if task.until is None:
+            return reader.log(after_id=task.after)
+        return t.cast(LogCopier, reader).log_rows(task.after, task.until)
+
+    def _unchanged(self, task: LogRange, tallies: Tallies) -> bool:
+        """Entries are only added, at the end, and removed by pruning (or damage): as many as the base holds up to its
+        end are those that it holds."""
+        base, reader = self._job.base, self._reader
+        if base is None or task.until is None or not isinstance(reader, LogCopier):
+            return False
+        chunks = [(chunk, namespace) for namespace in base.chunks for chunk in base.of(namespace, "log").values()]
+        if reader.log_count(task.after, task.until) != sum(chunk.rows for chunk, _namespace in chunks):
+            return False
+        # a store that was set back to an older state and written to since has others at the end
+        newest, name = max(chunks, key=lambda one: one[0].last_key)
+        parts = reader.log_rows(newest.first_key - 1, newest.last_key)
+        now = self._pack([row for part in parts for row in part if row[2] == name])
+        if hashlib.sha256(now).digest() != newest.digest:
+            return False
+        for namespace, tally in tallies.items():
+            for chunk in base.of(namespace, "log").values():
+                self._refer(chunk, tally)
+                tally.rows += chunk.rows
+                tally.last_id = chunk.last_key
+        return True
+
+
+def _by_namespace(entries: t.Sequence[Row]) -> t.Iterable[tuple[str, t.Sequence[Row]]]:
+    names = [entry[2] for entry in entries]
+    if names.count(names[0]) == len(names):  # nearly always
+        return ((names[0], entries),)
+    parts: dict[str, list[Row]] = {}
+    for namespace, entry in zip(names, entries):
+        parts.setdefault(namespace, []).append(entry)
+    return parts.items()
+
 
 class Checker:
-    """Recomputes checksums and counts, a batch at a time; returns what the chunker needs: hashes and sizes."""
+    """Recomputes checksums and counts, a batch at a time, into a tally."""
 
     def __init__(
         self,
@@ -205,59 +344,79 @@ class Checker:
     ) -> None:
         self._prefix = namespace_prefix(namespace)
         self._length = len(namespace.encode())
-        self._codec = RecordCodec(namespace)
         self._before = before
         self._keyring = keyring
+        self._names: dict[t.Any, bytes] = {}  # record key id → its UTF-8
+        self._openers: dict[str, t.Any] = {}
         self._tally = tally
         self.bad: list[int] = []  # positions of the damaged rows of the newest batch
 
-    def __call__(self, rows: t.Sequence[Row]) -> tuple[list[int], list[int]]:
+    def __call__(self, rows: t.Sequence[Row]) -> None:
         tally = self._tally
-        hashes: list[int] = []
         damaged: list[int] = []
         pack, prefix, length, sha256 = HEAD.pack, self._prefix, self._length, hashlib.sha256
-        add = hashes.append
+        names, keyring = self._names, self._keyring
         for position, row in enumerate(rows):
             key, epoch, sequence, created, updated, expires, deleted, key_id, payload, checksum = row
             try:
-                text, name = key.encode(), key_id.encode()
-                add(crc32(text))
+                text = key.encode()
+                name = names.get(key_id)
+                if name is None:
+                    name = names[key_id] = key_id.encode()
                 head = pack(
                     length, len(text), len(name), epoch, sequence, created, updated,
                     -1 if expires is None else expires if expires != -1 else None,
                     -1 if deleted is None else deleted if deleted != -1 else None,
                 )  # fmt: skip
-                if sha256(b"".join((head, prefix, text, name, payload))).digest() != checksum:
+                if keyring is None:
+                    if sha256(b"".join((head, prefix, text, name, payload))).digest() != checksum:
+                        damaged.append(position)
+                    continue
+                head = b"".join((head, prefix, text, name))
+                if sha256(head + payload).digest() != checksum:
                     damaged.append(position)
+                    continue
             except Exception:  # fields of a wrong type: damaged, and never in the way
-                if len(hashes) <= position:
-                    add(crc32(repr(key).encode()))
                 damaged.append(position)
-        good: t.Sequence[Row] = rows
+                continue
+            if not self._opens(key_id, payload, head):
+                tally.unopenable += 1
         self.bad = damaged
+        good: t.Sequence[Row] = rows
         if damaged:
             tally.damaged += len(damaged)
             room = EXAMPLES - len(tally.examples)
             tally.examples += [str(rows[position][0]) for position in damaged[:room]]
             bad = set(damaged)
             good = [row for position, row in enumerate(rows) if position not in bad]
-            sizes = [(len(row[8]) if hasattr(row[8], "__len__") else 8) + ROW_OVERHEAD for row in rows]
-        else:
-            sizes = [len(row[8]) + ROW_OVERHEAD for row in rows]
         digest = NamespaceDigest()
         digest.add(rows, set(damaged))
         tally.rows += len(rows)
         tally.total += digest.total
-        tally.tombstones += sum([row[6] is not None for row in good])
+        tally.tombstones += len(good) - [row[6] for row in good].count(None)
         tally.key_ids.update({row[7] for row in good})
         if self._before is not None:
             epoch, sequence, at = self._before
             new = [row for row in good if row[2] > sequence or row[1] != epoch]
             tally.overwritten += sum([row[3] <= at and (row[1], row[2]) > (epoch, sequence) for row in new])
-        if self._keyring is not None:
-            for row in good:
-                try:
-                    self._keyring.open_payload(row[8], self._codec.head(row), row[7])
-                except (RecordCorrupt, KeyUnavailable):
-                    tally.unopenable += 1
-        return hashes, sizes
+
+    def _opens(self, key_id: str, payload: bytes, head: bytes) -> bool:
+        opener = self._openers.get(key_id)
+        if opener is None:
+            from cryptography.exceptions import InvalidTag
+
+            self._closed = (InvalidTag, ValueError)
+            try:
+                opener = self._keyring.cipher(key_id).decrypt
+            except KeyUnavailable:
+                opener = _missing
+            self._openers[key_id] = opener
+        try:
+            opener(payload[:12], payload[12:], head)
+        except self._closed:
+            return False
+        return True
+
+
+def _missing(*_what: bytes) -> bytes:
+    raise ValueError

@@ -11,13 +11,13 @@ import typing as t
 from zlib import crc32
 
 from .._errors import MemoryOpsError, SnapshotUnusable
-from .._model import CHECKSUM, Row
+from .._model import CHECKSUM, KEY, PAYLOAD, Row
 
 MINIMUM = 64 << 10
 AVERAGE = 256 << 10
 MAXIMUM = 1 << 20
 ROW_OVERHEAD = 128  # what a row's other fields take, about
-LOG_ENTRY_SIZE = 192
+LOG_BLOCK = 1024  # ids; a log chunk holds some 4 blocks
 #: A key ends a chunk when its hash, as a fraction of 2**32, is below row size / (AVERAGE - MINIMUM).
 _FACTOR = (1 << 32) // (AVERAGE - MINIMUM)
 
@@ -35,47 +35,99 @@ class ChunkRef(t.NamedTuple):
     digest: bytes  # SHA-256 of the chunk's msgpack bytes
     first_key: t.Any  # of a log chunk: ids
     last_key: t.Any
+    sums: t.Optional[bytes] = None  # of a chunk of intact records: checksums_digest of its rows
+
+
+def checksums_digest(rows: t.Sequence[Row]) -> bytes:
+    """SHA-256 over the rows' checksums. Of intact rows it tells every byte of them, and their order."""
+    return hashlib.sha256(b"".join([row[CHECKSUM] for row in rows])).digest()
+
+
+def row_sizes(rows: t.Sequence[Row]) -> list[int]:
+    """What Chunker counts for each row."""
+    try:
+        return [len(row[PAYLOAD]) + ROW_OVERHEAD for row in rows]
+    except TypeError:  # damaged
+        return [(len(row[PAYLOAD]) if hasattr(row[PAYLOAD], "__len__") else 8) + ROW_OVERHEAD for row in rows]
+
+
+def _hash(key: t.Any) -> int:
+    try:
+        return crc32(key.encode())
+    except (AttributeError, UnicodeEncodeError):  # damaged
+        return crc32(repr(key).encode())
 
 
 class Chunker:
-    """Cuts a stream into chunks of some 256 KiB at places that only keys decide (but for minimum and maximum)."""
+    """Cuts records into chunks of some 256 KiB at places that only keys decide (but for minimum and maximum)."""
 
     def __init__(self) -> None:
-        self._items: list[t.Any] = []
+        self.held: list[Row] = []  # the chunk under way
         self._size = 0
 
-    def entries(self, entries: t.Sequence[t.Any]) -> t.Iterator[list[t.Any]]:
-        """Log entries, cut by their id."""
-        return self.cut(entries, [crc32(b"%d" % entry[0]) for entry in entries], [LOG_ENTRY_SIZE] * len(entries))
-
-    def cut(self, items: t.Sequence[t.Any], hashes: list[int], sizes: list[int]) -> t.Iterator[list[t.Any]]:
-        """The chunks that these items, in key order, complete.
-
-        ``hashes``: CRC-32 of each key's UTF-8; ``sizes``: bytes of each payload and ROW_OVERHEAD.
-        """
-        start = 0
+    def take(self, rows: t.Sequence[Row], sizes: t.Sequence[int], start: int) -> tuple[list[Row] | None, int]:
+        """Take rows from position ``start`` on: (the chunk that they complete, the position behind it), or
+        (None, len(rows)) while it is not complete. ``sizes``: of row_sizes."""
         size = self._size
-        for position, length in enumerate(sizes):
-            if size + length > MAXIMUM and (self._items or position > start):
-                yield self._take(items[start:position])
-                start, size = position, 0
+        for position in range(start, len(rows)):
+            length = sizes[position]
+            if size + length > MAXIMUM and size:
+                return self.rest(rows[start:position]), position
             size += length
-            if size >= MINIMUM and hashes[position] < length * _FACTOR:
-                yield self._take(items[start : position + 1])
-                start, size = position + 1, 0
-        self._items.extend(items[start:])
+            if size >= MINIMUM and _hash(rows[position][KEY]) < length * _FACTOR:
+                return self.rest(rows[start : position + 1]), position + 1
+        self.held.extend(rows[start:])
         self._size = size
+        return None, len(rows)
 
-    def _take(self, more: t.Sequence[t.Any]) -> list[t.Any]:
-        items = self._items
-        items.extend(more)
-        self._items = []
-        return items
-
-    def rest(self) -> list[t.Any]:
-        """What is left at the end of the namespace or range; may be empty."""
+    def rest(self, more: t.Sequence[Row] = ()) -> list[Row]:
+        """What is held, and ``more``; may be empty."""
+        rows = self.held
+        rows.extend(more)
+        self.held = []
         self._size = 0
-        return self._take(())
+        return rows
+
+
+class LogChunker:
+    """Cuts one namespace's log entries at ids that are multiples of LOG_BLOCK; packs them as they come."""
+
+    def __init__(self) -> None:
+        self._packer = RowPacker()
+        self._parts: list[bytes] = []
+        self.rows = 0  # entries of the chunk under way
+        self.first: t.Any = None  # their ids
+        self.last: t.Any = None
+
+    def add(self, entries: t.Sequence[t.Any]) -> t.Iterator[tuple[bytes, int, t.Any, t.Any]]:
+        """The chunks that these entries complete: (bytes, number of entries, first id, last id)."""
+        first, last = entries[0][0] // LOG_BLOCK, entries[-1][0] // LOG_BLOCK
+        if first == last:
+            blocks = [entries]
+        else:
+            found: dict[int, list[t.Any]] = {}
+            for entry in entries:
+                found.setdefault(entry[0] // LOG_BLOCK, []).append(entry)
+            blocks = list(found.values())
+        for block in blocks:
+            if self.rows and self._ends(self.last // LOG_BLOCK, block[0][0] // LOG_BLOCK):
+                yield self.rest()
+            self._parts.append(self._packer.items(block))
+            self.rows += len(block)
+            self.first = block[0][0] if self.first is None else self.first
+            self.last = block[-1][0]
+
+    def _ends(self, former: int, block: int) -> bool:
+        """Whether the chunk ends between these blocks: decided by their number, within a minimum and a maximum."""
+        if former == block or self.rows < LOG_BLOCK:
+            return False
+        return not crc32(b"%d" % former) & 3 or self.rows >= 16 * LOG_BLOCK
+
+    def rest(self) -> tuple[bytes, int, t.Any, t.Any]:
+        """The chunk under way; has ``rows`` 0 when there is none."""
+        chunk = (self._packer.header(self.rows) + b"".join(self._parts), self.rows, self.first, self.last)
+        self._parts, self.rows, self.first, self.last = [], 0, None, None
+        return chunk
 
 
 class RowPacker:
@@ -86,7 +138,9 @@ class RowPacker:
             import msgpack
         except ImportError:
             raise MemoryOpsError("The Python package msgpack is missing.", "pip install msgpack") from None
-        self._packb: t.Callable[[t.Any], bytes] = msgpack.Packer(unicode_errors="surrogateescape").pack
+        packer = msgpack.Packer(unicode_errors="surrogateescape")
+        self._packb: t.Callable[[t.Any], bytes] = packer.pack
+        self.header: t.Callable[[int], bytes] = packer.pack_array_header
 
     def pack(self, rows: t.Sequence[t.Sequence[t.Any]]) -> bytes:
         try:
@@ -94,6 +148,11 @@ class RowPacker:
         except (ValueError, TypeError, OverflowError, UnicodeEncodeError):
             # damaged rows only: text that is no Unicode becomes its bytes, anything unknown its description
             return self._packb([tuple(_plain(value) for value in row) for row in rows])
+
+
+    def items(self, rows: t.Sequence[t.Sequence[t.Any]]) -> bytes:
+        """The rows without their array's header, so that parts can be joined."""
+        return self.pack(rows)[len(self.header(len(rows))) :]
 
 
 def _plain(value: t.Any) -> t.Any:
@@ -125,6 +184,17 @@ def unpack_rows(data: bytes) -> t.Tuple[Row, ...]:
     return rows
 
 
+def _sum(checksums: list[bytes]) -> int:
+    """The sum of 32-byte big-endian numbers: all of them as one number, whose halves are added until one is left."""
+    slot = 40 * 8  # 32 bytes and room for the carry
+    total = int.from_bytes(bytes(8).join(checksums), "big")
+    count = len(checksums)
+    while count > 1:
+        count = (count + 1) // 2
+        total = (total >> (count * slot)) + (total & ((1 << (count * slot)) - 1))
+    return total
+
+
 class NamespaceDigest:
     """The digest of a namespace's rows, whatever their order, chunks and generation; parts can be added up.
 
@@ -145,7 +215,7 @@ class NamespaceDigest:
             for position in damaged:
                 self.total += convert(hashlib.sha256(pack([rows[position]])).digest(), "big")
             rows = [row for position, row in enumerate(rows) if position not in damaged]
-        self.total += sum([convert(row[CHECKSUM], "big") for row in rows])
+        self.total += _sum([row[CHECKSUM] for row in rows])
 
     def merge(self, count: int, total: int) -> None:
         self.count += count

@@ -13,6 +13,7 @@ import json
 import re
 import typing as t
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from .._errors import KeyUnavailable, MemoryOpsError, RepositoryRefused, SnapshotUnusable
 from .chunks import ChunkRef
@@ -22,7 +23,6 @@ from .packs import FrameCipher, Squeezer, derive, expand
 FORMAT = 1
 PURPOSES = ("scheduled", "baseline", "forensic", "failback", "drill")
 SNAPSHOT_ID = re.compile(r"\A[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}\Z")
-KINDS = ("records", "log")
 
 
 def seal_line(body: t.Mapping[str, t.Any], key: bytes | None) -> bytes:
@@ -138,8 +138,9 @@ def pack_index(snapshot_id: str, secret: bytes, index: Index) -> bytes:
             for chunk in chunks:
                 if chunk.snapshot not in origins:
                     origins.append(chunk.snapshot)
-                rows.append((origins.index(chunk.snapshot), *chunk[1:]))
+                rows.append((origins.index(chunk.snapshot), *chunk[1:10]))
             body[namespace][kind] = rows
+        body[namespace]["sums"] = [chunk.sums for chunk in kinds["records"]]
     plain = msgpack.packb(
         {"format": FORMAT, "snapshots": origins, "namespaces": body}, unicode_errors="surrogateescape"
     )
@@ -158,7 +159,11 @@ def unpack_index(snapshot_id: str, secret: bytes, data: bytes) -> Index:
         origins = body["snapshots"]
         return {
             namespace: {
-                kind: [ChunkRef(origins[row[0]], *row[1:]) for row in kinds[kind]] for kind in KINDS
+                "records": [
+                    ChunkRef(origins[row[0]], *row[1:])._replace(sums=sums)
+                    for row, sums in zip_longest(kinds["records"], kinds.get("sums", ()))
+                ],
+                "log": [ChunkRef(origins[row[0]], *row[1:]) for row in kinds["log"]],
             }
             for namespace, kinds in body["namespaces"].items()
         }

@@ -15,6 +15,7 @@ import typing as t
 from .._errors import InvalidInput, MemoryOpsError, RepositoryUnavailable
 from .objects import ObjectExists, ObjectInfo, ObjectMissing
 
+SMALL = 64 << 10  # the signature of a smaller object hashes it once more
 NEXT = "check url, endpoint_url, region, credentials and network of memory_repository, then run the same command again"
 
 
@@ -30,7 +31,6 @@ class S3Objects:
         self._clients: dict[int, t.Any] = {}  # by process: a connection must not be used on both sides of a fork
         self._session: t.Any = None  # shared across forks: it has read boto's service descriptions, and has no socket
         self._lock = threading.Lock()
-        self._sending = threading.local()  # whether this thread's request has a checksum for its body already
         self.location = f"s3://{bucket}/{prefix}".rstrip("/")
         self._number("connect_timeout", 5)
         self._number("read_timeout", 30)
@@ -91,14 +91,7 @@ class S3Objects:
                     max_pool_connections=16,
                 ),
             )
-            unsigned = client.meta.config.merge(Config(s3={"payload_signing_enabled": False}))
-
-            def before_sign(request: t.Any, **_more: t.Any) -> None:
-                # the signature covers the checksum header, and the endpoint compares the body with that
-                if getattr(self._sending, "has_checksum", False):
-                    request.context["client_config"] = unsigned
-
-            client.meta.events.register("before-sign.s3.PutObject", before_sign)
+            _sign_known_hashes(client)
             return client
         except (BotoCoreError, ValueError, OSError) as exc:
             raise RepositoryUnavailable(f"There is no client for {self.location}: {_sentence(exc)}.", NEXT) from None
@@ -142,10 +135,8 @@ class S3Objects:
             ) from None
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False, sha256: bytes | None = None) -> None:
-        """With ``sha256`` the body is not hashed again, neither here nor by boto for its signature."""
         arguments: dict[str, t.Any] = {"IfNoneMatch": "*"} if if_absent else {}
         data = bytes(data)
-        self._sending.has_checksum = sha256 is not None
         try:
             self._call(
                 "write",
@@ -160,8 +151,6 @@ class S3Objects:
             # a retry after a lost answer meets its own object
             if self.get(key) != data:
                 raise
-        finally:
-            self._sending.has_checksum = False
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         if length == 0:
@@ -207,6 +196,28 @@ class S3Objects:
         except RepositoryUnavailable:
             return True
         return False
+
+
+def _sign_known_hashes(client: t.Any) -> None:
+    """Let this client sign the hash that a big object's checksum header states, instead of hashing the body again."""
+    from botocore import auth
+
+    signer = "memops-s3v4"
+    if signer not in auth.AUTH_TYPE_MAPS:
+
+        class KnownHash(auth.S3SigV4Auth):  # type: ignore[misc]
+            def payload(self, request: t.Any) -> str:
+                stated = request.headers.get("x-amz-checksum-sha256")
+                if stated and isinstance(request.body, bytes) and len(request.body) > SMALL:
+                    return base64.b64decode(stated).hex()
+                return str(super().payload(request))
+
+        auth.AUTH_TYPE_MAPS[signer] = KnownHash
+
+    def choose(signature_version: t.Any, **more: t.Any) -> str | None:
+        return signer if signature_version in ("s3v4", "v4") else None
+
+    client.meta.events.register_first("choose-signer.s3.PutObject", choose)
 
 
 def _sentence(exc: BaseException) -> str:

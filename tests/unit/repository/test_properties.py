@@ -7,7 +7,6 @@ import os
 import tempfile
 import typing as t
 from pathlib import Path
-from zlib import crc32
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,9 +58,12 @@ def test_snapshot_and_restore_give_equal_rows(first: list[t.Any], second: list[t
 def cut(rows: list[tuple[str, int]]) -> list[list[tuple[str, int]]]:
     chunker = Chunker()
     chunks: list[t.Any] = []
-    for start in range(0, len(rows), 97):
-        part = rows[start : start + 97]
-        chunks += chunker.cut(part, [crc32(key.encode()) for key, _size in part], [size for _key, size in part])
+    for first in range(0, len(rows), 97):
+        part = rows[first : first + 97]
+        start = 0
+        while start < len(part):
+            chunk, start = chunker.take(part, [size for _key, size in part], start)
+            chunks += [chunk] if chunk else []
     rest = chunker.rest()
     return chunks + ([rest] if rest else [])
 
