@@ -26,7 +26,7 @@ from .postgresql_incidents import Incidents
 from .postgresql_log import LogKeeping
 from .postgresql_operators import Operators
 from .postgresql_reader import PostgresqlReader
-from .postgresql_schema import FORMAT, RecordsSql, literal
+from .postgresql_schema import FORMAT, RecordsSql
 from .postgresql_session import SNAPSHOT, WRITING, Address, Session
 from .postgresql_structure import Structure
 
@@ -168,11 +168,14 @@ class PostgresqlStore(Applications, Incidents, Operators, Generations, LogKeepin
 
 def _exists(session: Session, s: RecordsSql) -> bool:
     """Errors: StoreDamaged when a part of a store is there without its control table."""
-    names = [s.store, s.table, s.namespace]
-    found = [session.row(f"SELECT to_regclass({literal(name)}) IS NOT NULL")[0] for name in names]
-    if any(found[1:]) and not found[0]:
+    rows = session.rows(  # to_regclass would answer from a cache that a store just made is not in
+        "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s",
+        s.plain_schema,
+    )
+    found = {row[0] for row in rows}
+    if "memops_store" not in found and found & {s.plain_table, "memops_namespace"}:
         raise StoreDamaged(f"The store in schema {s.plain_schema} has lost its control tables.", RESTORE)
-    return bool(found[0])
+    return "memops_store" in found
 
 
 def _busy_timeout(params: t.Mapping[str, t.Any]) -> float:
