@@ -211,7 +211,11 @@ class Store(t.Protocol):
     def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
         """Key rotation: give rows of the active generation a new (key_id, payload, checksum) where ``key`` still
         has the ``expected`` checksum, in one transaction; the keys that were refused. Rows are (key_id, payload,
-        checksum, key, expected)."""
+        checksum, key, expected), all with the same key id, in key order and near each other, as one scan gave them.
+        Durable after ``settle`` or any other commit."""
+
+    def settle(self) -> None:
+        """Let the engine put away what ``reseal`` left to do (SQLite: its write-ahead log); in any process."""
 
     def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
         """(epoch, first of ``count`` sequences) for tombstones that the operator writes."""

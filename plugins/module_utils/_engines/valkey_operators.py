@@ -216,6 +216,9 @@ class Operators(Applications, Fence):
                 tx.save(name, moved=True)
         return refused
 
+    def settle(self) -> None:
+        """Every transaction was complete when it returned."""
+
     def _live_range(self, tx: Transaction, name: str, number: int, keys: t.Sequence[str]) -> dict[str, bytes]:
         """As ``_live``, in one look when the keys are neighbours, as they are when a namespace is worked through."""
         if len(keys) < 16 or self._namespace(tx, name)["largest"] * len(keys) > 64 << 20:

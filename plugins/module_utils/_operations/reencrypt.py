@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Open rows with the key that they name and seal them with another: what a rotation's processes do.
 
-PRIVATE to the collection.
+PRIVATE to the collection. Each process reads, encrypts and writes its own ranges; a gate lets one write at a time, so
+that the others encrypt meanwhile instead of waiting for the engine's lock, and no payload goes from process to process.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import struct
@@ -14,47 +16,70 @@ import typing as t
 
 from .._codec import HEAD, namespace_prefix
 from .._errors import KeyUnavailable
-from .._model import KEY_ID, Row
+from .._model import KEY_ID, Claim, Row
 from .._store import open_store
 from .integrity_rows import shown
 from .workers import Parent
 
-PER_READER = 20_000  # rows read through one reader: a long read would keep the engine from cleaning its log
+PIECE = 500  # rows that are read and encrypted at once: more of them fall out of the processor's cache
+BATCH_BYTES = 8 << 20  # of new payloads in one transaction: it holds the store for some hundredths of a second
 
 Sealed = t.Tuple[str, bytes, bytes, str, bytes]  # key id, payload, checksum, key, checksum that the row must still have
 
 
-def encrypting(
-    parent: Parent, store_params: dict[str, t.Any], ring: t.Any, namespace: str, target: str, batch: int, limit: int
+def resealing(
+    parent: Parent,
+    gate: t.Any,
+    store_params: dict[str, t.Any],
+    ring: t.Any,
+    claim: Claim,
+    target: str,
+    batch: int,
+    limit: int,
 ) -> None:
-    """A worker: sends what is to be written for the ranges that it is given."""
+    """A worker: encrypts the ranges that it is given and writes them. Sends "begin" and waits before its first write,
+    "written" (rows, refused rows, bytes) after each, "range" (already, unopenable, examples, key ids) after a range."""
+    gc.disable()  # nothing here is in cycles, and looking for them takes a tenth of the time
     store = open_store(store_params)
-    encryptor = Encryptor(namespace, ring, target)
+    encryptor = Encryptor(claim.namespace, ring, target)
+    begun = False
     for after, until in iter(parent.receive, None):
         already = unopenable = 0
         examples: list[dict[str, t.Any]] = []
-        old: set[str] = set()
         more = True
         while more:
+            changes: list[Sealed] = []
+            size = read = 0
             more = False
-            with store.reader() as reader:
-                rows_read = 0
-                for rows in reader.scan(namespace, after=after, until=until, batch=batch):
+            with store.reader() as reader:  # a new one for each batch: a long read keeps the engine from cleaning up
+                for rows in reader.scan(claim.namespace, after=after, until=until, batch=min(PIECE, batch)):
                     parent.check()
                     todo = [row for row in rows if row[KEY_ID] != target]
                     already += len(rows) - len(todo)
-                    old.update(str(row[KEY_ID]) for row in todo)
-                    changes, failed = encryptor.encrypt(todo)
-                    if changes:
-                        parent.send("changes", changes)
+                    sealed, failed = encryptor.encrypt(todo)
+                    changes += sealed
                     unopenable += len(failed)
                     examples += failed[: limit - len(examples)]
                     after = rows[-1][0]
-                    rows_read += len(rows)
-                    if rows_read >= PER_READER:
+                    read += len(rows)
+                    size += sum([len(one[1]) for one in sealed])
+                    if read >= batch or size >= BATCH_BYTES:
                         more = True
                         break
-        parent.send("range", (already, unopenable, examples, old))
+            if not changes:
+                continue
+            if not begun:
+                begun = True
+                parent.send("begin", None)
+                parent.receive()
+            while not gate.acquire(timeout=1.0):
+                parent.check()
+            try:
+                refused = store.reseal(claim, changes)
+            finally:
+                gate.release()
+            parent.send("written", (len(changes), len(refused), size))
+        parent.send("range", (already, unopenable, examples, encryptor.key_ids()))
     parent.send("done", None)
 
 
@@ -80,8 +105,7 @@ class Encryptor:
         target_raw = target.encode()
         nonces = os.urandom(12 * len(rows))
         at = 0
-        for row in rows:
-            key, epoch, sequence, created, updated, expires, deleted, key_id, payload, checksum = row
+        for key, epoch, sequence, created, updated, expires, deleted, key_id, payload, checksum in rows:
             opener = openers.get(key_id)
             if opener is None:
                 opener = openers[key_id] = self._opener(key_id)
@@ -89,9 +113,9 @@ class Encryptor:
                 raw, name = key.encode(), key_id.encode()
                 ends = -1 if expires is None else expires if expires != -1 else None
                 gone = -1 if deleted is None else deleted if deleted != -1 else None
+                head = pack(length, len(raw), len(name), epoch, sequence, created, updated, ends, gone)
                 body = prefix + raw
-                head = pack(length, len(raw), len(name), epoch, sequence, created, updated, ends, gone) + body + name
-                plain = opener(payload[:12], payload[12:], head)
+                plain = opener(payload[:12], payload[12:], head + body + name)
             except (self._invalid, KeyUnavailable, TypeError, ValueError, AttributeError, struct.error) as exc:
                 missing = isinstance(exc, KeyUnavailable)
                 why = "the record key is not at hand" if missing else "the payload does not open with its record key"
@@ -99,16 +123,18 @@ class Encryptor:
                     {"namespace": self._namespace, "key": shown(key), "key_id": shown(key_id), "evidence": why}
                 )
                 continue
-            head = (
-                pack(length, len(raw), len(target_raw), epoch, sequence, created, updated, ends, gone)
-                + body
-                + target_raw
-            )
+            if len(name) != len(target_raw):
+                head = pack(length, len(raw), len(target_raw), epoch, sequence, created, updated, ends, gone)
+            head += body + target_raw
             nonce = nonces[at : at + 12]
             at += 12
             payload = nonce + seal(nonce, plain, head)
             changes.append((target, payload, sha256(head + payload).digest(), key, checksum))
         return changes, failed
+
+    def key_ids(self) -> set[str]:
+        """Those of all rows seen so far."""
+        return set(map(str, self._openers))
 
     def _opener(self, key_id: t.Any) -> t.Any:
         try:

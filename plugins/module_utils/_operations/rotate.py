@@ -3,12 +3,13 @@
 """Key rotation: a new record key, made durable before its first use, and every record re-encrypted with it.
 
 PRIVATE to the collection. Records keep key, sequence and times; payload, key id and checksum change, by
-compare-and-set, so that a live writer is never overwritten. Forked processes read and encrypt, this one writes.
+compare-and-set, so that a live writer is never overwritten. Forked processes do the work, this one keeps the lease.
 A rotation that was killed is known from its incident's facts and goes on with the same key.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import secrets
 import socket
@@ -19,12 +20,13 @@ from .._errors import KeyUnavailable, MemoryOpsError
 from .._model import KEY_ID, Claim
 from .._store import Store, open_store
 from .integrity import as_keyring
-from .reencrypt import encrypting
+from .reencrypt import resealing
 from .workers import Worker, collect
 
 MIN_AGE = 3600.0  # seconds; a younger active key is new enough
 ROUNDS = 8  # looks at what live writers wrote meanwhile, before it is left to the next run
 LEASE = 60.0
+SETTLE_BYTES = 24 << 20  # of new payloads, after which the engine puts them away
 PREFIX = "rotation-"  # of the incidents that a rotation opens for itself
 
 
@@ -38,7 +40,7 @@ def rotate(
     incident: str | None = None,
     takeover: str | None = None,
     workers: int = 2,
-    batch: int = 4000,
+    batch: int = 8000,
     check: bool = False,
     progress: t.Callable[[dict[str, t.Any]], None] | None = None,
     new_key: bool = True,
@@ -107,9 +109,8 @@ class _Decision:
 
 def _names(store: Store, namespace: str | t.Sequence[str] | None) -> list[str]:
     with store.reader() as reader:
-        known = [state.name for state in reader.namespaces()]
         if namespace is None:
-            return known
+            return [state.name for state in reader.namespaces()]
         names = [namespace] if isinstance(namespace, str) else list(dict.fromkeys(namespace))
         for name in names:
             reader.namespace(name)
@@ -272,27 +273,35 @@ class _Run:
         return result
 
     def _pass(self, claim: Claim, target: str, former: str, result: dict[str, t.Any]) -> dict[str, int]:
-        """One look at every record: workers encrypt ranges of keys, what they send is written here."""
+        """One look at every record: workers encrypt and write ranges of keys, this process settles what they wrote."""
         seen = {"rotated": 0, "already": 0, "unopenable": 0, "refused": 0}
         with self.store.reader() as reader:
             cuts = reader.boundaries(claim.namespace, self.workers)
         edges = [None, *cuts, None]
         jobs = [(edges[i], edges[i + 1]) for i in range(len(edges) - 2, -1, -1)]
         self.unopenable = [one for one in self.unopenable if one["namespace"] != claim.namespace]
-        args = (self.store_params, self.ring, claim.namespace, target, self.batch, self.limit)
-        crew = [Worker(encrypting, *args) for _turn in range(min(self.workers, len(jobs)))]
+        gate = multiprocessing.get_context("fork").Lock()
+        args = (gate, self.store_params, self.ring, claim, target, self.batch, self.limit)
+        crew = [Worker(resealing, *args) for _turn in range(min(self.workers, len(jobs)))]
+        unsettled = 0
         try:
             for worker in crew:
                 worker.send(jobs.pop())
             for worker, kind, value in collect(crew):
-                if kind == "changes":
+                if kind == "begin":
                     if claim.namespace not in self._announced:
                         # before the first new payload: from here on the log says why a digest changed
                         self._log(claim, f"start: from {former} to {target}")
                         self._announced.add(claim.namespace)
-                    refused = self.store.reseal(claim, value)
-                    seen["refused"] += len(refused)
-                    seen["rotated"] += len(value) - len(refused)
+                    worker.send(True)
+                elif kind == "written":
+                    written, refused, size = value
+                    seen["refused"] += refused
+                    seen["rotated"] += written - refused
+                    unsettled += size
+                    if unsettled >= SETTLE_BYTES:
+                        self.store.settle()
+                        unsettled = 0
                     self._tell(claim, result["rotated"] + seen["rotated"])
                 elif kind == "range":
                     already, unopenable, examples, old = value
@@ -304,6 +313,9 @@ class _Run:
         finally:
             for worker in crew:
                 worker.stop()
+        if seen["rotated"]:
+            self.store.settle()
+            self.store.renew(claim, LEASE)  # its commit makes all that was written before it durable
         result["rotated"] += seen["rotated"]
         return seen
 

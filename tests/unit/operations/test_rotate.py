@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_reseal
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     LeaseHeld,
     NamespaceUnknown,
@@ -135,6 +136,57 @@ def test_records_that_no_key_opens_are_left_alone_and_listed(place):
     again = run(place)
     assert (again["changed"], again["records"]["unopenable"]) == (False, 3)
     assert len(place.ring().ids()) == 2
+
+
+def test_damaged_checksums_mislead_nobody(place):
+    """Records are found again by their checksum: where two have the same, or one is no checksum, by their key."""
+    values = place.fill(60)
+    put = "UPDATE memory_records SET checksum = ? WHERE key = ?"
+    checksums = [row[9] for row in place.rows()]
+    for number, other in ((10, 11), (11, 10), (30, 31)):
+        place.sql(put, checksums[other], f"user/{number:05d}")
+    place.sql("UPDATE memory_records SET checksum = 'lost' WHERE key = 'user/00040'")
+    assert run(place, force=True, batch=20)["records"]["rotated"] == 60
+    assert_all_open(place, values)
+
+
+def test_rows_that_changed_since_they_were_read_are_refused_and_the_others_written(place):
+    place.fill(30)
+    rows = place.rows()
+    place.rewrite("user/00005", payload=b"another")
+    place.sql("DELETE FROM memory_records WHERE key = 'user/00020'")
+    store = open_store(place.store)
+    claim = store.claim(NS, "host:1:1", "an operator", new_incident="inc-1")
+    changes = [("knew", b"payload" + bytes([n]), bytes([n]) * 32, row[0], row[9]) for n, row in enumerate(rows)]
+    refused = store.reseal(claim, changes)
+    store.settle()
+    store.close()
+    assert refused == ["user/00005", "user/00020"]
+    written = {change[3]: change[:3] for change in changes if change[3] not in refused}
+    assert {row[0]: row[7:] for row in place.rows() if row[7] == "knew"} == written
+
+
+def test_the_write_ahead_log_does_not_grow_without_end(place, monkeypatch):
+    """Readers come and go all the time; once it is long, settling waits for those that are there."""
+    place.fill(300)
+    monkeypatch.setattr(sqlite_reseal, "WAL_BOUND", 0)
+    monkeypatch.setattr(sqlite_reseal, "PATIENCE_MS", 20_000)
+    store, other = open_store(place.store), open_store(place.store)
+    claim = store.claim(NS, "host:1:1", "an operator", new_incident="inc-1")
+    reader = other.reader()
+    sizes = []
+    for number in range(4):
+        store.reseal(claim, [(f"k{number}", row[8], row[9], row[0], row[9]) for row in place.rows()])
+        sizes.append(os.path.getsize(place.store["path"] + "-wal"))
+        closing = threading.Timer(0.1, reader.close)
+        closing.start()
+        store.settle()
+        closing.join()
+        reader = other.reader()
+    reader.close()
+    other.close()
+    store.close()
+    assert sizes == sizes[:1] * 4
 
 
 def test_records_with_an_older_key_are_brought_to_the_active_one_without_a_new_key(place):
