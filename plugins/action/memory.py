@@ -71,17 +71,15 @@ class ActionModule(ActionBase):
         }
 
     def _call(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        host = self._task.delegate_to or task_vars.get("inventory_hostname", "the memory host")
         try:
-            return self._execute_module(
+            result = self._execute_module(
                 module_name=self._task.action,
                 module_args=arguments,
                 task_vars=task_vars,
                 wrap_async=bool(self._task.async_val),
             )
         except AnsibleConnectionFailure as exc:
-            host = task_vars.get("inventory_hostname", "the memory host")
-            if self._task.delegate_to:
-                host = self._task.delegate_to
             return {
                 "failed": True,
                 "changed": False,
@@ -89,6 +87,16 @@ class ActionModule(ActionBase):
                 "msg": f"{host} cannot be reached: {str(exc).strip()[:300]} "
                 "Next: mend the connection, then run the same command again.",
             }
+        if result.get("rc") == 127 and "interpreter" in str(result.get("msg")):
+            python = str(getattr(self, "_used_interpreter", None) or "the path in ansible_python_interpreter")
+            return {
+                "failed": True,
+                "changed": False,
+                "error": "host-not-prepared",
+                "msg": f"{host} has no Python at {python.lstrip('#!')}. "
+                "Next: run memops.agent_memory.prepare for this host, or correct its ansible_python_interpreter.",
+            }
+        return t.cast("dict[str, t.Any]", result)
 
     def cleanup(self, force: bool = False) -> None:
         """A host that is gone keeps its temporary folder; that must not undo what was caught above."""

@@ -34,6 +34,8 @@ class Outcome(t.NamedTuple):
 class Site:
     """One memory cluster: a primary, and a secondary unless told otherwise."""
 
+    launcher: t.Sequence[str] = ()  # what starts ansible-playbook
+
     def __init__(self, folder: pathlib.Path, *, secondary: bool = True, **variables: t.Any) -> None:
         self.folder = folder
         master = folder / "master.key"
@@ -132,6 +134,7 @@ class Site:
     def start(self, playbook: str, *arguments: str, **variables: t.Any) -> subprocess.Popen[str]:
         """ansible-playbook in a process group of its own, its output in one pipe."""
         command = [
+            *self.launcher,
             os.path.join(os.path.dirname(sys.executable), "ansible-playbook"),
             "-i",
             str(self.inventory),

@@ -79,12 +79,13 @@ umount -l /.before
 cd /
 mkdir -p /run/sshd /etc/sudoers.d
 for user in LOGIN:4701 OWNER:4702; do
-    echo "${user%%:*}:x:${user##*:}:${user##*:}::/home/${user%%:*}:/bin/sh" >>/etc/passwd
+    echo "${user%%:*}:x:${user##*:}:${user##*:}::/srv/home/${user%%:*}:/bin/sh" >>/etc/passwd
     echo "${user%%:*}:x:${user##*:}:" >>/etc/group
     echo "${user%%:*}:*:19000:0:99999:7:::" >>/etc/shadow
-    mkdir -p -m 700 "/home/${user%%:*}"
-    chown "${user##*:}:${user##*:}" "/home/${user%%:*}"
+    mkdir -p -m 700 "/srv/home/${user%%:*}"
+    chown "${user##*:}:${user##*:}" "/srv/home/${user%%:*}"
 done
+echo "$address $name" >>/etc/hosts
 echo "LOGIN ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/lab
 sed -i 's/^root:!/root:*/' /etc/shadow
 exec "$4" -D -e -f /srv/sshd/config
