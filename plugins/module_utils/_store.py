@@ -215,7 +215,7 @@ class Store(t.Protocol):
         Durable after ``settle`` or any other commit."""
 
     def settle(self) -> None:
-        """Let the engine put away what ``reseal`` left to do (SQLite: its write-ahead log); in any process."""
+        """Let the engine put away what ``reseal`` and ``load`` left (SQLite: its write-ahead log); in any process."""
 
     def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
         """(epoch, first of ``count`` sequences) for tombstones that the operator writes."""
@@ -228,7 +228,7 @@ class Store(t.Protocol):
         """A new, empty, inactive generation of the claim's namespace."""
 
     def load(self, claim: Claim, generation: int, rows: t.Sequence[Row]) -> None:
-        """Bulk insert or replace into an inactive generation."""
+        """Bulk insert or replace into an inactive generation. Durable after ``settle`` or any other commit."""
 
     def copy_generation(
         self, claim: Claim, source: int, target: int, *, after: str | None, limit: int, excluding: str | None

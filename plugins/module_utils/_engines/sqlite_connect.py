@@ -195,6 +195,20 @@ class Connected:
             yield con
             self._raise_fence(con)
 
+    @contextlib.contextmanager
+    def _relaxed(self) -> t.Iterator[None]:
+        """Commits neither wait for the disk nor move the write-ahead log into the file: ``settle`` does both, in
+        another process, while this one goes on. Any other commit makes them durable, too."""
+        with sqlite_errors(self.path):
+            self._con.execute("PRAGMA synchronous = NORMAL")
+            self._con.execute("PRAGMA wal_autocheckpoint = 0")
+        try:
+            yield
+        finally:
+            with sqlite_errors(self.path):
+                self._con.execute("PRAGMA synchronous = FULL")
+                self._con.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+
     def _drop_fence(self, con: sqlite3.Connection) -> None:
         for name in self.sql.triggers():
             con.execute(f"DROP TRIGGER IF EXISTS {name}")

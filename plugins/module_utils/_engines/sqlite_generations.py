@@ -47,7 +47,7 @@ class Generations(Connected):
     def load(self, claim: Claim, generation: int, rows: t.Sequence[Row]) -> None:
         if not rows:
             return
-        with self._operating(claim, unfenced=True) as con:
+        with self._relaxed(), self._operating(claim, unfenced=True) as con:
             self._inactive(con, claim, generation)
             self._put_rows(con, generation, rows)
             self._keep_up_with(con, rows)
@@ -78,7 +78,8 @@ class Generations(Connected):
             self._inactive(con, claim, target)
             self._own(con, claim, source)
             # The empty key is smaller than any, and a blob greater than any: keys that are no text stay behind.
-            part = f"{s.generation} = ? AND {s.key} > ? AND {s.key} < x''"
+            # (The sign: SQLite shall not take this bound, and not ``key <= ?``, for the end of the range.)
+            part = f"{s.generation} = ? AND {s.key} > ? AND +{s.key} < x''"
             start = "" if after is None else after
             row = con.execute(
                 f"SELECT max({s.key}) FROM (SELECT {s.key} FROM main.{s.table} WHERE {part} ORDER BY {s.key} LIMIT ?)",

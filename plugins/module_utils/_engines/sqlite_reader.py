@@ -150,8 +150,9 @@ class SqliteReader:
     ) -> t.Iterator[list[Row]]:
         s = self._sql
         number = self._generation(namespace, generation)
-        # Keys that are no text any more (damage) lie outside the order of keys; ``structure`` reports them.
-        fixed = f"SELECT {s.columns} FROM {s.table} WHERE {s.generation} = ? AND {s.key} < x''"
+        # Keys that are no text any more (damage) lie outside the order of keys; ``structure`` reports them. The sign
+        # keeps SQLite from taking this, and not ``until``, for the end of the range: it would read on to the end.
+        fixed = f"SELECT {s.columns} FROM {s.table} WHERE {s.generation} = ? AND +{s.key} < x''"
         return self._by_key(fixed, [number], s.key, after, until, batch, descending, payload=8)
 
     def _by_key(

@@ -8,12 +8,11 @@ them so. A power cut takes the newest of them back, whole, and the rotation does
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import typing as t
 
 from .._model import Claim
-from .sqlite_connect import CHECKPOINT_PAGES, Connected, sqlite_errors
+from .sqlite_connect import Connected, sqlite_errors
 from .sqlite_schema import PAGE_SIZE
 
 KEYS_PER_QUERY = 400
@@ -33,20 +32,6 @@ class Resealing(Connected):
                 return []
             self._write_by_key(con, where, rows)
             return self._left(con, where, rows)
-
-    @contextlib.contextmanager
-    def _relaxed(self) -> t.Iterator[None]:
-        """Commits neither wait for the disk nor move the write-ahead log into the file: ``settle`` does both, in
-        another process, while this one goes on."""
-        with sqlite_errors(self.path):
-            self._con.execute("PRAGMA synchronous = NORMAL")
-            self._con.execute("PRAGMA wal_autocheckpoint = 0")
-        try:
-            yield
-        finally:
-            with sqlite_errors(self.path):
-                self._con.execute("PRAGMA synchronous = FULL")
-                self._con.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
 
     def _write_in_passing(self, con: sqlite3.Connection, where: str, rows: t.Sequence[Sealed]) -> int:
         """Change the rows in one pass over their stretch of keys, half the work of looking each one up; how many.

@@ -21,19 +21,16 @@ from .._errors import (
     StoreDamaged,
     StoreMissing,
 )
-from .._model import Claim, LogEntry, NamespaceState, Row
+from .._model import Claim, LogEntry, NamespaceState
 from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
 from .._store import Store, open_store
-from .restore_check import Follower, read_back
+from .restore_fill import fill
 from .restore_guards import no_secondary_overwritten, same_lineage
 from .snapshot_scan import Checker, Tally
 
-LOAD_ROWS = 20_000
-LOAD_BYTES = 8 << 20
 RENEW_SECONDS = 15.0
 LEASE_SECONDS = 60.0
-LISTED = 1000  # keys that a result lists
 PREFIX = "restore-"  # of the incidents that a restore opens for itself
 
 Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]
@@ -278,8 +275,7 @@ def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.A
             work.locked = store.lock(work.target, work.owner, LEASE_SECONDS + 5.0, LEASE_SECONDS)
             store.note(claim, restore_lock=work.locked)
         try:
-            result.update(_fill(work, claim, state))
-            result["log_entries"] = _import_log(work, claim, state if as_secondary else None)
+            result.update(fill(work, claim, state, _known(state) if as_secondary else (-1, -1)))
             changed = store.switch(claim, result["generation"], state.generation)
         finally:
             if work.locked is not None:
@@ -299,6 +295,13 @@ def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.A
     elif state.state == "standby" and state.restored_snapshot is None:
         changed = store.set_state(claim, "serving") or changed
     return {**result, "changed": changed}
+
+
+def _known(state: NamespaceState) -> tuple[int, int]:
+    """Up to where a standby copy has the log already."""
+    if state.restored_epoch is None or state.restored_sequence is None:
+        return (-1, -1)
+    return (state.restored_epoch, state.restored_sequence)
 
 
 def _active(store: Store, namespace: str) -> int:
@@ -323,96 +326,6 @@ def _is_there(work: Work, point: tuple[int, int]) -> bool:
         except StoreDamaged:
             return False
     return bool(digest.hexdigest() == work.entry["digest"])
-
-
-def _fill(work: Work, claim: Claim, state: NamespaceState) -> dict[str, t.Any]:
-    """Load a new generation and read it back: count, every checksum, digest. Errors: CannotProceed."""
-    store, entry = work.store, work.entry
-    leftover = store.incident(claim).facts.get("restore_generation")
-    if leftover is not None and leftover != state.generation and leftover in store.generations(work.target):
-        store.drop_generation(claim, leftover)
-    generation = store.begin_generation(claim)
-    store.note(claim, restore_generation=generation)
-    loaded = Tally()
-    checker = Checker(work.namespace, loaded)
-    damaged: list[str] = []
-    follower = None
-    if entry["records"] > 2 * LOAD_ROWS:
-        follower = Follower(work.store_params, work.namespace, work.target, generation)
-    try:
-        done = _load(work, claim, generation, damaged, checker, follower)
-        found = Tally()
-        if follower is not None:
-            found = follower.finish(lambda: work.renew(claim))
-    finally:
-        if follower is not None:
-            follower.stop()
-    if found.rows != done:  # nobody followed, or the keys were not in order
-        found = read_back(store, work.namespace, work.target, generation, lambda: work.renew(claim))
-    digest = NamespaceDigest(found.rows, found.total).hexdigest()
-    whole = found.rows == done and not found.damaged
-    if not whole or (not damaged and digest != entry["digest"]) or done != entry["records"] - len(damaged):
-        raise CannotProceed(
-            f"The new generation {generation} of {work.target!r:.80} is not what snapshot {work.snapshot.id} holds: "
-            f"{found.rows} of {entry['records']} records, {found.damaged} damaged. Nothing was switched.",
-            "verify the snapshot and check the disk, then run the same command again",
-        )
-    return {
-        "generation": generation,
-        "previous_generation": state.generation,
-        "restored": done,
-        "unchanged": 0,
-        "damaged": len(damaged),
-        "damaged_keys": damaged[:LISTED],
-        "digest": digest,
-    }
-
-
-def _load(
-    work: Work, claim: Claim, generation: int, damaged: list[str], checker: Checker, follower: Follower | None
-) -> int:
-    """Load the snapshot's rows, but for damaged ones, whose keys go into ``damaged``; how many were loaded."""
-    store, entry = work.store, work.entry
-    waiting: list[Row] = []
-    size = done = 0
-    for rows in work.snapshot.scan(work.namespace):
-        if entry["damaged"]:  # otherwise the read-back is enough
-            checker(rows)
-            bad = set(checker.bad)
-            damaged += [str(rows[position][0]) for position in checker.bad]
-            rows = [row for position, row in enumerate(rows) if position not in bad]
-        waiting += rows
-        size += sum([len(row[8]) for row in rows])
-        if len(waiting) >= LOAD_ROWS or size >= LOAD_BYTES:
-            store.load(claim, generation, waiting)
-            done += len(waiting)
-            if follower is not None:
-                follower.committed(waiting[-1][0])
-            waiting, size = [], 0
-            work.say(done)
-            work.renew(claim)
-    store.load(claim, generation, waiting)
-    if follower is not None and waiting:
-        follower.committed(waiting[-1][0])
-    return done + len(waiting)
-
-
-def _import_log(work: Work, claim: Claim, state: NamespaceState | None) -> int:
-    """The evidence of the restored records: their write entries that this store lacks."""
-    since = (-1, -1)
-    if state is not None and state.restored_epoch is not None and state.restored_sequence is not None:
-        since = (state.restored_epoch, state.restored_sequence)
-    imported = 0
-    writes: list[LogEntry] = []
-    for entries in work.snapshot.log(work.namespace):
-        writes += [
-            entry for entry in entries if entry[3] in ("write", "delete") and (entry[5] or 0, entry[6] or 0) > since
-        ]
-        if len(writes) >= LOAD_ROWS:
-            imported += work.store.import_log(claim, writes)
-            writes = []
-        work.renew(claim)
-    return imported + (work.store.import_log(claim, writes) if writes else 0)
 
 
 def _log_restore(work: Work, claim: Claim) -> None:

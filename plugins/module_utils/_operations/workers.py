@@ -31,6 +31,10 @@ class Parent:
             self.check()
         return self._channel.recv()
 
+    def waiting(self) -> bool:
+        """Whether something was sent that ``receive`` would return at once."""
+        return self._channel.poll()
+
     def send(self, kind: str, value: t.Any) -> None:
         self._channel.send((kind, value))
 

@@ -123,6 +123,11 @@ class Snapshot:
         self, chunks: t.Sequence[ChunkRef], threads: int = 2
     ) -> t.Iterator[tuple[ChunkRef, t.Tuple[Row, ...]]]:
         """Every chunk with its rows, in the given order; requests run ahead. Errors: SnapshotUnusable."""
+        for chunk, plain in self.plain(chunks, threads):
+            yield chunk, rows_of(chunk, plain)
+
+    def plain(self, chunks: t.Sequence[ChunkRef], threads: int = 2) -> t.Iterator[tuple[ChunkRef, bytes]]:
+        """Every chunk with its msgpack bytes, authenticated, in the given order. Errors: SnapshotUnusable."""
         runs = list(_runs(chunks))
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
             ahead: deque[Future[bytes]] = deque()
@@ -136,7 +141,7 @@ class Snapshot:
                     start = run[0].offset
                     for chunk in run:
                         piece = data[chunk.offset - start : chunk.offset - start + chunk.length]
-                        yield chunk, self.decode(chunk, piece)
+                        yield chunk, self._open(chunk, piece)
             finally:
                 for future in ahead:
                     future.cancel()
@@ -148,7 +153,10 @@ class Snapshot:
 
     def decode(self, chunk: ChunkRef, data: bytes) -> t.Tuple[Row, ...]:
         """Errors: SnapshotUnusable with pack and frame."""
-        where = f"Pack {pack_name(chunk.pack)} of snapshot {chunk.snapshot}"
+        return rows_of(chunk, self._open(chunk, data))
+
+    def _open(self, chunk: ChunkRef, data: bytes) -> bytes:
+        where = _where(chunk)
         if len(data) != chunk.length:
             raise SnapshotUnusable(f"{where} is cut short.", "verify the snapshot, use another one")
         try:
@@ -157,19 +165,36 @@ class Snapshot:
             raise SnapshotUnusable(f"{where} was changed. {exc.message}", exc.next_step) from None
         if hashlib.sha256(plain).digest() != chunk.digest:
             raise SnapshotUnusable(f"{where}, frame {chunk.frame}, has another digest than its index says.", "verify")
-        rows = unpack_rows(plain)
-        if len(rows) != chunk.rows:
-            raise SnapshotUnusable(f"{where}, frame {chunk.frame}, holds another number of rows.", "verify")
-        return rows
+        return plain
+
+    def unlock(self, chunks: t.Sequence[ChunkRef]) -> None:
+        """Unwrap the keys of every snapshot that these chunks lie in; a forked process then needs no master key."""
+        for snapshot in {chunk.snapshot for chunk in chunks}:
+            self._secret(snapshot)
+
+    def _secret(self, snapshot: str) -> bytes:
+        if snapshot not in self._secrets:
+            self._secrets[snapshot] = read_keys(self._objects, self.name, snapshot, self._keyring)[0]
+        return self._secrets[snapshot]
 
     def _cipher(self, snapshot: str, pack: int) -> FrameCipher:
         found = self._ciphers.get((snapshot, pack))
         if found is None:
-            if snapshot not in self._secrets:
-                self._secrets[snapshot] = read_keys(self._objects, self.name, snapshot, self._keyring)[0]
-            found = FrameCipher(self._secrets[snapshot], snapshot, f"pack {pack_name(pack)}")
+            found = FrameCipher(self._secret(snapshot), snapshot, f"pack {pack_name(pack)}")
             self._ciphers = {**dict(list(self._ciphers.items())[-15:]), (snapshot, pack): found}
         return found
+
+
+def rows_of(chunk: ChunkRef, plain: bytes) -> t.Tuple[Row, ...]:
+    """The rows of a chunk's msgpack bytes. Errors: SnapshotUnusable."""
+    rows = unpack_rows(plain)
+    if len(rows) != chunk.rows:
+        raise SnapshotUnusable(f"{_where(chunk)}, frame {chunk.frame}, holds another number of rows.", "verify")
+    return rows
+
+
+def _where(chunk: ChunkRef) -> str:
+    return f"Pack {pack_name(chunk.pack)} of snapshot {chunk.snapshot}"
 
 
 def _before(left: t.Any, right: t.Any, or_equal: bool) -> bool:

@@ -1,0 +1,171 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Fill a new generation with a snapshot's rows, prove it, and bring the log entries that the store lacks.
+
+PRIVATE to the collection. One process fetches and opens chunks, this one loads their rows, a third one reads back what
+was loaded. Loading is not durable step by step: a power cut may take the newest rows of the inactive generation, whole
+transactions of them, and the restore then begins it anew; the switch that comes after is durable with all before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from .._errors import CannotProceed
+from .._model import Claim, LogEntry, NamespaceState, Row
+from .._repository import Snapshot
+from .._repository.chunks import ChunkRef, NamespaceDigest
+from .._repository.reader import rows_of
+from .restore_check import Follower, LogComparison, Proof, read_back
+from .snapshot_scan import Checker, Tally
+from .workers import Parent, Worker
+
+if t.TYPE_CHECKING:
+    from .restore import Work
+
+LOAD_BYTES = 4 << 20  # of one transaction, which holds the store for some hundredths of a second
+LOG_ROWS = 20_000
+SMALL = 40_000  # records that one process restores before others would be up
+LISTED = 1000  # keys that a result lists
+
+
+def fill(work: Work, claim: Claim, state: NamespaceState, since: tuple[int, int]) -> dict[str, t.Any]:
+    """Load a new generation, prove that it is what the snapshot holds, and import the log entries newer than ``since``
+    that are missing. Errors: CannotProceed, SnapshotUnusable."""
+    store, entry = work.store, work.entry
+    leftover = store.incident(claim).facts.get("restore_generation")
+    if leftover is not None and leftover != state.generation and leftover in store.generations(work.target):
+        store.drop_generation(claim, leftover)
+    generation = store.begin_generation(claim)
+    store.note(claim, restore_generation=generation)
+    chunks, log = work.snapshot.chunks(work.namespace), work.snapshot.chunks(work.namespace, "log")
+    damaged: list[str] = []
+    if entry["damaged"]:
+        done, wrong, digest = _intact_rows(work, claim, generation, chunks, damaged)
+        missing = _compared(LogComparison(store, work.target, log))
+    elif entry["records"] <= SMALL:
+        done = _load(work, claim, generation, work.snapshot.plain(chunks), lambda _chunks: store.settle())
+        proof = Proof(store, work.target, generation, chunks)
+        proof.finish()
+        wrong, digest = proof.wrong, entry["digest"]
+        missing = _compared(LogComparison(store, work.target, log))
+    else:
+        done, wrong, missing = _side_by_side(work, claim, generation, chunks, log)
+        digest = entry["digest"]
+    expected = entry["records"] - len(damaged)
+    if wrong is None and done != expected:
+        wrong = f"{done} of {expected} records"
+    if wrong is not None:
+        raise CannotProceed(
+            f"The new generation {generation} of {work.target!r:.80} is not what snapshot {work.snapshot.id} holds: "
+            f"{wrong}. Nothing was switched.",
+            "verify the snapshot and check the disk, then run the same command again",
+        )
+    return {
+        "generation": generation,
+        "previous_generation": state.generation,
+        "restored": done,
+        "unchanged": 0,
+        "damaged": len(damaged),
+        "damaged_keys": damaged[:LISTED],
+        "digest": digest,
+        "log_entries": _import_log(work, claim, [log[position] for position in missing], since),
+    }
+
+
+def _side_by_side(
+    work: Work, claim: Claim, generation: int, chunks: t.Sequence[ChunkRef], log: t.Sequence[ChunkRef]
+) -> tuple[int, str | None, list[int]]:
+    """(rows loaded, where the store holds something else, log chunks to import)."""
+    work.snapshot.unlock(chunks)
+    with contextlib.ExitStack() as stack:
+        fetcher = Worker(_fetch, work.snapshot, chunks)
+        stack.callback(fetcher.stop)
+        follower = Follower(work.store_params, work.target, generation, chunks, log)
+        stack.callback(follower.stop)
+        arriving = ((chunk, fetcher.receive()[1]) for chunk in chunks)
+        done = _load(work, claim, generation, arriving, follower.committed)
+        fetcher.stop()
+        proven, wrong, missing = follower.finish(lambda: work.renew(claim))
+    if wrong is None and proven != done:
+        wrong = f"{proven} of {done} records"
+    return done, wrong, missing
+
+
+def _fetch(parent: Parent, snapshot: Snapshot, chunks: t.Sequence[ChunkRef]) -> None:
+    for _chunk, plain in snapshot.plain(chunks):
+        parent.check()
+        parent.send("chunk", plain)
+
+
+def _load(
+    work: Work,
+    claim: Claim,
+    generation: int,
+    arriving: t.Iterable[tuple[ChunkRef, bytes]],
+    committed: t.Callable[[int], None],
+) -> int:
+    """Load the rows of chunks as they arrive; ``committed`` is told how many chunks are in the store."""
+    waiting: list[Row] = []
+    size = done = number = 0
+    for number, (chunk, plain) in enumerate(arriving, 1):
+        waiting += rows_of(chunk, plain)
+        size += len(plain)
+        if size >= LOAD_BYTES:
+            work.store.load(claim, generation, waiting)
+            committed(number)
+            done += len(waiting)
+            waiting, size = [], 0
+            work.say(done)
+            work.renew(claim)
+    work.store.load(claim, generation, waiting)
+    committed(number)
+    return done + len(waiting)
+
+
+def _intact_rows(
+    work: Work, claim: Claim, generation: int, chunks: t.Sequence[ChunkRef], damaged: list[str]
+) -> tuple[int, str | None, str]:
+    """Of a snapshot with damaged records the others: (rows, what is wrong, digest); their keys go into ``damaged``."""
+    loaded = Tally()
+    checker = Checker(work.namespace, loaded)
+    done = 0
+    for _chunk, rows in work.snapshot.read(chunks):
+        checker(rows)
+        bad = set(checker.bad)
+        damaged += [str(rows[position][0]) for position in checker.bad]
+        good = [row for position, row in enumerate(rows) if position not in bad]
+        work.store.load(claim, generation, good)
+        work.store.settle()
+        done += len(good)
+        work.say(done)
+        work.renew(claim)
+    found = read_back(work.store, work.target, generation, lambda: work.renew(claim))
+    wrong = None
+    if found.rows != done or found.damaged:
+        wrong = f"{found.rows} of {done} records, {found.damaged} damaged"
+    return done, wrong, NamespaceDigest(found.rows, found.total).hexdigest()
+
+
+def _compared(comparison: LogComparison) -> list[int]:
+    while comparison.step():
+        pass
+    return comparison.missing
+
+
+def _import_log(work: Work, claim: Claim, chunks: t.Sequence[ChunkRef], since: tuple[int, int]) -> int:
+    """The evidence of the restored records: their write entries that this store lacks; how many."""
+    imported = 0
+    writes: list[LogEntry] = []
+    for _chunk, entries in work.snapshot.read(chunks):
+        writes += [
+            LogEntry._make(entry)
+            for entry in entries
+            if entry[3] in ("write", "delete") and (entry[5] or 0, entry[6] or 0) > since
+        ]
+        if len(writes) >= LOG_ROWS:
+            imported += work.store.import_log(claim, writes)
+            writes = []
+        work.renew(claim)
+    return imported + (work.store.import_log(claim, writes) if writes else 0)
