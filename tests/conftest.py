@@ -10,6 +10,7 @@ import typing as t
 import pytest
 from hypothesis import settings
 
+from tests.support.engines import ENGINES, Bench
 from tests.support.postgresql_server import PostgresqlServer
 from tests.support.valkey_server import ValkeyServer
 
@@ -38,3 +39,12 @@ def postgresql_server() -> t.Iterator[PostgresqlServer]:
 def valkey_server() -> t.Iterator[ValkeyServer]:
     with ValkeyServer() as server:
         yield server
+
+
+@pytest.fixture(params=ENGINES)
+def bench(request: pytest.FixtureRequest, tmp_path: t.Any) -> t.Iterator[Bench]:
+    """Every engine in turn."""
+    served = request.param != "sqlite"
+    one = Bench(request.param, tmp_path, request.getfixturevalue(f"{request.param}_server") if served else None)
+    yield one
+    one.close()

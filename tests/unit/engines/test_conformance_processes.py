@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes on one SQLite store, and processes that die."""
+"""Several processes on one store of every engine, and processes that die."""
 from __future__ import annotations
 
 import multiprocessing
@@ -13,25 +13,25 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceLocked
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
-from tests.unit.engines.sqlite_help import all_rows, health, keys_of, new, row, structure, write
+from tests.unit.engines.sqlite_help import all_rows, health, keys_of, row, structure, write
 
 SPAWN = multiprocessing.get_context("spawn")
 LOAD = 400
 
 
-def write_many(path, name, times):
-    store = open_store({"path": path})
+def write_many(params, name, times):
+    store = open_store(params)
     for n in range(times):
         write(store, "n", {f"{name}-{n}": b"x", "shared": name.encode()}, actor=name)
     store.close()
 
 
-def make(path, _number):
-    open_store({"path": path}, create=True).close()
+def make(params, _number):
+    open_store(params, create=True).close()
 
 
-def write_for_ever(path, ready):
-    store = open_store({"path": path})
+def write_for_ever(params, ready):
+    store = open_store(params)
     n = 0
     while True:
         n += 1
@@ -39,8 +39,8 @@ def write_for_ever(path, ready):
         ready.set()
 
 
-def operate_for_ever(path, ready):
-    store = open_store({"path": path})
+def operate_for_ever(params, ready):
+    store = open_store(params)
     claim = store.claim("n", f"attempt-{os.getpid()}", "op", new_incident="i", takeover=store_attempt(store))
     while True:
         with store.reader() as reader:
@@ -59,8 +59,8 @@ def store_attempt(store):
     return found[0].attempt if found else None
 
 
-def hold_the_lock(path, ready, go):
-    store = open_store({"path": path})
+def hold_the_lock(params, ready, go):
+    store = open_store(params)
     number = store.lock("n", "holder", wait=5, lease=60)
     ready.set()
     go.wait(20)
@@ -78,10 +78,10 @@ def together(target, calls):
     assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
-def killed(target, path, seconds):
+def killed(target, params, seconds):
     """Run ``target`` in a process and kill it with SIGKILL some time after it began to work."""
     ready = SPAWN.Event()
-    process = SPAWN.Process(target=target, args=(path, ready))
+    process = SPAWN.Process(target=target, args=(params, ready))
     process.start()
     try:
         assert ready.wait(30)
@@ -91,16 +91,13 @@ def killed(target, path, seconds):
         process.join(30)
 
 
-def test_two_processes_make_one_store(tmp_path):
-    path = str(tmp_path / "m.db")
-    together(make, [(path, n) for n in range(3)])
-    assert os.listdir(tmp_path) == ["m.db"]
-    open_store({"path": path}).close()
+def test_several_processes_make_one_store(bench):
+    together(make, [(bench.params(), n) for n in range(3)])
+    bench.open(create=False).close()
 
 
-def test_two_processes_write_at_once_without_a_gap_or_a_lost_write(tmp_path):
-    store = new(tmp_path)
-    together(write_many, [(store.path, "left", 60), (store.path, "right", 60)])
+def test_two_processes_write_at_once_without_a_gap_or_a_lost_write(store, bench):
+    together(write_many, [(bench.params(), "left", 60), (bench.params(), "right", 60)])
     rows = all_rows(store, "n")
     assert len(rows) == 121
     with store.reader() as reader:
@@ -113,13 +110,11 @@ def test_two_processes_write_at_once_without_a_gap_or_a_lost_write(tmp_path):
     assert {lock for lock, _actor in locks} == set(range(1, 121))
     assert all(newest[r[0]].digest == r[9] and newest[r[0]].sequence == r[2] for r in rows)
     assert health(store)["intact"]
-    store.close()
 
 
-def test_a_writer_waits_for_the_lock_of_another_process(tmp_path):
-    store = new(tmp_path)
+def test_a_writer_waits_for_the_lock_of_another_process(store, bench):
     ready, go = SPAWN.Event(), SPAWN.Event()
-    process = SPAWN.Process(target=hold_the_lock, args=(store.path, ready, go))
+    process = SPAWN.Process(target=hold_the_lock, args=(bench.params(), ready, go))
     process.start()
     try:
         assert ready.wait(30)
@@ -132,13 +127,11 @@ def test_a_writer_waits_for_the_lock_of_another_process(tmp_path):
         process.join(30)
     rows = {r[0]: r[2] for r in all_rows(store, "n")}
     assert rows == {"held": 1, "late": 2}
-    store.close()
 
 
-def test_a_killed_writer_leaves_whole_transactions(tmp_path):
-    store = new(tmp_path)
+def test_a_killed_writer_leaves_whole_transactions(store, bench):
     for _turn in range(4):
-        killed(write_for_ever, store.path, random.random() / 10)
+        killed(write_for_ever, bench.params(), random.random() / 10)
         rows = all_rows(store, "n")
         found = health(store)
         assert len(rows) % 40 == 0
@@ -146,25 +139,26 @@ def test_a_killed_writer_leaves_whole_transactions(tmp_path):
         assert found["entries"] == store.identity().sequence == found["last_sequence"]
         assert structure(store) == []
         write(store, "other", {"alive": b"x"}, wait=5)
-    store.close()
 
 
-def test_a_killed_operator_leaves_the_fence_whole(tmp_path):
-    store = new(tmp_path)
+def test_a_killed_operator_leaves_the_fence_whole(store, bench):
     write(store, "n", {f"{i:04}": b"x" for i in range(LOAD)})
     for _turn in range(4):
-        killed(operate_for_ever, store.path, random.random() / 10)
+        killed(operate_for_ever, bench.params(), random.random() / 10)
         assert structure(store) == []  # all triggers and indexes are there
         assert len(all_rows(store, "n")) == LOAD
         with store.reader() as reader:
             space = reader.namespace("n")
             assert reader.count("n") == LOAD
-        proof = store.prove("n")
-        assert proof["writes_refused"] == (space.state == "quarantined")
+        if space.state == "serving":
+            assert not store.prove("n")["writes_refused"]
         policy = (space.state, space.prior_state, space.serving_ttl)
         assert policy in (("serving", None, None), ("quarantined", "serving", 1.0))
     claim = store.claim("n", "last", "op", new_incident="i", takeover=store_attempt(store))
+    store.fence(claim)
+    assert store.prove("n")["writes_refused"]
     store.unfence(claim)
+    assert not store.prove("n")["writes_refused"]
     for generation in store.generations("n"):
         if generation != space.generation:
             store.drop_generation(claim, generation)

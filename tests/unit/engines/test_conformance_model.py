@@ -1,18 +1,24 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The SQLite engine against a dictionary: any order of writes, deletes and operator changes."""
+"""Every engine against a dictionary: any order of writes, deletes and operator changes."""
 from __future__ import annotations
 
-import shutil
-import tempfile
+import itertools
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceQuarantined
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
-from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, new, row, write
+from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, row, write
 
 keys = st.one_of(st.sampled_from(KEYS), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4))
 payloads = st.binary(max_size=20)
@@ -21,10 +27,13 @@ payloads = st.binary(max_size=20)
 class Model(RuleBasedStateMachine):
     """``live``, ``shelf`` and ``log`` are what the store must hold; one incident works beside the application."""
 
+    def __init__(self, bench, name):
+        super().__init__()
+        self.bench, self.name = bench, name
+
     @initialize()
     def begin(self):
-        self.directory = tempfile.mkdtemp()
-        self.store = new(self.directory)
+        self.store = self.bench.open(self.name)
         self.store.create_namespace("n")
         self.claim = self.store.claim("n", "a", "op", new_incident="i")
         self.live, self.shelf, self.log = {}, [], {}
@@ -33,7 +42,6 @@ class Model(RuleBasedStateMachine):
     def teardown(self):
         if hasattr(self, "store"):
             self.store.close()
-            shutil.rmtree(self.directory)
 
     def remember(self, rows):
         for r in rows:
@@ -113,7 +121,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def reopen(self):
         self.store.close()
-        self.store = new(self.directory)
+        self.store = self.bench.open(self.name, create=False)
 
     @invariant()
     def the_store_holds_what_the_model_holds(self):
@@ -133,5 +141,8 @@ class Model(RuleBasedStateMachine):
             assert reader.structure() == []
 
 
-TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=25, stateful_step_count=20)
+def test_a_store_is_a_dictionary_whatever_happens(bench):
+    numbers = itertools.count()
+    run_state_machine_as_test(
+        lambda: Model(bench, f"m{next(numbers)}"), settings=settings(max_examples=25, stateful_step_count=20)
+    )
