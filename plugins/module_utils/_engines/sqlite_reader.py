@@ -11,6 +11,7 @@ import sqlite3
 import typing as t
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 
 from .._codec import log_checksum
 from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown
@@ -30,8 +31,8 @@ from .sqlite_structure import structure
 
 BATCH_BYTES = 8 << 20
 KEYS_PER_QUERY = 400
-STEP = 100
-SMALL_ROW = 64 << 10
+STEP = 100  # rows that are fetched before their bytes are counted
+SMALL_ROW = 64 << 10  # bytes; with rows above this on average they are counted one by one
 ENOUGH_SAMPLES = 32  # for each part; fewer, and counting is fast anyway
 # what the NamedTuples' own _make does, without a Python call for each row
 _log_entry: t.Callable[[Row], LogEntry] = partial(tuple.__new__, LogEntry)
@@ -50,7 +51,7 @@ def _encodable(text: t.Any) -> bool:
 
 def _bytes_in(rows: t.Sequence[Row], start: int, column: int) -> int:
     try:
-        return sum([len(row[column]) for row in islice(rows, start, None)])
+        return sum(map(len, map(itemgetter(column), islice(rows, start, None))))
     except TypeError:  # damaged
         return sum([len(row[column]) for row in islice(rows, start, None) if hasattr(row[column], "__len__")])
 

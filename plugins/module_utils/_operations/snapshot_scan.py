@@ -245,7 +245,7 @@ class Scribe:
         tally.origins.append(self._job.snapshot)
         tally.entries.append(entry)
         tally.sent += len(plain)
-        self._writer.add(plain, entry)
+        self._writer.add(plain, entry, kind)
 
     def _refer(self, chunk: ChunkRef, tally: Tally) -> None:
         tally.origins.append(chunk.snapshot)

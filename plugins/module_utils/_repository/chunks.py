@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import typing as t
+from bisect import bisect_left, bisect_right
+from itertools import accumulate
 from zlib import crc32
 
 from .._errors import MemoryOpsError, SnapshotUnusable
@@ -51,13 +53,6 @@ def row_sizes(rows: t.Sequence[Row]) -> list[int]:
         return [(len(row[PAYLOAD]) if hasattr(row[PAYLOAD], "__len__") else 8) + ROW_OVERHEAD for row in rows]
 
 
-def _hash(key: t.Any) -> int:
-    try:
-        return crc32(key.encode())
-    except (AttributeError, UnicodeEncodeError):  # damaged
-        return crc32(repr(key).encode())
-
-
 class Chunker:
     """Cuts records into chunks of some 256 KiB at places that only keys decide (but for minimum and maximum)."""
 
@@ -68,16 +63,23 @@ class Chunker:
     def take(self, rows: t.Sequence[Row], sizes: t.Sequence[int], start: int) -> tuple[list[Row] | None, int]:
         """Take rows from position ``start`` on: (the chunk that they complete, the position behind it), or
         (None, len(rows)) while it is not complete. ``sizes``: of row_sizes."""
-        size = self._size
-        for position in range(start, len(rows)):
-            length = sizes[position]
-            if size + length > MAXIMUM and size:
+        bounds = list(accumulate(sizes[start:], initial=self._size))  # what is held before each row, and at the end
+        first = start + bisect_left(bounds, MINIMUM, 1) - 1  # the first row that may be the last of its chunk
+        full = bisect_right(bounds, MAXIMUM, 1) - 1
+        end = start + (full if full < len(bounds) and bounds[full] else full + 1)  # the chunk ends before this row
+        position = first
+        for row, length in zip(rows[first:end], sizes[first:end]):
+            position += 1
+            try:
+                number = crc32(row[KEY].encode())
+            except (AttributeError, UnicodeEncodeError):  # damaged
+                number = crc32(repr(row[KEY]).encode())
+            if number < length * _FACTOR:
                 return self.rest(rows[start:position]), position
-            size += length
-            if size >= MINIMUM and _hash(rows[position][KEY]) < length * _FACTOR:
-                return self.rest(rows[start : position + 1]), position + 1
+        if end < len(rows):
+            return self.rest(rows[start:end]), end
         self.held.extend(rows[start:])
-        self._size = size
+        self._size = bounds[-1]
         return None, len(rows)
 
     def rest(self, more: t.Sequence[Row] = ()) -> list[Row]:
@@ -87,6 +89,20 @@ class Chunker:
         self.held = []
         self._size = 0
         return rows
+
+
+def _before_id(entries: t.Sequence[t.Any], limit: int, start: int) -> int:
+    """The position behind the entries whose id is below ``limit``."""
+    if entries[-1][0] < limit:
+        return len(entries)
+    end = len(entries)
+    while start < end:
+        middle = (start + end) // 2
+        if entries[middle][0] < limit:
+            start = middle + 1
+        else:
+            end = middle
+    return start
 
 
 class LogChunker:
@@ -101,16 +117,13 @@ class LogChunker:
 
     def add(self, entries: t.Sequence[t.Any]) -> t.Iterator[tuple[bytes, int, t.Any, t.Any]]:
         """The chunks that these entries complete: (bytes, number of entries, first id, last id)."""
-        first, last = entries[0][0] // LOG_BLOCK, entries[-1][0] // LOG_BLOCK
-        if first == last:
-            blocks = [entries]
-        else:
-            found: dict[int, list[t.Any]] = {}
-            for entry in entries:
-                found.setdefault(entry[0] // LOG_BLOCK, []).append(entry)
-            blocks = list(found.values())
-        for block in blocks:
-            if self.rows and self._ends(self.last // LOG_BLOCK, block[0][0] // LOG_BLOCK):
+        start = 0
+        while start < len(entries):
+            number = entries[start][0] // LOG_BLOCK
+            end = _before_id(entries, (number + 1) * LOG_BLOCK, start)
+            block = entries if end - start == len(entries) else entries[start:end]
+            start = end
+            if self.rows and self._ends(self.last // LOG_BLOCK, number):
                 yield self.rest()
             self._parts.append(self._packer.items(block))
             self.rows += len(block)

@@ -16,8 +16,9 @@ from .._errors import MemoryOpsError, RepositoryUnavailable, SnapshotUnusable
 from .objects import ObjectStore
 
 PACK_BYTES = 8 << 20  # a pack is closed once it holds this much; chunks are at most some 1 MiB, huge rows apart
-SAMPLE_BYTES = 16 << 10
-WORTH_IT = 0.75  # zstd is the slowest part: it must save a quarter
+WORTH_IT = 0.95  # what zstd must come to; else the body is stored as it is
+THOROUGH = 0.75  # to be worth more than its quickest level
+LOOK_AGAIN = 16  # frames
 TAG_BYTES = 16
 
 
@@ -64,23 +65,26 @@ class FrameCipher:
 
 
 class Squeezer:
-    """zstd where it pays; ciphertext does not compress and is told by a sample."""
+    """zstd as far as it pays. Of ciphertext it saves what stands around the payloads, when it is quick enough."""
 
     def __init__(self) -> None:
         try:
             import zstandard
         except ImportError:
             raise MemoryOpsError("The Python package zstandard is missing.", "pip install zstandard") from None
-        self._compress = zstandard.ZstdCompressor(level=1).compress
+        self._thorough = zstandard.ZstdCompressor(level=-1).compress
+        self._quick = zstandard.ZstdCompressor(level=-10).compress
+        self._chosen = self._thorough
+        self._turn = 0
 
     def squeeze(self, plain: bytes) -> bytes:
-        middle = max(0, (len(plain) - SAMPLE_BYTES) // 2)
-        sample = plain[middle : middle + SAMPLE_BYTES]
-        if len(self._compress(sample)) < len(sample) * WORTH_IT:
-            body = self._compress(plain)
-            if len(body) < len(plain) * WORTH_IT:
-                return b"\1" + body
-        return b"\0" + plain
+        if self._turn % LOOK_AGAIN == 0:
+            self._chosen = self._thorough
+        body = self._chosen(plain)
+        if self._turn % LOOK_AGAIN == 0 and len(body) > len(plain) * THOROUGH:
+            self._chosen = self._quick
+        self._turn += 1
+        return b"\1" + body if len(body) < len(plain) * WORTH_IT else b"\0" + plain
 
 
 def expand(data: bytes) -> bytes:
@@ -158,7 +162,7 @@ class PackWriter:
         self._snapshot = snapshot
         self._number = first
         self._step = step
-        self._squeeze = Squeezer().squeeze
+        self._squeezers: dict[str, Squeezer] = {}  # by kind of rows: what pays for one does not for another
         self._held: tuple[bytes, list[t.Any]] | None = None  # the newest frame: it may turn out to be the last
         self._start()
         self.packs: list[list[t.Any]] = []  # [number, size, SHA-256 in hex, frames]
@@ -170,10 +174,11 @@ class PackWriter:
         self._size = 0
         self._cipher: FrameCipher | None = None
 
-    def add(self, plain: bytes, entry: list[t.Any]) -> None:
+    def add(self, plain: bytes, entry: list[t.Any], kind: str = "") -> None:
         """Append a frame and fill ``entry`` = [pack, frame, offset, length, last, …] in."""
         self._flush(False)
-        body = self._squeeze(plain)
+        squeezer = self._squeezers.get(kind) or self._squeezers.setdefault(kind, Squeezer())
+        body = squeezer.squeeze(plain)
         length = len(body) + TAG_BYTES
         entry[0:5] = [self._number, self._frames, self._size, length, False]
         self._held = (body, entry)

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import typing as t
+from pathlib import Path
 
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot, snapshot_scan
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.stores import keyring_params, log_of, new_keyring, new_store, rows_of
@@ -120,6 +122,68 @@ def test_two_processes_give_the_same_rows(place: Place) -> None:
     assert three["bytes"]["sent"] < one["bytes"]["sent"] / 5
     found = place.open().snapshot(NAME, two["snapshot"], place.keyring)
     assert sum(len(part) for part in found.log("n")) == two["namespaces"]["n"]["log_entries"] == 51_001
+
+
+def test_the_log_of_the_base_is_read_again_when_it_is_not_the_same(place: Place) -> None:
+    place.fill("n", many(3000))
+    place.fill("m", many(50))
+    copy = place.directory / "older.db"
+    store = open_store(place.store)
+    shutil.copyfile(place.store["path"], copy)
+    place.fill("n", many(500, start=3000))
+    first = place.snapshot()
+    assert place.snapshot()["bytes"]["sent"] == 0
+    store.append_log([(0, 1, "n", "hit", "k", None, None, None, None, "reader", None, b"")])
+    more = place.snapshot()
+    assert 0 < more["bytes"]["sent"] < 200 and more["base"] == first["snapshot"]  # the new entry, nothing else
+    # an entry was lost, and one was changed that is the newest of the base
+    for sql in ("DELETE FROM memory_access_log WHERE id = 700",
+                "UPDATE memory_access_log SET actor = 'x' WHERE id = (SELECT max(id) - 1 FROM memory_access_log)"):
+        damage(place, sql)
+        taken = place.snapshot(base=first["snapshot"])
+        found = place.open().snapshot(NAME, taken["snapshot"], place.keyring)
+        assert [tuple(entry) for part in found.log("n") for entry in part] == log_of(place.store, "n")
+        first = place.snapshot(base=None)
+    # the store was set back to an older file and written to since: as many entries, but others
+    store.close()
+    for suffix in ("-wal", "-shm"):
+        Path(place.store["path"] + suffix).unlink(missing_ok=True)
+    shutil.copyfile(copy, place.store["path"])
+    place.fill("n", many(510, start=7000))
+    damage(place, "DELETE FROM memory_access_log WHERE id = 700")
+    taken = place.snapshot(base=first["snapshot"])
+    found = place.open().snapshot(NAME, taken["snapshot"], place.keyring)
+    assert [tuple(entry) for part in found.log("n") for entry in part] == log_of(place.store, "n")
+
+
+def test_a_base_without_sums_and_a_chunk_with_damage_are_compared_by_their_bytes(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.fill("n", many(4000))
+    damage(place, "UPDATE memory_records SET payload = x'00' WHERE key = 'key/0001000'")
+    first = place.snapshot()
+    chunks = place.open().snapshot(NAME, first["snapshot"], place.keyring).chunks("n")
+    assert chunks[0].sums is not None and chunks[-1].sums is None  # from the damage on
+    assert place.snapshot()["bytes"]["sent"] == 0
+    damage(place, "UPDATE memory_records SET payload = x'01' WHERE key = 'key/0001000'")  # same checksum column
+    taken = place.snapshot(base=first["snapshot"])
+    assert 0 < taken["bytes"]["sent"] < 2 << 20
+    assert rows_in(place, taken["snapshot"], "n") == rows_of(place.store, "n")
+    monkeypatch.setattr(snapshot_scan, "checksums_digest", lambda rows: None)
+    old = place.snapshot(base=None)
+    monkeypatch.undo()
+    assert place.snapshot(base=old["snapshot"])["bytes"]["sent"] == 0
+
+
+def test_rows_that_moved_between_chunks_of_the_base(place: Place) -> None:
+    place.fill("n", many(6000))
+    first = place.snapshot()
+    starts = [chunk.first_key for chunk in place.open().snapshot(NAME, first["snapshot"], place.keyring).chunks("n")]
+    damage(place, f"DELETE FROM memory_records WHERE key = '{starts[2]}'")
+    place.fill("n", {starts[4]: b"edited", starts[5] + "x": b"new", "key/9999999": b"last"})
+    taken = place.snapshot(base=first["snapshot"])
+    assert rows_in(place, taken["snapshot"], "n") == rows_of(place.store, "n")
+    assert 0 < taken["bytes"]["sent"] < first["bytes"]["sent"]
 
 
 def test_min_interval(place: Place) -> None:
