@@ -12,6 +12,7 @@ import sqlite3
 import time
 import typing as t
 import urllib.parse
+from operator import itemgetter
 
 from .._errors import (
     InvalidInput,
@@ -26,6 +27,7 @@ from .._model import Claim, NamespaceState, Row, StoreIdentity
 from .sqlite_schema import ASIDE_COLUMNS, FENCE_MESSAGE, SAMPLE_MASK, RecordsSql
 
 CACHE_KIB: t.Final = 16 << 10
+READ_CACHE_KIB: t.Final = 4 << 10  # a scan passes each page once
 CHECKPOINT_PAGES: t.Final = 4000  # SQLite's 1,000 make bulk loading a quarter slower
 WAL_BYTES: t.Final = 64 << 20  # the write-ahead log shrinks to this after a checkpoint
 NAMESPACE_COLUMNS: t.Final = (
@@ -113,7 +115,7 @@ def connect(path: str, busy_timeout: float, *, read_only: bool = False) -> sqlit
     try:
         con.execute("PRAGMA synchronous = FULL")
         con.execute("PRAGMA temp_store = FILE")
-        con.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        con.execute(f"PRAGMA cache_size = -{READ_CACHE_KIB if read_only else CACHE_KIB}")
         con.execute("PRAGMA cell_size_check = ON")
         con.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         con.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
@@ -245,6 +247,9 @@ class Connected:
     def _put_rows(self, con: sqlite3.Connection, generation: int, rows: t.Sequence[Row]) -> None:
         """Insert or replace, and sample the keys."""
         con.executemany(self.sql.insert(generation), rows)
+        self._sample(con, generation, rows)
+
+    def _sample(self, con: sqlite3.Connection, generation: int, rows: t.Sequence[Row]) -> None:
         sampled = [(generation, row[0]) for row in rows if not row[2] & SAMPLE_MASK]
         if sampled:
             con.executemany("INSERT OR IGNORE INTO memops_sample VALUES (?, ?)", sampled)
@@ -277,5 +282,5 @@ class Connected:
 
     def _keep_up_with(self, con: sqlite3.Connection, rows: t.Sequence[Row]) -> None:
         if rows:
-            epoch, sequence = max((row[1], row[2]) for row in rows)
-            self._keep_up(con, epoch, sequence, max(row[4] for row in rows))
+            epoch, sequence = max(map(itemgetter(1, 2), rows))
+            self._keep_up(con, epoch, sequence, max(map(itemgetter(4), rows)))

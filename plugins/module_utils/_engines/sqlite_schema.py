@@ -49,12 +49,10 @@ class RecordsSql:
         self.columns = ", ".join(names)
         self.expiry_index, self.log_index = _name(layout.records + "_expires"), _name(layout.log + "_writes")
 
-    def insert(self, generation: int) -> str:
+    def insert(self, generation: int, rows: int = 1) -> str:
         """Takes rows as they are: the generation stands in the text, so that no tuple is rebuilt per record."""
-        return (
-            f"INSERT OR REPLACE INTO {self.table} ({self.generation}, {self.columns}) "
-            f"VALUES ({int(generation)}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        )
+        values = ", ".join([f"({int(generation)}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * rows)
+        return f"INSERT OR REPLACE INTO {self.table} ({self.generation}, {self.columns}) VALUES {values}"
 
     @property
     def insert_log(self) -> str:

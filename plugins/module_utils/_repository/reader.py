@@ -19,7 +19,7 @@ from .manifest import Index, SnapshotInfo, folder, read_keys, unpack_index
 from .objects import ObjectMissing, ObjectStore
 from .packs import FrameCipher, expand, pack_name
 
-READ_BYTES = 8 << 20  # one request at most, but for a huge row
+READ_BYTES = 4 << 20  # one request at most, but for a huge row
 GAP_BYTES = 64 << 10  # reading this much too much costs less than another request
 
 
