@@ -26,6 +26,9 @@ BUSY_TIMEOUT = 10.0
 CONNECT_SECONDS = 5.0
 OLDEST = (7, 0)
 RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
+#: What an application's user needs beside its key patterns, and what an operator's needs more.
+RIGHTS = "+@read +@write +@transaction +@connection +eval -@dangerous"
+OPERATORS_RIGHTS = "+acl +info +config|get +waitaof"
 SCHEMES = {"valkey": False, "redis": False, "valkeys": True, "rediss": True}
 
 
@@ -257,7 +260,7 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
         what = f"run {command[1]}" if command else "use a key of the store" if "key" in text else "do this"
         return RightMissing(
             f"The server {where} does not allow {who} to {what}.",
-            "give this user the rights that docs/engines.md lists",
+            f"give it what a store needs: ~{place.prefix}:* {RIGHTS} (an operator also {OPERATORS_RIGHTS})",
             command[1] if command else "",
         )
     if isinstance(exc, e.BusyLoadingError) or "LOADING" in whole:

@@ -11,7 +11,7 @@ import typing as t
 from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined
 from .._model import Change, Claim
 from .valkey_applications import Applications
-from .valkey_connect import RightMissing
+from .valkey_connect import RightMissing, valkey_errors
 from .valkey_control import Transaction
 from .valkey_fence import Fence
 from .valkey_transactions import repeated
@@ -216,9 +216,6 @@ class Operators(Applications, Fence):
                 tx.save(name, moved=True)
         return refused
 
-    def settle(self) -> None:
-        """Every transaction was complete when it returned."""
-
     def _live_range(self, tx: Transaction, name: str, number: int, keys: t.Sequence[str]) -> dict[str, bytes]:
         """As ``_live``, in one look when the keys are neighbours, as they are when a namespace is worked through."""
         if len(keys) < 16 or self._namespace(tx, name)["largest"] * len(keys) > 64 << 20:
@@ -234,6 +231,11 @@ class Operators(Applications, Fence):
             if key is not None:
                 found.setdefault(key, member)
         return found
+
+    def settle(self) -> None:
+        with valkey_errors(self.place):
+            self.wire.call("HSET", self.names.store, "settled", self.clock())  # the server waits for a connection's own
+        self._await_disk()
 
     @repeated
     def reserve(self, claim: Claim, count: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown, StoreUnav
 from .._model import LastWrite, LogEntry, NamespaceState, Row
 from .valkey_connect import Wire, packed, translate, valkey_errors
 from .valkey_control import counters_of, identity_of, space_of, state_of
-from .valkey_log import aside_of, health, stream_id
+from .valkey_log import MOST, aside_of, health, stream_id
 from .valkey_structure import structure
 from .valkey_transactions import AT_ONCE, live_members, wall_clock
 from .valkey_values import END, SPAN, Envelopes, Names, is_write, key_bytes, key_text, last_write, write_position
@@ -49,7 +49,7 @@ class ValkeyReader:
         try:
             said, numbers = self._counters()
             self.identity = identity_of(said, numbers)
-            self._commits = numbers["commits"]
+            self._commits, self._log_end = numbers["commits"], numbers["log_id"]
             if point is not None and point != point_of(said, numbers):
                 raise CannotProceed(
                     f"The point {point} of the store {self._where} has passed.", "start the snapshot again"
@@ -255,10 +255,36 @@ class ValkeyReader:
             if page:
                 yield page
 
-    def _stream(self, namespace: str, after_id: int, batch: int) -> t.Iterator[list[LogEntry]]:
+    def log_rows(self, after_id: int, until_id: int, batch: int = 1000) -> t.Iterator[list[Row]]:
+        """The entries with after_id < id <= until_id: to copy the log, not to look into it."""
+        names = [raw.decode() for raw in self._ask("SMEMBERS", self._names.logs)]
+        if len(names) == 1:
+            yield from t.cast(t.Iterator[t.List[Row]], self._stream(names[0], after_id, batch, until_id))
+            return
+        size = max(10, batch // max(1, len(names)))
+        streams = [_each(self._stream(name, after_id, size, until_id)) for name in names]
+        yield from t.cast(
+            t.Iterator[t.List[Row]], _batches(heapq.merge(*streams, key=lambda entry: entry.id), batch)
+        )
+
+    def log_count(self, after_id: int, until_id: int) -> int:
+        """How many entries ``log_rows`` would give."""
+        streams = [self._names.log(raw.decode()) for raw in self._ask("SMEMBERS", self._names.logs)]
+        whole = sum(self._all([packed("XLEN", stream) for stream in streams])) if streams else 0
+        before = sum(len(page) for page in self.log_rows(0, after_id)) if after_id else 0
+        return whole - before - sum(len(page) for page in self.log_rows(until_id, MOST))
+
+    def log_end(self) -> int:
+        """The highest id when this reader was opened; 0 when the log was empty."""
+        return self._log_end
+
+    def _stream(
+        self, namespace: str, after_id: int, batch: int, until_id: int | None = None
+    ) -> t.Iterator[list[LogEntry]]:
         stream, entry = self._names.log(namespace), self._envelopes.entry
+        last = "+" if until_id is None else f"{until_id}-0"
         while True:
-            page = self._ask("XRANGE", stream, b"(%d-0" % after_id, "+", "COUNT", batch)
+            page = self._ask("XRANGE", stream, b"(%d-0" % after_id, last, "COUNT", batch)
             if not page:
                 return
             found = [entry(namespace, stream_id(place), fields) for place, fields in page]

@@ -8,12 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_connect import (
+    OPERATORS_RIGHTS,
+    RIGHTS,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_fence import (
     application_keys,
     without,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_values import Names
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceQuarantined
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceQuarantined, StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.valkey_server import APPLICATION, APPLICATION_RULES, ValkeyServer
 from tests.unit.engines.sqlite_help import all_rows, keys_of, structure, write
@@ -270,14 +274,40 @@ def test_the_real_login_is_tried_where_it_is_known(store, claim, server, tmp_pat
 def test_a_user_with_one_namespace_alone_can_work(store, claim, server):
     with server.client() as client:
         client.execute_command(
-            "ACL", "SETUSER", APPLICATION, "resetkeys", *application_keys(store.place.prefix, AWKWARD)
-        )
+            "ACL", "SETUSER", APPLICATION, "resetkeys", "resetchannels", "nocommands", *RIGHTS.split(),
+            *application_keys(store.place.prefix, AWKWARD),
+        )  # fmt: skip
     application = open_store(server.application(store.place.prefix))
     rows = write(application, AWKWARD, {"a": b"1"})
     assert all_rows(application, AWKWARD) == rows
-    with pytest.raises(Exception, match="does not allow user agent"):
+    write(application, AWKWARD, {"big": bytes(40 << 20)})
+    write(application, AWKWARD, {"a": None}, aside="deleted")
+    assert keys_of(application, AWKWARD) == ["a", "big"]
+    with pytest.raises(StoreUnavailable, match="does not allow user agent to use a key of the store") as caught:
         write(application, "n", {"a": b"1"})
+    assert RIGHTS in caught.value.next_step
     application.close()
+
+
+def test_the_rights_that_messages_name_are_enough_for_an_operator(store, server):
+    with server.client() as client:
+        client.execute_command(
+            "ACL", "SETUSER", "operator", "on", ">operator", f"~{store.place.prefix}:*", *RIGHTS.split(),
+            *OPERATORS_RIGHTS.split(),
+        )  # fmt: skip
+    operator = same(store, server, user="operator", password="operator")
+    operator.create_namespace("n")
+    claim = operator.claim("n", "a", "op", new_incident="i")
+    write(operator, "n", {"a": b"1"})
+    operator.fence(claim)
+    assert operator.prove("n")["writes_refused"]
+    assert structure(operator) == operator.repair_structure() == []
+    operator.settle()
+    operator.unfence(claim)
+    assert operator.warnings() == ["the server saves nothing to its disk: a crash or a restart loses the whole store"]
+    operator.close()
+    with server.client() as client:
+        client.execute_command("ACL", "DELUSER", "operator")
 
 
 @settings(max_examples=60)
