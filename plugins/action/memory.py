@@ -13,7 +13,7 @@ import contextlib
 import time
 import typing as t
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -80,12 +80,24 @@ class ActionModule(ActionBase):
                 wrap_async=bool(self._task.async_val),
             )
         except AnsibleConnectionFailure as exc:
+            # ssh's own words, without what Ansible says around them
+            why = str(exc).strip().rpartition("can be reached over ssh: ")[2][:300].rstrip(". \r\n")
             return {
                 "failed": True,
                 "changed": False,
                 "error": "host-unreachable",
-                "msg": f"{host} cannot be reached: {str(exc).strip()[:300]} "
-                "Next: mend the connection, then run the same command again.",
+                "reason": f"cannot be reached: {why}.",
+                "msg": f"{host} cannot be reached: {why}. Next: mend the connection, then run the same command again.",
+            }
+        except AnsibleError as exc:
+            if "becoming an unprivileged user" not in str(exc):
+                raise
+            return {
+                "failed": True,
+                "changed": False,
+                "error": "host-refused",
+                "msg": f"Who connects to {host} cannot hand the module to the user that it becomes. "
+                "Next: set ansible_pipelining: true in the inventory, or install the package acl there.",
             }
         if result.get("rc") == 127 and "interpreter" in str(result.get("msg")):
             python = str(getattr(self, "_used_interpreter", None) or "the path in ansible_python_interpreter")

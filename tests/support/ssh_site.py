@@ -8,6 +8,7 @@ h1 is the primary, h2 the secondary. What a host keeps is looked at and damaged 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -155,6 +156,26 @@ class SshSite(Site):
                 os.killpg(process.pid, signal.SIGKILL)
                 raise AssertionError(f"There was no {what}: {process.communicate()[0][-3000:]}")
             time.sleep(0.01)
+
+    @contextlib.contextmanager
+    def journal_held(self) -> t.Iterator[int]:
+        """Nobody writes to the journal of the newest incident: a step has the claim, and waits before its first change.
+
+        Yields the file's inode, for ``await_held``.
+        """
+        path = pathlib.Path(self.stores["primary"]["path"] + ".memops", self.incident() or "-", "journal.jsonl")
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield os.fstat(file.fileno()).st_ino
+
+    def await_held(self, process: subprocess.Popen[str], inode: int) -> None:
+        """Until a step waits for the journal that is held."""
+
+        def waits() -> bool:
+            lines = pathlib.Path("/proc/locks").read_text(encoding="ascii").splitlines()
+            return any("->" in line and f":{inode} " in line for line in lines)
+
+        self._until(process, waits, "step that waits for the journal")
 
     @contextlib.contextmanager
     def s3_away(self) -> t.Iterator[None]:
