@@ -32,13 +32,13 @@ class Bench:
         self._names.add(name)
         return f"t{self._token}_{name}"
 
-    def params(self, name: str = "m", **more: t.Any) -> dict[str, t.Any]:
+    def params(self, name: str = "m", /, **more: t.Any) -> dict[str, t.Any]:
         """As an operator opens it."""
         if self.server is None:
             return {"engine": self.engine, "path": os.path.join(self.folder, f"{name}.db"), **more}
         return self.server.store(self._part(name), **more)
 
-    def application(self, name: str = "m", **more: t.Any) -> dict[str, t.Any]:
+    def application(self, name: str = "m", /, **more: t.Any) -> dict[str, t.Any]:
         """As an application opens it."""
         return self.params(name, **more) if self.server is None else self.server.application(self._part(name), **more)
 

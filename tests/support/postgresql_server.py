@@ -53,13 +53,13 @@ class PostgresqlServer(Guarded):
     def url(self) -> str:
         return f"postgresql://127.0.0.1:{self.port}/{DATABASE}"
 
-    def store(self, schema: str = "memops", **more: t.Any) -> dict[str, t.Any]:
+    def store(self, schema: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
         return {
             "engine": "postgresql", "url": self.url, "user": OWNER, "password": self.passwords[OWNER],
             "application_user": APPLICATION, "schema": schema, **more,
         }  # fmt: skip
 
-    def application(self, schema: str = "memops", **more: t.Any) -> dict[str, t.Any]:
+    def application(self, schema: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
         return self.store(schema, user=APPLICATION, password=self.passwords[APPLICATION], **more)
 
     def connect(self, user: str = ADMINISTRATOR, database: str = DATABASE) -> t.Any:

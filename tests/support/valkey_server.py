@@ -34,13 +34,13 @@ class ValkeyServer(Guarded):
     def url(self) -> str:
         return f"valkey://127.0.0.1:{self.port}/0"
 
-    def store(self, prefix: str = "memops", **more: t.Any) -> dict[str, t.Any]:
+    def store(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
         return {
             "engine": "valkey", "url": self.url, "user": OWNER, "password": self.passwords[OWNER],
             "application_user": APPLICATION, "prefix": prefix, **more,
         }  # fmt: skip
 
-    def application(self, prefix: str = "memops", **more: t.Any) -> dict[str, t.Any]:
+    def application(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
         return self.store(prefix, user=APPLICATION, password=self.passwords[APPLICATION], **more)
 
     def client(self, user: str = OWNER) -> t.Any:

@@ -1,19 +1,19 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The whole runbook at operations level, on one real store with a directory as repository, and ways to damage it."""
+"""The whole runbook at operations level, on one real store of any engine with a directory as repository, and ways to
+damage it."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
-import sqlite3
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import (
     RecordCodec,
     decode_value,
     encode_value,
-    log_checksum,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
@@ -27,10 +27,10 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
+from tests.support.engines import COLUMNS, Bench
 
 NS, OTHER, NAME = "agent-7", "agent-8", "main"
 MASTER = "5a" * 32
-COLUMNS = "key, epoch, sequence, created, updated, expires, deleted, key_id, payload, checksum"
 STEPS = ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "release")
 _attempts = itertools.count(1)
 
@@ -41,9 +41,12 @@ def attempt(**options):
 
 
 class Site:
-    """A store, its keyring and its repository below one folder."""
+    """A store, its keyring and its repository below one folder; the store is in SQLite unless ``bench`` says otherwise.
 
-    def __init__(self, folder, busy_timeout=20):
+    ``raw`` damages it from below, past Memory and the fence.
+    """
+
+    def __init__(self, folder, busy_timeout=20, bench=None, name="store"):
         self.folder = str(folder)
         os.makedirs(self.folder, exist_ok=True)
         master = os.path.join(self.folder, "master.key")
@@ -51,15 +54,18 @@ class Site:
             with open(master, "w", encoding="ascii") as stream:
                 stream.write(MASTER)
             os.chmod(master, 0o600)
-        self.path = os.path.join(self.folder, "store.db")
-        self.store = {"engine": "sqlite", "layout": "native", "path": self.path, "name": NAME,
-                      "busy_timeout": busy_timeout}  # fmt: skip
+        bench = bench or Bench("sqlite", self.folder)
+        more = {"layout": "native", "name": NAME, "busy_timeout": busy_timeout}
+        self.store, self.application = bench.params(name, **more), bench.application(name, **more)
+        self.path, self.raw, self.sql = self.store.get("path"), bench.raw(name), getattr(bench.raw(name), "sql", None)
+        if not self.path:  # on a server an operator makes it, not an application
+            open_store(self.store, create=True).close()
         self.keyring = {"source": "file", "path": os.path.join(self.folder, "keyring.json"), "master_key_file": master}
         self.repository = {"url": "file://" + os.path.join(self.folder, "repository")}
 
     # --- the application --------------------------------------------------------------------------------------
     def memory(self, **options):
-        return Memory(store=self.store, keyring=self.keyring, actor=options.pop("actor", "the agent"), **options)
+        return Memory(store=self.application, keyring=self.keyring, actor=options.pop("actor", "the agent"), **options)
 
     def served(self, namespace=NS):
         """{key: value} of everything that an application gets, each read with all its checks."""
@@ -88,13 +94,8 @@ class Site:
             if logged:
                 write.put(rows, entries)
         if not logged:
-            with self.sql() as con:
-                generation = con.execute("SELECT generation FROM memops_namespace WHERE name = ?", (NS,)).fetchone()[0]
-                con.executemany(
-                    f"INSERT OR REPLACE INTO memory_records (generation, {COLUMNS}) "
-                    f"VALUES ({generation}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows,
-                )  # fmt: skip
-                con.execute("UPDATE memops_store SET sequence = sequence + ?", (len(rows),))
+            self.raw.put(NS, rows)
+            self.raw.take_sequences(len(rows))
 
     # --- operators ----------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -112,13 +113,13 @@ class Site:
         with self.open() as store:
             return publish.publish(
                 store=store, store_params=self.store, keyring=self.ring(), repository=self.repository, name=NAME,
-                purpose=purpose, namespaces=None, run=run or attempt(),
+                purpose=purpose, namespaces=None, run=self.located(run or attempt()),
             )  # fmt: skip
 
     def step(self, name, run, namespace=NS, **options):
         """One step of the runbook with a store of its own, as one module call is."""
         with self.open() as store:
-            common = {"store": store, "store_params": self.store, "namespace": namespace, "run": run}
+            common = {"store": store, "store_params": self.store, "namespace": namespace, "run": self.located(run)}
             if name == "isolate":
                 return isolate.isolate(**common, **options)
             if name in ("forensic", "baseline"):
@@ -142,6 +143,10 @@ class Site:
             assert name == "release"
             return isolate.release(**common, **options)
 
+    def located(self, run):
+        """Beside the store's file, or below the folder: nothing of a test goes to the machine's own place for that."""
+        return run if self.path or run.work_dir else dataclasses.replace(run, work_dir=f"{self.folder}/work")
+
     def rebuild(self, strategy="auto", until="release", run=None, accept_loss=True, force=True):
         """The runbook from isolate to release; {step: its result}."""
         run = run or attempt()
@@ -164,23 +169,7 @@ class Site:
             run = incident.Run(opened.attempt, "the test")
             store.close_incident(incident.claim(store, namespace, run))
 
-    # --- raw looks and damage -------------------------------------------------------------------------------------
-    @contextlib.contextmanager
-    def sql(self):
-        """As a raw client that lifts the fence for its own writes: damage comes from below, not through the door."""
-        con = sqlite3.connect(self.path, timeout=20, isolation_level=None)
-        try:
-            con.execute("BEGIN IMMEDIATE")
-            fences = con.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-            for name, _text in fences:
-                con.execute(f'DROP TRIGGER "{name}"')
-            yield con
-            for _name, text in fences:
-                con.execute(text)
-            con.execute("COMMIT")
-        finally:
-            con.close()
-
+    # --- looks --------------------------------------------------------------------------------------------------
     def generation(self, namespace=NS):
         with self.open() as store, store.reader() as reader:
             return reader.namespace(namespace).generation
@@ -230,11 +219,3 @@ def forge_checksum(con, key, generation):
         "UPDATE memory_records SET checksum = ? WHERE generation = ? AND key = ?",
         (RecordCodec(NS).checksum(row), generation, key),
     )
-
-
-def forge_log(con, entry_id, **columns):
-    """Change a log entry and give it a checksum that fits."""
-    for name, value in columns.items():
-        con.execute(f"UPDATE memory_log SET {name} = ? WHERE id = ?", (value, entry_id))
-    entry = con.execute("SELECT * FROM memory_log WHERE id = ?", (entry_id,)).fetchone()
-    con.execute("UPDATE memory_log SET checksum = ? WHERE id = ?", (log_checksum(entry), entry_id))

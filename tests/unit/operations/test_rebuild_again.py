@@ -15,13 +15,16 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 from tests.unit.operations.runbook import NS, Site, attempt
 
 
-@pytest.fixture
-def site(tmp_path):
-    site = Site(tmp_path / "site")
+def filled(site):
     with site.memory() as memory:
         memory.write_many(NS, {f"k{n:02d}": n for n in range(30)})
     site.backup()
     return site
+
+
+@pytest.fixture
+def site(bench, tmp_path):
+    return filled(Site(tmp_path / "site", bench=bench))
 
 
 def test_what_one_incident_settled_is_no_loss_of_the_next(site):
@@ -31,8 +34,7 @@ def test_what_one_incident_settled_is_no_loss_of_the_next(site):
         site.backup()
         memory.write_many(NS, {"gone2": 2, "older": 2})
     site.unlocked({f"k{n:02d}": "forged" for n in range(10)})
-    with site.sql() as con:
-        con.execute("DELETE FROM memory_records WHERE key IN ('gone2', 'older')")
+    site.raw.remove(NS, ["gone2", "older"])
     run = attempt()
     first = site.rebuild("soft", run=run)
     assert first["plan"]["lost_keys"] == ["gone2", "older"] and len(first["plan"]["suspect_keys"]) == 10
@@ -40,8 +42,7 @@ def test_what_one_incident_settled_is_no_loss_of_the_next(site):
     site.close_incident()
     served = site.served()
     assert served["older"] == 1
-    with site.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    site.raw.set(NS, "k20", payload=bytes(40))
     second = site.rebuild("soft")
     assert second["plan"]["records"]["repair"] == 1
     assert not second["plan"]["lost_keys"] and not second["plan"]["suspect_keys"]
@@ -68,8 +69,7 @@ def test_a_copy_older_than_a_deletion_does_not_come_back(site):
     with site.memory() as memory:
         memory.delete(NS, "k05")
         memory.write(NS, "k05", "written again")
-    with site.sql() as con:
-        con.execute("DELETE FROM memory_records WHERE key = 'k05'")
+    site.raw.remove(NS, ["k05"])
     done = site.rebuild("soft")
     assert done["plan"]["lost_keys"] == ["k05"]
     assert "k05" not in site.served()
@@ -83,8 +83,7 @@ def test_a_locked_write_inside_a_burst_of_unlocked_ones_stays_good(site):
     with site.memory() as memory:
         memory.write(NS, "k08", "locked, later")
     site.unlocked({"k07": "forged", "last": "forged"})
-    with site.sql() as con:
-        con.execute("DELETE FROM memory_records WHERE key = 'k08'")
+    site.raw.remove(NS, ["k08"])
     done = site.rebuild("soft")
     assert done["plan"]["lost_keys"] == ["k08"]
     served = site.served()
@@ -92,7 +91,8 @@ def test_a_locked_write_inside_a_burst_of_unlocked_ones_stays_good(site):
 
 
 @pytest.mark.parametrize("change", ["sequence = 999999", "epoch = 9", "operation = 'delete', sequence = 999999"])
-def test_a_damaged_log_entry_takes_no_good_record_away(site, change):
+def test_a_damaged_log_entry_takes_no_good_record_away(tmp_path, change):
+    site = filled(Site(tmp_path / "site"))
     rows = site.rows()
     with site.sql() as con:
         con.execute(f"UPDATE memory_access_log SET {change} WHERE key = 'k09'")
@@ -111,8 +111,8 @@ def test_a_forged_tombstone_over_a_record_that_nobody_has_is_a_loss(site, strate
     assert site.served()["k03"] == 3
 
 
-def test_a_broken_chunk_of_the_only_snapshot_costs_that_chunk_alone(tmp_path):
-    site = Site(tmp_path / "big")
+def test_a_broken_chunk_of_the_only_snapshot_costs_that_chunk_alone(tmp_path, bench):
+    site = Site(tmp_path / "big", bench=bench)
     values = {f"k{n:04d}": os.urandom(800) for n in range(2000)}
     with site.memory() as memory:
         memory.write_many(NS, values)
@@ -123,8 +123,7 @@ def test_a_broken_chunk_of_the_only_snapshot_costs_that_chunk_alone(tmp_path):
         byte = stream.read(1)[0]
         stream.seek(-1, os.SEEK_CUR)
         stream.write(bytes([byte ^ 1]))
-    with site.sql() as con:
-        con.execute("DELETE FROM memory_records WHERE key LIKE '%5'")
+    site.raw.remove(NS, [key for key in values if key.endswith("5")])
     done = site.rebuild("soft")
     records = done["plan"]["records"]
     assert records["repair"] + records["lost"] == 200 and 0 < records["lost"] < 100
@@ -133,8 +132,7 @@ def test_a_broken_chunk_of_the_only_snapshot_costs_that_chunk_alone(tmp_path):
 
 
 def test_undo_is_refused_once_the_rebuilt_namespace_was_written_to(site):
-    with site.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    site.raw.set(NS, "k20", payload=bytes(40))
     run = attempt()
     site.rebuild("hard", run=run)
     with site.memory() as memory:
@@ -150,13 +148,11 @@ def test_undo_is_refused_once_the_rebuilt_namespace_was_written_to(site):
 
 
 def test_an_undone_rebuild_can_be_carried_out_again(site):
-    with site.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
-        con.execute("DELETE FROM memory_records WHERE key = 'k21'")
+    site.raw.set(NS, "k20", payload=bytes(40))
+    site.raw.remove(NS, ["k21"])
     with site.memory() as memory:
         memory.write(NS, "lost", 1)
-    with site.sql() as con:
-        con.execute("DELETE FROM memory_records WHERE key = 'lost'")
+    site.raw.remove(NS, ["lost"])
     run = attempt()
     site.rebuild("hard", until="validate", run=run)
     rebuilt = site.rows()
@@ -171,8 +167,7 @@ def test_an_undone_rebuild_can_be_carried_out_again(site):
 
 
 def test_a_diagnosis_that_starts_over_does_not_mix_with_what_the_former_one_began(site, monkeypatch):
-    with site.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    site.raw.set(NS, "k20", payload=bytes(40))
     run = attempt()
     site.rebuild("hard", until="plan", run=run)
 
@@ -182,8 +177,7 @@ def test_a_diagnosis_that_starts_over_does_not_mix_with_what_the_former_one_bega
     with monkeypatch.context() as patch, pytest.raises(CannotProceed, match="for the test"):
         patch.setattr(apply.Applier, "_load_repairs", stopped)
         site.step("apply", run)
-    with site.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k11'")
+    site.raw.set(NS, "k11", payload=bytes(40))
     assert site.step("diagnose", run, again=True)["draft"]["records"]["repair"] == 2
     for name in ("plan", "apply", "validate", "release"):
         options = {"plan": {"strategy": "hard"}, "release": {"force": True}}.get(name, {})
@@ -195,12 +189,10 @@ def test_a_diagnosis_that_starts_over_does_not_mix_with_what_the_former_one_bega
 
 @pytest.mark.parametrize("strategy", ["soft", "hard"])
 def test_damage_that_comes_after_the_apply_is_repaired_by_diagnosing_again(site, strategy):
-    with site.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    site.raw.set(NS, "k20", payload=bytes(40))
     run = attempt()
     site.rebuild(strategy, until="validate", run=run)
-    with site.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k02'")
+    site.raw.set(NS, "k02", payload=bytes(40))
     assert site.step("validate", run)["verdict"] == "fail"
     assert site.step("diagnose", run, again=True)["draft"]["records"]["repair"] == 1
     site.step("plan", run, strategy=strategy)
@@ -212,8 +204,7 @@ def test_damage_that_comes_after_the_apply_is_repaired_by_diagnosing_again(site,
 
 
 def test_undo_of_a_released_namespace_is_refused(site):
-    with site.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    site.raw.set(NS, "k20", payload=bytes(40))
     run = attempt()
     site.rebuild("hard", run=run)
     generation = site.generation()
@@ -224,8 +215,7 @@ def test_undo_of_a_released_namespace_is_refused(site):
 
 def test_a_second_release_is_watched_anew(site):
     """Without reads the first watch has no data; the second one must not end at the first one's deadline."""
-    with site.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k20'")
+    site.raw.set(NS, "k20", payload=bytes(40))
     run = attempt()
     site.rebuild("soft", run=run)
 

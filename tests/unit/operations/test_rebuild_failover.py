@@ -19,11 +19,9 @@ from tests.unit.operations.test_rebuild_kills import chosen, copy, instants_of, 
 class Pair:
     """A home and its secondary: one keyring, one repository, one route file."""
 
-    def __init__(self, folder):
-        self.home = Site(folder)
-        self.away = Site(folder)
-        self.away.path = os.path.join(self.away.folder, "secondary.db")
-        self.away.store = {**self.away.store, "path": self.away.path}
+    def __init__(self, folder, bench=None):
+        self.home = Site(folder, bench=bench)
+        self.away = Site(folder, bench=bench, name="secondary")
         self.route = os.path.join(self.home.folder, "route.json")
         self.run = attempt()  # that of the play that works on the secondary
 
@@ -149,8 +147,7 @@ def test_every_acknowledged_write_comes_home_or_is_listed_as_a_conflict(pair):
 def test_what_was_damaged_at_home_meanwhile_does_not_stop_the_merge(pair):
     run, promoted, _values, _at_home, away = written_in_three_places(pair)
     key = sorted(away)[3]
-    with pair.home.sql() as con:
-        con.execute("UPDATE memory_records SET epoch = 'text', payload = x'00' WHERE key = ?", (key,))
+    pair.home.raw.set(NS, key, epoch=77, payload=b"\0")
     pair.take_over("standby")
     result = pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)
     assert result["merged"] == len(away)
@@ -162,8 +159,7 @@ def test_a_secondary_that_is_damaged_empty_or_old_is_not_promoted(pair):
         memory.write_many(NS, {f"k{n}": n for n in range(5)})
     pair.warm()
     assert not pair.take_over("serving", rpo=0.0)["fit"]
-    with pair.away.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key = 'k1'")
+    pair.away.raw.set(NS, "k1", payload=bytes(40))
     refused = pair.take_over("serving")
     assert not refused["fit"] and not refused["performed"] and "does not verify" in refused["reason"]
     assert pair.away.state() == "standby"

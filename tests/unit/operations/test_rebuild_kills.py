@@ -31,9 +31,9 @@ from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt
 POINTS = int(os.environ.get("MEMOPS_KILL_POINTS", "4"))  # instants per step, beside every note of the journal
 
 
-def damaged(folder):
+def damaged(folder, bench=None):
     """A store with two namespaces, two snapshots and damage of several kinds."""
-    site = Site(folder)
+    site = Site(folder, bench=bench)
     with site.memory() as memory:
         memory.write_many(OTHER, {f"o{n}": n for n in range(5)})
         memory.write_many(NS, {f"k{n:03d}": {"v": n} for n in range(40)})
@@ -45,9 +45,9 @@ def damaged(folder):
     with site.memory() as memory:
         memory.write_many(NS, {f"late{n}": n for n in range(5)})
     site.unlocked({"k001": "forged", "k002": "forged", "foreign": "forged"})
-    with site.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(40) WHERE key IN ('k010', 'k033', 'late1')")
-        con.execute("DELETE FROM memory_records WHERE key IN ('k011', 'late2')")
+    for key in ("k010", "k033", "late1"):
+        site.raw.set(NS, key, payload=bytes(40))
+    site.raw.remove(NS, ["k011", "late2"])
     return site
 
 
