@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined
-from .._model import Change, Claim
+from .._model import Change, Claim, Row
 from .valkey_applications import Applications
 from .valkey_connect import RightMissing, valkey_errors
 from .valkey_control import Transaction
@@ -198,39 +198,43 @@ class Operators(Applications, Fence):
         refused: list[str] = []
         name, env = claim.namespace, self.envelopes
         with self._operating(claim) as tx:
-            space = self._namespace(tx, name)
-            number = space["generation"]
-            tx.read("WATCH", self.names.records(name, number))
-            members = self._live_range(tx, name, number, [row[3] for row in rows])
-            done = []
+            number = self._namespace(tx, name)["generation"]
+            records = self.names.records(name, number)
+            tx.read("WATCH", records)
+            bounds, members = self._live_range(tx, name, number, [row[3] for row in rows])
+            done: dict[str, Row] = {}
             for key_id, payload, checksum, key, expected in rows:
-                member = members.get(key)
-                live = None if member is None else env.row(member)
+                live = done.get(key) or (env.row(members[key]) if key in members else None)
                 if live is None or live[9] != expected:
                     refused.append(key)
                 else:
-                    done.append((*live[:7], key_id, payload, checksum))
-                    members[key] = env.member(done[-1])
+                    done[key] = (*live[:7], key_id, payload, checksum)
             if done:
-                self._put_rows(tx, name, number, done)
+                whole = bool(bounds) and len(done) == len(members)
+                if whole:  # they are all that is there: one command takes the former ones away
+                    tx.add("ZREMRANGEBYLEX", records, *bounds)
+                self._put_rows(tx, name, number, list(done.values()), () if whole else None)
                 tx.save(name, moved=True)
         return refused
 
-    def _live_range(self, tx: Transaction, name: str, number: int, keys: t.Sequence[str]) -> dict[str, bytes]:
-        """As ``_live``, in one look when the keys are neighbours, as they are when a namespace is worked through."""
-        if len(keys) < 16 or self._namespace(tx, name)["largest"] * len(keys) > 64 << 20:
-            return self._live(tx, name, number, keys)
-        raw = {key_bytes(key): key for key in keys}
-        bounds = b"[" + min(raw) + b"\0\0", b"(" + max(raw) + b"\0\1"
-        records = self.names.records(name, number)
-        if tx.read("ZLEXCOUNT", records, *bounds) > 2 * len(raw):
-            return self._live(tx, name, number, keys)
-        found: dict[str, bytes] = {}
-        for member in tx.read("ZRANGE", records, *bounds, "BYLEX"):
-            key = raw.get(member[: member.find(b"\0\0")])
-            if key is not None:
-                found.setdefault(key, member)
-        return found
+    def _live_range(
+        self, tx: Transaction, name: str, number: int, keys: t.Sequence[str]
+    ) -> tuple[tuple[bytes, ...], dict[str, bytes]]:
+        """As ``_live``; in one look when the keys are neighbours, as they are when a namespace is worked through: then
+        with the bounds of a range in which nothing else is."""
+        if len(keys) >= 16 and self._namespace(tx, name)["largest"] * len(keys) <= 64 << 20:
+            raw = {key_bytes(key): key for key in keys}
+            bounds = b"[" + min(raw) + b"\0\0", b"(" + max(raw) + b"\0\1"
+            records = self.names.records(name, number)
+            there = tx.read("ZLEXCOUNT", records, *bounds)
+            if there <= 2 * len(raw):
+                found: dict[str, bytes] = {}
+                for member in tx.read("ZRANGE", records, *bounds, "BYLEX"):
+                    key = raw.get(member[: member.find(b"\0\0")])
+                    if key is not None:
+                        found.setdefault(key, member)
+                return (bounds if there == len(found) else ()), found
+        return (), self._live(tx, name, number, keys)
 
     def settle(self) -> None:
         with valkey_errors(self.place):

@@ -259,3 +259,21 @@ def test_big_records_among_small_ones_are_read_in_bounded_parts(store):
         wanted = sorted([f"s{n:04}" for n in range(300)] + [f"b{n:02}" for n in range(6)], reverse=down)
         assert [r[0] for batch in batches for r in batch] == wanted
         assert max(sum(len(r[8]) for r in batch) for batch in batches) <= 13 << 20
+
+
+def test_new_seals_leave_what_lies_between_as_it_is(store, claim, raw):
+    good = write(store, "n", {f"{n:03}": b"1" for n in range(60)})
+    raw.zadd(records(store), {b"030" + END + b"junk": 0, store.envelopes.member(row("n", "040", 9, 9, 9, b"twin")): 0})
+    first = {r[0]: r for r in all_rows(store, "n")}
+    wanted = [("k2", b"new", b"c" * 32, r[0], r[9]) for r in good if r[0] not in ("010", "020")]
+    refused = {key for key in ("030", "040") if first[key][9] != {r[0]: r[9] for r in good}[key]}
+    assert set(store.reseal(claim, wanted)) == refused
+    after = {r[0]: r for r in all_rows(store, "n")}
+    assert after["010"] == first["010"]
+    assert after["020"] == first["020"]
+    for key in refused:
+        assert after[key] == first[key]
+    assert after["005"] == (*first["005"][:7], "k2", b"new", b"c" * 32)
+    again = [("k3", b"newer", b"d" * 32, key, b"c" * 32) for key in sorted(after) if after[key][9] == b"c" * 32]
+    assert store.reseal(claim, again) == []
+    assert {r[9] for r in all_rows(store, "n")} >= {b"d" * 32}
