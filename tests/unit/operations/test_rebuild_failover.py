@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, NamespaceQuarantined
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore_step, snapshot, takeover
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from ansible_collections.memops.agent_memory.plugins.module_utils._routes import move, open_route
 from tests.unit.operations.runbook import NAME, NS, OTHER, Site, attempt
 from tests.unit.operations.test_rebuild_kills import chosen, copy, instants_of, killed
 
@@ -46,7 +47,7 @@ class Pair:
     def fail_over(self):
         home_epoch = self.epoch(self.home)
         promoted = self.take_over("serving", above_epoch=home_epoch)
-        takeover.move_route(self.route, NS, self.away.store, self.home.store)
+        move(open_route({"path": self.route, "default": self.home.store}, NS, target=self.away.store))
         return promoted
 
     def snapshot_of_secondary(self):
@@ -73,8 +74,8 @@ class Pair:
 
 
 @pytest.fixture
-def pair(tmp_path):
-    return Pair(tmp_path / "site")
+def pair(tmp_path, bench):
+    return Pair(tmp_path / "site", bench)
 
 
 def written_in_three_places(pair):
@@ -132,7 +133,7 @@ def test_every_acknowledged_write_comes_home_or_is_listed_as_a_conflict(pair):
     second = pair.come_home(delta, promoted["epoch"], run)
     assert second["merged"] == 0 and not second["changed"] and pair.epoch(pair.home) == epoch
     assert pair.home.rows() == rows
-    takeover.move_route(pair.route, NS, None, None)
+    move(open_route({"path": pair.route}, NS))
     assert pair.release_home(run)["changed"]
     assert pair.home.served() == expected
     assert pair.home.untouched()[0] == elsewhere[0]
@@ -180,7 +181,7 @@ def test_epochs_grow_with_every_promotion(pair):
         pair.take_over("standby")
         pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)
         seen.append(pair.epoch(pair.home))
-        takeover.move_route(pair.route, NS, None, None)
+        move(open_route({"path": pair.route}, NS))
         pair.release_home(run)
         for site in (pair.home, pair.away):
             with site.open() as store:
@@ -199,13 +200,14 @@ def test_a_backup_does_not_refill_a_secondary_whose_writes_are_not_home_yet(pair
     assert "failback" in caught.value.next_step
     assert pair.away.rows() == before
     pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)
-    takeover.move_route(pair.route, NS, None, None)
+    move(open_route({"path": pair.route}, NS))
     pair.release_home(run)
     assert pair.warm()["changed"]
     assert pair.away.served() == pair.home.served()
 
 
-def test_a_merge_that_was_killed_is_finished_by_the_same_call(pair, tmp_path):
+def test_a_merge_that_was_killed_is_finished_by_the_same_call(tmp_path):
+    pair = Pair(tmp_path / "site")
     run, promoted, _values, _at_home, away = written_in_three_places(pair)
     pair.take_over("standby")
     delta = pair.snapshot_of_secondary()
