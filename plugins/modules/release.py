@@ -23,6 +23,10 @@ options:
   route:
     description: The route file. Release is refused while it sends the namespace to a store other than O(store).
     type: path
+  routed_away:
+    description: Whether a route of another kind leads to another store. Release is refused then.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
@@ -60,6 +64,7 @@ first_write_at:
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate import release
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.routing import noted_away
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.takeover import routed_away
 
 
@@ -70,7 +75,9 @@ def operate(context: Context) -> dict:
         namespace=context.namespace,
         run=context.run,
         force=context.params["force"],
-        route_away=routed_away(context.params["route"], context.namespace, context.store_params),
+        route_away=context.params["routed_away"]
+        or routed_away(context.params["route"], context.namespace, context.store_params)
+        or noted_away(context.store, context.namespace, context.run.incident),
         check=context.check,
     )
     result["diff"] = diff(result.pop("before"), result.pop("after"), context.namespace)
@@ -82,6 +89,7 @@ def main() -> None:
         "namespace": {"type": "str", "required": True},
         "force": {"type": "bool", "default": False},
         "route": {"type": "path"},
+        "routed_away": {"type": "bool", "default": False},
     }
     execute(operate, options)
 

@@ -7,25 +7,129 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: route
-short_description: Point applications to the store that serves a namespace
+short_description: Lead applications to the store that serves a namespace
 version_added: 1.0.0
 description:
-  - Rewrites the route file that applications follow, atomically and only when its generation is the expected one.
+  - Looks where the route leads, moves it, and checks that it leads there. It is moved wholly or not at all.
+  - O(route.kind=file) rewrites the route file that applications follow, atomically.
+  - O(route.kind=haproxy) puts one server of a backend into service through HAProxy's runtime API, takes the others out
+    of it and shuts their sessions down; or changes an entry of a map. Several instances are moved all or put back.
+    What is set so is gone when HAProxy is reloaded without a server state file; a changed map is gone in any case.
+  - O(route.kind=route53) writes one record in Amazon Route 53 and waits until all its servers have it.
+  - O(route.kind=tasks) and O(route.kind=none) move nothing; the namespace's incident remembers where the route leads.
 author:
   - The memops.agent_memory maintainers (@memops)
 options:
-  path:
-    description: The route file.
-    type: path
+  route:
+    description: How applications find the store, as the variable C(memory_route) says.
+    type: dict
     required: true
+    suboptions:
+      kind:
+        description: What leads them there.
+        type: str
+        default: file
+        choices: [file, haproxy, route53, tasks, none]
+      path:
+        description: The route file (O(route.kind=file)).
+        type: path
+      default:
+        description: >-
+          Store parameters for every namespace without an entry of its own in the route file. Needed when the file does
+          not exist.
+        type: dict
+      sockets:
+        description: >-
+          The stats sockets of HAProxy, at C(level admin), each a path or V(host:port) (O(route.kind=haproxy)). All
+          instances that serve the same applications belong here.
+        type: list
+        elements: str
+      backend:
+        description: >-
+          The backend of HAProxy with one server for each memory host. With C({namespace}) in it each namespace has a
+          backend of its own and is moved alone; otherwise the whole store is moved.
+        type: str
+      map:
+        description: >-
+          Instead of O(route.backend), the file of a loaded map whose entry names the backend. Moving it shuts all
+          sessions of the former backend down; those of other namespaces connect again.
+        type: path
+      key:
+        description: The map's entry for the namespace. Default is V({namespace}), which has to be in it.
+        type: str
+      servers:
+        description: >-
+          Which server of O(route.backend) stands for which memory host; with O(route.map), which backend. The roles
+          take the hosts' own names by default.
+        type: dict
+      zone_id:
+        description: The hosted zone (O(route.kind=route53)).
+        type: str
+      record:
+        description: The record's name. It leads to the whole store.
+        type: str
+      type:
+        description: The record's type.
+        type: str
+        default: CNAME
+        choices: [CNAME, A, AAAA]
+      values:
+        description: The record's value for each memory host.
+        type: dict
+      ttl:
+        description: >-
+          Seconds that a resolver keeps the record, so that applications follow that much later. Above 60 the module
+          warns.
+        type: int
+        default: 30
+      timeout:
+        description: >-
+          Seconds to wait for an answer of HAProxy and for its server to be up (default 10), or until all servers of
+          Route 53 have the record (default 120).
+        type: float
+      retries:
+        description: How often a call to Route 53 is tried.
+        type: int
+        default: 5
+      endpoint_url:
+        description: The endpoint of Route 53, when it is not AWS's own.
+        type: str
+      region:
+        description: The region to sign for.
+        type: str
+        default: us-east-1
+      profile:
+        description: >-
+          A profile of the AWS configuration on the host. Without it the AWS SDK's own chain applies (environment,
+          instance role).
+        type: str
+      tasks:
+        description: The task file that moves the route (O(route.kind=tasks)). The roles include it.
+        type: str
+      check:
+        description: The task file that checks it. The roles include it.
+        type: str
+  home:
+    description: The memory host at which the namespace is at home.
+    type: str
+  to:
+    description: The memory host to lead to. Default is O(home). Not needed with O(route.kind=file).
+    type: str
   target:
     description: >-
-      Store parameters (C(engine), C(layout), C(path)) that serve the namespace. Without it the namespace follows
-      the default again.
+      Store parameters (C(engine), C(layout), C(path) or C(url)) that serve the namespace (O(route.kind=file)). Without
+      it the namespace follows the default of the route file again.
     type: dict
-  default:
-    description: Store parameters for every namespace without an entry of its own. Needed when the file does not exist.
-    type: dict
+  along:
+    description: >-
+      Namespaces that must stay where they are. When there is one, a route that leads to the whole store is refused.
+    type: list
+    elements: str
+    default: []
+  begin:
+    description: Only note that the move begins (O(route.kind=tasks)).
+    type: bool
+    default: false
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
@@ -36,39 +140,116 @@ extends_documentation_fragment:
 EXAMPLES = r"""
 - name: Send the namespace to the secondary
   memops.agent_memory.route:
-    path: /etc/memops/route.json
+    route:
+      kind: file
+      path: /etc/memops/route.json
     namespace: agent-7
     target:
       engine: sqlite
       layout: native
       path: /var/lib/agents/secondary.db
+
+- name: Put the secondary's server into service in two instances of HAProxy
+  memops.agent_memory.route:
+    route:
+      kind: haproxy
+      sockets: [/run/haproxy/admin.sock, 127.0.0.1:9999]
+      backend: memory
+      servers:
+        memory-1: valkey-1
+        memory-2: valkey-2
+    namespace: agent-7
+    to: memory-2
+
+- name: Lead the record in Route 53 to the secondary
+  memops.agent_memory.route:
+    route:
+      kind: route53
+      zone_id: Z0123456789ABCDEFGHIJ
+      record: memory.example.com
+      values:
+        memory-1: memory-1.example.com
+        memory-2: memory-2.example.com
+      profile: operations
+    namespace: agent-7
+    to: memory-2
 """
 
 RETURN = r"""
-target:
-  description: Where the namespace is served from now.
+route:
+  description: What was moved, in words.
+  type: str
+  returned: success
+  sample: HAProxy's backend memory
+before:
+  description: >-
+    Where it led. Store parameters of a route file; for each socket of HAProxy the memory host; memory host, value and
+    TTL of a record.
   type: dict
+  returned: success
+after:
+  description: Where it leads now, in the same form.
+  type: dict
+  returned: success
+away:
+  description: Whether it led to another store before.
+  type: bool
   returned: success
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.takeover import move_route
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.routing import move_route
+
+ROUTE = {
+    "kind": {"type": "str", "default": "file", "choices": ["file", "haproxy", "route53", "tasks", "none"]},
+    "path": {"type": "path"},
+    "default": {"type": "dict"},
+    "sockets": {"type": "list", "elements": "str"},
+    "backend": {"type": "str"},
+    "map": {"type": "path"},
+    "key": {"type": "str", "no_log": False},
+    "servers": {"type": "dict"},
+    "zone_id": {"type": "str"},
+    "record": {"type": "str"},
+    "type": {"type": "str", "default": "CNAME", "choices": ["CNAME", "A", "AAAA"]},
+    "values": {"type": "dict"},
+    "ttl": {"type": "int", "default": 30},
+    "timeout": {"type": "float"},
+    "retries": {"type": "int", "default": 5},
+    "endpoint_url": {"type": "str"},
+    "region": {"type": "str", "default": "us-east-1"},
+    "profile": {"type": "str"},
+    "tasks": {"type": "str"},
+    "check": {"type": "str"},
+}
 
 
 def operate(context: Context) -> dict:
     params = context.params
-    before, after, changed = move_route(
-        params["path"], context.namespace, params["target"], params["default"], check=context.check
+    moved = move_route(
+        params=params["route"],
+        namespace=context.namespace,
+        home=params["home"],
+        to=params["to"],
+        target=params["target"],
+        along=params["along"],
+        begin=params["begin"],
+        open_store=lambda: context.store,
+        run=context.run,
+        check=context.check,
     )
-    return {"changed": changed, "target": after, "diff": diff(before or {}, after or {}, params["path"])}
+    return {**moved, "diff": diff(moved["before"] or {}, moved["after"] or {}, moved["route"])}
 
 
 def main() -> None:
     options = {
         "namespace": {"type": "str", "required": True},
-        "path": {"type": "path", "required": True},
+        "route": {"type": "dict", "required": True, "options": ROUTE},
+        "home": {"type": "str"},
+        "to": {"type": "str"},
         "target": {"type": "dict"},
-        "default": {"type": "dict"},
+        "along": {"type": "list", "elements": "str", "default": []},
+        "begin": {"type": "bool", "default": False},
     }
     execute(operate, options, store=False)
 

@@ -12,7 +12,18 @@ import difflib
 import typing as t
 
 #: Variables that no role lists among its options: of the playbooks, of the inventory, and those that roles set.
-INTERNAL = frozenset({"memory_hosts", "memory_role", "memory_schedule_hosts", "memory_step"})
+INTERNAL = frozenset(
+    {
+        "memory_hosts",
+        "memory_role",
+        "memory_route_direction",
+        "memory_route_namespace",
+        "memory_route_store",
+        "memory_route_to",
+        "memory_schedule_hosts",
+        "memory_step",
+    }
+)
 #: All of them; a unit test compares them with the roles' argument specifications.
 KNOWN = INTERNAL | frozenset(
     {

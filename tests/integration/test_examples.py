@@ -9,6 +9,7 @@ Only places and ids are exchanged for those of the test; a module whose examples
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import pathlib
@@ -19,6 +20,8 @@ import typing as t
 import yaml
 
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
+from tests.support.aws_server import AwsServer
+from tests.support.haproxy_server import HAProxyServer, Talker
 from tests.support.stores import keyring_params
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -109,10 +112,31 @@ def run_play(home: pathlib.Path, tasks: list[Task]) -> subprocess.CompletedProce
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
         "ANSIBLE_HOME": str(home / "ansible"),
         "ANSIBLE_NOCOLOR": "1",
+        "AWS_CONFIG_FILE": str(home / "aws"),
     }
     command = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "localhost,", "-c", "local"]
     command += ["-e", f"ansible_python_interpreter={sys.executable}", str(home / "play.yml")]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment, cwd=home)
+
+
+@contextlib.contextmanager
+def routes(home: pathlib.Path) -> t.Iterator[dict[str, str]]:
+    """Two instances of HAProxy and a zone of Route 53 (moto's), as the examples of the module route have them."""
+    with contextlib.ExitStack() as stack:
+        talkers = {name: stack.enter_context(contextlib.closing(Talker(name))) for name in ("valkey-1", "valkey-2")}
+        servers = {name: talker.port for name, talker in talkers.items()}
+        one, two = (stack.enter_context(HAProxyServer({"memory": servers}, backup=["valkey-2"])) for _n in range(2))
+        aws = stack.enter_context(AwsServer())
+        zone = aws.client("route53").create_hosted_zone(Name="example.com", CallerReference=aws.unique())
+        keys = "aws_access_key_id = test\naws_secret_access_key = test\n"
+        profile = f"[profile operations]\n{keys}endpoint_url = {aws.endpoint}\n"
+        (home / "aws").write_text(profile, encoding="utf-8")
+        yield {
+            "/run/haproxy/admin.sock": one.socket,
+            "127.0.0.1:9999": two.address,
+            "Z0123456789ABCDEFGHIJ": zone["HostedZone"]["Id"].rpartition("/")[2],
+        }
+        assert [proxy.reached() for proxy in (one, two)] == ["valkey-2", "valkey-2"]
 
 
 def test_every_module_has_its_examples_in_the_order() -> None:
@@ -153,7 +177,8 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
             tasks += between(name, common, secondary)
         else:
             tasks += example_tasks(name, places, secondary, str(tmp_path / "reports"))
-    done = run_play(tmp_path, tasks)
+    with routes(tmp_path) as more:
+        done = run_play(tmp_path, place(tasks, more))
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     ran = {line[6:].split("]")[0] for line in done.stdout.splitlines() if line.startswith("TASK [")}
     assert {one["name"] for one in tasks} <= ran

@@ -64,10 +64,13 @@ class HAProxyServer(Guarded):
         self.socket = os.path.join(self.directory, "admin.sock")
         self.map = os.path.join(self.directory, "memory.map")
         self.config = os.path.join(self.directory, "haproxy.cfg")
+        self.state = os.path.join(self.directory, "state")  # what it takes up when it starts
         self.port, self.admin_port = free_ports(2)
         self.address = f"127.0.0.1:{self.admin_port}"
         lines = ["global", f"  stats socket {self.socket} level admin", f"  stats socket {self.address} level admin"]
-        lines += ["defaults", "  mode tcp", "  timeout connect 2s", "  timeout client 60s", "  timeout server 60s"]
+        lines += [f"  server-state-file {self.state}"]
+        lines += ["defaults", "  mode tcp", "  load-server-state-from-file global"]
+        lines += ["  timeout connect 2s", "  timeout client 60s", "  timeout server 60s"]
         lines += ["frontend application", f"  bind 127.0.0.1:{self.port}"]
         if entries is not None:
             with open(self.map, "w", encoding="utf-8") as file:

@@ -21,8 +21,8 @@ NOTED = ("tasks", "none")
 class NotedRoute:
     """A route that others move: the user's own tasks, or the applications themselves.
 
-    Where it leads is a fact of the open incident at home: {"to": host, "done": bool}. With ``begin`` only the intent
-    is noted, so that a run that is cut short knows that the route may lead anywhere.
+    Where it leads is a fact of the open incident at home: {"to": host, "done": bool}, and no fact when it leads home.
+    With ``begin`` only the intent is noted, so that a run that is cut short knows that the route may lead anywhere.
     """
 
     unit = "namespace"
@@ -46,7 +46,8 @@ class NotedRoute:
 
     def switch(self) -> None:
         claim = incidents.claim(self._store, self._namespace, self._run)
-        self._store.note(claim, route={"to": self._to, "done": not self._begin})
+        home = self._to == self._home and not self._begin
+        self._store.note(claim, route=None if home else {"to": self._to, "done": not self._begin})
 
     def check(self) -> None:
         """There is nothing that could be asked."""
@@ -92,7 +93,6 @@ def move_route(
     }
 
 
-def noted_away(store: Store, namespace: str, incident: str | None, home: str | None) -> bool:
-    """Whether a route that nobody can ask was last led away from here, or is being moved."""
-    noted = incidents.facts(store, namespace, incident)[1].get("route")
-    return bool(noted) and noted != {"to": home, "done": True}
+def noted_away(store: Store, namespace: str, incident: str | None) -> bool:
+    """Whether a route that nobody can ask was led away from here and is not home again."""
+    return bool(incidents.facts(store, namespace, incident)[1].get("route"))

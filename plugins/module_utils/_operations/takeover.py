@@ -11,7 +11,7 @@ import os
 import typing as t
 
 from .._errors import CannotProceed, InvalidInput
-from .._route import for_applications, read_route, resolve, switch_route
+from .._route import read_route, resolve
 from .._store import Store, place
 from . import failover, integrity
 from . import incident as incidents
@@ -135,30 +135,3 @@ def routed_away(path: str | None, namespace: str, store_params: t.Mapping[str, t
     if not path or not os.path.exists(path):
         return False
     return place(resolve(read_route(path), namespace)) != place(store_params)
-
-
-def move_route(
-    path: str,
-    namespace: str,
-    target: t.Mapping[str, t.Any] | None,
-    default: t.Mapping[str, t.Any] | None,
-    *,
-    check: bool = False,
-) -> tuple[dict[str, t.Any] | None, dict[str, t.Any] | None, bool]:
-    """(where the namespace was served, where it is now, whether the file changed).
-
-    ``target`` and ``default`` are an operator's store parameters; the route gets what applications need of them.
-    """
-    before = resolve(read_route(path), namespace) if os.path.exists(path) else None
-    after = for_applications(target) if target else None
-    default = for_applications(default) if default else None
-    if before is None and default is None:
-        raise InvalidInput(f"The route file {path} does not exist.", "set memory_route.default so that it can be made")
-    if check:
-        wanted = after or (dict(default) if default else (read_route(path)["default"] if before else None))
-        return before, wanted, before != wanted
-    changed = False
-    if default is not None and before is None:
-        changed = switch_route(path, None, default)
-    changed = switch_route(path, namespace, after) or changed
-    return before, resolve(read_route(path), namespace), changed

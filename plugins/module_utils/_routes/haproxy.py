@@ -42,6 +42,10 @@ class HAProxyRoute:
         self._map = _matching(WORD, "map", params["map"]) if params.get("map") else None
         template = str(params.get("key") or "{namespace}") if self._map else str(params["backend"])
         self.unit = "namespace" if "{namespace}" in template else "store"
+        if self._map and self.unit == "store":
+            raise InvalidInput(
+                f"memory_route.key {template!r:.80} is the same for every namespace.", "write {namespace} into it"
+            )
         named = host_names(params, "servers", to)
         self._servers = {host: _matching(NAME, "servers", name) for host, name in named.items()}
         self._hosts = {server: host for host, server in self._servers.items()}

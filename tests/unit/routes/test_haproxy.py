@@ -153,6 +153,19 @@ def test_a_backup_server_stands_by_until_it_is_led_to(talkers):
         assert proxy.reached() == "one"
 
 
+def test_a_saved_state_survives_a_reload(talkers):
+    with HAProxyServer({"memory": talkers}, backup=["two"]) as proxy:
+        route = open_route(params(proxy), "agent-7", to="memory-2")
+        move(route)
+        state = route._instances[0].ask("show servers state")
+    reloaded = HAProxyServer({"memory": talkers}, backup=["two"])
+    with open(reloaded.state, "w", encoding="utf-8") as file:
+        file.write(state + "\n")
+    with reloaded:
+        assert reloaded.reached() == "two"
+        assert not led(params(reloaded), "memory-2").changed
+
+
 def test_a_backend_for_each_namespace_moves_alone(talkers):
     backends = {"memory-agent-7": talkers, "memory-agent-8": talkers}
     with HAProxyServer(backends, disabled=["two"]) as proxy:
@@ -195,6 +208,8 @@ def test_a_map_entry_moves(talkers):
             led({**given, "servers": {"memory-1": "primary", "memory-2": "third"}}, "memory-2")
         with pytest.raises(InvalidInput, match="has loaded no map /none"):
             led({**given, "map": "/none"}, "memory-2")
+        with pytest.raises(InvalidInput, match="the same for every namespace"):
+            led({**given, "key": "all"}, "memory-2")
         assert proxy.reached() == "one"
 
 

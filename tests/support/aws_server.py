@@ -1,0 +1,61 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""moto's server on this machine: it imitates the interfaces of AWS (the tests use Route 53), and keeps state.
+
+    with AwsServer() as server:
+        client = server.client("route53")
+"""
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import time
+import typing as t
+
+from tests.support.guard import Guarded
+from tests.support.s3_server import free_ports
+
+
+class AwsServer(Guarded):
+    def __init__(self) -> None:
+        super().__init__("aws")
+        self.port = free_ports(1)[0]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+
+    def start(self, timeout: float = 60.0) -> AwsServer:
+        command = os.path.join(os.path.dirname(sys.executable), "moto_server")
+        try:
+            self.run([command, "-H", "127.0.0.1", "-p", str(self.port)])
+            ends = time.monotonic() + timeout
+            while not self._answers():
+                if self.ended() or time.monotonic() > ends:
+                    raise AssertionError(f"moto's server did not start: {self.said()}")
+                time.sleep(0.05)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            return True
+        return False
+
+    def client(self, service: str) -> t.Any:
+        from boto3.session import Session
+
+        session = Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
+        return session.client(service, endpoint_url=self.endpoint)
+
+    def unique(self) -> str:
+        return secrets.token_hex(8)
+
+    def __enter__(self) -> AwsServer:
+        return self.start()
+
+    def __exit__(self, *_: t.Any) -> None:
+        self.stop()
