@@ -28,7 +28,7 @@ OLDEST = (7, 0)
 RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
 #: What an application's user needs beside its key patterns, and what an operator's needs more.
 RIGHTS = "+@read +@write +@transaction +@connection +eval -@dangerous"
-OPERATORS_RIGHTS = "+acl +info +config|get +waitaof"
+OPERATORS_RIGHTS = "+acl +info +config|get"
 SCHEMES = {"valkey": False, "redis": False, "valkeys": True, "rediss": True}
 
 
@@ -95,9 +95,9 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
         timeout=_busy_timeout(params),
         user=params.get("user") or parts.username,
         password=_password(params),
-        tls_ca=params.get("tls_ca") or None,
-        tls_cert=params.get("tls_cert") or None,
-        tls_key=params.get("tls_key") or None,
+        tls_ca=_file(params, "tls_ca"),
+        tls_cert=_file(params, "tls_cert"),
+        tls_key=_file(params, "tls_key"),
         application_user=params.get("application_user") or None,
         application_password_file=params.get("application_password_file") or None,
     )
@@ -115,6 +115,13 @@ def _busy_timeout(params: t.Mapping[str, t.Any]) -> float:
             "set it to a number such as 10, or leave it out",
         )
     return seconds
+
+
+def _file(params: t.Mapping[str, t.Any], name: str) -> str | None:
+    path = os.path.expanduser(str(params.get(name) or ""))
+    if path and not os.path.isfile(path):
+        raise StoreUnavailable(f"There is no file {path}.", f"correct memory_store.{name}")
+    return path or None
 
 
 def _password(params: t.Mapping[str, t.Any]) -> str | None:
