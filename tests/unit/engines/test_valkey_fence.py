@@ -94,7 +94,8 @@ def test_a_connection_that_was_open_loses_the_namespace_at_once_and_gets_it_back
         proof = store.prove("n")
         assert (proof["writes_refused"], proof["reads_refused"]) == (True, True), proof
         for attempt in attempts(raw, key):
-            with pytest.raises(ResponseError, match=r"(?i)permission|NOPERM|can't access"):  # in a script it is a plain error
+            # in a script it is a plain error
+            with pytest.raises(ResponseError, match=r"(?i)permission|NOPERM|can't access"):
                 attempt()
         assert raw.zcard(store.names.records("m", 2)) == 2
         raw.hget(store.names.store, "epoch")
