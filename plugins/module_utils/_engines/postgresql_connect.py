@@ -194,16 +194,15 @@ class Connected:
         session.run(
             f"INSERT INTO {s.aside} (namespace, incident, reason, at, key, epoch, sequence, created, updated, expires, "
             f"deleted, key_id, payload, checksum) SELECT %s, %s, w.reason, %s, {s.whole} FROM "
-            f"unnest(%s, %s, %s) WITH ORDINALITY AS w(key, mark, reason, number) JOIN {s.table} r "
-            "ON r.key = w.key AND r.key_mark = w.mark WHERE r.generation = %s ORDER BY w.number",
+            f"unnest(%s, %s, %s) WITH ORDINALITY AS w(key, mark, reason, number) {s.probe} ORDER BY w.number",
             escaped(namespace), incident, self.clock(),
             *names_of([key for key, dummy in keys]), Blobs([escaped(reason) for dummy, reason in keys]), generation,
         )  # fmt: skip
 
     def _remove(self, session: Session, generation: int, keys: t.Sequence[str]) -> int:
         return session.run(
-            f"DELETE FROM {self.sql.table} r USING unnest(%s, %s) AS w(key, mark) "
-            "WHERE r.generation = %s AND r.key = w.key AND r.key_mark = w.mark",
+            f"DELETE FROM {self.sql.table} t USING (SELECT r.place FROM unnest(%s, %s) AS w(key, mark) "
+            f"{self.sql.probe} OFFSET 0) AS x WHERE t.ctid = x.place",
             *names_of(keys), generation,
         )  # fmt: skip
 

@@ -105,8 +105,8 @@ class Generations(Connected):
             updates = ", ".join(f"{c} = excluded.{c}" for c in columns.split(", ")[3:])
             session.run(
                 f"INSERT INTO {s.table} (generation, {columns}) SELECT %s, r.{columns.replace(', ', ', r.')} "
-                f"FROM unnest(%s, %s) AS w(name, mark) JOIN {s.table} r ON r.key = w.name AND r.key_mark = w.mark "
-                f"WHERE r.generation = %s ON CONFLICT (generation, key, key_mark) DO UPDATE SET {updates}",
+                f"FROM unnest(%s, %s) AS w(key, mark) {s.probe} "
+                f"ON CONFLICT (generation, key, key_mark) DO UPDATE SET {updates}",
                 target, *names, source,
             )  # fmt: skip
             session.run(

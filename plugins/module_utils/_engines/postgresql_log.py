@@ -92,10 +92,10 @@ def logged(session: Session, s: RecordsSql, entries: t.Sequence[Entry]) -> set[t
         return set()
     heads, rests = split_all([escaped(e[4]) or b"" for e in entries])[:2]
     found = session.rows(
-        f"SELECT DISTINCT w.number FROM unnest(%s, %s, %s, %s, %s) WITH ORDINALITY "
-        f"AS w(namespace, key, rest, epoch, sequence, number) JOIN {s.log} l ON l.namespace = w.namespace "
-        f"AND l.key = w.key AND l.epoch = w.epoch AND l.sequence = w.sequence AND coalesce(l.key_rest, '') = w.rest "
-        f"WHERE l.{WRITES}",
+        "SELECT w.number FROM unnest(%s, %s, %s, %s, %s) WITH ORDINALITY "
+        f"AS w(namespace, key, rest, epoch, sequence, number) CROSS JOIN LATERAL (SELECT 1 FROM {s.log} l "
+        f"WHERE l.namespace = w.namespace AND l.key = w.key AND l.epoch = w.epoch AND l.sequence = w.sequence "
+        f"AND coalesce(l.key_rest, '') = w.rest AND l.{WRITES} LIMIT 1) AS found",
         Blobs([escaped(e[2]) for e in entries]), Blobs(heads), Blobs(rests), Ints([e[5] for e in entries]),
         Ints([e[6] for e in entries]),
     )  # fmt: skip

@@ -141,8 +141,8 @@ class Operators(Proof):
         except BAD_VALUE as exc:
             raise bad_record(self.path, exc) from None
         live_rows = session.rows(
-            f"SELECT {s.whole.replace('r.payload AS', 'sha256(r.payload) AS')} FROM {s.table} r "
-            "JOIN unnest(%s, %s) AS w(key, mark) ON r.key = w.key AND r.key_mark = w.mark WHERE r.generation = %s",
+            f"SELECT {s.whole.replace('r.payload AS', 'sha256(r.payload) AS')} "
+            f"FROM unnest(%s, %s) AS w(key, mark) {s.probe}",
             *names, number,
         )  # fmt: skip
         for live in decoded(live_rows):
@@ -204,16 +204,16 @@ class Operators(Proof):
             except BAD_VALUE as exc:
                 raise bad_record(self.path, exc) from None
             done = session.run(
-                f"UPDATE {s.table} r SET key_id = w.key_id, payload = w.payload, checksum = w.checksum "
+                f"UPDATE {s.table} t SET key_id = x.key_id, payload = x.payload, checksum = x.checksum "
+                "FROM (SELECT w.key_id, w.payload, w.checksum, w.expected, r.place "
                 "FROM unnest(%s, %s, %s, %s, %s, %s) AS w(key_id, payload, checksum, key, mark, expected) "
-                "WHERE r.generation = %s AND r.key = w.key AND r.key_mark = w.mark AND r.checksum = w.expected",
+                f"{s.probe} OFFSET 0) AS x WHERE t.ctid = x.place AND t.checksum = x.expected",
                 *values, number,
             )  # fmt: skip
             if done == len(rows):
                 return []
             live = session.rows(
-                f"SELECT r.key || r.key_rest, r.checksum FROM {s.table} r JOIN unnest(%s, %s) AS w(key, mark) "
-                "ON r.key = w.key AND r.key_mark = w.mark WHERE r.generation = %s",
+                f"SELECT r.key || r.key_rest, r.checksum FROM unnest(%s, %s) AS w(key, mark) {s.probe}",
                 *names, number,
             )  # fmt: skip
         found = dict(live)

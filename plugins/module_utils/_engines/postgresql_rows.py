@@ -128,8 +128,7 @@ def payload_fetcher(
 
     def fetch(function: str, rows: t.Sequence[t.Any]) -> t.Mapping[t.Any, t.Any]:
         found = session.rows(
-            f"SELECT r.key || r.key_rest, {function}(r.payload) FROM {s.table} r JOIN unnest(%s, %s) AS w(key, mark) "
-            "ON r.key = w.key AND r.key_mark = w.mark WHERE r.generation = %s",
+            f"SELECT r.key || r.key_rest, {function}(r.payload) FROM unnest(%s, %s) AS w(key, mark) {s.probe}",
             *names_of([row[0] for row in rows]),
             generation,
         )
@@ -144,17 +143,8 @@ def rows_of(session: Session, s: RecordsSql, generation: int, keys: t.Sequence[s
     wanted = [key for key in keys if encodable(key)]
     for start in range(0, len(wanted), 1000):
         part = wanted[start : start + 1000]
-        heads, _rests, marks = split_all(part)
-        if not any(marks):
-            rows = session.rows(
-                f"SELECT {s.whole} FROM {s.table} r WHERE r.generation = %s AND r.key = ANY(%s) AND r.key_mark = ''",
-                generation, Blobs(heads),
-            )  # fmt: skip
-        else:
-            rows = session.rows(
-                f"SELECT {s.whole} FROM {s.table} r JOIN unnest(%s, %s) AS w(key, mark) "
-                "ON r.key = w.key AND r.key_mark = w.mark WHERE r.generation = %s",
-                Blobs(heads), Blobs(marks), generation,
-            )  # fmt: skip
+        rows = session.rows(
+            f"SELECT {s.whole} FROM unnest(%s, %s) AS w(key, mark) {s.probe}", *names_of(part), generation
+        )
         found.update((row[0], row) for row in decoded(rows))
     return found

@@ -58,6 +58,12 @@ class RecordsSql:
         self.whole = _columns("r.key || r.key_rest", "r.payload")
         self.short = _columns("r.key", payload)  # where no key of the generation is long
         self.long = _columns("r.key || r.key_rest", payload)
+        #: Joins w(key, mark) with the records r of a generation by one look into the primary key for each, whatever the
+        #: planner believes of a table that was just filled. r.place serves UPDATE and DELETE.
+        self.probe = (
+            f"CROSS JOIN LATERAL (SELECT r.*, r.ctid AS place FROM {self.table} r WHERE r.generation = %s "
+            "AND r.key = w.key AND r.key_mark = w.mark OFFSET 0) AS r"
+        )
         self.stored = (
             "key, key_rest, key_mark, epoch, sequence, created, updated, expires, deleted, key_id, payload, checksum"
         )

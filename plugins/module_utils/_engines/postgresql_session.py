@@ -56,6 +56,9 @@ class Address:
                 "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', '0', false), "
                 "set_config('idle_in_transaction_session_timeout', '0', false), "
                 "set_config('idle_session_timeout', '0', false), set_config('jit', 'off', false), "
+                # Pages and batches go by the primary key; a table that was just filled has no statistics that say so.
+                "set_config('enable_bitmapscan', 'off', false), set_config('enable_hashjoin', 'off', false), "
+                "set_config('enable_mergejoin', 'off', false), set_config('enable_sort', 'off', false), "
                 "set_config('search_path', 'pg_catalog', false)",
                 milliseconds,
             )
