@@ -13,7 +13,7 @@ from .valkey_control import space_of
 from .valkey_fence import Fence, lowered
 from .valkey_log import stream_id
 from .valkey_transactions import AT_ONCE, expires
-from .valkey_values import END, THERE, Envelopes, Names, is_write, write_member, write_position
+from .valkey_values import END, THERE, Envelopes, Names, is_write, key_text, one_key, write_member, write_position
 
 MOST_LINES = 100
 PAGE = 1000
@@ -89,6 +89,31 @@ class Generation:
         self.twice: list[bytes] = []  # further members of a key
         self.ends: list[tuple[int, bytes]] = []  # what the set of ends lacks
         self._look()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """What a writer did between two pages is no finding."""
+        ask, records = self._wire.ask, self.records
+
+        def first(keys: t.Sequence[bytes]) -> list[list[bytes]]:
+            return ask([packed("ZRANGE", records, *one_key(key_text(k)), "BYLEX", "LIMIT", "0", "1") for k in keys])
+
+        def still(members: t.Sequence[bytes]) -> list[bytes]:
+            parts = [(part, ask([packed("ZMSCORE", records, *part)])[0]) for part in _parts(members)]
+            return [one for part, scores in parts for one, score in zip(part, scores) if score is not None]
+
+        self.stray, twice = still(self.stray), still(self.twice)
+        self.twice = []
+        for part in _parts(twice):
+            pages = first([member[: member.find(END)] for member in part])
+            self.twice += [member for member, page in zip(part, pages) if page and page[0] != member]
+        lacking, self.ends = self.ends, []
+        for some in _parts(lacking):
+            scores = ask([packed("ZMSCORE", self.expiry, *(raw for _end, raw in some))])[0]
+            for (_end, raw), page, score in zip(some, first([raw for _end, raw in some]), scores):
+                row = self._envelopes.row(page[0]) if page else None
+                if row is not None and expires(row) and (score is None or float(score) != float(row[5])):
+                    self.ends.append((row[5], raw))
 
     def _look(self) -> None:
         ask = self._wire.ask
@@ -101,7 +126,8 @@ class Generation:
         )
         self.there = there is not None
         self.scores = below + above
-        last, place = None, 0
+        last = former = None
+        place = 0
         while True:
             members = ask([packed("ZRANGE", self.records, place, place + self._page - 1)])[0]
             if not members:
@@ -115,11 +141,11 @@ class Generation:
                 raw = member[: member.find(END)]
                 if row is None:
                     self.stray.append(member)
-                elif raw == last:
+                elif raw == last and member != former:
                     self.twice.append(member)
                 elif expires(row):
                     known.append((row[5], raw))
-                last = raw
+                last, former = raw, member
             if known:
                 scores = ask([packed("ZMSCORE", self.expiry, *(raw for _end, raw in known))])[0]
                 self.ends += [
@@ -160,6 +186,16 @@ def index_of(wire: Wire, names: Names, envelopes: Envelopes, name: str) -> tuple
             entries += len(wanted)
             scores = wire.ask([packed("ZMSCORE", index, *wanted)])[0]
             absent += [member for member, score in zip(wanted, scores) if score is None or float(score)]
+    absent = [
+        member
+        for part in _parts(absent)
+        for member, page, score in zip(
+            part,
+            wire.ask([packed("XRANGE", stream, *[_place(member)] * 2) for member in part]),
+            wire.ask([packed("ZMSCORE", index, *part)])[0],
+        )
+        if page and (score is None or float(score))  # else it was pruned meanwhile
+    ]
     if wire.ask([packed("ZCARD", index)])[0] == entries - len(absent):
         return absent, []
     surplus: list[bytes] = []
@@ -167,7 +203,9 @@ def index_of(wire: Wire, names: Names, envelopes: Envelopes, name: str) -> tuple
     while True:
         members = wire.ask([packed("ZRANGE", index, place, place + PAGE - 1)])[0]
         if not members:
-            return absent, surplus
+            scores = (wire.ask([packed("ZMSCORE", index, *part)])[0] for part in _parts(surplus))
+            there = [score is not None for part in scores for score in part]
+            return absent, [member for member, still in zip(surplus, there) if still]
         place += len(members)
         positions = [write_position(member) for member in members]
         commands = [packed("XRANGE", stream, b"%d-0" % p[3], b"%d-0" % p[3]) for p in positions if p is not None]
@@ -179,6 +217,12 @@ def index_of(wire: Wire, names: Names, envelopes: Envelopes, name: str) -> tuple
                 entry.key, entry.epoch or 0, entry.sequence or 0, entry.id
             ):
                 surplus.append(member)
+
+
+def _place(member: bytes) -> bytes:
+    """Where in the stream the entry of a member of the index is."""
+    position = write_position(member)
+    return b"%d-0" % (position[3] if position else 0)
 
 
 class Structure(Fence):

@@ -3,6 +3,8 @@
 """What other programs do to the keys of a Valkey store: nothing crashes, everything is found, what can be is mended."""
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valke
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput, StoreDamaged
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
 from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, health, keys_of, row, structure, write
-from tests.unit.engines.valkey_help import new_valkey
+from tests.unit.engines.valkey_help import new_valkey, same
 
 keys = st.one_of(st.sampled_from(KEYS), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6))
 
@@ -259,6 +261,28 @@ def test_big_records_among_small_ones_are_read_in_bounded_parts(store):
         wanted = sorted([f"s{n:04}" for n in range(300)] + [f"b{n:02}" for n in range(6)], reverse=down)
         assert [r[0] for batch in batches for r in batch] == wanted
         assert max(sum(len(r[8]) for r in batch) for batch in batches) <= 13 << 20
+
+
+def test_writes_during_the_check_are_no_findings(store, valkey_server):
+    write(store, "n", {f"{n:04}": b"x" for n in range(3000)}, expires=10**17)
+    other, stop = same(store, valkey_server), threading.Event()
+
+    def write_on():
+        n = 0
+        while not stop.is_set():
+            n += 1
+            write(other, "n", {f"{n % 3000:04}": b"y", f"0{n % 3000:04}": b"z", f"{(7 * n) % 3000:04}": None})
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        for _turn in range(5):
+            assert structure(store) == []
+    finally:
+        stop.set()
+        writer.join(30)
+    assert structure(store) == []
+    other.close()
 
 
 def test_new_seals_leave_what_lies_between_as_it_is(store, claim, raw):
