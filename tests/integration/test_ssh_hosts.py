@@ -124,6 +124,7 @@ def test_a_step_that_lost_its_controller_is_harmless_and_another_controller_ends
 
     # The same command goes on although the forgotten step is still there, until its controller is killed, too.
     primary.heal()
+    secondary.heal()
     killed = site.start("rebuild", memory_namespace="agent-7", memory_force=True)
     site.await_step(killed, "apply", 2)  # the first one is that of the lost run
     os.killpg(killed.pid, signal.SIGKILL)
@@ -138,7 +139,6 @@ def test_a_step_that_lost_its_controller_is_harmless_and_another_controller_ends
     assert applied[3]["attempt"] == applied[2]["attempt"] != applied[1]["attempt"]
     assert applied[3]["data"]["error"] == "StaleAttempt"
 
-    secondary.heal()
     with site.working("agent-7"):
         if site.lab.isolated:
             # Elsewhere nobody can tell whether the killed controller still lives: its lease has to run out.

@@ -197,8 +197,14 @@ class Host:
                     os.kill(pid, number)
 
     def freeze(self) -> None:
-        """Stop what works on the host; its sshd goes on."""
+        """Stop what works on the host, and wait until it stands; its sshd goes on."""
         self.signal(signal.SIGSTOP, servers=False)
+        for pid, name in self.processes().items():
+            while name not in ("sshd", "unshare", "setpriv") and os.path.exists(f"/proc/{pid}"):
+                with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+                    if file.read().rpartition(")")[2].split()[0] in "TZ":
+                        break
+                time.sleep(0.005)
 
     def thaw(self) -> None:
         self.signal(signal.SIGCONT, servers=False)

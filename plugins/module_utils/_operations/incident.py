@@ -23,6 +23,7 @@ from .._model import Claim
 from .._store import Store, place
 
 LEASE_SECONDS = 60.0
+LOCK_SECONDS = 15.0  # how long a step waits for a journal that another process keeps
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class Journal:
         with own_files(os.path.dirname(self.path)):
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             with open(descriptor, "r+b", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # an attempt that was taken over may still note that it failed
+                self._lock(file)  # an attempt that was taken over may still note that it failed
                 with open(self.path, "rb") as stream:
                     lines = _whole_lines(stream)
                 body = {
@@ -194,6 +195,21 @@ class Journal:
                 while left:
                     left = left[file.write(left) or 0 :]
                 os.fsync(file.fileno())
+
+    def _lock(self, file: t.Any) -> None:
+        """Alone with the journal. Who hangs with it must not hang those after it. Errors: StoreUnavailable."""
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(
+                        f"Another process on the memory host keeps {self.path} and does not go on.",
+                        f"end it (fuser -v {self.path} shows which), then run the same command again",
+                    ) from None
+            time.sleep(0.05)
 
     @contextmanager
     def step(self, name: str, run: Run, **intent: t.Any) -> t.Iterator[dict[str, t.Any]]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -14,7 +15,7 @@ import time
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError, StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
@@ -420,3 +421,15 @@ def test_the_journal_of_a_killed_attempt_with_a_torn_line_goes_on(tmp_path):
     lines = journal.lines()
     assert len(lines) == 4 and incident.check_journal(lines) and b"failed" in lines[-1]
     assert not incident.check_journal([*lines[:1], *lines[2:]])
+
+
+def test_a_process_that_hangs_with_the_journal_does_not_hang_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(incident, "LOCK_SECONDS", 0.2)
+    journal, run = incident.Journal(str(tmp_path)), attempt()
+    journal.append("one", "result", run)
+    with open(journal.path, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StoreUnavailable, match="does not go on"):
+            journal.append("two", "intent", run)
+    journal.append("two", "intent", run)
+    assert len(journal.lines()) == 2

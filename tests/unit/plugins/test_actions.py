@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import os
 import pathlib
+import types
 import typing as t
 
 import pytest
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_collections.memops.agent_memory.plugins.action import memory, report
 
@@ -38,3 +40,42 @@ def test_lost_keys_are_not_for_everybody(tmp_path: pathlib.Path, fetched: bool) 
         os.umask(before)
     assert path.read_text() == '{"key": "a"}\n'
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error", "said"),
+    [
+        (
+            AnsibleConnectionFailure("Make sure this host can be reached over ssh: ssh: timed out\r\n"),
+            "host-unreachable",
+            "m1 cannot be reached: ssh: timed out. Next: mend the connection, then run the same command again.",
+        ),
+        (
+            AnsibleError("Failed to set permissions on the temporary files when becoming an unprivileged user (rc: 1)"),
+            "host-refused",
+            "Who connects to m1 cannot hand the module to the user that it becomes. "
+            "Next: set ansible_pipelining: true in the inventory, or install the package acl there.",
+        ),
+        (
+            {"failed": True, "rc": 127, "msg": "The module interpreter '/opt/x/python' was not found."},
+            "host-not-prepared",
+            "m1 has no Python at /opt/x/python. "
+            "Next: run memops.agent_memory.prepare for this host, or correct its ansible_python_interpreter.",
+        ),
+    ],
+    ids=["gone", "no pipelining", "not prepared"],
+)
+def test_a_host_that_cannot_run_a_module_is_told_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, outcome: t.Any, error: str, said: str
+) -> None:
+    def execute(self: t.Any, **_arguments: t.Any) -> t.Any:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return dict(outcome)
+
+    monkeypatch.setattr(memory.ActionModule, "_execute_module", execute)
+    action = object.__new__(memory.ActionModule)
+    action._task = types.SimpleNamespace(action="memops.agent_memory.isolate", async_val=0, delegate_to=None)
+    action._used_interpreter = "/opt/x/python"
+    result = action._call({}, {"inventory_hostname": "m1"})
+    assert (result["failed"], result["changed"], result["error"], result["msg"]) == (True, False, error, said)
