@@ -6,11 +6,7 @@ PRIVATE to the collection. The manifest is put last; until then there is no snap
 """
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
-import struct
-import tempfile
 import time
 import typing as t
 
@@ -31,15 +27,13 @@ from .._repository.manifest import (
 from .._repository.objects import check_name
 from .._repository.packs import put_checked
 from .._store import Reader, Store, open_store
+from .snapshot_crew import scan
 from .snapshot_manifest import Scanned, body, result_of, summary, suspicions
-from .snapshot_plan import gathered, plan
-from .snapshot_scan import Base, Job, Scribe, Tallies, Task
-from .workers import Parent, Worker
+from .snapshot_scan import Base, Job
 
 CANARY = "\0memops/canary"
 READS = frozenset(("hit", "miss", "corrupt", "expired", "refused"))  # log entries that change nothing
 BIG = 50_000  # records from which on a second process is worth its start
-TELL_SECONDS = 0.2  # between two words about progress
 
 Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]
 
@@ -169,7 +163,7 @@ class _Creation:
         )
         # what cannot be sealed must not be begun
         sealed = pack_keys(job.snapshot, job.secret, self.keyring, self.keyring.export_wrapped())
-        scanned = self._alone(job) if crew == 1 else self._together(job, crew)
+        scanned = scan(self.store_params, job, self._states, crew, self._say)
         return self._publish(job, sealed, scanned, before)
 
     # --- before -----------------------------------------------------------------------------------------------------
@@ -268,75 +262,17 @@ class _Creation:
     # --- the scan ---------------------------------------------------------------------------------------------------
     def _say(self, rows: int) -> None:
         self.done += rows
-        if self.progress is not None and rows:
+        if self.progress is not None:
             self.progress({"phase": "snapshot", "records": self.done})
-
-    def _alone(self, job: Job) -> Scanned:
-        with contextlib.closing(open_store(self.store_params)) as store, store.reader() as reader:
-            states = self._states(reader)
-            tasks = plan(reader, states, job, 1)
-            scribe = Scribe(job, reader)
-            try:
-                found = {number: scribe.run(task, self._say) for number, task in enumerate(tasks)}
-                packs = scribe.finish()
-            except BaseException:
-                scribe.stop()
-                raise
-            return Scanned(reader.at, reader.identity, states, *gathered(tasks, found), packs)
-
-    def _together(self, job: Job, count: int) -> Scanned:
-        """This process and ``count`` - 1 forked ones over the tasks of one point in time."""
-        # The numbers of the tasks stand in a file whose position all of them share: who reads a number has the task.
-        with tempfile.TemporaryFile(buffering=0) as numbers:
-            crew = [Worker(_work, self.store_params, job, numbers, number, count) for number in range(1, count)]
-            try:
-                with contextlib.closing(open_store(self.store_params)) as store, contextlib.ExitStack() as open_readers:
-                    with store.point() as point:
-                        for worker in crew:
-                            worker.send(point)
-                        reader = open_readers.enter_context(store.reader(point))
-                        for worker in crew:
-                            worker.receive()  # its reader is open: the point may be given up
-                    states = self._states(reader)
-                    tasks = plan(reader, states, job, count)
-                    os.pwrite(numbers.fileno(), b"".join(struct.pack(">I", n) for n in range(len(tasks))), 0)
-                    for worker in crew:
-                        worker.send(tasks)
-                    found: dict[int, Tallies] = {}
-                    packs: list[list[t.Any]] = []
-                    running = list(crew)
-                    heard = time.monotonic()
-
-                    def hear(worker: Worker) -> None:
-                        kind, value = worker.receive()
-                        if kind == "rows":
-                            self._say(value)
-                        elif kind == "result":
-                            found.update(value[0])
-                            packs.extend(value[1])
-                        elif kind == "done":
-                            running.remove(worker)
-
-                    def say(rows: int) -> None:
-                        nonlocal heard
-                        self._say(rows)
-                        if time.monotonic() - heard > TELL_SECONDS:
-                            heard = time.monotonic()
-                            for worker in list(running):
-                                while worker in running and worker.channel.poll():
-                                    hear(worker)
-
-                    packs += _share(job, reader, tasks, numbers.fileno(), 0, count, say, found)
-                    while running:
-                        hear(running[0])
-                    return Scanned(reader.at, reader.identity, states, *gathered(tasks, found), sorted(packs))
-            finally:
-                for worker in crew:
-                    worker.stop()
 
     # --- after ------------------------------------------------------------------------------------------------------
     def _publish(self, job: Job, sealed: bytes, scanned: Scanned, before: SnapshotInfo | None) -> dict[str, t.Any]:
         index, entries = summary(scanned)
+        if scanned.moved:
+            self.warnings.append(
+                f"The namespaces {', '.join(map(repr, scanned.moved[:5]))} changed while they were read, and this "
+                "engine has no point in time: the snapshot is fuzzy and never counts as good. Take it again."
+            )
         used = {chunk.pack for kinds in index.values() for chunks in kinds.values() for chunk in chunks
                 if chunk.snapshot != job.snapshot}  # fmt: skip
         references: dict[str, t.Any] = {}
@@ -377,45 +313,3 @@ class _Creation:
             if tally.holes:
                 holes.setdefault(namespace, []).extend(list(hole) for hole in tally.holes)
         return result_of(manifest, True, self.warnings, examples, holes)
-
-
-def _work(
-    parent: Parent, store_params: dict[str, t.Any], job: Job, numbers: t.IO[bytes], number: int, count: int
-) -> None:
-    """A forked process: opens a reader of the given point, then stores ranges until there are none."""
-    point = parent.receive()
-    with open_store(store_params).reader(point) as reader:
-        parent.send("ready", None)
-        tasks = parent.receive()
-        done = 0
-        told = time.monotonic()
-
-        def say(rows: int) -> None:
-            nonlocal done, told
-            done += rows
-            parent.check()
-            if time.monotonic() - told > TELL_SECONDS:
-                parent.send("rows", done)
-                done, told = 0, time.monotonic()
-
-        found: dict[int, Tallies] = {}
-        packs = _share(job, reader, tasks, numbers.fileno(), number, count, say, found)
-        parent.send("rows", done)
-        parent.send("result", (found, packs))
-        parent.send("done", None)
-
-
-def _share(
-    job: Job, reader: Reader, tasks: t.Sequence[Task], numbers: int, first: int, step: int,
-    say: t.Callable[[int], None], found: dict[int, Tallies],
-) -> list[list[t.Any]]:  # fmt: skip
-    """One process's share: takes tasks until there are none. Returns its packs."""
-    scribe = Scribe(job, reader, first, step)
-    try:
-        for taken in iter(lambda: os.read(numbers, 4), b""):
-            number = struct.unpack(">I", taken)[0]
-            found[number] = scribe.run(tasks[number], say)
-        return scribe.finish()
-    except BaseException:
-        scribe.stop()
-        raise

@@ -30,6 +30,7 @@ class Scanned(t.NamedTuple):
     parts: t.List[t.Tuple[str, Tally]]  # in key order within a namespace
     log: t.Dict[str, Tally]
     packs: t.List[t.List[t.Any]]
+    moved: t.List[str]  # namespaces that changed while they were read; only where an engine has no point in time
 
 
 def summary(scanned: Scanned) -> tuple[Index, dict[str, dict[str, t.Any]]]:
@@ -123,7 +124,7 @@ def body(
         "log_columns": list(LogEntry._fields),
         "point": {"epoch": scanned.identity.epoch, "sequence": scanned.identity.sequence},
         "log_last_id": max((tally.last_id for tally in scanned.log.values()), default=0),
-        "consistency": "point-in-time",
+        "consistency": "fuzzy" if scanned.moved else "point-in-time",
         "namespaces": entries,
         "keys": sorted({key for _namespace, tally in scanned.parts for key in tally.key_ids}),
         "packs": scanned.packs,

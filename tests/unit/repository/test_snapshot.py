@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite_reader import SqliteReader
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot, snapshot_scan
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
@@ -184,6 +185,16 @@ def test_rows_that_moved_between_chunks_of_the_base(place: Place) -> None:
     taken = place.snapshot(base=first["snapshot"])
     assert rows_in(place, taken["snapshot"], "n") == rows_of(place.store, "n")
     assert 0 < taken["bytes"]["sent"] < first["bytes"]["sent"]
+
+
+def test_what_moved_while_it_was_read_is_no_good_snapshot(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.fill("n", many(51_000, size=16))
+    monkeypatch.setattr(SqliteReader, "moved", lambda _reader, namespace: namespace == "n")
+    for workers in (1, 2):
+        taken = place.snapshot(workers=workers)
+        info = place.open().snapshots(NAME, place.keyring)[0]
+        assert (info.id, info.good, info.manifest["consistency"]) == (taken["snapshot"], False, "fuzzy")
+        assert "fuzzy" in taken["warnings"][0]
 
 
 def test_min_interval(place: Place) -> None:
