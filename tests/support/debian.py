@@ -14,8 +14,10 @@ def need(package: str, binary: str) -> str:
     """The path of ``binary``, of Debian's ``package``; root installs it. Errors: AssertionError with what to do."""
     found = shutil.which(binary, path=PATH)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", package]
-        if _quiet(install) != 0 and _quiet(["apt-get", "update", "-q"]) == 0:
+        # Tests that run side by side may both want it.
+        apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
+        install = [*apt, "install", "-y", "--no-install-recommends", package]
+        if _quiet(install) != 0 and _quiet([*apt, "update"]) == 0:
             _quiet(install)
         found = shutil.which(binary, path=PATH)
     if found is None:
