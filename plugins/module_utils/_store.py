@@ -16,6 +16,8 @@ from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, Namespace
 
 ENGINES: t.Final = ("sqlite", "postgresql", "valkey")
 
+Checked = t.Callable[[t.Sequence[LogEntry], t.Sequence[bool]], None]
+
 
 class Reader(t.Protocol):
     """Everything seen through one reader is from one point in time, or ``moved`` says that it is not.
@@ -69,10 +71,11 @@ class Reader(t.Protocol):
     ) -> t.Iterator[list[LastWrite]]:
         """Per key the newest logged write or delete, in key order."""
 
-    def log_health(self) -> dict[str, t.Any]:
+    def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
         """{"entries": n, "corrupt": n, "missing": n, "first_sequence": n, "last_sequence": n, "intact": bool}.
 
-        ``missing`` counts sequences that this store gave out, did not prune and has no entry for.
+        ``missing`` counts sequences that this store gave out, did not prune and has no entry for. ``each`` is given
+        every batch of the log, of all namespaces, as it is read: the entries, and of each whether its checksum holds.
         """
 
     def structure(self) -> list[str]:

@@ -16,6 +16,7 @@ from functools import partial
 from .._codec import log_checksum
 from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown, StoreDamaged
 from .._model import LastWrite, LogEntry, NamespaceState, Row
+from .._store import Checked
 from .postgresql_connect import NAMESPACE_COLUMNS, namespace_state, read_identity, read_namespace, wall_clock
 from .postgresql_rows import bounded, decoded, encodable, escaped, lenient, payload_fetcher, rows_of, split
 from .postgresql_schema import WRITES, RecordsSql
@@ -266,12 +267,15 @@ class PostgresqlReader:
             if found:
                 yield found
 
-    def log_health(self) -> dict[str, t.Any]:
+    def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
         entries = corrupt = 0
         ends: list[tuple[int, int]] = []
         for rows in self.log():
             entries += len(rows)
-            corrupt += sum(log_checksum(entry) != entry[11] for entry in rows)
+            sound = [log_checksum(entry) == entry[11] for entry in rows]
+            corrupt += sound.count(False)
+            if each is not None:
+                each(rows, sound)
             ends += [(e[5] or 0, e[6] or 0) for e in rows if e[3] in ("write", "delete")]
             ends = [min(ends), max(ends)] if ends else []
         s = self._sql

@@ -16,6 +16,7 @@ from operator import itemgetter
 from .._codec import log_checksum
 from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown
 from .._model import LastWrite, LogEntry, NamespaceState, Row
+from .._store import Checked
 from .sqlite_connect import (
     NAMESPACE_COLUMNS,
     decoding_leniently,
@@ -368,11 +369,14 @@ class SqliteReader:
         if out:
             yield out
 
-    def log_health(self) -> dict[str, t.Any]:
+    def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
         entries = corrupt = 0
         for rows in self.log():
+            sound = [log_checksum(entry) == entry[11] for entry in rows]
             entries += len(rows)
-            corrupt += sum(log_checksum(entry) != entry[11] for entry in rows)
+            corrupt += sound.count(False)
+            if each is not None:
+                each(rows, sound)
         log = self._sql.log
         with sqlite_errors(self._path):
             con = self._con

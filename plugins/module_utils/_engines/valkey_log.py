@@ -14,6 +14,7 @@ from bisect import bisect_right
 
 from .._codec import log_checksum
 from .._model import Claim, LogEntry
+from .._store import Checked
 from .valkey_connect import packed
 from .valkey_control import Transaction
 from .valkey_transactions import Connected, repeated
@@ -250,7 +251,9 @@ def _runs(sequences: t.Iterable[int]) -> list[tuple[int, int]]:
     return out
 
 
-def health(spans: t.Sequence[tuple[int, int, int]], pages: t.Iterable[list[LogEntry]]) -> dict[str, t.Any]:
+def health(
+    spans: t.Sequence[tuple[int, int, int]], pages: t.Iterable[list[LogEntry]], each: Checked | None = None
+) -> dict[str, t.Any]:
     """See _store.Reader.log_health. ``spans``: (epoch, first, last) of what was given out, ascending; one bit each."""
     seen = [bytearray((last - first) // 8 + 1) for _epoch, first, last in spans]
     finder = _Finder(spans)
@@ -258,11 +261,11 @@ def health(spans: t.Sequence[tuple[int, int, int]], pages: t.Iterable[list[LogEn
     ends: list[tuple[int, int]] = []
     for page in pages:
         entries += len(page)
+        sound = [_sound(entry) for entry in page]
+        corrupt += sound.count(False)
+        if each is not None:
+            each(page, sound)
         for entry in page:
-            try:
-                corrupt += log_checksum(entry) != entry.checksum
-            except (TypeError, ValueError, AttributeError):
-                corrupt += 1
             if is_write(entry) and entry.epoch.__class__ is int and entry.sequence.__class__ is int:
                 place = (entry.epoch, entry.sequence)
                 ends = [min(ends[0], place), max(ends[1], place)] if ends else [place, place]
@@ -282,6 +285,13 @@ def health(spans: t.Sequence[tuple[int, int, int]], pages: t.Iterable[list[LogEn
         "last_sequence": ends[1][1] if ends else 0,
         "intact": not corrupt and not missing,
     }
+
+
+def _sound(entry: LogEntry) -> bool:
+    try:
+        return log_checksum(entry) == entry.checksum
+    except (TypeError, ValueError, AttributeError):
+        return False
 
 
 class _Finder:

@@ -11,6 +11,7 @@ import typing as t
 
 from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown, StoreUnavailable
 from .._model import LastWrite, LogEntry, NamespaceState, Row
+from .._store import Checked
 from .valkey_connect import Wire, packed, translate, valkey_errors
 from .valkey_control import counters_of, identity_of, space_of, state_of
 from .valkey_log import MOST, aside_of, health, stream_id
@@ -331,12 +332,12 @@ class ValkeyReader:
                     out.append(last_write(entry))
         return out
 
-    def log_health(self) -> dict[str, t.Any]:
+    def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
         spans = [SPAN.unpack(raw) for raw in self._ask("ZRANGE", self._names.given, 0, -1)]
         _said, n = self._counters()
         if n["given_last"]:
             spans.append((n["given_epoch"], n["given_first"], n["given_last"]))
-        return health(sorted(spans), self.log())
+        return health(sorted(spans), self.log(), each)
 
     # --- structure ----------------------------------------------------------------------------------------------
     def structure(self) -> list[str]:

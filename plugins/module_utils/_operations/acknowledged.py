@@ -8,6 +8,7 @@ of these, and for the versions inside a distrusted window, the entries that can 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import typing as t
@@ -20,6 +21,7 @@ Version = t.Tuple[int, int]
 
 SCHEMA = """
 PRAGMA synchronous=OFF;
+PRAGMA journal_mode=MEMORY;
 CREATE TABLE doubtful (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE believed (
   key TEXT, epoch INTEGER, sequence INTEGER, operation TEXT, digest BLOB, lock INTEGER, actor TEXT, at INTEGER,
@@ -31,46 +33,52 @@ SLOTS = 1 << 20  # one byte each: whether any key with that hash is in doubt, so
 
 
 class Acknowledged:
-    """``path`` None: every entry of the log is intact and locked, so the newest one tells everything."""
+    """``path`` None: every entry of the log is intact and locked, so the newest one tells everything.
 
-    def __init__(self, path: str | None = None) -> None:
+    Filled in two passes: ``doubt`` as the log is read for the first time, then ``fill``. ``existing``: filled already.
+    """
+
+    def __init__(self, path: str | None = None, *, existing: bool = False) -> None:
         self._path = path
         self._db: sqlite3.Connection | None = None
         self._slots = bytearray(SLOTS if path is not None else 0)
         if path is not None:
-            if os.path.exists(path):
-                os.unlink(path)
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            if not existing:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
             self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.executescript(SCHEMA)
+            if not existing:
+                self._db.executescript(SCHEMA)
+                self._db.execute("BEGIN")
+            for (key,) in self._db.execute("SELECT key FROM doubtful"):
+                self._slots[hash(key) % SLOTS] = 1
+
+    def doubt(self, entries: t.Iterable[LogEntry]) -> None:
+        """Note the keys of entries that cannot be believed."""
+        keys = [(entry[4],) for entry in entries if entry[3] in ("write", "delete") and _is_text(entry[4])]
+        if keys and self._db is not None:
+            self._db.executemany("INSERT OR IGNORE INTO doubtful VALUES (?)", keys)
+            for (key,) in keys:
+                self._slots[hash(key) % SLOTS] = 1
 
     def fill(self, reader: Reader, namespace: str, windows: t.Sequence[Window], verify: bool = True) -> None:
-        """Two passes: whose entries are in doubt, then what can be believed about these keys and these times.
+        """Collect what can be believed about the doubtful keys and about the time of any window.
 
         ``verify`` False: the caller has seen that the checksums of all entries hold.
         """
         db = self._db
         if db is None:
             return
-        db.execute("BEGIN")
-        for batch in reader.log(namespace, operations=("write", "delete")):
-            writes = (entry for entry in batch if entry[3] in ("write", "delete") and _is_text(entry[4]))
-            doubtful = [(entry[4],) for entry in writes if not believed(entry, windows, verify)]
-            db.executemany("INSERT OR IGNORE INTO doubtful VALUES (?)", doubtful)
-            for (key,) in doubtful:
-                self._slots[hash(key) % SLOTS] = 1
         slots = self._slots
+        low = min((window.first_sequence for window in windows), default=1)
+        high = max((window.last_sequence for window in windows), default=0)
         for batch in reader.log(namespace, operations=("write", "delete")):
-            writes = (
-                entry
-                for entry in batch
-                if entry[3] in ("write", "delete")
-                and (slots[hash(entry[4]) % SLOTS] or inside(entry[5], entry[6], windows))
-            )
             rows = [
                 (e[4], e[5], e[6], e[3], e[7], e[8], e[9], e[1], inside(e[5], e[6], windows))
-                for e in writes
-                if believed(e, windows, verify)
+                for e in batch
+                if (slots[hash(e[4]) % SLOTS] or (e[6].__class__ is int and low <= e[6] <= high))
+                and believed(e, windows, verify)
             ]
             db.executemany(
                 "INSERT OR IGNORE INTO believed SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 "
@@ -81,7 +89,7 @@ class Acknowledged:
 
     def newest(self, key: str, write: LastWrite | None) -> LastWrite | None:
         """The newest write or deletion of ``key`` that can be believed; ``write`` is the newest one logged."""
-        if write is None or not self.may_doubt(key) or not self._doubtful(key):
+        if write is None or not self._slots or not self._slots[hash(key) % SLOTS] or not self._doubtful(key):
             return write
         row = (
             t.cast(sqlite3.Connection, self._db)
@@ -101,19 +109,21 @@ class Acknowledged:
         ).fetchone()
         return None if row is None else LastWrite._make(row)
 
-    def may_doubt(self, key: str) -> bool:
-        """False: the newest entry of this key is the one to believe, and no query is needed to know it."""
-        return bool(self._slots) and bool(self._slots[hash(key) % SLOTS])
+    def doubts(self) -> t.Callable[[str], int] | None:
+        """0 for keys whose newest entry is the one to believe, no query being needed to know it; None: so are all."""
+        slots = self._slots
+        return (lambda key: slots[hash(key) % SLOTS]) if any(slots) else None
 
     def _doubtful(self, key: str) -> bool:
         db = t.cast(sqlite3.Connection, self._db)
         return db.execute("SELECT 1 FROM doubtful WHERE key = ?", (key,)).fetchone() is not None
 
-    def close(self) -> None:
+    def close(self, *, keep: bool = False) -> None:
         if self._db is not None and self._path is not None:
             self._db.close()
             self._db = None
-            os.unlink(self._path)
+            if not keep:
+                os.unlink(self._path)
 
 
 def believed(entry: LogEntry, windows: t.Sequence[Window], verify: bool = True) -> bool:

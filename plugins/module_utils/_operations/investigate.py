@@ -13,15 +13,18 @@ import json
 import os
 import tempfile
 import typing as t
+from dataclasses import dataclass
 
 from .._errors import CannotProceed, MemoryOpsError, SnapshotUnusable
 from .._store import Reader, Store
 from . import incident as incidents
-from . import integrity, logreview, logscan, plan, sources, validate
+from . import integrity, logscan, plan, sources, validate
 from .acknowledged import Acknowledged
-from .diagnose import diagnose, windows
-from .incident import Journal, Run, microseconds
+from .diagnose import diagnose
+from .incident import Journal, Run, microseconds, now_us
+from .logreading import Log, LogReading, read_beside
 from .plan_file import PlanFile
+from .workers import Worker
 
 LOOK_BACK_US = 24 * 3600 * 1_000_000
 
@@ -49,6 +52,7 @@ def investigate(
     with store.reader() as reader:
         state = reader.namespace(namespace)
         onset_sequence = _sequence_at(reader, namespace, onset)
+    case = _Case(store, store_params, namespace, keyring, repository, name, logs, benchmark, onset_sequence, state.ttl)
     incident, known = incidents.facts(store, namespace, run.incident)
     if check or incident is None:
         if not check:
@@ -56,21 +60,8 @@ def investigate(
                 f"{namespace} has no open incident to diagnose.", f"isolate it first: memory_namespace={namespace}"
             )
         with incidents.own_files(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="memops-") as scratch:
-            return _investigate(
-                store,
-                store_params,
-                namespace,
-                keyring,
-                repository,
-                name,
-                scratch,
-                known,
-                logs,
-                benchmark,
-                onset_sequence,
-                state.ttl,
-                True,
-            ) | {"incident": incident, "changed": again or not known.get("diagnosed")}
+            found = case.investigate(scratch, known, check=True)
+        return {**found, "incident": incident, "changed": again or not known.get("diagnosed")}
     folder = incidents.folder(store_params, incident, run.work_dir)
     saved = os.path.join(folder, "diagnosis.json")
     if known.get("diagnosed") and not again and os.path.exists(saved):
@@ -82,21 +73,7 @@ def investigate(
             _start_over(store, claim, known)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, "lost_keys.jsonl"))  # of a former diagnosis
-        found = _investigate(
-            store,
-            store_params,
-            namespace,
-            keyring,
-            repository,
-            name,
-            folder,
-            known,
-            logs,
-            benchmark,
-            onset_sequence,
-            state.ttl,
-            False,
-        )
+        found = case.investigate(folder, known, check=False)
         found["incident"] = incident
         with open(saved + ".new", "w", encoding="utf-8") as stream:
             json.dump(found, stream)
@@ -132,195 +109,145 @@ def _start_over(store: Store, claim: t.Any, known: t.Mapping[str, t.Any]) -> Non
         store.drop_generation(claim, building)
 
 
-def _investigate(
-    store: Store,
-    store_params: t.Mapping[str, t.Any],
-    namespace: str,
-    keyring: t.Any,
-    repository: t.Any | None,
-    name: str,
-    folder: str,
-    known: t.Mapping[str, t.Any],
-    logs: t.Sequence[t.Any],
-    benchmark: str | None,
-    onset_sequence: int | None,
-    ttl: float | None,
-    check: bool,
-) -> dict[str, t.Any]:
-    doubts: list[str] = []
-    chosen = sources.Sources([], [])
-    if repository is not None:
+@dataclass
+class _Case:
+    """One namespace to be diagnosed, and what that is done with."""
+
+    store: Store
+    store_params: t.Mapping[str, t.Any]
+    namespace: str
+    keyring: t.Any
+    repository: t.Any | None
+    name: str
+    logs: t.Sequence[t.Any]
+    benchmark: str | None
+    onset_sequence: int | None
+    ttl: float | None
+
+    def investigate(self, folder: str, known: t.Mapping[str, t.Any], *, check: bool) -> dict[str, t.Any]:
+        """``folder`` gets the plan and the list of damaged keys."""
+        doubts: list[str] = []
+        chosen = sources.Sources([], [])
+        if self.repository is not None:
+            try:
+                chosen = sources.choose(self.repository, self.name, self.keyring, self.namespace)
+            except MemoryOpsError as exc:
+                if not check:
+                    raise  # a plan made without the snapshots would call lost what they hold
+                doubts.append(f"snapshots could not be looked at: {exc.message}")
+        keys_back = sources.bring_keys(chosen, self.keyring, check=check)
+        damage_file, target = os.path.join(folder, "damage.db"), os.path.join(folder, "plan.db")
+        fenced = microseconds(known.get("fenced_at")) or now_us()
+        settled = incidents.settled(self.store, self.namespace)
+        reading = LogReading(
+            self.namespace, self.onset_sequence, fenced - LOOK_BACK_US, fenced, settled, target + ".log"
+        )
+        beside = Worker(
+            read_beside, dict(self.store_params), reading, check
+        )  # the log, while the records are read here
         try:
-            chosen = sources.choose(repository, name, keyring, namespace)
-        except MemoryOpsError as exc:
-            if not check:
-                raise  # a plan made without the snapshots would call lost what they hold
-            doubts.append(f"snapshots could not be looked at: {exc.message}")
-    keys_back = sources.bring_keys(chosen, keyring, check=check)
-    damage_file = os.path.join(folder, "damage.db")
-    scan = integrity.scan(
-        store_params=store_params, keyring=keyring, namespace=namespace, damage_file=damage_file, structure=False
-    )
-    errors = logscan.scan(logs) if logs else []
-    structure, mended, broken = _structure(store, check)
-    if broken:
-        doubts.append("the store's own structure is damaged beyond what the engine can rebuild in place")
-    with store.reader() as reader:
-        health = reader.log_health()
-        fenced = microseconds(known.get("fenced_at")) or reader.at
-        review = logreview.review(
-            reader.log(namespace),
-            since=fenced - LOOK_BACK_US,
-            until=fenced,
-            settled=incidents.settled(store, namespace),
-            verify=not health["intact"],
-        )
-        distrust = windows(review, epoch=reader.identity.epoch, onset_sequence=onset_sequence)
-        draft = draft_plan(
-            reader=reader,
-            namespace=namespace,
-            chosen=chosen,
-            keyring=keyring,
-            distrust=distrust,
-            log_intact=health["intact"],
-            doubtful=bool(review.unlocked_entries or distrust) or not health["intact"],
-            settled=incidents.settled_version(store, namespace),
-            rotated_to=review.rotated_to,
-            damage_file=damage_file,
-            target=os.path.join(folder, "plan.db"),
-        )
-        with PlanFile.open(draft["plan_file"]) as planned:
-            reasons = planned.reasons()
-            damage_map = _damage_map(scan["damage_map"], planned)
-        findings = {**scan["findings"], "absent": reasons.get("absent", 0)}
-        found = diagnose(
-            review=review,
-            findings=findings,
-            rows=scan["rows"],
-            log_health=health,
-            errors=errors,
-            structure=structure,
-            ttl=ttl,
-        )
-        if found["strategy"] == "none" and reasons:
-            found["strategy"] = "soft"  # nothing is damaged, but suspect or stale versions are served
-        onset = found["onset"]
-        onset_at = microseconds(onset["at"]) if onset else None
-        found["hit_rate"]["before"] = _rate_since(found["hit_rate"]["series"], onset["at"] if onset else None)
-        probes = validate.fix_probes(
-            reader=reader, namespace=namespace, before_sequence=onset_sequence, before_at=onset_at or fenced
-        )
-        baseline = _baseline(reader, keyring, namespace, benchmark)
-    return {
-        **found,
-        "findings": {kind: n for kind, n in findings.items() if n},
-        "examples": scan["examples"][:50],
-        "rows": scan["rows"],
-        "damage_map": damage_map,
-        "structure": structure,
-        "structure_repairs": mended,
-        "structure_broken": broken,
-        "errors_seen": errors,
-        "log_health": health,
-        "probes": probes,
-        "baseline": baseline,
-        "keys_back": keys_back,
-        "passed_over": chosen.passed_over,
-        "doubts": doubts,
-        "distrusted": [w.__dict__ for w in distrust],
-        "draft": draft,
-    }
-
-
-def _structure(store: Store, check: bool) -> tuple[list[str], list[str], list[str]]:
-    """(what the engine finds wrong, what it rebuilt, what stays wrong).
-
-    Indexes are rebuilt before anything else is read: a broken one of the log would make the plan lie.
-    """
-    with store.reader() as reader:
-        found = reader.structure()
-    if not found or check:
-        return found, [], []
-    mended = store.repair_structure()
-    with store.reader() as reader:
-        return found, mended, reader.structure()
-
-
-def draft_plan(
-    *,
-    reader: t.Any,
-    namespace: str,
-    chosen: sources.Sources,
-    keyring: t.Any,
-    distrust: t.Sequence[t.Any],
-    log_intact: bool,
-    doubtful: bool,
-    settled: tuple[int, int] | None,
-    rotated_to: t.Collection[str],
-    damage_file: str,
-    target: str,
-) -> dict[str, t.Any]:
-    """plan.make over the best sources; a snapshot that turns out to be damaged is passed over and the rest used."""
-    acknowledged = Acknowledged(target + ".log" if doubtful else None)
-    try:
-        acknowledged.fill(reader, namespace, distrust, verify=not log_intact)
-        return _drafted(
-            reader,
-            namespace,
-            chosen,
-            keyring,
-            distrust,
-            log_intact,
-            acknowledged,
-            settled,
-            rotated_to,
-            damage_file,
-            target,
-        )
-    finally:
-        acknowledged.close()
-
-
-def _drafted(
-    reader: t.Any,
-    namespace: str,
-    chosen: sources.Sources,
-    keyring: t.Any,
-    distrust: t.Sequence[t.Any],
-    log_intact: bool,
-    acknowledged: Acknowledged,
-    settled: tuple[int, int] | None,
-    rotated_to: t.Collection[str],
-    damage_file: str,
-    target: str,
-) -> dict[str, t.Any]:
-    while True:
-        base = chosen.snapshots[0].info if chosen.snapshots else None
-        later = settled is not None and base is not None and (base.epoch, base.sequence) >= settled
-        evidence = plan.Evidence(
-            namespace,
-            distrust,
-            keyring,
-            log_intact=log_intact,
-            rotated_to=rotated_to,
-            now=reader.at,
-            acknowledged=acknowledged,
-            settled=settled if later else None,
-        )
-        try:
-            return plan.make(
-                reader=reader,
-                namespace=namespace,
-                sources=[sources.Copies(snapshot, chosen.note) for snapshot in chosen.snapshots],
-                evidence=evidence,
+            scan = integrity.scan(
+                store_params=self.store_params,
+                keyring=self.keyring,
+                namespace=self.namespace,
                 damage_file=damage_file,
-                target=target,
+                structure=False,
             )
-        except SnapshotUnusable as exc:
-            bad = getattr(exc, "snapshot", None) or (chosen.snapshots[0].id if chosen.snapshots else None)
-            if bad is None:
-                raise
-            chosen.drop(bad, exc.message)
+            errors = logscan.scan(self.logs) if self.logs else []
+            kind, said = beside.receive()
+            if kind == "broken":
+                beside.send("mend it: nothing is read here any more")
+                kind, said = beside.receive()
+            structure, log = said
+        finally:
+            beside.stop()
+        if structure.broken:
+            doubts.append("the store's own structure is damaged beyond what the engine can rebuild in place")
+        with self.store.reader() as reader:
+            if check and reader.identity.sequence != log.sequence:  # nothing is fenced: somebody wrote meanwhile
+                log = reading.read(reader)
+            draft = self._draft(reader, chosen, log, damage_file, target)
+            with PlanFile.open(draft["plan_file"]) as planned:
+                reasons = planned.reasons()
+                damage_map = _damage_map(scan["damage_map"], planned)
+            findings = {**scan["findings"], "absent": reasons.get("absent", 0)}
+            found = diagnose(
+                review=log.review,
+                findings=findings,
+                rows=scan["rows"],
+                log_health=log.health,
+                errors=errors,
+                structure=structure.found,
+                ttl=self.ttl,
+            )
+            if found["strategy"] == "none" and reasons:
+                found["strategy"] = "soft"  # nothing is damaged, but suspect or stale versions are served
+            onset = found["onset"]
+            onset_at = microseconds(onset["at"]) if onset else None
+            found["hit_rate"]["before"] = _rate_since(found["hit_rate"]["series"], onset["at"] if onset else None)
+            probes = validate.fix_probes(
+                reader=reader,
+                namespace=self.namespace,
+                before_sequence=self.onset_sequence,
+                before_at=onset_at or fenced,
+            )
+            baseline = _baseline(reader, self.keyring, self.namespace, self.benchmark)
+        return {
+            **found,
+            "findings": {kind: n for kind, n in findings.items() if n},
+            "examples": scan["examples"][:50],
+            "rows": scan["rows"],
+            "damage_map": damage_map,
+            "structure": structure.found,
+            "structure_repairs": structure.mended,
+            "structure_broken": structure.broken,
+            "errors_seen": errors,
+            "log_health": log.health,
+            "probes": probes,
+            "baseline": baseline,
+            "keys_back": keys_back,
+            "passed_over": chosen.passed_over,
+            "doubts": doubts,
+            "distrusted": [w.__dict__ for w in log.distrust],
+            "draft": draft,
+        }
+
+    def _draft(
+        self, reader: Reader, chosen: sources.Sources, log: Log, damage_file: str, target: str
+    ) -> dict[str, t.Any]:
+        """plan.make over the best sources; a snapshot that turns out to be damaged is passed over and the rest used."""
+        settled = incidents.settled_version(self.store, self.namespace)
+        acknowledged = Acknowledged(log.believed, existing=True)
+        try:
+            while True:
+                base = chosen.snapshots[0].info if chosen.snapshots else None
+                later = settled is not None and base is not None and (base.epoch, base.sequence) >= settled
+                evidence = plan.Evidence(
+                    self.namespace,
+                    log.distrust,
+                    self.keyring,
+                    log_intact=log.health["intact"],
+                    rotated_to=log.review.rotated_to,
+                    now=reader.at,
+                    acknowledged=acknowledged,
+                    settled=settled if later else None,
+                )
+                try:
+                    return plan.make(
+                        reader=reader,
+                        namespace=self.namespace,
+                        sources=[sources.Copies(snapshot, chosen.note) for snapshot in chosen.snapshots],
+                        evidence=evidence,
+                        damage_file=damage_file,
+                        target=target,
+                    )
+                except SnapshotUnusable as exc:
+                    bad = getattr(exc, "snapshot", None) or (chosen.snapshots[0].id if chosen.snapshots else None)
+                    if bad is None:
+                        raise
+                    chosen.drop(bad, exc.message)
+        finally:
+            acknowledged.close()
 
 
 def _baseline(reader: t.Any, keyring: t.Any, namespace: str, benchmark: str | None) -> float | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, field
 
-from .._codec import log_checksum
 from .._model import LogEntry
 from .incident import rfc3339
 
@@ -64,36 +63,43 @@ class Review:
         return self.reads["hit"] / asked if asked else None
 
 
-def review(
-    log: t.Iterator[list[LogEntry]],
-    *,
-    since: int = 0,
-    until: int | None = None,
-    settled: int = 0,
-    verify: bool = False,
-    bucket_us: int = 1_000_000,
-) -> Review:
-    """``since``/``until`` limit the reads that are counted (µs).
-
-    Writes without a lock up to the sequence ``settled`` were judged by an earlier incident and are passed over.
-    ``verify`` leaves out entries whose checksum does not hold: they prove nothing.
-    """
-    found = Review()
-    open_bursts: dict[str, Burst] = {}
-    finished: list[Burst] = []
-    buckets: dict[int, dict[str, int]] = {}
-    last_writer: str | None = None
+def review(log: t.Iterable[list[LogEntry]], **options: t.Any) -> Review:
+    """What these entries say; ``options`` as of Reviewer. All of them are taken as they are."""
+    reviewer = Reviewer(**options)
     for batch in log:
+        reviewer.add(batch)
+    return reviewer.result()
+
+
+class Reviewer:
+    """Takes the log in batches, oldest first.
+
+    ``since``/``until`` limit the reads that are counted (µs). Writes without a lock up to the sequence ``settled``
+    were judged by an earlier incident and are passed over.
+    """
+
+    def __init__(
+        self, *, since: int = 0, until: int | None = None, settled: int = 0, bucket_us: int = 1_000_000
+    ) -> None:
+        self._since, self._until, self._settled = since, 1 << 62 if until is None else until, settled
+        self._bucket_us = bucket_us
+        self._found = Review()
+        self._open_bursts: dict[str, Burst] = {}
+        self._finished: list[Burst] = []
+        self._buckets: dict[int, dict[str, int]] = {}
+        self._last_writer: str | None = None
+
+    def add(self, batch: t.Sequence[LogEntry]) -> None:
+        found, buckets = self._found, self._buckets
+        found.entries += len(batch)
         for entry in batch:
-            if verify and log_checksum(entry) != entry[11]:
-                continue
-            found.entries += 1
             operation = entry[3]
             if operation in ("write", "delete"):
-                found.unlocked_entries += entry[8] is None
-                if entry[8] is None and (entry[6] or 0) > settled:
-                    _burst(entry, open_bursts, finished, last_writer)
-                last_writer = entry[9]
+                if entry[8] is None:
+                    found.unlocked_entries += 1
+                    if (entry[6] or 0) > self._settled:
+                        _burst(entry, self._open_bursts, self._finished, self._last_writer)
+                self._last_writer = entry[9]
             elif operation in READS:
                 at = entry[1]
                 if operation == "corrupt":
@@ -101,22 +107,29 @@ def review(
                     found.first_corrupt = min(at, found.first_corrupt or at)
                 elif operation == "expired":
                     found.expired_reads += 1
-                if at >= since and (until is None or at <= until):
+                if self._since <= at <= self._until:
                     found.reads[operation] += 1
-                    bucket = buckets.setdefault(at // bucket_us, dict.fromkeys(READS, 0))
+                    bucket = buckets.setdefault(at // self._bucket_us, dict.fromkeys(READS, 0))
                     bucket[operation] += 1
                     if len(buckets) > 2 * MAX_BUCKETS:
-                        buckets, bucket_us = _coarser(buckets), bucket_us * 2
+                        buckets = self._coarsen()
             elif operation == "rotate":
                 _rotation(entry, found)
-    found.unlocked = sorted([*finished, *open_bursts.values()], key=lambda b: b.first_sequence)
-    while len(buckets) > MAX_BUCKETS:
-        buckets, bucket_us = _coarser(buckets), bucket_us * 2
-    found.series = [
-        {"at": rfc3339(number * bucket_us), "hits": b["hit"], "misses": b["miss"], "corrupt": b["corrupt"]}
-        for number, b in sorted(buckets.items())
-    ]
-    return found
+
+    def result(self) -> Review:
+        found = self._found
+        found.unlocked = sorted([*self._finished, *self._open_bursts.values()], key=lambda b: b.first_sequence)
+        while len(self._buckets) > MAX_BUCKETS:
+            self._coarsen()
+        found.series = [
+            {"at": rfc3339(number * self._bucket_us), "hits": b["hit"], "misses": b["miss"], "corrupt": b["corrupt"]}
+            for number, b in sorted(self._buckets.items())
+        ]
+        return found
+
+    def _coarsen(self) -> dict[int, dict[str, int]]:
+        self._buckets, self._bucket_us = _coarser(self._buckets), self._bucket_us * 2
+        return self._buckets
 
 
 def _burst(entry: LogEntry, open_bursts: dict[str, Burst], finished: list[Burst], last_writer: str | None) -> None:

@@ -104,17 +104,15 @@ def make(
     unlogged = newest = 0
     pending: list[Entry] = []
     base = sources[0] if sources else None
+    plain = _Plain(evidence)
     streams = _aligned(
         _rows(reader.scan(namespace)),
         _rows(reader.last_writes(namespace)),
         _rows(base.scan(namespace)) if base else iter(()),
         _damage(damage_file),
+        plain,
     )
     for key, live, last, copy, damage in streams:
-        if damage is None and live is not None and last is not None and _plainly_kept(live, last, copy, evidence):
-            counts["good_before"] += 1
-            newest = max(newest, live[UPDATED])
-            continue
         write = evidence.acknowledged.newest(key, last)
         decision = _decide(key, live, write, copy, damage, base.id if base else None, evidence)
         if decision is None:
@@ -136,6 +134,8 @@ def make(
             draft.add(pending)
             pending = []
     draft.add(pending)
+    counts["good_before"] += plain.kept
+    newest = max(newest, plain.newest)
     for source in sources[1:]:
         _look_deeper(draft, namespace, source, evidence)
     _respect_deletions(draft, reader, namespace, {source.id: source for source in sources}, evidence.windows)
@@ -146,20 +146,34 @@ def make(
 UNLOGGED = "no log entry proves who wrote it"
 
 
-def _plainly_kept(live: Row, write: LastWrite, copy: Row | None, evidence: Evidence) -> bool:
-    """What _decide says of nearly every record, told at once: an undamaged memory that is the newest logged write,
-    made under the lock, and the very row of the snapshot where that has the key; nothing doubts it."""
-    return (
-        write[4] == live[CHECKSUM]
-        and write[2] == live[SEQUENCE]
-        and write[1] == live[EPOCH]
-        and write[5] is not None
-        and live[DELETED] is None
-        and live[EXPIRES] is None
-        and (copy is None or copy[CHECKSUM] == live[CHECKSUM])
-        and not evidence.acknowledged.may_doubt(live[KEY])
-        and not inside(live[EPOCH], live[SEQUENCE], evidence.windows)
-    )
+class _Plain:
+    """What _decide says of nearly every record, told at once: an undamaged memory that is the newest logged write, made
+    under the lock, and the very row of the snapshot where that has the key; nothing doubts it."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.kept = self.newest = 0
+        self._may_doubt = evidence.acknowledged.doubts()
+        self._windows = evidence.windows
+        self._low = min((window.first_sequence for window in evidence.windows), default=1)
+        self._high = max((window.last_sequence for window in evidence.windows), default=0)
+
+    def keeps(self, live: Row, write: LastWrite, copy: Row | None) -> bool:
+        if (
+            write[4] == live[CHECKSUM]
+            and write[2] == live[SEQUENCE]
+            and write[1] == live[EPOCH]
+            and write[5] is not None
+            and live[DELETED] is None
+            and live[EXPIRES] is None
+            and (copy is None or copy[CHECKSUM] == live[CHECKSUM])
+            and not (self._may_doubt and self._may_doubt(live[KEY]))
+            and not (self._low <= live[SEQUENCE] <= self._high and inside(live[EPOCH], live[SEQUENCE], self._windows))
+        ):
+            self.kept += 1
+            if live[UPDATED] > self.newest:
+                self.newest = live[UPDATED]
+            return True
+        return False
 
 
 def _decide(
@@ -370,17 +384,26 @@ def _damage(path: str | None) -> t.Iterator[tuple[str, str]]:
 
 
 def _aligned(
-    live: t.Iterator[Row], writes: t.Iterator[LastWrite], copies: t.Iterator[Row], damage: t.Iterator[tuple[str, str]]
+    live: t.Iterator[Row],
+    writes: t.Iterator[LastWrite],
+    copies: t.Iterator[Row],
+    damage: t.Iterator[tuple[str, str]],
+    plain: _Plain,
 ) -> t.Iterator[tuple[str, Row | None, LastWrite | None, Row | None, str | None]]:
-    """Full outer merge join of four key-ordered streams."""
+    """Full outer merge join of four key-ordered streams, without what ``plain`` keeps."""
+    keeps = plain.keeps
     row, write, copy, hurt = next(live, None), next(writes, None), next(copies, None), next(damage, None)
     while row is not None or write is not None or copy is not None or hurt is not None:
-        together = row is not None and write is not None and row[0] == write[0] and (copy is None or copy[0] == row[0])
-        if together and row is not None and (hurt is None or hurt[0] > row[0]):  # nearly every key
-            yield row[0], row, write, copy, None
-            row, write = next(live, None), next(writes, None)
-            copy = copy and next(copies, None)
-            continue
+        if row is not None and write is not None and row[0] == write[0] and (hurt is None or hurt[0] > row[0]):
+            key = row[0]
+            if copy is None or copy[0] >= key:  # nearly every key
+                same = copy if copy is not None and copy[0] == key else None
+                if not keeps(row, write, same):
+                    yield key, row, write, same, None
+                row, write = next(live, None), next(writes, None)
+                if same is not None:
+                    copy = next(copies, None)
+                continue
         key = min(item[0] for item in (row, write, copy, hurt) if item is not None)
         this_row = this_write = this_copy = this_kind = None
         if row is not None and row[KEY] == key:
