@@ -266,7 +266,7 @@ def _reasons(
             elif not refused:
                 found.append((FAIL, f"The fence does not refuse {what}."))
     if run.failed_over:
-        found.append((UNKNOWN, "The secondary still serves the namespace; failback has not been done."))
+        found.append((UNKNOWN, "The namespace was failed over and is not home yet: failback has not been done."))
     if "monitor" in run.current:
         floor = targets["hit_rate"]
         if hit_rate["after"] is None:

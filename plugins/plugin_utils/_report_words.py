@@ -25,7 +25,7 @@ SINGLE = {
 STATES = {
     "untouched": "As far as is known, nothing was changed: the namespace serves as before.",
     "quarantined": "The namespace is quarantined: applications can neither read nor write it.",
-    "failed-over": "The secondary serves the namespace; the primary's copy stays fenced.",
+    "failed-over": "The namespace was failed over and is not home yet; the primary's copy stays fenced.",
     "rebuilt": "The namespace is rebuilt and checked, but not released yet.",
     "released": "The namespace serves again, but nobody has watched it since.",
     "monitoring": "The namespace serves again; watching it has not come to an end.",
