@@ -16,7 +16,9 @@ import sys
 import threading
 import typing as t
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError, StoreMissing
+from ansible_collections.memops.agent_memory.plugins.module_utils._route import for_applications
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -32,12 +34,15 @@ class Outcome(t.NamedTuple):
 
 
 class Site:
-    """One memory cluster: a primary, and a secondary unless told otherwise."""
+    """One memory cluster: a primary, and a secondary unless told otherwise; in SQLite, or in what ``bench`` has."""
 
     launcher: t.Sequence[str] = ()  # what starts ansible-playbook
+    bench: t.Any = None
 
-    def __init__(self, folder: pathlib.Path, *, secondary: bool = True, **variables: t.Any) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: pathlib.Path, *, secondary: bool = True, bench: t.Any = None, **variables: t.Any
+    ) -> None:
+        self.folder, self.bench = folder, bench
         master = folder / "master.key"
         master.write_text(os.urandom(32).hex() + "\n")
         master.chmod(0o600)
@@ -60,23 +65,34 @@ class Site:
             "memory_monitor_interval": "0.5",
             **variables,
         }
+        if bench:  # on a server an operator makes the store, not an application
+            open_store(self.stores["primary"], create=True).close()
         self.memory().close()
-        self.route.write_text(
-            json.dumps({"format": 1, "generation": 1, "default": self.stores["primary"], "namespaces": {}})
-        )
+        default = for_applications(self.stores["primary"])
+        self.route.write_text(json.dumps({"format": 1, "generation": 1, "default": default, "namespaces": {}}))
         self.write_inventory()
 
     def _store(self, host: str) -> dict[str, t.Any]:
         (self.folder / host).mkdir(exist_ok=True)
+        if self.bench:
+            login = self.folder / "agent.password"
+            login.write_text(self.bench.application(host)["password"])
+            login.chmod(0o600)
+            return {**self.bench.params(host), "application_password_file": str(login)}
         return {"engine": "sqlite", "layout": "native", "path": str(self.folder / host / "memory.db")}
 
     def write_inventory(self) -> None:
-        hosts = {host: {"memory_role": host, "memory_store": store} for host, store in self.stores.items()}
+        hosts: dict[str, dict[str, t.Any]] = {
+            host: {"memory_role": host, "memory_store": store} for host, store in self.stores.items()
+        }
+        for host in hosts if self.bench else ():
+            hosts[host]["memory_work_dir"] = str(self.folder / host / "work")
         inventory = {"memory": {"hosts": hosts, "vars": self.variables}}
         self.inventory.write_text(json.dumps(inventory))
 
     def memory(self, host: str = "primary") -> Memory:
-        return Memory(store=self.stores[host], keyring=self.keyring, actor="test")
+        store = self.bench.application(host) if self.bench else self.stores[host]
+        return Memory(store=store, keyring=self.keyring, actor="test")
 
     def fill(self, namespace: str, count: int) -> None:
         memory = self.memory()
@@ -85,6 +101,10 @@ class Site:
 
     def flip(self, namespace: str, keys: t.Iterable[str], host: str = "primary") -> None:
         """Change stored payload bytes as a bad disk would: behind the engine's triggers and without a log entry."""
+        if self.bench:
+            for key in keys:
+                self.bench.raw(host).flip(namespace, key)
+            return
         con = sqlite3.connect(self.stores[host]["path"])
         with con:
             triggers = con.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
@@ -180,10 +200,24 @@ class Site:
     def store_bytes(self) -> dict[str, bytes]:
         return {host: pathlib.Path(store["path"]).read_bytes() for host, store in self.stores.items()}
 
-    def fingerprint(self) -> dict[str, bytes]:
-        """Every file of the site outside Ansible's own folder, to see that nothing was written."""
-        return {
+    def fingerprint(self) -> dict[str, t.Any]:
+        """Every file of the site outside Ansible's own folder, and what is in stores on servers, to see that nothing
+        was written."""
+        held = {host: holding(store) for host, store in self.stores.items()} if self.bench else {}
+        return held | {
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path.relative_to(self.folder).parts[0] != "ansible"
         }
+
+
+def holding(params: dict[str, t.Any]) -> t.Any:
+    """All that a store tells of itself; None when there is none."""
+    try:
+        store = open_store(params)
+    except StoreMissing:
+        return None
+    with contextlib.closing(store), store.reader() as reader:
+        rows = {space.name: [r for b in reader.scan(space.name) for r in b] for space in reader.namespaces()}
+        log = [tuple(e) for batch in reader.log() for e in batch]
+        return rows, log, reader.namespaces(), reader.identity, store.incidents()
