@@ -61,7 +61,9 @@ options:
           store as this user.
         type: str
       application_password_file:
-        description: File on the hosts of the applications with their password. It is named in the route.
+        description: >-
+          File on the hosts of the applications with their password. It is named in the route. Where the memory host has
+          it too, the proof of a fence logs in with it.
         type: path
       schema:
         description: The schema that holds the store (O(store.engine=postgresql)).

@@ -130,10 +130,12 @@ class PostgresqlServer(Guarded):
             time.sleep(0.05)
 
     def _make_database(self) -> None:
-        """What an administrator does once: the roles, the database, and the right to check an index."""
+        """What an administrator does once: the roles, the database, the rights to act as the application for a proof
+        and to check an index."""
         with self.connect(database="postgres") as con:
             for role in (OWNER, APPLICATION):
                 con.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{self.passwords[role]}'")
+            con.execute(f"GRANT {APPLICATION} TO {OWNER}")
             con.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
             con.execute(f"GRANT {APPLICATION} TO {OWNER}")  # so that a fence can be proven as the application
         with self.connect() as con:

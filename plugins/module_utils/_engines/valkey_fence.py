@@ -11,6 +11,7 @@ many namespaces by one broad pattern loses exactly the quarantined ones. Open co
 from __future__ import annotations
 
 import json
+import os
 import re
 import typing as t
 from dataclasses import replace
@@ -270,7 +271,10 @@ class Fence(Connected):
         elif user is not None:
             tried = [self._try(user, command, detail) for command in probes(key)]
             writes, reads = all(tried[:2]), tried[2]
-            if self.place.application_password_file:
+            login = self.place.application_password_file
+            if login and not os.path.exists(os.path.expanduser(login)):
+                detail.append(f"a connection of user {user}: not tried, {login} is not on this host")
+            elif login:
                 really = self._really(key, detail)
                 writes, reads = writes and really, reads and really
         for raw in self._ask("ACL", "USERS"):

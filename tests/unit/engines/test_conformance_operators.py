@@ -397,3 +397,16 @@ def test_a_copy_is_filled_and_promoted(store, claim, bench):
     with pytest.raises(StaleAttempt):
         source.import_log(Claim("n", "inc-1", "attempt-1", 1), log)
     source.close()
+
+
+def test_the_proof_uses_the_applications_own_login_where_it_is(store, claim, bench, tmp_path):
+    """And does without where the applications run on other hosts."""
+    store.fence(claim)
+    login = tmp_path / "agent.password"
+    for there in (False, True):
+        if there:
+            login.write_text(str(bench.application().get("password")))
+        opened = bench.open(application_password_file=str(login))
+        proof = opened.prove("n")
+        opened.close()
+        assert proof["writes_refused"] and proof["reads_refused"], proof
