@@ -17,13 +17,14 @@ from .._model import Claim, Row
 from .sqlite_connect import Connected, sqlite_errors
 
 DROP_ROWS = 5000  # rows that one dropping transaction deletes
+BULK_CACHE_KIB = 6 << 10
 ROWS_PER_INSERT = 90  # ten values each; every build of SQLite takes 999
 
 
 def adapt_at_once() -> None:
     """Tell the driver that bytes and None need no adapter: looking for one costs it a fifth of a bulk insert."""
     sqlite3.register_adapter(bytes, bytes)
-    sqlite3.register_adapter(type(None), {}.get)
+    sqlite3.register_adapter(type(None), t.cast(t.Any, {}.get))
 
 
 class Generations(Connected):
@@ -56,6 +57,7 @@ class Generations(Connected):
         if not rows:
             return
         adapt_at_once()
+        self._need_little()
         with self._relaxed(), self._operating(claim, unfenced=True) as con:
             self._inactive(con, claim, generation)
             many = self.sql.insert(generation, ROWS_PER_INSERT)
@@ -65,6 +67,11 @@ class Generations(Connected):
             con.executemany(self.sql.insert(generation), rows[whole:])
             self._sample(con, generation, rows)
             self._keep_up_with(con, rows)
+
+    def _need_little(self) -> None:
+        """Pages pass once; and the check that comes next runs in processes that inherit what is held here."""
+        with sqlite_errors(self.path):
+            self._con.execute(f"PRAGMA cache_size = -{BULK_CACHE_KIB}")
 
     def copy_generation(
         self, claim: Claim, source: int, target: int, *, after: str | None, limit: int, excluding: str | None
@@ -88,7 +95,8 @@ class Generations(Connected):
         self, claim: Claim, source: int, target: int, after: str | None, limit: int, without: str
     ) -> str | None:
         s = self.sql
-        with self._operating(claim, unfenced=True) as con:
+        self._need_little()
+        with self._relaxed(), self._operating(claim, unfenced=True) as con:
             self._inactive(con, claim, target)
             self._own(con, claim, source)
             # The empty key is smaller than any, and a blob greater than any: keys that are no text stay behind.

@@ -15,14 +15,15 @@ import typing as t
 from .._codec import RecordCodec, log_checksum
 from .._errors import CannotProceed, SnapshotUnusable
 from .._model import CHECKSUM, DELETED, EPOCH, PAYLOAD, SEQUENCE, UPDATED, Change, Claim, Row
+from .._repository import Snapshot
 from .._store import Store
 from . import incident as incidents
 from .incident import Run, now_us
-from .plan import Source
 from .plan_file import Entry, PlanFile
+from .workers import Parent, Worker
 
 BATCH = 1000
-COPY_BATCH = 20_000
+COPY_BATCH = 8000  # rows; their pages shall fit the engine's cache
 
 
 class Sealer(t.Protocol):
@@ -35,7 +36,7 @@ class Applier:
     """One plan, one claim; ``sources`` are the snapshots by id that the plan names."""
 
     def __init__(
-        self, store: Store, claim: Claim, plan: PlanFile, sources: t.Mapping[str, Source], keyring: Sealer
+        self, store: Store, claim: Claim, plan: PlanFile, sources: t.Mapping[str, Snapshot], keyring: Sealer
     ) -> None:
         self.store = store
         self.claim = claim
@@ -110,6 +111,7 @@ class Applier:
             if after_next is None:
                 break
             after = after_next
+            self.store.settle()
             self.store.renew(self.claim)
         with self.store.reader() as reader:
             total = reader.count(self.claim.namespace, target)
@@ -121,16 +123,30 @@ class Applier:
 
     def _load_repairs(self, target: int) -> int:
         loaded = 0
-        for entries in self.plan.entries(batch=BATCH):
-            with self.store.reader() as reader:
-                there = reader.get_many(self.claim.namespace, [e.key for e in entries], target)
-            todo = [e for e in entries if not self._done(e, there.get(e.key), fresh=True)]
-            rows = self._wanted(todo)
-            if rows:
-                self.store.load(self.claim, target, list(rows.values()))
-            with self.store.reader() as reader:
-                loaded += len(reader.get_many(self.claim.namespace, [e.key for e in entries], target))
+        worker = None
+        if sum(self.plan.counts().values()) > BATCH:
+            # Elsewhere: what a long download leaves in a process, those that check the result would inherit.
+            for source in self.sources.values():
+                source.unlock(source.chunks(self.claim.namespace))
+            worker = Worker(_find_copies, self.plan.path, self.sources, self.claim.namespace)
+        try:
+            for entries in self.plan.entries(batch=BATCH):
+                copies = None if worker is None else worker.receive()[1]
+                loaded += self._load_part(target, entries, copies)
+        finally:
+            if worker is not None:
+                worker.stop()
         return loaded
+
+    def _load_part(self, target: int, entries: list[Entry], copies: dict[str, Row] | None) -> int:
+        with self.store.reader() as reader:
+            there = reader.get_many(self.claim.namespace, [e.key for e in entries], target)
+        todo = [e for e in entries if not self._done(e, there.get(e.key), fresh=True)]
+        rows = self._wanted(todo, copies)
+        if rows:
+            self.store.load(self.claim, target, list(rows.values()))
+        with self.store.reader() as reader:
+            return len(reader.get_many(self.claim.namespace, [e.key for e in entries], target))
 
     def _done(self, entry: Entry, live: Row | None, fresh: bool = False) -> bool:
         """Whether the key already is as the plan wants it (an earlier attempt did it)."""
@@ -142,17 +158,19 @@ class Applier:
             return False
         return live[DELETED] is not None and self.codec.intact(live)
 
-    def _wanted(self, entries: t.Sequence[Entry]) -> dict[str, Row]:
-        """The rows to put: copies from the sources, tombstones for what nobody has; none for what expired."""
+    def _wanted(self, entries: t.Sequence[Entry], copies: dict[str, Row] | None = None) -> dict[str, Row]:
+        """The rows to put: copies from the sources (``copies``: those that were fetched already), tombstones for what
+        nobody has; none for what expired."""
         rows: dict[str, Row] = {}
-        for source in {entry.source for entry in entries if entry.source}:
-            batch = [entry for entry in entries if entry.source == source]
-            found = self.sources[source].get_many(self.claim.namespace, [entry.key for entry in batch])
-            for entry in batch:
-                row = found.get(entry.key)
+        if copies is None:
+            copies = _copies(self.sources, self.claim.namespace, entries)
+        for entry in entries:
+            if entry.source:
+                row = copies.get(entry.key)
                 if row is None or row[CHECKSUM] != entry.digest or not self.codec.intact(row):
                     raise SnapshotUnusable(
-                        f"Snapshot {source} no longer holds the copy of {entry.key!r:.80} that the plan relies on.",
+                        f"Snapshot {entry.source} no longer holds the copy of {entry.key!r:.80} that the plan relies "
+                        "on.",
                         "verify the snapshot, then run the plan step with replan=true",
                     )
                 rows[entry.key] = row
@@ -190,6 +208,21 @@ class Applier:
             ]
             if log:
                 self.store.log_operation(self.claim, log)
+
+
+def _copies(sources: t.Mapping[str, Snapshot], namespace: str, entries: t.Sequence[Entry]) -> dict[str, Row]:
+    """What the sources hold of these keys, each key from the source that the plan names."""
+    found: dict[str, Row] = {}
+    for source in {entry.source for entry in entries if entry.source}:
+        found.update(sources[source].get_many(namespace, [e.key for e in entries if e.source == source]))
+    return found
+
+
+def _find_copies(parent: Parent, plan_path: str, sources: t.Mapping[str, Snapshot], namespace: str) -> None:
+    with PlanFile.open(plan_path) as planned:
+        for entries in planned.entries(batch=BATCH):
+            parent.check()
+            parent.send("copies", _copies(sources, namespace, entries))
 
 
 def undo(*, store: Store, namespace: str, run: Run, check: bool = False) -> dict[str, t.Any]:

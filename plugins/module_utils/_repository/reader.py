@@ -20,7 +20,8 @@ from .objects import ObjectMissing, ObjectStore
 from .packs import FrameCipher, expand, pack_name
 
 READ_BYTES = 4 << 20  # one request at most, but for a huge row
-GAP_BYTES = 64 << 10  # reading this much too much costs less than another request
+AHEAD_BYTES = 8 << 20  # that may be asked for ahead of what is read
+GAP_BYTES = 512 << 10  # reading this much too much costs less than another request
 
 
 class Snapshot:
@@ -131,13 +132,17 @@ class Snapshot:
         runs = list(_runs(chunks))
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
             ahead: deque[Future[bytes]] = deque()
-            position = 0
+            position = asked = 0
             try:
                 for run in runs:
-                    while position < len(runs) and len(ahead) <= threads:
+                    while position < len(runs) and (
+                        not ahead or (len(ahead) <= threads and asked + _length(runs[position]) <= AHEAD_BYTES)
+                    ):
                         ahead.append(pool.submit(self._fetch, runs[position]))
+                        asked += _length(runs[position])
                         position += 1
                     data = ahead.popleft().result()
+                    asked -= _length(run)
                     start = run[0].offset
                     for chunk in run:
                         piece = data[chunk.offset - start : chunk.offset - start + chunk.length]
@@ -147,9 +152,8 @@ class Snapshot:
                     future.cancel()
 
     def _fetch(self, run: list[ChunkRef]) -> bytes:
-        first, last = run[0], run[-1]
-        key = f"{folder(self.name, first.snapshot)}packs/{pack_name(first.pack)}.pack"
-        return self._objects.get(key, first.offset, last.offset + last.length - first.offset)
+        key = f"{folder(self.name, run[0].snapshot)}packs/{pack_name(run[0].pack)}.pack"
+        return self._objects.get(key, run[0].offset, _length(run))
 
     def decode(self, chunk: ChunkRef, data: bytes) -> t.Tuple[Row, ...]:
         """Errors: SnapshotUnusable with pack and frame."""
@@ -202,6 +206,10 @@ def _before(left: t.Any, right: t.Any, or_equal: bool) -> bool:
     if not isinstance(left, str) or not isinstance(right, str):
         return False
     return left <= right if or_equal else left < right
+
+
+def _length(run: list[ChunkRef]) -> int:
+    return run[-1].offset + run[-1].length - run[0].offset
 
 
 def _runs(chunks: t.Sequence[ChunkRef]) -> t.Iterator[list[ChunkRef]]:
