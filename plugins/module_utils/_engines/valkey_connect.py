@@ -299,7 +299,7 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
         )
     if "WRONGTYPE" in whole:
         return StoreDamaged(f"The store at {where} has a key of a wrong type; another program wrote there.", RESTORE)
-    if isinstance(exc, (e.MovedError, e.AskError, e.ClusterError)) or "CROSSSLOT" in whole:
+    if isinstance(exc, (e.MovedError, e.AskError, e.ClusterError)) or re.search(r"\b(MOVED|CROSSSLOT)\b", whole):
         return clustered(where)
     if isinstance(exc, e.TimeoutError):
         return StoreUnavailable(

@@ -301,6 +301,8 @@ class Fence(Connected):
 
     def _really(self, key: str, detail: list[str]) -> bool:
         """With the applications' own login: a write that is discarded and a read. Errors: StoreUnavailable."""
+        from redis.exceptions import NoPermissionError
+
         password = password_in(str(self.place.application_password_file))
         wire = Wire(replace(self.place, user=self.place.application_user, password=password))
         try:
@@ -310,7 +312,7 @@ class Fence(Connected):
                 )
         finally:
             wire.drop()
-        refused = ["NOPERM" in f"{getattr(reply, 'status_code', '')} {reply}" for reply in (replies[1], replies[3])]
+        refused = [isinstance(reply, NoPermissionError) for reply in (replies[1], replies[3])]
         detail.append(
             f"ZADD and ZCARD on a connection of user {self.place.application_user}: "
             f"{'refused' if all(refused) else 'accepted'}"
