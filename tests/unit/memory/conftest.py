@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
+from tests.support.engines import Bench
 
 
 class Clock:
@@ -27,11 +28,15 @@ class Clock:
 
 
 class Place:
-    """The parameters of a store and a keyring in one folder, and what an operator would do there."""
+    """The parameters of a store and a keyring, and what an operator would do there.
 
-    def __init__(self, folder, name="store"):
+    ``store`` is as an application opens it, ``home`` as the operator does.
+    """
+
+    def __init__(self, folder, name="store", bench=None):
         self.folder = folder
-        self.store = {"engine": "sqlite", "path": str(folder / f"{name}.db"), "busy_timeout": 10}
+        bench = bench or Bench("sqlite", folder)
+        self.store, self.home = bench.application(name, busy_timeout=10), bench.params(name, busy_timeout=10)
         self.keyring = {"path": str(folder / "keyring.json"), "master_key_file": str(folder / "master.key")}
         self.clock = Clock()
         master = folder / "master.key"
@@ -40,6 +45,8 @@ class Place:
             master.chmod(0o600)
 
     def memory(self, **options):
+        if "url" in self.home and options.get("create", True):  # on a server an operator makes it
+            open_store(self.home, create=True).close()
         options = {"store": self.store, "keyring": self.keyring, "clock": self.clock, **options}
         if "route" in options:
             del options["store"]
@@ -47,7 +54,7 @@ class Place:
 
     @contextlib.contextmanager
     def operator(self, namespace):
-        store = open_store(self.store)
+        store = open_store(self.home)
         try:
             yield store, store.claim(namespace, "host:1:1", "tester", new_incident=f"inc-{namespace}")
         finally:
@@ -60,6 +67,16 @@ class Place:
     def unfence(self, namespace):
         with self.operator(namespace) as (store, claim):
             assert store.unfence(claim)
+
+    def rows(self):
+        """All rows as they lie, of every namespace."""
+        with contextlib.closing(open_store(self.home)) as store, store.reader() as reader:
+            return [r for space in reader.namespaces() for rows in reader.scan(space.name) for r in rows]
+
+    def logged(self, operation):
+        """How many entries of the log say so."""
+        with contextlib.closing(open_store(self.home)) as store, store.reader() as reader:
+            return sum(map(len, reader.log(operations=[operation])))
 
     def sql(self, *statement):
         with contextlib.closing(sqlite3.connect(self.store["path"], isolation_level=None)) as con:

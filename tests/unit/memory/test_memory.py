@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What an application does with Memory on a healthy store."""
+"""What an application does with Memory on a healthy store of every engine."""
 from __future__ import annotations
 
 import datetime
@@ -17,6 +17,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils.memory import 
     MemoryOpsError,
     StoreUnavailable,
 )
+from tests.unit.memory.conftest import Place
+
+
+@pytest.fixture
+def place(tmp_path, bench):
+    return Place(tmp_path, bench=bench)
 
 
 def operations(memory, namespace="a"):
@@ -45,7 +51,7 @@ def test_log_lines(memory, place):
     write, hit = memory.get_access_logs("a")
     assert (write["sequence"], write["reason"], write["operation"]) == (sequence, "why", "write")
     assert write["lock"] is not None
-    assert write["digest"] == hit["digest"] == place.sql("SELECT checksum FROM memory_records")[0][0].hex()
+    assert write["digest"] == hit["digest"] == place.rows()[0][9].hex()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", write["at"])
     assert re.fullmatch(r"[^:]+:\d+:.+", write["actor"])
     for since in (hit["at"], datetime.datetime.fromisoformat(hit["at"].replace("Z", "+00:00"))):
@@ -68,7 +74,7 @@ def test_soft_delete_keeps_the_row_aside_hard_does_not(memory, place):
     memory.write("a", "hard", "2")
     memory.delete("a", "soft", soft=True, reason="outdated")
     memory.delete("a", "hard", soft=False)
-    store = open_store(place.store)
+    store = open_store(place.home)
     with store.reader() as reader:
         kept = [item for batch in reader.aside("a") for item in batch]
         rows = reader.get_many("a", ["soft", "hard"])
@@ -133,7 +139,7 @@ def test_bad_input_changes_nothing(memory, act, place):
     with pytest.raises(InvalidInput) as caught:
         act(memory)
     assert caught.value.next_step
-    assert place.sql("SELECT count(*) FROM memory_records") == [(0,)]
+    assert place.rows() == []
 
 
 def test_bad_construction(place, tmp_path):
@@ -166,7 +172,7 @@ def test_write_many(memory, place):
     assert memory.write_many("a", {}) == 0
     assert memory.write_many("a", [("twice", 1), ("twice", 2)]) == 1
     assert memory.read("a", "twice") == 2
-    store = open_store(place.store)
+    store = open_store(place.home)
     with store.reader() as reader:
         health = reader.log_health()
     store.close()
@@ -205,14 +211,14 @@ def test_ttl(memory, place):
 
 def test_created_survives_overwriting_but_not_deletion(memory, place):
     memory.write("a", "k", 1)
-    born = place.sql("SELECT created, updated FROM memory_records")[0][0]
+    born = place.rows()[0][3]
     place.clock.turn(5)
     memory.write("a", "k", 2)
-    created, updated = place.sql("SELECT created, updated FROM memory_records")[0]
+    created, updated = place.rows()[0][3:5]
     assert created == born < updated
     memory.delete("a", "k")
     memory.write("a", "k", 3)
-    assert place.sql("SELECT created FROM memory_records")[0][0] > updated
+    assert place.rows()[0][3] > updated
 
 
 def test_search(memory):
@@ -234,16 +240,18 @@ def test_search(memory):
     assert memory.search("a", "zebra") == memory.search("nowhere", "zebra") == []
 
 
-def test_rotate_keys(memory, place):
+def test_rotate_keys(place):
+    memory = place.memory(store=place.home)  # an operator's right where the store can tell
     memory.write_many("a", {f"k{n}": n for n in range(50)})
     memory.write("b", "k", 1)
     memory.rotate_keys("a")
-    assert place.sql("SELECT count(DISTINCT key_id) FROM memory_records") == [(2,)]
+    assert len({row[7] for row in place.rows()}) == 2
     memory.rotate_keys()
-    assert place.sql("SELECT count(DISTINCT key_id) FROM memory_records") == [(1,)]
+    assert len({row[7] for row in place.rows()}) == 1
     assert memory.read_many("a", memory.list_keys("a")) == {f"k{n}": n for n in range(50)}
     memory.write("a", "new", 1)
-    assert place.sql("SELECT count(DISTINCT key_id) FROM memory_records") == [(1,)]
+    memory.close()
+    assert len({row[7] for row in place.rows()}) == 1
 
 
 def test_closed_memory_says_so(place):
@@ -258,7 +266,7 @@ def test_closed_memory_says_so(place):
 
 def test_reads_reach_the_log_by_size_by_age_and_at_close(place):
     def logged():
-        return place.sql("SELECT count(*) FROM memory_access_log WHERE operation = 'miss'")[0][0]
+        return place.logged("miss")
 
     memory = place.memory(buffer_seconds=1000, buffer_size=10)
     for _turn in range(9):
@@ -277,7 +285,7 @@ def test_reads_reach_the_log_by_size_by_age_and_at_close(place):
 def test_a_log_that_takes_nothing_breaks_no_read_and_the_buffer_stays_small(place, monkeypatch):
     memory = place.memory(buffer_seconds=0, buffer_size=2)
     memory.write("a", "k", 1)
-    broken = type(open_store(place.store))
+    broken = type(open_store(place.home))
 
     def refuse(*_args):
         raise StoreUnavailable("The disk is full.")
