@@ -11,14 +11,15 @@ so that ``prove`` can act as that role, it is granted to the owner (GRANT applic
 from __future__ import annotations
 
 import contextlib
+import re
 import typing as t
 import uuid
 
-from .._errors import InvalidInput, StoreDamaged, StoreMissing
+from .._errors import CannotProceed, InvalidInput, MemoryOpsError, StoreDamaged, StoreMissing
 from .._layouts import Layout
 from .._model import StoreIdentity
 from .postgresql_applications import Applications
-from .postgresql_connect import read_identity
+from .postgresql_connect import identity_query, store_identity
 from .postgresql_errors import RESTORE
 from .postgresql_fence import enable, functions, policy_statements, triggers
 from .postgresql_generations import Generations
@@ -26,7 +27,7 @@ from .postgresql_incidents import Incidents
 from .postgresql_log import LogKeeping
 from .postgresql_operators import Operators
 from .postgresql_reader import PostgresqlReader
-from .postgresql_schema import FORMAT, RecordsSql
+from .postgresql_schema import FORMAT, RecordsSql, literal
 from .postgresql_session import SNAPSHOT, WRITING, Address, Session
 from .postgresql_structure import Structure
 
@@ -152,16 +153,30 @@ class PostgresqlStore(Applications, Incidents, Operators, Generations, LogKeepin
 
     def identity(self) -> StoreIdentity:
         with self._asking() as session:
-            return read_identity(session, self.sql)
+            return store_identity(session.row(identity_query(self.sql)))
 
     def reader(self, point: str | None = None) -> PostgresqlReader:
-        return PostgresqlReader(self._borrow(SNAPSHOT), self.path, self.sql, point, self._take_back)
+        return self._read(point)
+
+    def _read(self, point: str | None) -> PostgresqlReader:
+        """Errors: CannotProceed when the point has passed."""
+        join = [] if point is None else [f"SET TRANSACTION SNAPSHOT {literal(point)}"]
+        passed = CannotProceed(f"The point {point!r:.80} of the store {self.path} has passed.", "start again")
+        if point is not None and not re.fullmatch(r"[0-9A-Fa-f-]+", point):
+            raise passed
+        try:  # a page that cannot be read must not end the reader: a savepoint; and a query, which takes the snapshot
+            session, row = self._borrow(SNAPSHOT, *join, "SAVEPOINT memops", identity_query(self.sql))
+        except MemoryOpsError as exc:
+            if point is not None and (isinstance(exc, (InvalidInput, StoreDamaged)) or "snapshot" in exc.message):
+                raise passed from exc
+            raise
+        return PostgresqlReader(session, self.path, self.sql, store_identity(row), self._take_back)
 
     @contextlib.contextmanager
     def point(self) -> t.Iterator[str]:
-        session = self._borrow(SNAPSHOT)
+        session, row = self._borrow(SNAPSHOT, "SELECT pg_export_snapshot()")
         try:
-            yield str(session.row("SELECT pg_export_snapshot()")[0])
+            yield str(row[0])
         finally:
             self._take_back(session)
 

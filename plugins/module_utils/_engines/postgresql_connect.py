@@ -10,7 +10,7 @@ import contextlib
 import time
 import typing as t
 
-from .._errors import NamespaceUnknown, StaleAttempt, StoreUnavailable
+from .._errors import MemoryOpsError, NamespaceUnknown, StaleAttempt, StoreUnavailable
 from .._model import Claim, NamespaceState, Row, StoreIdentity
 from .postgresql_arrays import Blobs
 from .postgresql_fence import OPERATING
@@ -29,8 +29,11 @@ def wall_clock() -> int:
     return time.time_ns() // 1000
 
 
-def read_identity(session: Session, s: RecordsSql) -> StoreIdentity:
-    row = session.row(f"SELECT store_id, lineage, layout, epoch, sequence FROM {s.store}")
+def identity_query(s: RecordsSql) -> str:
+    return f"SELECT store_id, lineage, layout, epoch, sequence FROM {s.store}"
+
+
+def store_identity(row: tuple[t.Any, ...]) -> StoreIdentity:
     return StoreIdentity(row[0], row[1], "postgresql", row[2], row[3], row[4])
 
 
@@ -82,18 +85,20 @@ class Connected:
             session.begin(mode)
         return session
 
-    def _borrow(self, mode: str) -> Session:
-        """A session beside the main one, in a transaction of this mode; give it back with ``_take_back``."""
-        while self._idle:
-            session = self._idle.pop()
-            if session.idle:
-                with contextlib.suppress(StoreUnavailable):  # lost since its last use
-                    session.begin(mode)
-                    return session
+    def _borrow(self, mode: str, *more: str) -> tuple[Session, t.Any]:
+        """A session beside the main one, in a transaction of this mode, and what ``Session.begin`` gave; give it back
+        with ``_take_back``."""
+        while True:
+            kept = bool(self._idle)
+            session = self._idle.pop() if kept else self.address.connect()
+            try:
+                if session.idle:
+                    return session, session.begin(mode, *more)
+            except MemoryOpsError:
+                if not kept or session.usable:  # else it was lost since its last use
+                    self._take_back(session)
+                    raise
             session.close()
-        session = self.address.connect()
-        session.begin(mode)
-        return session
 
     @contextlib.contextmanager
     def _asking(self) -> t.Iterator[Session]:

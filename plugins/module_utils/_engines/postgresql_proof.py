@@ -29,7 +29,7 @@ class Proof(Connected):
     def prove(self, namespace: str) -> dict[str, t.Any]:
         s = self.sql
         detail: list[str] = []
-        session = self._borrow(WRITING)  # a client of its own, with nothing that Memory checks
+        session, _nothing = self._borrow(WRITING)  # a client of its own, with nothing that Memory checks
         try:
             lost = missing(session, s)
             space = self._namespace(session, namespace)

@@ -9,15 +9,14 @@ a stream that is left costs nothing, and a page is bounded in rows and bytes.
 """
 from __future__ import annotations
 
-import re
 import typing as t
 from functools import partial
 
 from .._codec import log_checksum
-from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown, StoreDamaged
-from .._model import LastWrite, LogEntry, NamespaceState, Row
+from .._errors import MemoryOpsError, NamespaceUnknown, StoreDamaged
+from .._model import LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 from .._store import Checked
-from .postgresql_connect import NAMESPACE_COLUMNS, namespace_state, read_identity, read_namespace, wall_clock
+from .postgresql_connect import NAMESPACE_COLUMNS, namespace_state, read_namespace, wall_clock
 from .postgresql_rows import bounded, decoded, encodable, escaped, lenient, payload_fetcher, rows_of, split
 from .postgresql_schema import WRITES, RecordsSql
 from .postgresql_session import Session
@@ -39,33 +38,15 @@ class PostgresqlReader:
         session: Session,
         where: str,
         sql: RecordsSql,
-        point: str | None,
+        identity: StoreIdentity,
         release: t.Callable[[Session], None],
     ) -> None:
         self._session, self._where, self._sql, self._release = session, where, sql, release
+        self.identity = identity
         self._closed = False
-        try:
-            if point is not None:
-                self._join(point)
-            session.say("SAVEPOINT memops")  # a page that cannot be read must not end the reader
-            self.identity = read_identity(session, sql)  # BEGIN alone does not take the snapshot
-            session.rescue = True
-        except BaseException:
-            self.close()
-            raise
+        self._known: dict[str, NamespaceState] = {}
+        session.rescue = True
         self.at = wall_clock()
-
-    def _join(self, point: str) -> None:
-        text = f"The point {point:.80} of the store {self._where} has passed."
-        passed = CannotProceed(text, "start the snapshot again")
-        if not re.fullmatch(r"[0-9A-Fa-f-]+", point):
-            raise passed
-        try:
-            self._session.say(f"SET TRANSACTION SNAPSHOT '{point}'")
-        except MemoryOpsError as exc:
-            if not self._session.usable:
-                raise
-            raise passed from exc
 
     def __enter__(self) -> PostgresqlReader:
         return self
@@ -103,7 +84,9 @@ class PostgresqlReader:
         return [namespace_state(row) for row in rows]
 
     def namespace(self, name: str) -> NamespaceState:
-        return read_namespace(self._session, self._sql, name, self._where)
+        if name not in self._known:
+            self._known[name] = read_namespace(self._session, self._sql, name, self._where)
+        return self._known[name]
 
     def moved(self, namespace: str) -> bool:
         return False

@@ -137,8 +137,16 @@ class Session:
                 self._con.close()
         return error
 
-    def begin(self, mode: str) -> None:
-        self.say(f"BEGIN ISOLATION LEVEL {mode}")
+    def begin(self, mode: str, *more: str) -> t.Any:
+        """Begin a transaction and run more statements without values in the same message; the last one's first row."""
+        psycopg = driver()
+        try:
+            cursor = self._con.execute("; ".join((f"BEGIN ISOLATION LEVEL {mode}", *more)), prepare=False)
+            while cursor.nextset():
+                pass
+            return cursor.fetchone() if more and cursor.description else None
+        except psycopg.Error as exc:
+            raise self._failed(exc) from None
 
     def commit(self) -> None:
         """Errors: StoreUnavailable when the transaction had failed before; the server answers COMMIT with ROLLBACK."""
