@@ -137,7 +137,6 @@ class PostgresqlServer(Guarded):
                 con.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{self.passwords[role]}'")
             con.execute(f"GRANT {APPLICATION} TO {OWNER}")
             con.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
-            con.execute(f"GRANT {APPLICATION} TO {OWNER}")  # so that a fence can be proven as the application
         with self.connect() as con:
             con.execute("CREATE EXTENSION amcheck")
             con.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {OWNER}")
