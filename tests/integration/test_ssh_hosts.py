@@ -36,7 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[SshSite]:
 
 def ended(process: subprocess.Popen[str]) -> Outcome:
     try:
-        text = process.communicate(timeout=120)[0]
+        text = process.communicate(timeout=300)[0]
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
@@ -130,7 +130,7 @@ def test_a_step_that_lost_its_controller_is_harmless_and_another_controller_ends
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     primary.thaw()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not [line for line in site.journal(incident) if line["phase"] == "failed"]:
         assert time.monotonic() < deadline, site.journal(incident)
         time.sleep(0.1)
@@ -142,7 +142,7 @@ def test_a_step_that_lost_its_controller_is_harmless_and_another_controller_ends
     with site.working("agent-7"):
         if site.lab.isolated:
             # Elsewhere nobody can tell whether the killed controller still lives: its lease has to run out.
-            refused(elsewhere(site), "is at work on agent-7", "Next:")
+            refused(elsewhere(site), "works on agent-7 in incident", "Next: wait for it to end")
             con = sqlite3.connect(site.stores["primary"]["path"])
             with con:
                 con.execute("UPDATE memops_incident SET lease_until = 0 WHERE incident = ?", (incident,))

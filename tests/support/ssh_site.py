@@ -114,11 +114,7 @@ class SshSite(Site):
                 memory.close()
 
     def journal(self, incident: str) -> list[dict[str, t.Any]]:
-        path = pathlib.Path(self.stores["primary"]["path"] + ".memops", incident, "journal.jsonl")
-        with contextlib.suppress(OSError):
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            return [json.loads(line) for line in lines if line.endswith("\n")]
-        return []
+        return whole_lines(pathlib.Path(self.stores["primary"]["path"] + ".memops", incident, "journal.jsonl"))
 
     def incident(self) -> str | None:
         """The newest one on the primary."""
@@ -127,10 +123,7 @@ class SshSite(Site):
 
     def steps(self) -> list[str]:
         """What the controller has noted of the newest incident."""
-        with contextlib.suppress(OSError):
-            lines = (self.reports / (self.incident() or "-") / "steps.jsonl").read_text(encoding="utf-8").splitlines()
-            return [json.loads(line)["name"] for line in lines]
-        return []
+        return [line["name"] for line in whole_lines(self.reports / (self.incident() or "-") / "steps.jsonl")]
 
     def await_incident(self, process: subprocess.Popen[str], former: str | None) -> None:
         self._until(process, lambda: self.incident() != former, "new incident")
@@ -150,7 +143,7 @@ class SshSite(Site):
 
     @staticmethod
     def _until(process: subprocess.Popen[str], there: t.Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not there():
             if process.poll() is not None or time.monotonic() > deadline:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -190,6 +183,14 @@ class SshSite(Site):
             yield
         finally:
             os.kill(self.s3.process.pid, signal.SIGCONT)
+
+
+def whole_lines(path: pathlib.Path) -> list[dict[str, t.Any]]:
+    """What a file of JSON lines holds; its last line may just be written."""
+    with contextlib.suppress(OSError):
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    return []
 
 
 def open_files(pid: int) -> set[int]:
