@@ -203,6 +203,15 @@ def test_damage_that_comes_after_the_apply_is_repaired_by_diagnosing_again(site,
     assert site.served() == {f"k{n:02d}": n for n in range(30)}
 
 
+def test_a_long_plan_finds_its_copies_in_another_process(site, monkeypatch):
+    monkeypatch.setattr(apply, "BATCH", 4)
+    for number in range(3, 25, 2):
+        site.raw.set(NS, f"k{number:02d}", payload=bytes(40))
+    done = site.rebuild("hard")
+    assert done["apply"]["applied"] == 11
+    assert site.served() == {f"k{n:02d}": n for n in range(30)}
+
+
 def test_undo_of_a_released_namespace_is_refused(site):
     site.raw.set(NS, "k20", payload=bytes(40))
     run = attempt()

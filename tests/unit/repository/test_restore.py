@@ -12,8 +12,9 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec, decode_value
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite import SqliteStore
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import export, restore
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import export, restore, restore_fill
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.stores import fill, keyring_params, log_of, new_store, rows_of
 
@@ -98,6 +99,66 @@ def test_live_readers_go_on_and_writers_wait(filled: Place) -> None:
         thread.join()
     assert seen == []
     place.fill("n", {"after": 1})  # the lock was given back
+
+
+@pytest.fixture
+def big(filled: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A namespace of several chunks that counts as a big one: fetched, loaded and proven by three processes."""
+    monkeypatch.setattr(restore_fill, "SMALL", 0)
+    monkeypatch.setattr(restore_fill, "LOAD_BYTES", 200_000)
+    filled.fill("n", {f"w{number:05d}": os.urandom(100) for number in range(6_000)})
+    return filled
+
+
+def test_a_big_namespace_by_several_processes(big: Place, tmp_path: t.Any) -> None:
+    place = big
+    snapshot_id = place.snapshot()["snapshot"]
+    assert len(place.open().snapshot(NAME, snapshot_id, place.keyring).chunks("n")) > 4
+    before = rows_of(place.store, "n")
+    log = [entry[1:] for entry in log_of(place.store, "n")]
+    damage(place, "UPDATE memory_records SET payload = x'00' WHERE key > 'w00100' AND key < 'w00200'")
+    damage(place, "DELETE FROM memory_access_log WHERE key IN ('k0003', 'w00017') AND operation = 'write'")
+    result = bring(place)
+    assert (result["restored"], result["log_entries"]) == (len(before), 2)
+    assert rows_of(place.store, "n") == before
+    assert sorted(entry[1:] for entry in log_of(place.store, "n") if entry[3] == "write") == sorted(
+        entry for entry in log if entry[2] == "write"
+    )
+    target = {"engine": "sqlite", "path": str(tmp_path / "new.db")}
+    assert bring(place, store_params=target, create=True)["log_entries"] == len([e for e in log if e[4] is not None])
+    assert rows_of(target, "n") == before
+
+
+@pytest.mark.parametrize("wrong", ["one byte", "one row less", "one row more"])
+def test_what_the_store_does_not_give_back_is_not_switched(
+    big: Place, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    place = big
+    place.snapshot()
+    damage(place, "DELETE FROM memory_records WHERE key = 'k0001'")
+    before, generation = rows_of(place.store, "n"), state(place.store, "n").generation
+    honest = SqliteStore.load
+
+    def load(store: t.Any, claim: t.Any, number: int, rows: t.Any) -> None:
+        rows = list(rows)
+        for position, row in enumerate(rows):
+            if row[0] == "w05999":
+                if wrong == "one byte":
+                    rows[position] = (*row[:8], row[8][:-1] + bytes([row[8][-1] ^ 1]), row[9])
+                elif wrong == "one row less":
+                    del rows[position]
+                else:
+                    rows.append(("x", *row[1:]))
+                break
+        honest(store, claim, number, rows)
+
+    monkeypatch.setattr(SqliteStore, "load", load)
+    with pytest.raises(errors.CannotProceed, match="Nothing was switched"):
+        bring(place)
+    assert rows_of(place.store, "n") == before and state(place.store, "n").generation == generation
+    monkeypatch.undo()
+    assert bring(place)["changed"]
+    assert len(open_store(place.store).generations("n")) == 2  # its half generation is gone
 
 
 def test_to_an_empty_store_with_its_evidence(filled: Place, tmp_path: t.Any) -> None:
