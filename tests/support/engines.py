@@ -219,6 +219,10 @@ class SqliteRaw(Raw):
     def client(self) -> Client:
         return SqliteClient(self._connect())
 
+    def wipe(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.bench.params(self.name)["path"])
+
 
 class SqliteClient(Client):
     errors = sqlite3.Error

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import threading
@@ -21,8 +20,14 @@ from ansible_collections.memops.agent_memory.plugins.module_utils.memory import 
     NamespaceLocked,
     NamespaceQuarantined,
 )
+from tests.unit.memory.conftest import Place
 
 FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def place(tmp_path, bench):
+    return Place(tmp_path, bench=bench)
 
 
 def run(threads):
@@ -142,23 +147,28 @@ def test_a_program_that_ends_without_close_leaves_its_reads_in_the_log(place):
     program = (
         "import sys, json\n"
         "from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory\n"
-        "m = Memory(store={'path': sys.argv[1]}, keyring=json.loads(sys.argv[2]), buffer_seconds=1000)\n"
+        "m = Memory(store=json.loads(sys.argv[1]), keyring=json.loads(sys.argv[2]), buffer_seconds=1000)\n"
         "m.write('a', 'k', 1); m.read('a', 'k')\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    arguments = [sys.executable, "-c", program, place.store["path"], json.dumps(place.keyring)]
+    arguments = [sys.executable, "-c", program, json.dumps(place.store), json.dumps(place.keyring)]
+    place.memory().close()
     subprocess.run(arguments, check=True, env=environment, timeout=60)
-    assert place.sql("SELECT count(*) FROM memory_access_log WHERE operation = 'hit'") == [(1,)]
+    assert place.logged("hit") == 1
 
 
 @pytest.fixture
-def two_stores(place):
-    """Two copies of one store, the second one as a failover leaves it, and a route to the first."""
-    other = type(place)(place.folder, "other")
-    with place.memory() as memory:
-        memory.write_many("a", {f"k{n}": n for n in range(20)})
-        memory.write("b", "k", "b")
-    shutil.copy(place.store["path"], other.store["path"])
+def two_stores(place, bench):
+    """Two stores with the same memories, and a route to the first."""
+    other = Place(place.folder, "other", bench)
+    for one in (place, other):
+        with one.memory() as memory:
+            memory.write_many("a", {f"k{n}": n for n in range(20)})
+            memory.write("b", "k", "b")
+        if "password" in one.store:  # a route holds none
+            login = place.folder / "agent.password"
+            login.write_text(one.store.pop("password"))
+            one.store["password_file"] = str(login)
     route = str(place.folder / "route.json")
     switch_route(route, None, place.store)
     return place, other, route
@@ -239,11 +249,11 @@ def test_a_lock_does_not_move_with_the_route(two_stores):
         assert memory.read("a", "k1") == 2
 
 
-def test_a_lost_primary_and_a_damaged_or_missing_route(two_stores):
+def test_a_lost_primary_and_a_damaged_or_missing_route(two_stores, bench):
     place, other, route = two_stores
     with place.memory(route=route) as memory:
         assert memory.read("a", "k1") == 1
-        os.unlink(place.store["path"])
+        bench.raw("store").wipe()
         switch_route(route, None, other.store)
         assert memory.read("a", "k1") == 1
         assert memory.read("b", "k") == "b"
@@ -256,6 +266,6 @@ def test_a_lost_primary_and_a_damaged_or_missing_route(two_stores):
             file.write(kept)
         assert memory.read("a", "k1") == 1
     switch_route(route, "a", other.store)
-    switch_route(route, None, {**place.store, "path": str(place.folder / "no" / "such.db")})
+    switch_route(route, None, place.store)
     with place.memory(route=route) as memory:  # the default is away; what lives elsewhere goes on
         assert memory.read("a", "k1") == 1
