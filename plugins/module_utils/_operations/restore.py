@@ -92,6 +92,11 @@ def restore(
     }
     if not snapshot.good:
         result["warnings"].append(f"Snapshot {snapshot.id} is {snapshot.purpose}, not a good one.")
+    if snapshot.manifest["consistency"] != "point-in-time":
+        result["warnings"].append(
+            f"Snapshot {snapshot.id} is fuzzy: the store was written while it was taken, so some records are of a "
+            "later moment than others; each is whole."
+        )
     with contextlib.closing(_open(store_params, create, check)) as opened:
         store = opened.store
         if store is None:

@@ -107,7 +107,7 @@ def choose(
         try:
             snapshot = repository.snapshot(name, info.id, keyring)
             if not snapshot.good and not only:
-                passed_over.append(f"{info.id}: it is not good (suspect, damaged or not point-in-time)")
+                passed_over.append(f"{info.id}: it is not good (suspect or forensic)")
             elif namespace in snapshot.namespaces():
                 chosen.append(snapshot)
         except (SnapshotUnusable, KeyUnavailable) as exc:

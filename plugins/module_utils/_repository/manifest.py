@@ -220,9 +220,7 @@ def info_of(name: str, manifest: dict[str, t.Any], accepted: bool, authenticated
             suspect=suspect,
             reasons=list(manifest["reasons"]),
             accepted=accepted,
-            good=manifest["purpose"] != "forensic"
-            and manifest["consistency"] == "point-in-time"
-            and (accepted or not suspect),
+            good=manifest["purpose"] != "forensic" and (accepted or not suspect),
             incident=manifest["incident"],
             references=sorted(manifest["references"]),
             namespaces=manifest["namespaces"],

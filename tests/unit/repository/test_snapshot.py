@@ -14,7 +14,7 @@ import pytest
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite_reader import SqliteReader
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot, snapshot_scan
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore, snapshot, snapshot_scan
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.stores import keyring_params, log_of, new_keyring, new_store, rows_of
@@ -187,14 +187,22 @@ def test_rows_that_moved_between_chunks_of_the_base(place: Place) -> None:
     assert 0 < taken["bytes"]["sent"] < first["bytes"]["sent"]
 
 
-def test_what_moved_while_it_was_read_is_no_good_snapshot(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_moved_while_it_was_read_is_said_to_be_fuzzy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.fill("n", many(51_000, size=16))
     monkeypatch.setattr(SqliteReader, "moved", lambda _reader, namespace: namespace == "n")
     for workers in (1, 2):
         taken = place.snapshot(workers=workers)
         info = place.open().snapshots(NAME, place.keyring)[0]
-        assert (info.id, info.good, info.manifest["consistency"]) == (taken["snapshot"], False, "fuzzy")
+        assert (info.id, info.good, info.manifest["consistency"]) == (taken["snapshot"], True, "fuzzy")
         assert "fuzzy" in taken["warnings"][0]
+    monkeypatch.undo()
+    assert place.open().newest_good(NAME, place.keyring, "n").id == taken["snapshot"]
+    for snapshot_id, fuzzy in ((taken["snapshot"], True), (place.snapshot(base=None)["snapshot"], False)):
+        restored = restore.restore(
+            name=NAME, store_params=place.store, repository=place.open(), keyring=place.keyring, namespace="n",
+            snapshot_id=snapshot_id, check=True,
+        )  # fmt: skip
+        assert ("is fuzzy" in " ".join(restored["warnings"])) is fuzzy
 
 
 def test_min_interval(place: Place) -> None:
