@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec
@@ -140,3 +143,38 @@ def test_keys_turn_and_every_record_still_opens(site):
     site.raw.flip(NS, "k010")
     site.rebuild("auto")
     assert site.served()["k010"] == {"v": 10}
+
+
+def test_a_backup_under_writes_brings_back_the_newest_or_says_that_it_is_lost(site):
+    """Also where an engine has no point in time: the snapshot holds some later writes beside all up to its point."""
+    newest, ended = {}, threading.Event()
+
+    def write():
+        with site.memory(actor="busy") as memory:
+            for n in itertools.count():
+                if ended.is_set():
+                    return
+                batch = {f"w{(n + i) % 40:02d}": n * 10 + i for i in range(4)}
+                memory.write_many(NS, batch)
+                newest.update(batch)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _turn in range(3):
+            site.backup(purpose="drill")
+    finally:
+        ended.set()
+        writer.join()
+    assert len(newest) > 4
+    rows = site.rows()
+    site.raw.remove(NS, sorted(newest))
+    done = site.rebuild("soft")
+    lost = set(done["plan"]["lost_keys"])
+    served = site.served()
+    assert {key: served.get(key) for key in set(newest) - lost} == {k: v for k, v in newest.items() if k not in lost}
+    for key in lost & set(served):
+        assert served[key] != newest[key]
+    assert {key: row for key, row in site.rows().items() if key not in newest} == {
+        key: row for key, row in rows.items() if key not in newest
+    }
