@@ -211,7 +211,7 @@ def test_a_repository_that_cannot_be_written(site, monkeypatch):
     run = attempt()
     site.step("isolate", run)
 
-    def denied(self, key, data, *, if_absent=False):
+    def denied(self, key, data, *, if_absent=False, sha256=None):
         raise self._failed("write", key, PermissionError(13, "Permission denied"))
 
     monkeypatch.setattr(DirectoryObjects, "put", denied)
