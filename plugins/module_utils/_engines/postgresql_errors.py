@@ -71,7 +71,7 @@ def translate(exc: Exception, where: str, lost: bool = False) -> MemoryOpsError:
             "active one.",
             "wait for the release, or run the release playbook",
         )
-    if state in ("25006", "0A000") and ("recovery" in text or "read-only" in text):
+    if state == "25006" or (state == "0A000" and "recovery" in text):
         return StoreUnavailable(
             f"The store {where} is a read-only standby and takes no writes.",
             "name the primary in memory_store.url (or add target_session_attrs=read-write), or promote this one",

@@ -16,9 +16,12 @@ import time
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import postgresql_session
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.postgresql_errors import translate
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     InvalidInput,
     MemoryOpsError,
+    NamespaceQuarantined,
+    StoreDamaged,
     StoreMissing,
     StoreUnavailable,
 )
@@ -83,7 +86,36 @@ def test_what_the_server_refuses(own_server):
 
 def test_a_server_that_is_too_old_is_named(own_server, monkeypatch):
     monkeypatch.setattr(postgresql_session, "OLDEST", 990_000)
-    assert "has version 18; this needs 15 or newer" in refused(own_server.store(), InvalidInput)
+    assert "; this needs 15 or newer" in refused(own_server.store(), InvalidInput)
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "said"),
+    [
+        ("53100", StoreUnavailable, "cannot grow"),
+        ("53200", StoreUnavailable, "has no resources left"),
+        ("58030", StoreUnavailable, "disk under the store"),
+        ("XX001", StoreDamaged, "is damaged"),
+        ("XX002", StoreDamaged, "is damaged"),
+        ("42P01", StoreDamaged, "lost a part of its structure"),
+        ("40001", StoreUnavailable, "is busy"),
+        ("40P01", StoreUnavailable, "is busy"),
+        ("57P01", StoreUnavailable, "was lost"),
+        ("25006", StoreUnavailable, "read-only standby"),
+        ("54000", InvalidInput, "does not take this record"),
+        ("22003", InvalidInput, "does not take this record"),
+        ("MO001", NamespaceQuarantined, "refused a write"),
+        ("0A000", StoreUnavailable, "does not work"),
+    ],
+)
+def test_states_that_no_test_can_bring_about_have_a_sentence_too(state, kind, said):
+    class Failed(Exception):
+        sqlstate = state
+
+    error = translate(Failed("what the server\nsaid."), "postgresql://db/memory")
+    assert error.__class__ is kind and said in error.message and error.next_step
+    assert "what the server said" in error.message or state == "25006"
+    assert error.message.endswith(".") and ".." not in error.message
 
 
 def test_a_missing_client_library_is_named(monkeypatch):
