@@ -68,7 +68,7 @@ def test_prepare_makes_an_empty_host_ready_and_a_second_run_changes_nothing(site
     for host in site.hosts.values():
         assert (host.folder / "agents").stat().st_mode & 0o7777 == 0o750
         assert (host.folder / "opt" / "memops" / "venv").stat().st_mode & 0o7777 == 0o755
-        assert host.run("ls -d /tmp/*memops* 2>/dev/null", check=False).stdout == ""
+        assert host.run("ls -d /tmp/*memops-wheels 2>/dev/null", check=False).stdout == ""
 
 
 def test_a_host_that_was_not_prepared_is_told_so(site: SshSite) -> None:
