@@ -134,11 +134,16 @@ def folder(store_params: t.Mapping[str, t.Any], incident: str, work_dir: str | N
     return path
 
 
+def state_home() -> str:
+    """Where programs of this user keep their state."""
+    return "/var/lib" if os.geteuid() == 0 else os.path.expanduser("~/.local/state")
+
+
 def _base(store_params: t.Mapping[str, t.Any]) -> str:
     if store_params.get("path"):
         return f"{store_params['path']}.memops"
-    home = "/var/lib" if os.geteuid() == 0 else os.path.expanduser("~/.local/state")
-    return os.path.join(home, "memops", hashlib.sha256("\n".join(place(store_params)).encode()).hexdigest()[:16])
+    which = hashlib.sha256("\n".join(place(store_params)).encode()).hexdigest()[:16]
+    return os.path.join(state_home(), "memops", which)
 
 
 @contextmanager

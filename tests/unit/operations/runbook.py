@@ -6,7 +6,6 @@ damage it."""
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import os
 
@@ -113,13 +112,13 @@ class Site:
         with self.open() as store:
             return publish.publish(
                 store=store, store_params=self.store, keyring=self.ring(), repository=self.repository, name=NAME,
-                purpose=purpose, namespaces=None, run=self.located(run or attempt()),
+                purpose=purpose, namespaces=None, run=run or attempt(),
             )  # fmt: skip
 
     def step(self, name, run, namespace=NS, **options):
         """One step of the runbook with a store of its own, as one module call is."""
         with self.open() as store:
-            common = {"store": store, "store_params": self.store, "namespace": namespace, "run": self.located(run)}
+            common = {"store": store, "store_params": self.store, "namespace": namespace, "run": run}
             if name == "isolate":
                 return isolate.isolate(**common, **options)
             if name in ("forensic", "baseline"):
@@ -142,10 +141,6 @@ class Site:
                 return validation.judge(**common, keyring=self.ring(), **options)
             assert name == "release"
             return isolate.release(**common, **options)
-
-    def located(self, run):
-        """Beside the store's file, or below the folder: nothing of a test goes to the machine's own place for that."""
-        return run if self.path or run.work_dir else dataclasses.replace(run, work_dir=f"{self.folder}/work")
 
     def rebuild(self, strategy="auto", until="release", run=None, accept_loss=True, force=True):
         """The runbook from isolate to release; {step: its result}."""
