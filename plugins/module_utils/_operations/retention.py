@@ -157,6 +157,8 @@ def _collect(
         if snapshot_id in alive or snapshot_id in removed:
             continue
         where = folder(name, snapshot_id)
+        if not check:
+            place.objects.sweep(where, moment - grace)
         objects = list(place.objects.list(where))
         if not objects or any(info.key == where + "manifest.json" for info in objects):
             continue  # an empty directory that some endpoints list, or published while we looked

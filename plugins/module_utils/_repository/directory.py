@@ -6,6 +6,7 @@ PRIVATE to the collection. A file appears under its name only when it is complet
 """
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -146,6 +147,22 @@ class DirectoryObjects:
                 except OSError:
                     break
                 folder = os.path.dirname(folder)
+
+    def sweep(self, prefix: str, before: float) -> None:
+        with contextlib.suppress(OSError):  # somebody removes the same, or writes there after all: it is for next time
+            found = [
+                (path, os.stat(path).st_mtime)
+                for folder, dummy, files in os.walk(self._path(prefix))
+                for path in [folder, *(os.path.join(folder, name) for name in files if name.startswith(TEMPORARY))]
+            ]
+            for path, modified in reversed(found):
+                if modified >= before:
+                    continue
+                if os.path.isdir(path):
+                    with contextlib.suppress(OSError):  # not empty
+                        os.rmdir(path)
+                else:
+                    os.unlink(path)
 
     def refuses_wrong_checksum(self, key: str) -> t.Optional[bool]:
         return None

@@ -52,6 +52,10 @@ class ObjectStore(t.Protocol):
     def delete(self, keys: t.Sequence[str]) -> None:
         """A missing one is fine."""
 
+    def sweep(self, prefix: str, before: float) -> None:
+        """Remove what puts that were killed left below the prefix (which ends with "/") before that time in seconds
+        since 1970: nothing where a put leaves nothing."""
+
     def refuses_wrong_checksum(self, key: str) -> t.Optional[bool]:
         """Upload with a wrong checksum: whether that was refused; None where there is no such thing."""
 

@@ -189,6 +189,9 @@ class S3Objects:
         for key in keys:
             self._call("delete", key, "delete_object", Key=self._prefix + key)
 
+    def sweep(self, prefix: str, before: float) -> None:
+        pass  # a put is one request: it arrives whole or not at all
+
     def refuses_wrong_checksum(self, key: str) -> t.Optional[bool]:
         wrong = base64.b64encode(hashlib.sha256(b"something else").digest()).decode()
         try:

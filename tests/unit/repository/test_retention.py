@@ -46,6 +46,22 @@ def test_manifest_first_packs_after_the_grace(place: Place) -> None:
     assert not sweep(place, 2)["changed"] and alive(place) == [second]
 
 
+def test_what_killed_puts_left_goes_after_the_grace(place: Place) -> None:
+    place.fill("n", many(100))
+    dead, cut = place.snapshot(base=None)["snapshot"], place.snapshot(base=None)["snapshot"]
+    place.snapshot(base=None)
+    for snapshot_id, keep in ((dead, ""), (cut, "packs/000000.pack")):
+        for name, path in place.objects(snapshot_id).items():
+            if name != keep:
+                path.rename(path.with_name(".part-" + path.name))
+    top = place.root / "snapshots" / NAME
+    sweep(place, 0.5)
+    sweep(place, 2, check=True)
+    assert (top / dead / "packs").is_dir() and (top / cut / ".part-index").is_file()
+    sweep(place, 2)
+    assert os.listdir(top) == alive(place)
+
+
 def test_a_base_that_is_referenced_stays(place: Place) -> None:
     place.fill("n", many(2000))
     base = place.snapshot()["snapshot"]
