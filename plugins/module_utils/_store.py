@@ -268,6 +268,9 @@ class Store(t.Protocol):
     def repair_structure(self) -> list[str]:
         """Rebuild what the engine can rebuild alone (indexes); what it did."""
 
+    def warnings(self) -> list[str]:
+        """What is no damage, but should be known: how much of what was acknowledged a crash may cost."""
+
     def close(self) -> None: ...
 
 

@@ -104,6 +104,21 @@ class Structure(Connected):
 
     application_user: str | None
 
+    def warnings(self) -> list[str]:
+        """See _store.Store. What applications set for themselves is not known here."""
+        with self._asking() as session:
+            row = session.row(
+                "SELECT current_setting('fsync'), current_setting('full_page_writes'), "
+                "current_setting('synchronous_commit')"
+            )
+        lines = []
+        if "off" in row[:2]:
+            name = "fsync" if row[0] == "off" else "full_page_writes"
+            lines.append(f"{name} is off: a crash of the server's machine may damage the whole store")
+        if row[2] == "off":
+            lines.append("synchronous_commit is off: a crash of the server may lose the last acknowledged writes")
+        return lines
+
     def repair_structure(self) -> list[str]:
         session = self.address.connect()
         try:

@@ -100,6 +100,9 @@ class Structure(Connected):
         with sqlite_errors(self.path), contextlib.closing(connect(self.path, self.busy_timeout)) as con:
             return structure(con, self.sql, self.path)
 
+    def warnings(self) -> list[str]:
+        return []  # every commit is on the disk before it is acknowledged
+
     def repair_structure(self) -> list[str]:
         before = self._structure()
         if not before:

@@ -15,7 +15,7 @@ from .incident import rfc3339
 
 
 def inform(store: Store) -> dict[str, t.Any]:
-    """{identity, capabilities, namespaces: [{…, records}], incidents: [{…}]}, times as RFC 3339."""
+    """{identity, capabilities, warnings, namespaces: [{…, records}], incidents: [{…}]}, times as RFC 3339."""
     with store.reader() as reader:
         namespaces = [
             {
@@ -29,6 +29,7 @@ def inform(store: Store) -> dict[str, t.Any]:
     return {
         "identity": identity,
         "capabilities": sorted(store.capabilities()),
+        "warnings": store.warnings(),
         "namespaces": namespaces,
         "incidents": [
             {

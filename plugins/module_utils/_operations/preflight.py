@@ -49,7 +49,7 @@ def preflight(
         identity = reader.identity
         count = reader.count(namespace)
     refuse_if_held(store, namespace, run)
-    warnings: list[str] = []
+    warnings = store.warnings()
     keyring = _try(open_keyring, "Nothing can be rebuilt without the keyring", warnings)
     repository = _try(open_repository, "Nothing can be rebuilt without the repository", warnings)
     newest = None

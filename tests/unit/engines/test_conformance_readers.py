@@ -12,6 +12,9 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     StoreMissing,
     StoreUnavailable,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Run
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import inform
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.preflight import preflight
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store, place
 from tests.unit.engines.sqlite_help import all_rows, health, keys_of, row, structure, write
 
@@ -196,3 +199,25 @@ def test_reseal_is_compare_and_set_and_keeps_everything_else(store, claim):
     assert store.reseal(claim, [("k3", b"x", b"d" * 32, "0000", b"c" * 32)]) == []
     assert health(store)["intact"]
     assert structure(store) == []
+
+
+# --- what should be known -------------------------------------------------------------------------------------------
+def test_what_a_crash_may_cost_is_told_by_preflight_and_info(bench):
+    store = bench.open()
+    write(store, "n", {"a": b"1"})
+    told = store.warnings()
+    assert told == {
+        "sqlite": [],
+        "postgresql": ["fsync is off: a crash of the server's machine may damage the whole store"],
+        "valkey": ["the server saves nothing to its disk: a crash or a restart loses the whole store"],
+    }[bench.engine]
+
+    def missing():
+        raise InvalidInput("There is none.", "set it")
+
+    found = preflight(
+        store=store, store_params=bench.params(), namespace="n", run=Run("test:1:1", "the test"),
+        open_keyring=missing, open_repository=missing, name="memory",
+    )  # fmt: skip
+    assert found["warnings"][: len(told)] == told == inform(store)["warnings"]
+    store.close()

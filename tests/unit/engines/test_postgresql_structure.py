@@ -9,7 +9,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._codec import 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StoreDamaged
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.postgresql_server import PostgresqlServer
-from tests.unit.engines.postgresql_help import new_postgresql, raw, spoil
+from tests.unit.engines.postgresql_help import new_postgresql, raw, same, spoil
 from tests.unit.engines.sqlite_help import all_rows, health, keys_of, structure, write
 
 
@@ -130,3 +130,20 @@ def test_a_store_that_lost_its_control_table_says_so(server, store):
             open_store(server.store(store.sql.plain_schema), create=create)
     with pytest.raises(StoreDamaged, match="lost a part of its structure"):
         store.identity()
+
+
+def test_what_a_crash_may_cost_is_said(server, store):
+    assert store.warnings() == ["fsync is off: a crash of the server's machine may damage the whole store"]
+    with server.connect() as con:
+        con.execute("ALTER ROLE memops SET synchronous_commit = off")
+    try:
+        again = same(store, server)
+        try:
+            assert again.warnings()[1:] == [
+                "synchronous_commit is off: a crash of the server may lose the last acknowledged writes"
+            ]
+        finally:
+            again.close()
+    finally:
+        with server.connect() as con:
+            con.execute("ALTER ROLE memops RESET synchronous_commit")
