@@ -122,10 +122,10 @@ def test_a_step_that_lost_its_controller_is_harmless_and_another_controller_ends
     incident = site.incident()
     assert incident
 
-    # The same command goes on although the forgotten step is still there, until its controller is killed, too.
+    # The rebuild goes on although the forgotten step is still there, until its controller is killed, too.
     primary.heal()
     secondary.heal()
-    killed = site.start("rebuild", memory_namespace="agent-7", memory_force=True)
+    killed = site.start("rebuild", memory_namespace="agent-7", memory_failover="never")
     site.await_step(killed, "apply", 2)  # the first one is that of the lost run
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
@@ -156,10 +156,10 @@ def test_a_step_that_lost_its_controller_is_harmless_and_another_controller_ends
 
 
 def elsewhere(site: SshSite) -> Outcome:
-    """The same command from a controller of another name, where this machine can have one."""
+    """The rebuild from a controller of another name, where this machine can have one."""
     site.launcher = ["unshare", "--uts", "sh", "-c", 'hostname other && exec "$@"', "sh"] if site.lab.isolated else []
     try:
-        return site.play("rebuild", memory_namespace="agent-7", memory_force=True)
+        return site.play("rebuild", memory_namespace="agent-7", memory_failover="never")
     finally:
         site.launcher = []
 

@@ -31,7 +31,7 @@ PROGRAMS = {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "op
 ROOT_PROGRAMS = {"sudo": "sudo", "ip": "iproute2"}
 SEARCH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 # How a controller finds out within seconds that a host is gone, in place of waiting for ever.
-ALIVE = "-o ConnectTimeout=3 -o ServerAliveInterval=1 -o ServerAliveCountMax=3"
+ALIVE = "-o ConnectTimeout=2 -o ServerAliveInterval=1 -o ServerAliveCountMax=2"
 LOGIN, OWNER = "deploy", "agents"  # who connects, and whose the memory is, where a host has users of its own
 
 SSHD = """\
