@@ -230,7 +230,8 @@ class Host:
         user = self.variables.get("ansible_user", getpass.getuser())
         options = self.variables["ansible_ssh_common_args"].split()
         line = ["-p", str(self.port), "-i", str(self.lab.folder / "key"), *options, f"{user}@{self.address}", *command]
-        done = subprocess.run([_find("ssh"), *line], capture_output=True, text=True, timeout=60, **settings)
+        settings = {"capture_output": True, "text": True, "timeout": 60, **settings}
+        done = subprocess.run([_find("ssh"), *line], check=False, **settings)
         if check and done.returncode != 0:
             raise RuntimeError(f"{self.name}: {' '.join(command)} exited with {done.returncode}: {done.stderr[-500:]}")
         return done

@@ -208,7 +208,8 @@ def python_of_hosts() -> str:
     code = "import sys, ensurepip, venv, sqlite3, ssl; sys.exit(sys.version_info < (3, 9))"
     base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     for python in ("/usr/bin/python3", "/usr/local/bin/python3", base):
-        if os.path.exists(python) and subprocess.run([python, "-c", code], capture_output=True).returncode == 0:
+        command = [python, "-c", code]
+        if os.path.exists(python) and subprocess.run(command, capture_output=True, check=False).returncode == 0:
             return python
     raise AssertionError("no Python with venv for the hosts. Next: apt install python3-venv")
 

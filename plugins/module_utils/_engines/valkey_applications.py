@@ -98,7 +98,7 @@ class ValkeyWrite:
         if not self._touched:
             return
         tx = self._tx
-        tx.numbers["sequence"] = max(tx.numbers["sequence"], max(self._used, default=0))
+        tx.numbers["sequence"] = max([tx.numbers["sequence"], *self._used])
         tx.numbers["newest"] = max(tx.numbers["newest"], self.at)
         space = self._owner._namespace(tx, self._namespace)
         space["lock_number"] = max(space["lock_number"], self.lock)

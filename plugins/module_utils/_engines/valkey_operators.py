@@ -104,13 +104,14 @@ class Operators(Applications, Fence):
     def prove(self, namespace: str) -> dict[str, t.Any]:
         space = self._space(namespace)
         detail = []
+        memory = False
         try:
             with self.writing(namespace, 1, PROBER, wait=0.0):
                 raise _Probed
         except NamespaceQuarantined:
             memory = True
         except (_Probed, NamespaceLocked):
-            memory = False
+            pass
         detail.append(f"a write by Memory: {'refused' if memory else 'accepted'}")
         quarantined = space["state"] == "quarantined"
         detail.append(f"Memory reads nothing of a namespace that is quarantined; this one is {space['state']}")

@@ -224,7 +224,8 @@ class Connected:
     @contextlib.contextmanager
     def _operating(self, claim: Claim, *, force_after: float | None = None) -> t.Iterator[Transaction]:
         """A transaction of an operator: checks the token."""
-        with self._transaction(force_after=force_after) as tx:  # pylint: disable=contextmanager-generator-missing-cleanup
+        transaction = self._transaction(force_after=force_after)
+        with transaction as tx:  # pylint: disable=contextmanager-generator-missing-cleanup
             self._check(self._incident(tx.read, claim.namespace, claim.incident), claim)
             yield tx
 

@@ -162,7 +162,6 @@ class RowPacker:
             # damaged rows only: text that is no Unicode becomes its bytes, anything unknown its description
             return self._packb([tuple(_plain(value) for value in row) for row in rows])
 
-
     def items(self, rows: t.Sequence[t.Sequence[t.Any]]) -> bytes:
         """The rows without their array's header, so that parts can be joined."""
         return self.pack(rows)[len(self.header(len(rows))) :]
