@@ -26,7 +26,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
-from tests.support.engines import COLUMNS, Bench
+from tests.support.engines import Bench
+from tests.support.raw import COLUMNS
 
 NS, OTHER, NAME = "agent-7", "agent-8", "main"
 MASTER = "5a" * 32
