@@ -18,6 +18,7 @@ import uuid
 from .._errors import CannotProceed, InvalidInput, MemoryOpsError, StoreDamaged, StoreMissing
 from .._layouts import Layout
 from .._model import StoreIdentity
+from .leases import busy_timeout
 from .postgresql_applications import Applications
 from .postgresql_connect import identity_query, store_identity
 from .postgresql_errors import RESTORE
@@ -31,7 +32,6 @@ from .postgresql_schema import FORMAT, RecordsSql, literal
 from .postgresql_session import SNAPSHOT, WRITING, Address, Session
 from .postgresql_structure import Structure
 
-BUSY_TIMEOUT = 10.0
 CAPABILITIES = frozenset(
     (
         "checksum", "encryption", "expiry", "fence-reads", "fence-writes",
@@ -52,7 +52,7 @@ class PostgresqlStore(Applications, Incidents, Operators, Generations, LogKeepin
 
     @classmethod
     def open(cls, params: t.Mapping[str, t.Any], layout: Layout, *, create: bool = False) -> PostgresqlStore:
-        address = Address(params, _busy_timeout(params))
+        address = Address(params, busy_timeout(params))
         store = cls(address, layout, str(params.get("schema") or "memops"), params.get("application_user") or None)
         try:
             store._recognise(create)
@@ -191,17 +191,3 @@ def _exists(session: Session, s: RecordsSql) -> bool:
     if "memops_store" not in found and found & {s.plain_table, "memops_namespace"}:
         raise StoreDamaged(f"The store in schema {s.plain_schema} has lost its control tables.", RESTORE)
     return "memops_store" in found
-
-
-def _busy_timeout(params: t.Mapping[str, t.Any]) -> float:
-    value = params.get("busy_timeout")
-    try:
-        seconds = BUSY_TIMEOUT if value is None else float(value)
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 <= seconds <= 3600:
-        raise InvalidInput(
-            f"memory_store.busy_timeout is {value!r:.80}, not a number of seconds up to 3600.",
-            "set it to a number such as 10, or leave it out",
-        )
-    return seconds

@@ -16,11 +16,11 @@ import typing as t
 from .._codec import RecordCodec
 from .._errors import InvalidInput, NamespaceLocked, NamespaceQuarantined
 from .._model import Row
+from .leases import POLL_SECONDS, SWEEPER, believed_end, check_sequences, lock_lost, locked, quarantined
 from .postgresql_connect import Connected
 from .postgresql_log import insert_entries, is_write, note_given
 from .postgresql_rows import bounded, decoded, escaped, lenient, payload_fetcher, rows_of
 from .postgresql_session import Session
-from .sqlite_applications import LONGEST_LEASES, POLL_SECONDS, SWEEPER, rfc3339
 
 
 class PostgresqlWrite:
@@ -49,11 +49,7 @@ class PostgresqlWrite:
     ) -> None:
         self._touched = True
         used = [entry[6] for entry in entries if is_write(entry)]
-        last = self.first_sequence + self._count - 1
-        if used and not (self.first_sequence <= min(used) and max(used) <= last):
-            raise InvalidInput(
-                f"A write used a sequence outside of its {self.first_sequence} … {last}.", "reserve as many as needed"
-            )
+        check_sequences(used, self.first_sequence, self._count)
         self._used += used
         if aside is not None:
             keys = [(row[0], aside) for row in rows]
@@ -111,31 +107,18 @@ class Applications(Connected):
             self._make_namespace(session, namespace, "serving", None)
             row = session.row(query, escaped(namespace))
         if row[3] != "serving":
-            raise NamespaceQuarantined(
-                f"Namespace {namespace!r:.80} takes no writes: it is {row[3]}"
-                + (f" (incident {row[4]})." if row[4] else "."),
-                "write to its primary store"
-                if row[3] == "standby"
-                else "wait for the release, or run the release playbook",
-            )
+            raise quarantined(namespace, row[4], row[3])
         mine, held, actor = self._held.get(namespace), row[5], lenient(row[6])
         if mine is not None and (held != mine or row[2] != mine):  # somebody wrote in between
             del self._held[namespace]
-            raise NamespaceLocked(
-                f"The write lock {mine} of namespace {namespace!r:.80} ran out and others have written since"
-                + (f" ({actor} holds it now)." if held not in (None, mine) else "."),
-                "take the lock again with a longer lease and read again before writing",
-            )
+            raise lock_lost(namespace, mine, actor if held not in (None, mine) else None)
         now = self.clock()
         if held is None or held == mine or row[8] <= now:
             return row[:3], None
-        until = min(row[8], now + LONGEST_LEASES * (row[8] - row[7]))
+        until = believed_end(row[8], now, row[8] - row[7])
         if until != row[8]:  # a clock that jumped back must not make a lease last for years
             session.run(f"UPDATE {self.sql.namespace} SET lock_until = %s WHERE name = %s", until, escaped(namespace))
-        return row[:3], NamespaceLocked(
-            f"Namespace {namespace!r:.80} is locked by {actor} since {rfc3339(row[7])}, until {rfc3339(until)}.",
-            "try again later, or stop that process and wait for the end of its lease",
-        )
+        return row[:3], locked(namespace, actor, row[7], until)
 
     def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
         deadline = time.monotonic() + wait

@@ -10,8 +10,9 @@ import contextlib
 import time
 import typing as t
 
-from .._errors import MemoryOpsError, NamespaceUnknown, StaleAttempt, StoreUnavailable
+from .._errors import MemoryOpsError, NamespaceUnknown, StoreUnavailable
 from .._model import Claim, NamespaceState, Row, StoreIdentity
+from .leases import check_claim
 from .postgresql_arrays import Blobs
 from .postgresql_fence import OPERATING
 from .postgresql_rows import columns_of, escaped, lenient, names_of
@@ -151,13 +152,7 @@ class Connected:
             f"WHERE namespace = %s AND incident = %s {lock}",
             escaped(claim.namespace), claim.incident,
         )  # fmt: skip
-        if row is None or row[:3] != (claim.attempt, claim.token, "open"):
-            now = "is closed" if row and row[2] != "open" else f"belongs to {row[0] or 'nobody'}" if row else "is gone"
-            raise StaleAttempt(
-                f"The attempt {claim.attempt} no longer holds the incident {claim.incident} of namespace "
-                f"{claim.namespace!r:.80}: the incident {now}.",
-                "leave it to the newer attempt, or run the same command again",
-            )
+        check_claim(claim, None if row is None else tuple(row[:3]))
 
     def _namespace(self, session: Session, name: str, lock: str = "") -> NamespaceState:
         return read_namespace(session, self.sql, name, self.path, lock)

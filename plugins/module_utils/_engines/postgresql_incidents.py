@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import typing as t
 
-from .._errors import CannotProceed, LeaseHeld
+from .._errors import LeaseHeld
 from .._model import Claim, IncidentState
+from .leases import believed_end, held_by, incident_closed, same_incident
 from .postgresql_connect import Connected
 from .postgresql_rows import escaped, lenient
 from .postgresql_session import Session
-from .sqlite_applications import LONGEST_LEASES, rfc3339
 
 COLUMNS = "incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts"
 ONE = "WHERE namespace = %s AND incident = %s"
@@ -64,25 +64,15 @@ class Incidents(Connected):
             if row is None:
                 return self._open(session, namespace, incident or new_incident, attempt, owner, now, length)
             name, former = row[0], row[1]
-            if incident is not None and incident != name:
-                raise CannotProceed(
-                    f"Namespace {namespace!r:.80} has the open incident {name}, not {incident}.",
-                    f"continue that one: -e memory_incident={name}",
-                )
-            until = min(row[6], now + LONGEST_LEASES * row[5])  # a clock that jumped back must not lock for years
+            same_incident(namespace, incident, name)
+            until = believed_end(row[6], now, row[5])
             token = row[3]
             if former != attempt and former and until > now and takeover != former:
                 session.run(
                     f"UPDATE {self.sql.incident} SET lease_until = %s {ONE} AND lease_until <> %s",
                     until, escaped(namespace), name, until,
                 )  # fmt: skip
-                since, ends = rfc3339(row[4]), rfc3339(until)
-                held = LeaseHeld(
-                    f"The incident {name} of namespace {namespace!r:.80} is being worked on by {row[2]} "
-                    f"(attempt {former}) since {since}; its lease ends {ends}.",
-                    "wait for its end, or for that time when it is dead, and run the same command again",
-                    {"incident": name, "attempt": former, "owner": row[2], "since": since, "until": ends},
-                )
+                held = held_by(namespace, name, former, row[2], row[4], until)
             else:
                 own = former == attempt
                 if not own:
@@ -100,10 +90,7 @@ class Incidents(Connected):
         self, session: Session, namespace: str, name: str, attempt: str, owner: str, now: int, length: int
     ) -> Claim:
         if session.row(f"SELECT 1 FROM {self.sql.incident} {ONE}", escaped(namespace), name):
-            raise CannotProceed(
-                f"The incident {name} of namespace {namespace!r:.80} is closed.",
-                "leave memory_incident out to begin a new one",
-            )
+            raise incident_closed(namespace, name)
         token = self._next_token(session)
         session.run(
             f"INSERT INTO {self.sql.incident} (namespace, incident, state, attempt, owner, token, opened, claimed, "

@@ -16,6 +16,7 @@ import uuid
 from .._errors import InvalidInput, StoreDamaged, StoreMissing, StoreUnavailable
 from .._layouts import Layout
 from .._model import StoreIdentity
+from .leases import busy_timeout
 from .sqlite_applications import Applications
 from .sqlite_connect import RESTORE, connect, read_identity, sqlite_errors
 from .sqlite_generations import Generations
@@ -27,7 +28,6 @@ from .sqlite_reseal import Resealing
 from .sqlite_schema import APPLICATION_ID, FORMAT, PAGE_SIZE, RecordsSql
 from .sqlite_structure import Structure
 
-BUSY_TIMEOUT = 10.0
 IDLE_CONNECTIONS = 2
 CAPABILITIES = frozenset(
     (
@@ -49,12 +49,12 @@ class SqliteStore(Applications, Incidents, Operators, Resealing, Generations, Lo
 
     @classmethod
     def open(cls, params: t.Mapping[str, t.Any], layout: Layout, *, create: bool = False) -> SqliteStore:
-        path, busy_timeout = _path(params), _busy_timeout(params)
+        path, seconds = _path(params), busy_timeout(params)
         if create and not os.path.exists(path):
             with sqlite_errors(path):
                 _make(path, RecordsSql(layout))
         _look(path)
-        store = cls(path, layout, busy_timeout)
+        store = cls(path, layout, seconds)
         try:
             store._recognise()
         except BaseException:
@@ -138,20 +138,6 @@ def _path(params: t.Mapping[str, t.Any]) -> str:
     if os.path.isdir(path):
         raise InvalidInput(f"memory_store.path {path} is a directory.", "set memory_store.path to the store's file")
     return path
-
-
-def _busy_timeout(params: t.Mapping[str, t.Any]) -> float:
-    value = params.get("busy_timeout")
-    try:
-        seconds = BUSY_TIMEOUT if value is None else float(value)
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 <= seconds <= 3600:
-        raise InvalidInput(
-            f"memory_store.busy_timeout is {value!r:.80}, not a number of seconds up to 3600.",
-            "set it to a number such as 10, or leave it out",
-        )
-    return seconds
 
 
 def _look(path: str) -> None:

@@ -10,26 +10,14 @@ import contextlib
 import sqlite3
 import time
 import typing as t
-from datetime import datetime, timezone
 
 from .._codec import RecordCodec
 from .._errors import InvalidInput, NamespaceLocked, NamespaceQuarantined
 from .._model import Row
+from .leases import POLL_SECONDS, SWEEPER, believed_end, check_sequences, lock_lost, locked, quarantined
 from .sqlite_connect import Connected
 from .sqlite_log import append, is_write, note_given
 from .sqlite_reader import rows_of
-
-POLL_SECONDS = 0.02
-SWEEPER = "memops:sweep"
-LONGEST_LEASES = 10  # a lease that ends later than this many of its lengths from now was made by a wrong clock
-
-
-def rfc3339(microseconds: int) -> str:
-    try:
-        moment = datetime.fromtimestamp(microseconds // 1_000_000, timezone.utc)
-    except (OverflowError, ValueError, OSError):
-        return str(microseconds)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class SqliteWrite:
@@ -63,11 +51,7 @@ class SqliteWrite:
     ) -> None:
         self._touched = True
         used = [entry[6] for entry in entries if is_write(entry)]
-        last = self.first_sequence + self._count - 1
-        if used and not (self.first_sequence <= min(used) and max(used) <= last):
-            raise InvalidInput(
-                f"A write used a sequence outside of its {self.first_sequence} … {last}.", "reserve as many as needed"
-            )
+        check_sequences(used, self.first_sequence, self._count)
         self._used += used
         if aside is not None:
             keys = [(row[0], aside) for row in rows]
@@ -126,31 +110,18 @@ class Applications(Connected):
             self._make_namespace(con, namespace, "serving", None)
             row = con.execute(query, (namespace,)).fetchone()
         if row[3] != "serving":
-            raise NamespaceQuarantined(
-                f"Namespace {namespace!r:.80} takes no writes: it is {row[3]}"
-                + (f" (incident {row[4]})." if row[4] else "."),
-                "write to its primary store"
-                if row[3] == "standby"
-                else "wait for the release, or run the release playbook",
-            )
+            raise quarantined(namespace, row[4], row[3])
         mine, held = self._held.get(namespace), row[5]
         if mine is not None and (held != mine or row[2] != mine):  # somebody wrote in between
             del self._held[namespace]
-            raise NamespaceLocked(
-                f"The write lock {mine} of namespace {namespace!r:.80} ran out and others have written since"
-                + (f" ({row[6]} holds it now)." if held not in (None, mine) else "."),
-                "take the lock again with a longer lease and read again before writing",
-            )
+            raise lock_lost(namespace, mine, row[6] if held not in (None, mine) else None)
         now = self.clock()
         if held is None or held == mine or row[8] <= now:
             return row[:3], None
-        until = min(row[8], now + LONGEST_LEASES * (row[8] - row[7]))
+        until = believed_end(row[8], now, row[8] - row[7])
         if until != row[8]:  # a clock that jumped back must not make a lease last for years
             con.execute("UPDATE memops_namespace SET lock_until = ? WHERE name = ?", (until, namespace))
-        return row[:3], NamespaceLocked(
-            f"Namespace {namespace!r:.80} is locked by {row[6]} since {rfc3339(row[7])}, until {rfc3339(until)}.",
-            "try again later, or stop that process and wait for the end of its lease",
-        )
+        return row[:3], locked(namespace, row[6], row[7], until)
 
     def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
         deadline = time.monotonic() + wait

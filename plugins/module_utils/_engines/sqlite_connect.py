@@ -19,11 +19,11 @@ from .._errors import (
     MemoryOpsError,
     NamespaceQuarantined,
     NamespaceUnknown,
-    StaleAttempt,
     StoreDamaged,
     StoreUnavailable,
 )
 from .._model import Claim, NamespaceState, Row, StoreIdentity
+from .leases import check_claim
 from .sqlite_schema import ASIDE_COLUMNS, FENCE_MESSAGE, SAMPLE_MASK, RecordsSql
 
 CACHE_KIB: t.Final = 16 << 10
@@ -224,13 +224,7 @@ class Connected:
             "SELECT attempt, token, state, owner FROM memops_incident WHERE namespace = ? AND incident = ?",
             (claim.namespace, claim.incident),
         ).fetchone()
-        if row is None or row[:3] != (claim.attempt, claim.token, "open"):
-            now = "is closed" if row and row[2] != "open" else f"belongs to {row[0] or 'nobody'}" if row else "is gone"
-            raise StaleAttempt(
-                f"The attempt {claim.attempt} no longer holds the incident {claim.incident} of namespace "
-                f"{claim.namespace!r:.80}: the incident {now}.",
-                "leave it to the newer attempt, or run the same command again",
-            )
+        check_claim(claim, None if row is None else tuple(row[:3]))
 
     def _namespace(self, con: sqlite3.Connection, name: str) -> NamespaceState:
         return read_namespace(con, name, self.path)

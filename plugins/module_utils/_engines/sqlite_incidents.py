@@ -10,9 +10,9 @@ import json
 import sqlite3
 import typing as t
 
-from .._errors import CannotProceed, LeaseHeld
+from .._errors import LeaseHeld
 from .._model import Claim, IncidentState
-from .sqlite_applications import LONGEST_LEASES, rfc3339
+from .leases import believed_end, held_by, incident_closed, same_incident
 from .sqlite_connect import Connected, sqlite_errors
 
 COLUMNS = "incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts"
@@ -61,12 +61,8 @@ class Incidents(Connected):
             if row is None:
                 return self._open(con, namespace, incident or new_incident, attempt, owner, now, length)
             name, former = row[0], row[1]
-            if incident is not None and incident != name:
-                raise CannotProceed(
-                    f"Namespace {namespace!r:.80} has the open incident {name}, not {incident}.",
-                    f"continue that one: -e memory_incident={name}",
-                )
-            until = min(row[6], now + LONGEST_LEASES * row[5])  # a clock that jumped back must not lock for years
+            same_incident(namespace, incident, name)
+            until = believed_end(row[6], now, row[5])
             token = row[3]
             if former != attempt and former and until > now and takeover != former:
                 con.execute(
@@ -74,13 +70,7 @@ class Incidents(Connected):
                     "WHERE namespace = ? AND incident = ? AND lease_until <> ?",
                     (until, namespace, name, until),
                 )
-                since, ends = rfc3339(row[4]), rfc3339(until)
-                held = LeaseHeld(
-                    f"The incident {name} of namespace {namespace!r:.80} is being worked on by {row[2]} "
-                    f"(attempt {former}) since {since}; its lease ends {ends}.",
-                    "wait for its end, or for that time when it is dead, and run the same command again",
-                    {"incident": name, "attempt": former, "owner": row[2], "since": since, "until": ends},
-                )
+                held = held_by(namespace, name, former, row[2], row[4], until)
             else:
                 own = former == attempt
                 if not own:
@@ -99,10 +89,7 @@ class Incidents(Connected):
         self, con: sqlite3.Connection, namespace: str, name: str, attempt: str, owner: str, now: int, length: int
     ) -> Claim:
         if con.execute(f"SELECT 1 FROM memops_incident {ONE}", (namespace, name)).fetchone():
-            raise CannotProceed(
-                f"The incident {name} of namespace {namespace!r:.80} is closed.",
-                "leave memory_incident out to begin a new one",
-            )
+            raise incident_closed(namespace, name)
         token = self._next_token(con)
         con.execute(
             "INSERT INTO memops_incident (namespace, incident, state, attempt, owner, token, opened, claimed, renewed, "

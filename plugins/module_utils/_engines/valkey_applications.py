@@ -9,28 +9,15 @@ from __future__ import annotations
 import contextlib
 import time
 import typing as t
-from datetime import datetime, timezone
 
 from .._codec import RecordCodec
 from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined, StoreUnavailable
 from .._model import Row
-from .valkey_connect import quarantined
+from .leases import POLL_SECONDS, SWEEPER, believed_end, check_sequences, lock_lost, locked, quarantined
 from .valkey_control import Transaction
 from .valkey_log import LogKeeping
 from .valkey_transactions import repeated
 from .valkey_values import is_write, key_text
-
-POLL_SECONDS = 0.02
-SWEEPER = "memops:sweep"
-LONGEST_LEASES = 10  # a lease that ends later than this many of its lengths from now was made by a wrong clock
-
-
-def rfc3339(microseconds: int) -> str:
-    try:
-        moment = datetime.fromtimestamp(microseconds // 1_000_000, timezone.utc)
-    except (OverflowError, ValueError, OSError):
-        return str(microseconds)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class ValkeyWrite:
@@ -71,11 +58,7 @@ class ValkeyWrite:
     ) -> None:
         self._touched = True
         used = [entry[6] for entry in entries if is_write(entry)]
-        last = self.first_sequence + self._count - 1
-        if used and not (self.first_sequence <= min(used) and max(used) <= last):
-            raise InvalidInput(
-                f"A write used a sequence outside of its {self.first_sequence} … {last}.", "reserve as many as needed"
-            )
+        check_sequences(used, self.first_sequence, self._count)
         self._used += used
         owner, tx = self._owner, self._tx
         if aside is not None:
@@ -156,23 +139,15 @@ class Applications(LogKeeping):
         mine, held = self._held.get(namespace), space["lock_held"]
         if mine is not None and (held != mine or space["lock_number"] != mine):  # somebody wrote in between
             del self._held[namespace]
-            raise NamespaceLocked(
-                f"The write lock {mine} of namespace {namespace!r:.80} ran out and others have written since"
-                + (f" ({space['lock_actor']} holds it now)." if held not in (None, mine) else "."),
-                "take the lock again with a longer lease and read again before writing",
-            )
+            raise lock_lost(namespace, mine, space["lock_actor"] if held not in (None, mine) else None)
         now = self.clock()
         if held is None or held == mine or space["lock_until"] <= now:
             return space, None
-        until = min(space["lock_until"], now + LONGEST_LEASES * (space["lock_until"] - space["lock_since"]))
+        until = believed_end(space["lock_until"], now, space["lock_until"] - space["lock_since"])
         if until != space["lock_until"]:  # a clock that jumped back must not make a lease last for years
             space["lock_until"] = until
             tx.save(namespace)
-        return space, NamespaceLocked(
-            f"Namespace {namespace!r:.80} is locked by {space['lock_actor']} since {rfc3339(space['lock_since'])}, "
-            f"until {rfc3339(until)}.",
-            "try again later, or stop that process and wait for the end of its lease",
-        )
+        return space, locked(namespace, space["lock_actor"], space["lock_since"], until)
 
     def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
         deadline = time.monotonic() + wait

@@ -17,12 +17,11 @@ from .._errors import (
     CapabilityMissing,
     InvalidInput,
     MemoryOpsError,
-    NamespaceQuarantined,
     StoreDamaged,
     StoreUnavailable,
 )
+from .leases import busy_timeout
 
-BUSY_TIMEOUT = 10.0
 CONNECT_SECONDS = 5.0
 OLDEST = (7, 0)
 RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
@@ -92,7 +91,7 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
         db=int(db or 0),
         tls=SCHEMES[parts.scheme],
         prefix=prefix,
-        timeout=_busy_timeout(params),
+        timeout=busy_timeout(params),
         user=params.get("user") or parts.username,
         password=_password(params),
         tls_ca=_file(params, "tls_ca"),
@@ -101,20 +100,6 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
         application_user=params.get("application_user") or None,
         application_password_file=params.get("application_password_file") or None,
     )
-
-
-def _busy_timeout(params: t.Mapping[str, t.Any]) -> float:
-    value = params.get("busy_timeout")
-    try:
-        seconds = BUSY_TIMEOUT if value is None else float(value)
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 <= seconds <= 3600:
-        raise InvalidInput(
-            f"memory_store.busy_timeout is {value!r:.80}, not a number of seconds up to 3600.",
-            "set it to a number such as 10, or leave it out",
-        )
-    return seconds
 
 
 def _file(params: t.Mapping[str, t.Any], name: str) -> str | None:
@@ -344,14 +329,6 @@ def clustered(where: str) -> MemoryOpsError:
     return CapabilityMissing(
         f"The server {where} runs in cluster mode, which this engine cannot use yet.",
         "use a server or a replica set without cluster mode",
-    )
-
-
-def quarantined(namespace: str, incident: str | None, state: str = "quarantined") -> NamespaceQuarantined:
-    return NamespaceQuarantined(
-        f"Namespace {namespace!r:.80} takes no writes: it is {state}"
-        + (f" (incident {incident})." if incident else "."),
-        "write to its primary store" if state == "standby" else "wait for the release, or run the release playbook",
     )
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import typing as t
 
-from .._errors import CannotProceed, LeaseHeld
+from .._errors import LeaseHeld
 from .._model import Claim, IncidentState
-from .valkey_applications import LONGEST_LEASES, rfc3339
+from .leases import believed_end, held_by, incident_closed, same_incident
 from .valkey_connect import valkey_errors
 from .valkey_control import Transaction, incident_field, incident_row
 from .valkey_transactions import Connected, repeated
@@ -65,31 +65,17 @@ class Incidents(Connected):
             if row is None:
                 name = incident or new_incident
                 if any(one["incident"] == name for one in known):
-                    raise CannotProceed(
-                        f"The incident {name} of namespace {namespace!r:.80} is closed.",
-                        "leave memory_incident out to begin a new one",
-                    )
+                    raise incident_closed(namespace, name)
                 return self._open(tx, namespace, name, attempt, owner, now, length)
             name, former = row["incident"], row["attempt"]
-            if incident is not None and incident != name:
-                raise CannotProceed(
-                    f"Namespace {namespace!r:.80} has the open incident {name}, not {incident}.",
-                    f"continue that one: -e memory_incident={name}",
-                )
-            # a clock that jumped back must not lock for years
-            until = min(row["lease_until"], now + LONGEST_LEASES * row["lease"])
+            same_incident(namespace, incident, name)
+            until = believed_end(row["lease_until"], now, row["lease"])
             own = former == attempt
             if not own and former and until > now and takeover != former:
                 if row["lease_until"] != until:
                     row["lease_until"] = until
                     self._write(tx, row)
-                since, ends = rfc3339(row["claimed"]), rfc3339(until)
-                held = LeaseHeld(
-                    f"The incident {name} of namespace {namespace!r:.80} is being worked on by {row['owner']} "
-                    f"(attempt {former}) since {since}; its lease ends {ends}.",
-                    "wait for its end, or for that time when it is dead, and run the same command again",
-                    {"incident": name, "attempt": former, "owner": row["owner"], "since": since, "until": ends},
-                )
+                held = held_by(namespace, name, former, row["owner"], row["claimed"], until)
             else:
                 if not own:
                     row.update(attempt=attempt, owner=owner, token=self._next_token(tx), claimed=now)

@@ -17,8 +17,9 @@ import secrets
 import time
 import typing as t
 
-from .._errors import MemoryOpsError, StaleAttempt, StoreUnavailable
+from .._errors import MemoryOpsError, StoreUnavailable
 from .._model import Claim, Row
+from .leases import check_claim
 from .valkey_connect import Place, Wire, packed, translate, valkey_errors
 from .valkey_control import Transaction, counters_of, incident_field, incident_row, space_of
 from .valkey_values import THERE, Envelopes, Names, key_bytes, one_key
@@ -236,17 +237,7 @@ class Connected:
         return None if raw is None else incident_row(raw)
 
     def _check(self, row: t.Mapping[str, t.Any] | None, claim: Claim) -> None:
-        if row is None or (row["attempt"], row["token"], row["state"]) != (claim.attempt, claim.token, "open"):
-            now = (
-                "is gone" if row is None
-                else "is closed" if row["state"] != "open"
-                else f"belongs to {row['attempt'] or 'nobody'}"
-            )  # fmt: skip
-            raise StaleAttempt(
-                f"The attempt {claim.attempt} no longer holds the incident {claim.incident} of namespace "
-                f"{claim.namespace!r:.80}: the incident {now}.",
-                "leave it to the newer attempt, or run the same command again",
-            )
+        check_claim(claim, None if row is None else (row["attempt"], row["token"], row["state"]))
 
     def _ask(self, *args: t.Any) -> t.Any:
         """One command that only reads."""
