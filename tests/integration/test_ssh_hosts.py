@@ -25,8 +25,6 @@ from ssh_site import SshSite, wheels
 
 from playbooks import Outcome
 
-pytestmark = pytest.mark.xdist_group("ssh")  # one lab for all of them
-
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[SshSite]:

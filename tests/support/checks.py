@@ -155,7 +155,7 @@ def unit() -> None:
 
 
 def integration() -> None:
-    run(tool("python"), "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "tests/integration", timeout=2400)
+    run(tool("python"), "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope", "tests/integration", timeout=2400)
 
 
 def lint() -> None:
