@@ -26,11 +26,11 @@ class Pair:
         self.route = os.path.join(self.home.folder, "route.json")
         self.run = attempt()  # that of the play that works on the secondary
 
-    def warm(self):
+    def warm(self, run=None):
         self.home.backup()
         return restore_step.bring_back(
             store_params=self.away.store, repository=Repository.open(self.home.repository), keyring=self.home.ring(),
-            name=NAME, run=attempt(), namespaces=[NS], create=True, as_secondary=True,
+            name=NAME, run=run or attempt(), namespaces=[NS], create=True, as_secondary=True,
         )  # fmt: skip
 
     def epoch(self, site):
