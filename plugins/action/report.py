@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _report, _report_html, _report_text
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import planned, would_happen
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import read_steps
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
     NO_INCIDENT,
@@ -103,17 +104,15 @@ class ActionModule(ActionBase):
     def _rehearsed(self, mine: list[t.Any], args: dict[str, t.Any], incident: str | None) -> dict[str, t.Any]:
         """In check mode nothing happened and nothing is written: say what would."""
         lines = [f"CHECK MODE  {args['namespace']}: nothing was changed"]
-        for step in mine:
-            would = "would change" if step["changed"] else "no change"
-            lines.append(f"{step['name']:<14} {'failed' if step['failed'] else would:<14} {step['detail']}".rstrip())
-        plan = next((s["result"] for s in reversed(mine) if s["name"] == "plan"), {})
-        if plan.get("records"):
-            lines.append(
-                "plan: "
-                + ", ".join(f"{n} {k}" for k, n in plan["records"].items())
-                + f"; strategy {plan.get('strategy')}"
-            )
+        for step, (name, changes, said) in zip(mine, would_happen(mine)):
+            would = "failed" if step["failed"] else "would change" if changes else "no change"
+            lines.append(f"{name:<14} {would:<14} {said}".rstrip())
+        plan = planned(next((s["result"] for s in reversed(mine) if s["name"] == "plan"), {}))
+        if plan:
+            lines.append("plan: " + plan)
         failed = any(step["failed"] for step in mine)
+        if mine and not failed:
+            lines.append("Next: the same command without --check does it.")
         if not args["quiet"]:
             display.display("\n" + "\n".join(lines) + "\n")
         return {

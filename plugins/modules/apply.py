@@ -85,10 +85,12 @@ def operate(context: Context) -> dict:
         check=context.check,
     )
     before = {"generation": (result.get("generation") or {}).get("from")}
-    after = {
-        "generation": (result.get("generation") or {}).get("to"),
-        "applied": result.get("applied", result.get("records")),
-    }
+    after = {"generation": (result.get("generation") or {}).get("to")}
+    applied = result.get("applied", result.get("records"))
+    if applied is not None:
+        after["applied"] = applied
+    elif result.get("changed"):
+        after["applied"] = "what the plan says"  # in check mode nothing is counted
     return {**result, "diff": diff(before, after, context.namespace)}
 
 

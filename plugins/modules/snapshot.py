@@ -124,7 +124,9 @@ def operate(context: Context) -> dict:
             *result.get("warnings", []),
             f"Snapshot {result['snapshot']} is suspect: {'; '.join(result['reasons'])}.",
         ]
-    return {**result, "diff": diff({}, {"snapshot": result["snapshot"]} if result["changed"] else {}, context.name)}
+    # nobody knows in check mode which name the snapshot would get
+    after = {"snapshot": result["snapshot"] or f"a new {context.params['purpose']} one"} if result["changed"] else {}
+    return {**result, "diff": diff({}, after, context.name)}
 
 
 def main() -> None:

@@ -22,9 +22,10 @@ import typing as t
 
 from . import _report_input as given
 from . import _report_parts as parts
+from ._report_happened import happened
 from ._report_input import FAIL, PASS, UNKNOWN
 from ._report_run import ESCALATION, Run
-from ._report_words import ORDER
+from ._report_words import ORDER, place
 
 FORMAT = 1
 NEEDED = ORDER
@@ -89,9 +90,9 @@ def build_report(
                 "changed": s.changed,
                 "started": s.started,
                 "seconds": s.seconds,
-                "detail": s.detail,
+                "detail": s.detail or (happened(s.name, s.result) if s.verdict == PASS else ""),
             }
-            for s in run.current.values()
+            for s in sorted(run.current.values(), key=lambda s: place(s.name))
         ],
         "rto_seconds": rto,
         "rpo_seconds": rpo,
@@ -257,7 +258,8 @@ def _reasons(
     if escalated:
         why = given.text(run.result("plan").get("escalate_reason")) or "disaster recovery decides what is released"
         found.append((FAIL, f"The run was escalated: {why}."))
-    if "isolate" in run.current:
+    # an isolation that failed before it came to the fence proves nothing either way, and its own sentence says why
+    if "isolate" in run.current and (run.state != "untouched" or run.passed("isolate")):
         proof = given.mapping(run.result("isolate").get("proof"))
         for what in ("writes", "reads"):
             refused = given.flag(proof.get(what + "_refused"))
@@ -299,6 +301,9 @@ def _escalated(run: Run, loss_ratio: t.Optional[float], limit: t.Optional[float]
 
 def _next_command(run: Run, verdict: str, escalated: bool, namespace: t.Optional[str], inventory: str) -> str:
     """The command that continues from here; empty when nothing is left to do."""
+    where = inventory if inventory == "<inventory>" else shlex.quote(inventory)
+    if any(s.verdict != PASS and s.result.get("error") == "namespace-unknown" for s in run.current.values()):
+        return f"ansible-playbook -i {where} memops.agent_memory.info"  # it lists those that there are
     if run.state == "closed":
         playbook = "" if verdict == PASS else "validate"
     elif escalated:
@@ -317,7 +322,6 @@ def _next_command(run: Run, verdict: str, escalated: bool, namespace: t.Optional
         variable = f"memory_namespace={namespace}"
     else:  # key=value would split at blanks
         variable = shlex.quote(json.dumps({"memory_namespace": namespace}))
-    where = inventory if inventory == "<inventory>" else shlex.quote(inventory)
     # a watch that ended without enough reads is over; only another one can pass
     more = " -e memory_again=true" if run.result("monitor").get("verdict") == UNKNOWN and playbook == "monitor" else ""
     return f"ansible-playbook -i {where} memops.agent_memory.{playbook} -e {variable}{more}"
@@ -375,9 +379,11 @@ def _hit_rate(run: Run) -> t.Dict[str, t.Any]:
     hits = sum(s["hits"] or 0 for s in samples)
     total = hits + sum((s["misses"] or 0) + (s["corrupt"] or 0) for s in samples)
     after = hits / total if total >= ENOUGH_READS else None
+    onset = given.mapping(run.result("diagnose").get("onset")).get("at")
+    since = " (the rate before is that since the onset)" if rate is not None and given.moment(onset) else ""
     said = [
-        f"{reads} reads before the fence" if reads is not None else "",
-        f"{total} reads after release" if samples else "",
+        f"{reads:,} reads before the fence{since}" if reads is not None else "",
+        f"{total:,} reads after release" if samples else "",
     ]
     words = " and ".join(s for s in said if s)
     return {"before": rate, "after": after, "source": f"access log: {words}" if words else None}

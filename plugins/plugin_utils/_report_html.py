@@ -44,9 +44,10 @@ def render(report: t.Mapping[str, t.Any], template: t.Optional[str] = None) -> s
     """The page of a report.json. ``template`` is the path of a Jinja2 file that takes the place of the shipped one.
 
     A template sees ``report``, the drawings ``timeline``, ``damage``, ``curve`` and ``plan``, the sentences
-    ``headline``, ``state_sentence`` and ``loss_sentence``, ``state_known`` (a bool), ``next_step`` (name and command of
-    the runbook's next step when the run is under way, else none), and the filters shown, amount, percent, span, size,
-    clock, label and refusal. All values are escaped. Raises jinja2.TemplateError and OSError.
+    ``headline``, ``state_sentence`` and ``loss_sentence``, ``state_known`` and ``under_way`` (bools; the latter: what
+    ran went well and the runbook goes on), ``next_step`` (name and command of its next step then, else none), and the
+    filters shown, amount, percent, span, size, clock, label and refusal. All values are escaped. Raises
+    jinja2.TemplateError and OSError.
     """
     path = os.path.abspath(template or default_template())
     environment = jinja2.Environment(
@@ -68,6 +69,7 @@ def render(report: t.Mapping[str, t.Any], template: t.Optional[str] = None) -> s
         headline=words.headline(report),
         next_step={"name": step, "command": alone} if alone else None,
         state_known=words.state_known(report),
+        under_way=words.under_way(report),
         state_sentence=words.state_sentence(report),
         loss_sentence=words.loss_sentence(report),
         timeline=view.timeline(report),

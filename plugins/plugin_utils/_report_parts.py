@@ -120,12 +120,20 @@ def failover(run: Run) -> t.Dict[str, t.Any]:
     result = run.result("failover")
     return {
         "performed": given.flag(result.get("performed")),
-        "from": _place(result.get("from")),
+        "from": _from(run, result),
         "to": _place(result.get("to")),
         "lag_seconds": given.number(result.get("lag_seconds")),
         "route": _place(result.get("route")),
         "reason": given.text(result.get("reason")),
     }
+
+
+def _from(run: Run, result: t.Mapping[str, t.Any]) -> t.Optional[str]:
+    """The home of the namespace, by its host's name where the other side has one."""
+    came = given.store(result.get("from")) or {}
+    home = run.current["preflight"].host if "preflight" in run.current else ""
+    named = "host" in came or "name" in came or "host" not in (given.store(result.get("to")) or {})
+    return _place(came) if named or not home else home
 
 
 def _place(value: t.Any) -> t.Optional[str]:

@@ -101,6 +101,8 @@ class Run:
             self.state = "rebuilt" if self.validated else "quarantined"
         elif step.name == "failback" and done:
             self.failed_over = False
+        elif step.name == "release" and done and not step.changed and not given.text(result.get("incident")):
+            pass  # nothing was quarantined
         elif step.name == "release" and done:
             self.state, self.failed_over = "released", False
             if self.quarantine and self.quarantine[-1]["to"] is None:

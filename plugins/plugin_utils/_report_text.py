@@ -36,10 +36,12 @@ def render(report: t.Mapping[str, t.Any], path: t.Optional[str] = None) -> str:
         )
     if any(step["changed"] for step in report["steps"]):
         lines.append(f"{'':<31}* changed something")
-    for name in details["not_run"]:
-        lines.append(f"{name:<14} not run")
+    if details["not_run"]:
+        lines += _wrap("not run: " + ", ".join(details["not_run"]))
     lines.append("")
-    lines += _wrap(words.loss_sentence(report))
+    # a run without a plan was not about loss
+    if report["records"]["lost"] is not None or not words.under_way(report):
+        lines += _wrap(words.loss_sentence(report))
     for key in report["lost_keys"][:_KEYS]:
         lines.append("  " + words.shown(key, 60)[: WIDTH - 2])
     if (report["records"]["lost"] or 0) > _KEYS:
@@ -47,8 +49,8 @@ def render(report: t.Mapping[str, t.Any], path: t.Optional[str] = None) -> str:
     going = words.under_way(report)
     if going:
         lines += _wrap(words.headline(report))
-    # what was not run is no fault of a run that is under way; the table has it
-    for reason in details["reasons"][1 if going else 0 : 5]:
+    # what was not run stands under the table
+    for reason in [r for r in details["reasons"] if not r["text"].startswith("Not run: ")][:5]:
         lines += _wrap(f"{reason['verdict']}: {words.shown(reason['text'], 300)}")
     state = report["state"] if words.state_known(report) else words.UNKNOWN
     lines += _wrap(f"State: {state}. {words.state_sentence(report)}")

@@ -17,6 +17,7 @@ UNKNOWN = "not known"
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
 VERDICTS = {"pass": "Pass", "fail": "Fail", "could-not-verify": "Could not verify"}
 ORDER = ("preflight", "isolate", "snapshot", "diagnose", "plan", "apply", "validate", "release", "baseline", "monitor")
+_PLACES = (*ORDER[:3], "failover", *ORDER[3:7], "failback", *ORDER[7:])
 #: The playbook that takes one step of the runbook, and what its command needs beside the namespace.
 SINGLE = {
     **{name: (name, "") for name in ORDER if name not in ("preflight", "baseline")},
@@ -31,6 +32,11 @@ STATES = {
     "monitoring": "The namespace serves again; watching it has not come to an end.",
     "closed": "The namespace serves again and was watched to the end.",
 }
+
+
+def place(name: str) -> int:
+    """Where a step stands in the runbook; what is none of its steps comes last."""
+    return _PLACES.index(name) if name in _PLACES else len(_PLACES)
 
 
 def shown(value: t.Any, limit: int = 120) -> str:
@@ -155,7 +161,7 @@ def state_sentence(report: t.Mapping[str, t.Any]) -> str:
 
 
 def under_way(report: t.Mapping[str, t.Any]) -> bool:
-    """Nothing went wrong; there are steps of the runbook still to come."""
+    """What ran went well, and there are steps of the runbook that did not run: nobody judged the whole."""
     return bool(
         report["verdict"] == given.UNKNOWN
         and report["state"] != "closed"
@@ -169,6 +175,8 @@ def next_step(report: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], str]:
     """Name and command of the runbook's next step alone; (None, "") when another playbook's turn has come."""
     missing = [name for name in report["details"]["not_run"] if name in SINGLE]
     ran = [step["name"] for step in report["steps"]]
+    if _nothing_to_release(report):
+        return None, ""
     last = max((ORDER.index(name) for name in ran if name in ORDER), default=-1)
     name = next((name for name in missing if ORDER.index(name) > last), missing[0] if missing else None)
     whole = " memops.agent_memory.rebuild "
@@ -178,13 +186,22 @@ def next_step(report: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], str]:
     return name, report["next_command"].replace(whole, f" memops.agent_memory.{playbook} ", 1) + more
 
 
+def _nothing_to_release(report: t.Mapping[str, t.Any]) -> bool:
+    return report["state"] == "untouched" and any(step["name"] == "release" for step in report["steps"])
+
+
 def title(report: t.Mapping[str, t.Any]) -> str:
-    """The verdict as the head of a report says it: a run that has gone well so far is under way."""
-    return "Under way" if under_way(report) else VERDICTS[report["verdict"]]
+    """The verdict as the head of a report says it: a run of one step that went well says so of this step."""
+    if not under_way(report):
+        return VERDICTS[report["verdict"]]
+    newest = max(report["steps"], key=lambda step: step["started"] or "")  # RFC 3339 in UTC sorts as text
+    return f"{label(newest['name'])} passed".capitalize()
 
 
 def headline(report: t.Mapping[str, t.Any]) -> str:
     if under_way(report):
+        if _nothing_to_release(report):
+            return "The namespace was not quarantined, so there was nothing to release."
         name, _command = next_step(report)
         told = f"next in the runbook is {name}" if name else "still to come: " + ", ".join(report["details"]["not_run"])
         return f"Every step so far passed; {told}."

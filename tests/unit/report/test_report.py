@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import (
     _report,
+    _report_happened,
     _report_html,
     _report_input,
     _report_text,
@@ -60,7 +61,8 @@ def test_a_good_run_passes_with_its_numbers() -> None:
     assert report["hit_rate"] == {
         "before": 0.91,
         "after": 0.95,
-        "source": "access log: 400 reads before the fence and 500 reads after release",
+        "source": "access log: 400 reads before the fence (the rate before is that since the onset)"
+        " and 500 reads after release",
     }
     assert report["accuracy"] == {"baseline": 0.7, "after": 0.93}
     assert [c["cause"] for c in report["causes"]] == ["unlocked-bulk-write", "storage-failure"]
@@ -334,7 +336,7 @@ def test_the_short_text_fits_and_names_what_matters() -> None:
     assert all(len(line) <= 100 for line in text.splitlines())
     assert "could-not-verify" not in text and "COULD NOT" not in text
     for wanted in (
-        "UNDER WAY",
+        "PLAN PASSED",
         "next in the runbook is apply",
         "Only apply: ansible-playbook -i inventories/production/hosts.yml memops.agent_memory.apply",
         "isolate",
@@ -385,10 +387,10 @@ def test_sums_and_verdicts_of_the_parts_are_read_as_the_operations_give_them() -
 @pytest.mark.parametrize(
     ("steps", "title", "name", "playbook"),
     [
-        (good("isolate")[1:], "UNDER WAY", "snapshot", "snapshot"),
-        (good("diagnose")[3:], "UNDER WAY", "plan", "plan"),
-        (good("release"), "UNDER WAY", "baseline", "snapshot"),
-        (good("baseline"), "UNDER WAY", None, "monitor"),
+        (good("isolate")[1:], "ISOLATE PASSED", "snapshot", "snapshot"),
+        (good("diagnose")[3:], "DIAGNOSE PASSED", "plan", "plan"),
+        (good("release"), "RELEASE PASSED", "baseline", "snapshot"),
+        (good("baseline"), "BASELINE PASSED", None, "monitor"),
         ([*good("snapshot"), extra("diagnose", "could-not-verify")], "COULD NOT VERIFY", None, "rebuild"),
         ([extra("isolate", "fail")], "FAIL", None, "rebuild"),
         ([], "COULD NOT VERIFY", None, "rebuild"),
@@ -396,16 +398,16 @@ def test_sums_and_verdicts_of_the_parts_are_read_as_the_operations_give_them() -
         (good(), "PASS", None, None),
     ],
 )
-def test_a_run_that_went_well_so_far_is_under_way(
+def test_a_step_that_went_well_alone_says_so_and_what_comes_next(
     steps: t.Any, title: str, name: t.Optional[str], playbook: t.Optional[str]
 ) -> None:
     report = build(steps, namespace="agent-7")
     text = _report_text.render(report)
     assert text.startswith(title + "  ")
     page = _report_html.render(report)
-    if title == "UNDER WAY":
+    if title.endswith(" PASSED"):
         assert report["verdict"] == "could-not-verify"
-        assert "Under way" in page and "Could not verify" not in page
+        assert title.capitalize() in page and "Could not verify" not in page
     if name:
         assert f"next in the runbook is {name}" in text and f"Only {name}: " in page
         commands = " ".join(text.replace("\\\n", "").split())
@@ -447,3 +449,78 @@ def test_the_bar_of_the_plan_and_the_map_speak_of_the_plan_and_of_peoples_keys()
     find(steps, "diagnose")["result"]["damage_map"].insert(0, canary)
     damage = _report_view.damage(build(steps))
     assert damage is not None and damage["first"] == "k0000"
+
+
+def test_steps_stand_in_the_order_of_the_runbook_and_say_what_happened() -> None:
+    steps = good()
+    find(steps, "isolate")["detail"] = ""
+    steps.append({**extra("preflight", records=1200, newest_snapshot="S-9"), "detail": ""})
+    find(steps, "snapshot")["detail"] = ""
+    steps.insert(7, extra("failback", merged=9, conflicts=3))
+    report = build(steps)
+    names = [step["name"] for step in report["steps"]]
+    assert names.index("preflight") == 0
+    assert names.index("validate") < names.index("failback") < names.index("release")
+    said = {step["name"]: step["detail"] for step in report["steps"]}
+    assert said["preflight"] == "1,200 records, newest snapshot S-9"
+    assert said["isolate"] == "reads and writes are refused"
+    assert "F-1" in said["snapshot"]
+
+
+def test_what_a_step_does_not_say_is_not_guessed() -> None:
+    steps = good("isolate")
+    find(steps, "isolate").update(detail="", result={"fenced_at": at(10)})
+    assert build(steps)["steps"][1]["detail"] == ""
+
+
+def test_an_unknown_namespace_leads_to_the_list_of_those_that_there_are() -> None:
+    report = build([extra("isolate", "fail", error="namespace-unknown")], incident=None, inventory="hosts.yml")
+    assert report["next_command"] == "ansible-playbook -i hosts.yml memops.agent_memory.info"
+    assert not any("fence" in reason["text"] for reason in report["details"]["reasons"])
+
+
+def test_a_release_of_what_was_not_quarantined_leaves_the_namespace_untouched() -> None:
+    step = extra("release")
+    step["changed"] = False
+    report = build([step], incident=None)
+    assert report["state"] == "untouched"
+    text = _report_text.render(report)
+    assert "nothing to release" in text and "Only " not in text
+    step["result"]["incident"] = "INC-1"
+    assert build([step])["state"] == "released"
+
+
+def test_the_failover_names_the_hosts_on_both_sides() -> None:
+    steps = good()
+    moved = {"from": {"path": "/srv/a.db"}, "to": {"path": "/srv/b.db", "host": "memory-2"}}
+    steps.insert(3, extra("failover", performed=True, **moved))
+    home = find(steps, "preflight")["host"]
+    assert home and build(steps)["details"]["failover"]["from"] == home
+    del moved["to"]["host"]
+    steps[3]["result"].update(moved)
+    assert build(steps)["details"]["failover"]["from"] == "/srv/a.db"
+
+
+def test_a_rehearsal_says_what_every_step_would_do() -> None:
+    def rehearsed(name: str, changed: bool, **result: t.Any) -> t.Dict[str, t.Any]:
+        return {"name": name, "changed": changed, "detail": "", "result": result}
+
+    told = _report_happened.would_happen(
+        [
+            rehearsed("isolate", True),
+            rehearsed("diagnose", True, findings={"checksum": 20, "absent": 5}, causes=[{"cause": "lost-rows"}]),
+            rehearsed("release", False),
+        ]
+    )
+    assert told == [
+        ("isolate", True, "would quarantine the namespace"),
+        ("diagnose", True, "damaged or absent: 25; likely lost-rows"),
+        ("release", True, "would lift the quarantine"),
+    ]
+    assert _report_happened.would_happen([rehearsed("release", False)]) == [("release", False, "")]
+    records = {"expected": 501, "good_before": 476, "repair": 25, "suspect": 0, "lost": 0, "conflicted": 0}
+    assert (
+        _report_happened.planned({"records": records, "strategy": "soft"})
+        == "501 expected, 476 good, 25 to repair, 0 suspect, 0 lost, strategy soft"
+    )
+    assert _report_happened.planned({}) == ""
