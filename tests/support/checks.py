@@ -47,6 +47,7 @@ class Stage:
     name: str
     title: str
     check: t.Callable[[], None]
+    lane: str = ""  # "": it uses both cores, or others need what it makes; else it runs beside those of the other lane
 
 
 def environment(venv: pathlib.Path = VENV, **extra: str) -> dict[str, str]:
@@ -227,7 +228,7 @@ def _core_supports_target(version: str) -> bool:
 
 
 def _ansible_test_home(venv: pathlib.Path = VENV) -> tuple[dict[str, str], pathlib.Path]:
-    home = WORK / "ansible-test-home"
+    home = WORK / "ansible-test-home" / venv.name  # one for each: they run side by side
     cache = home / ".ansible" / "test" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     for release in ("get_pip_23_1_2.py", "get_pip_24_2.py", "get_pip_25_2.py"):
@@ -333,20 +334,21 @@ def _main_core() -> str:
     return "2.21.5" if sys.version_info >= (3, 12) else "2.19.14"
 
 
+LANES = ("a", "b")
 STAGES = [
     Stage("ruff", "style and likely mistakes of all Python", ruff),
     Stage("mypy", "types of the core, strict", mypy),
     Stage("unit", "unit and property tests", unit),
     Stage("integration", "playbooks against real stores and servers", integration),
-    Stage("lint", "ansible-lint, production profile", lint),
     Stage("changelog", "changelog fragments", changelog),
-    Stage("doc", "documentation of every plugin and role", documentation),
-    Stage("sanity", "ansible-test sanity", sanity),
-    Stage("molecule", "molecule: converge, idempotence, check mode, verify", molecule),
     Stage("build", "build, install, use without the repository", build),
-    Stage("importer", "galaxy-importer", importer),
+    Stage("sanity", "ansible-test sanity", sanity, "a"),
+    Stage("lint", "ansible-lint, production profile", lint, "a"),
+    Stage("molecule", "molecule: converge, idempotence, check mode, verify", molecule, "b"),
+    Stage("importer", "galaxy-importer", importer, "b"),
+    Stage("doc", "documentation of every plugin and role", documentation, "b"),
     *(
-        Stage(f"core-{release.rpartition('.')[0]}", f"the Ansible surface under ansible-core {release}", core(release))
+        Stage(f"core-{release[:4]}", f"the Ansible surface under ansible-core {release}", core(release), "b")
         for release in CORES
         if release != _main_core()
     ),

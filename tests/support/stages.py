@@ -3,20 +3,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`make test`: runs every stage also when one fails, then prints a table; exits non-zero when any failed.
 
-Arguments are the names of the stages to run (default: all, in order). ``--list`` names them.
+Arguments are the names of the stages to run (default: all). ``--list`` names them. Stages that use both cores run one
+after the other; then the lanes of those that use one run side by side, and what they said is shown lane by lane.
 """
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 import sys
 import time
 import traceback
+import typing as t
 
 import checks
 
+Result = t.Tuple[str, str, str, float]  # name, verdict, reason, seconds
 
-def run_stage(stage: checks.Stage, number: int, total: int) -> tuple[str, str, float]:
-    """(verdict, reason, seconds) of one stage; its output goes to the terminal as it comes."""
-    print(f"\n=== [{number}/{total}] {stage.name}: {stage.title}", flush=True)
+
+def run_stage(stage: checks.Stage, progress: str) -> Result:
+    """One stage; its output goes to the terminal as it comes."""
+    print(f"\n=== [{progress}] {stage.name}: {stage.title}", flush=True)
     started = time.monotonic()
     try:
         stage.check()
@@ -30,7 +37,40 @@ def run_stage(stage: checks.Stage, number: int, total: int) -> tuple[str, str, f
         verdict, reason = "FAILED", f"the stage itself broke: {error!r}"
     seconds = time.monotonic() - started
     print(f"--- {stage.name}: {verdict} in {seconds:.0f} s{': ' + reason if reason else ''}", flush=True)
-    return verdict, reason, seconds
+    return stage.name, verdict, reason, seconds
+
+
+def run_lanes(lanes: t.Sequence[t.Sequence[checks.Stage]]) -> list[Result]:
+    """Each lane in a process of its own, side by side."""
+    folder = checks.WORK / "lanes"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    started = []
+    for lane in lanes:
+        names = [stage.name for stage in lane]
+        print(f"\n=== side by side: {', '.join(names)}", flush=True)
+        told, said = folder / f"{lane[0].lane}.jsonl", folder / f"{lane[0].lane}.log"
+        told.touch()
+        with open(said, "w", encoding="utf-8") as stream:
+            command = [sys.executable, __file__, "--lane", str(told), *names]
+            process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        started.append((names, told, said, process))
+    results: list[Result] = []
+    for names, told, said, process in started:
+        process.wait()
+        print(said.read_text(encoding="utf-8", errors="replace"), end="", flush=True)
+        done = [t.cast("Result", tuple(json.loads(line))) for line in told.read_text(encoding="utf-8").splitlines()]
+        results += done + [(name, "FAILED", "its lane ended before it", 0.0) for name in names[len(done) :]]
+    return results
+
+
+def run_lane(told: str, names: t.Sequence[str]) -> int:
+    """The stages of a lane, one after the other; a line of ``told`` for each."""
+    for name in names:
+        result = run_stage(next(stage for stage in checks.STAGES if stage.name == name), "beside others")
+        with open(told, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(result) + "\n")
+    return 0
 
 
 def main(names: list[str]) -> int:
@@ -38,17 +78,27 @@ def main(names: list[str]) -> int:
         for stage in checks.STAGES:
             print(f"{stage.name:12} {stage.title}")
         return 0
+    if names[:1] == ["--lane"]:
+        return run_lane(names[1], names[2:])
     unknown = sorted(set(names) - {stage.name for stage in checks.STAGES})
     if unknown:
         print(f"Unknown stage: {', '.join(unknown)}. Next: choose from `make stages`.", file=sys.stderr)
         return 2
+    started = time.monotonic()
     chosen = [stage for stage in checks.STAGES if not names or stage.name in names]
-    results = [(stage, *run_stage(stage, i, len(chosen))) for i, stage in enumerate(chosen, 1)]
+    lanes = [[stage for stage in chosen if stage.lane == lane] for lane in checks.LANES]
+    lanes = [lane for lane in lanes if lane]
+    if len(lanes) == 1:
+        alone, lanes = chosen, []
+    else:
+        alone = [stage for stage in chosen if not stage.lane]
+    results = [run_stage(stage, f"{number}/{len(chosen)}") for number, stage in enumerate(alone, 1)]
+    results += run_lanes(lanes)
 
     print(f"\n{'stage':12} {'result':8} {'seconds':>7}")
-    for stage, verdict, reason, seconds in results:
-        print(f"{stage.name:12} {verdict:8} {seconds:7.0f}  {reason}".rstrip())
-    print(f"{'':12} {'':8} {sum(result[3] for result in results):7.0f}")
+    for name, verdict, reason, seconds in results:
+        print(f"{name:12} {verdict:8} {seconds:7.0f}  {reason}".rstrip())
+    print(f"{'':12} {'':8} {time.monotonic() - started:7.0f}")
     count = {word: sum(result[1] == word for result in results) for word in ("passed", "FAILED", "not run")}
     rest = f", {count['not run']} skipped" if count["not run"] else ""
     print(f"\nstages: {count['passed']} passed, {count['FAILED']} failed{rest}", flush=True)
