@@ -27,10 +27,13 @@ _CONNECTING: t.Final = (
     ("private key file", "the TLS key cannot be used", "correct memory_store.tls_key (mode 0600)"),
     ("certificate file", "the TLS certificate cannot be used", "correct memory_store.tls_cert"),
     ("does not support ssl", "the server has no TLS", "switch TLS on there (ssl = on)"),
+    ("no encryption", "the server does not let this user in from here without TLS",
+     "set memory_store.tls_ca, or add a line to its pg_hba.conf"),
     ("no pg_hba.conf entry", "the server does not let this user in from here", "add a line to its pg_hba.conf"),
     ("authentication failed", "the server does not let this user in", "correct memory_store.user and password"),
     ("too many", "it has no free connection", "try again, or raise max_connections there"),
     ("remaining connection slots", "it has no free connection", "try again, or raise max_connections there"),
+    ("server closed the connection", "the server closed the connection", "see that it runs, then try again"),
     ("starting up", "it is still starting", "try again in a moment"),
     ("shutting down", "it is shutting down", "start it again"),
     ("could not translate host name", "its host name is not known", "correct the host in memory_store.url"),
@@ -77,6 +80,8 @@ def translate(exc: Exception, where: str, lost: bool = False) -> MemoryOpsError:
             "name the primary in memory_store.url (or add target_session_attrs=read-write), or promote this one",
         )
     if lost or state in ("57P01", "57P02", "57P03", "57P05", "25P03") or state.startswith("08"):
+        if "server closed the connection" in text:  # the client library's guesses follow, over several lines
+            text = "the server closed it"
         return StoreUnavailable(
             f"The connection to the store {where} was lost: {text or 'the server closed it'}. A write that was under "
             "way may or may not be stored.",
