@@ -128,13 +128,14 @@ def test_redis(redis, authority, stranger, tmp_path):
 
 
 def test_redis_that_demands_a_certificate(redis, authority, stranger, tmp_path):
+    """It says so in an alert, which a client sees or not: it may write first to the connection that was closed."""
     params = redis.store(prefix(), url=redis.tls, tls_ca=authority.ca)
     with redis.client() as client:
         client.config_set("tls-auth-clients", "yes")
     try:
-        assert "it wants a client certificate that it trusts" in refused(params)
+        assert "client certificate" in refused(params)
         certificate, key = stranger.certificate("agent", tmp_path)
-        assert "it wants a client certificate" in refused(params, tls_cert=certificate, tls_key=key)
+        assert "client certificate" in refused(params, tls_cert=certificate, tls_key=key)
         certificate, key = authority.certificate("agent", tmp_path)
         serves({**params, "tls_cert": certificate, "tls_key": key})
     finally:
