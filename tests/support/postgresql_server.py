@@ -38,10 +38,11 @@ log_min_messages = warning
 class PostgresqlServer(Guarded):
     """``start`` returns when the server answers, with the database and its two roles made."""
 
-    def __init__(self, *settings: str, user: str = "nobody", binaries: str = "") -> None:
-        """``settings``: further lines of postgresql.conf. ``binaries``: the folder of another version's programs."""
+    def __init__(self, *settings: str, user: str = "nobody", binaries: str = "", initdb: t.Sequence[str] = ()) -> None:
+        """``settings``: further lines of postgresql.conf. ``binaries``: the folder of another version's programs.
+        ``initdb``: further options of that."""
         super().__init__("postgresql")
-        self.settings = settings
+        self.settings, self.initdb = settings, initdb
         self.port = 0
         self.passwords = {name: secrets.token_hex(12) for name in (OWNER, APPLICATION, ADMINISTRATOR)}
         self.data = os.path.join(self.directory, "data")
@@ -118,6 +119,7 @@ class PostgresqlServer(Guarded):
             [
                 os.path.join(self.bin, "initdb"), "-D", self.data, "-U", ADMINISTRATOR, f"--pwfile={secret}",
                 "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
+                *self.initdb,
             ],
             capture_output=True, text=True, check=False, cwd=self.directory, **self._as,
         )  # fmt: skip

@@ -6,6 +6,7 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import re
 import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, NamespaceQuarantined, StoreDamaged, StoreUnavailable
@@ -62,8 +63,9 @@ def refused_connection(exc: Exception, where: str) -> MemoryOpsError:
     )
 
 
-def translate(exc: Exception, where: str, lost: bool = False) -> MemoryOpsError:
-    """What a failed statement means to the person who runs the store. ``lost``: the session is gone."""
+def translate(exc: Exception, where: str, lost: bool = False, standby: bool = True) -> MemoryOpsError:
+    """What a failed statement means to the person who runs the store. ``lost``: the session is gone. ``standby``: the
+    server follows another one."""
     state = str(getattr(exc, "sqlstate", None) or "")
     diag = getattr(exc, "diag", None)
     text = str(getattr(diag, "message_primary", None) or "") or " ".join(str(exc).split())[:300]
@@ -73,6 +75,11 @@ def translate(exc: Exception, where: str, lost: bool = False) -> MemoryOpsError:
             f"The store {where} refused a write ({text}): the namespace is quarantined, or this generation is not the "
             "active one.",
             "wait for the release, or run the release playbook",
+        )
+    if state == "25006" and not standby:
+        return StoreUnavailable(
+            f"The store {where} takes no writes: its server, database or role was made read-only.",
+            "find out why (a full disk, maintenance), then set default_transaction_read_only to off there",
         )
     if state == "25006" or (state == "0A000" and "recovery" in text):
         return StoreUnavailable(
@@ -98,7 +105,7 @@ def translate(exc: Exception, where: str, lost: bool = False) -> MemoryOpsError:
             f"A statement on the store {where} was cancelled by the server: {text}.",
             "try again; look for an administrator or a statement_timeout that cancels long statements",
         )
-    if state == "53100" or "no space left" in text.lower():
+    if state == "53100" or re.search("no space left|file too large|quota exceeded", text, re.I):
         return StoreUnavailable(f"The store {where} cannot grow: {text}.", "free space on its disk, then try again")
     if state.startswith("XX") or "invalid page" in text or "could not read block" in text:
         return StoreDamaged(f"The store {where} is damaged: {text}.", RESTORE)
