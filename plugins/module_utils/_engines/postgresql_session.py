@@ -15,7 +15,7 @@ from .postgresql_arrays import teach
 from .postgresql_errors import PACKAGE, refused_connection, translate
 
 OLDEST: t.Final = 150_000  # version 15
-WRITING: t.Final = "READ COMMITTED READ WRITE"
+WRITING: t.Final = "READ COMMITTED"  # not READ WRITE: an administrator who made the server read-only has a reason
 SNAPSHOT: t.Final = "REPEATABLE READ READ ONLY"
 APPLICATION: t.Final = "memops.agent_memory"
 #: Sessions of a parent process: closing them would end the parent's.
@@ -128,7 +128,9 @@ class Session:
 
     def _failed(self, exc: Exception) -> MemoryOpsError:
         self.state = str(getattr(exc, "sqlstate", None) or "")
-        error = translate(exc, self._where, lost=bool(self._con.closed))
+        lost = bool(self._con.closed)
+        standby = not lost and self._con.info.parameter_status("in_hot_standby") == "on"
+        error = translate(exc, self._where, lost=lost, standby=standby)
         if self.rescue and not self._con.closed:
             psycopg = driver()
             try:

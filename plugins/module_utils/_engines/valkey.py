@@ -60,11 +60,16 @@ class ValkeyStore(Operators, Incidents, Generations, Structure):
         """Errors: StoreMissing, StoreDamaged, InvalidInput for another format or layout."""
         where, prefix = self.place.where, self.place.prefix
         with valkey_errors(self.place):
-            hello(self.wire)
+            role = hello(self.wire).get("role")
             raw = self.wire.ask([packed("HGETALL", self.names.store)])[0]
             if not raw:
                 if self.wire.call("EXISTS", self.names.namespaces, self.names.incidents, self.names.logs):
                     raise StoreDamaged(f"The store {where} (prefix {prefix}) has lost its identity.", RESTORE)
+                if not create and role in ("slave", "replica"):
+                    raise StoreMissing(
+                        f"The server {where} is a replica, and has no memory store with the prefix {prefix} (yet).",
+                        "set memory_store.url to the primary, or wait until this one has its primary's data",
+                    )
                 if not create:
                     raise StoreMissing(
                         f"There is no memory store at {where} with the prefix {prefix}.",

@@ -294,17 +294,24 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
         )
     if isinstance(exc, e.ConnectionError):
         if place.tls and re.search(r"certificate|ssl|tls", text, re.I):
-            why = "its certificate is for another name" if "ostname mismatch" in text or "match" in text else (
-                re.sub(r"\s*\(_?ssl.*", "", text.partition("certificate verify failed: ")[2]) or "the handshake failed"
-            )
+            _before, failed, reason = text.partition("certificate verify failed: ")
+            why = "the handshake failed"
+            if "ostname mismatch" in text or "match" in text:
+                why = "its certificate is for another name"
+            elif failed:
+                why = "its certificate is not trusted: " + re.sub(r"\s*\(_?ssl.*", "", reason)
+            elif re.search(r"certificate required|unknown ca", text):
+                why = "it wants a client certificate that it trusts"
+            elif "EOF occurred" in text:
+                why = "it hung up, as one does that wants a client certificate it trusts"
             return StoreUnavailable(
                 f"No TLS connection to the server {where}: {why}.",
                 "correct memory_store.url, tls_ca, tls_cert or tls_key",
             )
         return StoreUnavailable(
             f"The server {where} cannot be reached{_why(text)}.",
-            f"check memory_store.url and that the server runs (and whether it wants TLS): valkey-cli -h {place.host} "
-            f"-p {place.port} ping",
+            f"check memory_store.url and that the server runs (and whether it wants "
+            f"{'a client certificate' if place.tls else 'TLS'}): valkey-cli -h {place.host} -p {place.port} ping",
         )
     if "unknown command" in text.lower():
         return StoreUnavailable(

@@ -211,21 +211,22 @@ class Fence(Connected):
         self._set(tx, user, wanted)
         return True
 
-    def _let_in(self, tx: Transaction, namespace: str) -> None:
-        """Give the namespace back, with this transaction, to the users that it was taken from."""
+    def _let_in(self, tx: Transaction, namespace: str, *, noted_still: bool = False) -> None:
+        """Give the namespace back, with this transaction, to the users that it was taken from. ``noted_still``: the
+        note of what was taken stays, so that this can be done again."""
         for user, noted in fences(self.wire, self.names).items():
             if namespace not in noted["fenced"]:
                 continue
             found = self._user(user)
             base = Rule(noted["keys"], noted["selectors"])
             fenced = [one for one in noted["fenced"] if one != namespace]
-            if found is not None:
+            if found is not None and not self._less(base, fenced).same(found[0]):
                 present, ours = found[0], self._less(base, noted["fenced"])
                 base = base.given_back(present, ours, [self.names.fenced(name) for name in noted["fenced"]])
                 wanted = self._less(base, fenced)
                 if not wanted.same(present):
                     self._set(tx, user, wanted)
-            self._note_fences(tx, user, base, fenced)
+            self._note_fences(tx, user, base, noted["fenced"] if noted_still else fenced)
 
     def _raise_again(self) -> list[str]:
         """Fences that a restart of the server or an administrator took away; what was done."""
@@ -293,7 +294,8 @@ class Fence(Connected):
 
     def _try(self, user: str, command: t.Sequence[str], detail: list[str]) -> bool:
         """Whether the server would refuse the command of that user."""
-        reply = self.wire.many([packed("ACL", "DRYRUN", user, *command)])[0]
+        with valkey_errors(self.place):
+            reply = self.wire.many([packed("ACL", "DRYRUN", user, *command)])[0]
         refused = isinstance(reply, bytes) and b"has no permissions" in reply
         said = "refused" if refused else "accepted" if reply == b"OK" else f"not tried ({reply!s:.80})"
         detail.append(f"raw {command[0]} as user {user}: {said}")
@@ -322,7 +324,8 @@ class Fence(Connected):
     def _standing(self) -> list[str]:
         """What weakens a fence by users."""
         lines = []
-        answers = self.wire.many([packed("CONFIG", "GET", "aclfile"), packed("INFO", "replication")])
+        with valkey_errors(self.place):
+            answers = self.wire.many([packed("CONFIG", "GET", "aclfile"), packed("INFO", "replication")])
         if self._fenced_user is not None and isinstance(answers[0], list) and not answers[0][1]:
             lines.append("a restart of the server: it has no ACL file, run isolate again afterwards")
         if isinstance(answers[1], bytes) and (slaves := re.search(rb"connected_slaves:([1-9]\d*)", answers[1])):

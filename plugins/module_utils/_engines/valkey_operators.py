@@ -70,7 +70,20 @@ class Operators(Applications, Fence):
         return changed or taken
 
     @repeated
+    def _let_in_first(self, claim: Claim) -> None:
+        """The server's file of users is written before the state changes. A server that was killed between the two
+        would keep applications out of a namespace that serves, and that nobody releases again."""
+        with self._operating(claim) as tx:
+            if self._namespace(tx, claim.namespace)["state"] != "quarantined":
+                return
+            self._let_in(tx, claim.namespace, noted_still=True)
+            tx.durable = True
+        self._save_users()
+
+    @repeated
     def _unfence(self, claim: Claim, users: bool) -> bool:
+        if users:
+            self._let_in_first(claim)
         with self._operating(claim) as tx:
             space = self._namespace(tx, claim.namespace)
             if space["state"] != "quarantined":

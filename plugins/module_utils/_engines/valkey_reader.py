@@ -341,10 +341,14 @@ class ValkeyReader:
 
     # --- structure ----------------------------------------------------------------------------------------------
     def structure(self) -> list[str]:
+        from redis.exceptions import ConnectionError as Lost
         from redis.exceptions import RedisError
+        from redis.exceptions import TimeoutError as Late
 
         try:
             return structure(self._wire, self._names, self._envelopes)
+        except (Lost, Late) as exc:  # says nothing about the store
+            raise translate(exc, self._wire.place) from None
         except RedisError as exc:
             return [translate(exc, self._wire.place).message]
         except MemoryOpsError as exc:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .valkey_connect import Wire, packed
+from .valkey_connect import Wire, packed, valkey_errors
 from .valkey_control import space_of
 from .valkey_fence import Fence, lowered
 from .valkey_log import stream_id
@@ -229,6 +229,10 @@ class Structure(Fence):
     """The structural part of ``Store``."""
 
     def repair_structure(self) -> list[str]:
+        with valkey_errors(self.place):
+            return self._repair()
+
+    def _repair(self) -> list[str]:
         done = self._raise_again()
         for name, space in sorted(spaces(self.wire, self.names).items()):
             for number in space["generations"]:
@@ -283,6 +287,10 @@ class Structure(Fence):
 
     def warnings(self) -> list[str]:
         """What is no damage, but should be known: how much of what was acknowledged a crash of the server may cost."""
+        with valkey_errors(self.place):
+            return self._warnings()
+
+    def _warnings(self) -> list[str]:
         known = said(self.wire, ("persistence", "server"))
         if not known:
             return ["the server's user may not use INFO, so nothing is known about what is on its disk"]

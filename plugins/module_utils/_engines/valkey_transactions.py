@@ -123,7 +123,8 @@ class Connected:
         """``force_after``: seconds to wait for another writer before its transaction is broken."""
         tx = self._begin(force_after)
         try:
-            yield tx
+            with valkey_errors(self.place):
+                yield tx
         except BaseException:
             self._release(tx.token)
             raise

@@ -3,12 +3,6 @@
 """Reaching a PostgreSQL store, and everything that may be wrong there: one sentence and the next step."""
 from __future__ import annotations
 
-import contextlib
-import datetime
-import os
-import shutil
-import socket
-import ssl
 import subprocess
 import threading
 import time
@@ -26,8 +20,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     StoreUnavailable,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
-from tests.support.guard import Guarded
-from tests.support.postgresql_server import PostgresqlServer
+from tests.support.postgresql_server import PostgresqlServer, Standby
 from tests.support.s3_server import free_ports
 from tests.unit.engines.postgresql_help import crash, new_postgresql, raw, same, schema
 from tests.unit.engines.sqlite_help import all_rows, health, keys_of, write
@@ -145,130 +138,10 @@ def test_a_password_comes_from_a_file_or_from_libpqs_own(own_server, tmp_path, m
     store.close()
 
 
-def certificate(folder, host):
-    """A TLS authority that is its own server's certificate."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    plain = serialization.NoEncryption()
-    pem = serialization.Encoding.PEM
-    (folder / f"{host}.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    (folder / f"{host}.crt").write_bytes(made.public_bytes(pem))
-
-
-class TlsEnd:
-    """Ends TLS in front of a server that has none, as PostgreSQL does it: after its own request for it."""
-
-    def __init__(self, port, folder, host):
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(folder / f"{host}.crt", folder / f"{host}.key")
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self):
-        while True:
-            try:
-                client, _address = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._one, args=(client,), daemon=True).start()
-
-    def _one(self, client):
-        with contextlib.suppress(OSError):
-            assert client.recv(8)[4:] == b"\x04\xd2\x16\x2f"  # SSLRequest
-            client.sendall(b"S")
-            with self._context.wrap_socket(client, server_side=True) as safe:
-                with socket.create_connection(("127.0.0.1", self._target)) as server:
-                    back = threading.Thread(target=self._pump, args=(server, safe), daemon=True)
-                    back.start()
-                    self._pump(safe, server)
-
-    @staticmethod
-    def _pump(source, target):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-    def close(self):
-        self._listener.close()
-
-
-def test_tls_is_checked(own_server, tmp_path):
-    for host in ("localhost", "another.example"):
-        certificate(tmp_path, host)
-    end = TlsEnd(own_server.port, tmp_path, "localhost")
-    try:
-        url = f"postgresql://localhost:{end.port}/memory?hostaddr=127.0.0.1"
-        params = own_server.store(schema(), url=url, tls_ca=str(tmp_path / "localhost.crt"))
-        store = open_store(params, create=True)
-        write(store, "n", {"a": b"1"})
-        assert keys_of(store, "n") == ["a"]
-        store.close()
-        assert "is for another host name" in refused(params, url=url.replace("localhost", "127.0.0.1"))
-        assert "is not trusted" in refused(params, tls_ca=str(tmp_path / "another.example.crt"))
-        broken = tmp_path / "broken.crt"
-        broken.write_text("no certificate")
-        assert "TLS" in refused(params, tls_ca=str(broken))
-        pair = {"tls_cert": str(broken), "tls_key": str(tmp_path / "localhost.key")}
-        assert "the TLS certificate cannot be used" in refused({**params, **pair})
-        for name in ("tls_ca", "tls_cert", "tls_key"):
-            assert f"memory_store.{name}" in refused(params, InvalidInput, **{name: str(tmp_path / "none")})
-    finally:
-        end.close()
-
-
-class Standby(Guarded):
-    """A read-only copy of a server, kept up by streaming."""
-
-    def __init__(self, primary):
-        super().__init__("standby")
-        data, self.port = os.path.join(self.directory, "data"), free_ports(1)[0]
-        if primary.user:
-            shutil.chown(self.directory, primary.user)
-        place = f"host=127.0.0.1 port={primary.port} user=postgres password={primary.passwords['postgres']}"
-        subprocess.run(
-            [os.path.join(primary.bin, "pg_basebackup"), "-D", data, "-R", "-X", "stream", "-c", "fast", "-d", place],
-            check=True, capture_output=True, cwd="/", **primary._as,
-        )  # fmt: skip
-        with open(os.path.join(data, "postgresql.auto.conf"), "a", encoding="ascii") as file:
-            file.write(f"port = {self.port}\n")
-        self.run([os.path.join(primary.bin, "postgres"), "-D", data], primary.user)
-
-
 def test_a_replica_given_as_primary_is_read_and_not_written(own_server, store):
     write(store, "n", {"a": b"1"})
-    with own_server.connect() as con:
-        hba = con.execute("SHOW hba_file").fetchone()[0]
-        with open(hba, "a", encoding="ascii") as file:
-            file.write("host replication all 127.0.0.1/32 scram-sha-256\n")
-        con.execute("SELECT pg_reload_conf()")
-    time.sleep(0.3)
-    standby = Standby(own_server)
-    try:
-        url = f"postgresql://127.0.0.1:{standby.port}/memory"
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                copy = same(store, own_server, url=url)
-                break
-            except StoreUnavailable:
-                assert time.monotonic() < deadline, standby.said()
-                time.sleep(0.1)
+    with Standby(own_server) as standby:
+        copy = same(store, own_server, url=standby.url)
         assert keys_of(copy, "n") == ["a"]
         with copy.point() as point, copy.reader(point) as reader:
             assert reader.count("n") == 1
@@ -281,8 +154,6 @@ def test_a_replica_given_as_primary_is_read_and_not_written(own_server, store):
                 attempt()
             assert "name the primary" in caught.value.next_step
         copy.close()
-    finally:
-        standby.stop()
 
 
 def test_a_session_that_is_lost_fails_once_and_the_next_call_has_a_new_one(own_server, store):

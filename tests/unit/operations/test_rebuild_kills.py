@@ -180,7 +180,7 @@ def check(site, elsewhere):
         logged = {write.key: (write.epoch, write.sequence) for batch in reader.last_writes(NS) for write in batch}
     assert all(logged[key] == row[1:3] for key, row in rows.items() if row[6] is not None), "a deletion was not logged"
     facts = site.facts()
-    with open(os.path.join(f"{site.path}.memops", last_incident(site), "journal.jsonl"), "rb") as stream:
+    with open(os.path.join(incident.folder(site.store, last_incident(site)), "journal.jsonl"), "rb") as stream:
         assert incident.check_journal([line[:-1] for line in stream])
     assert facts["plan"]["records"]["lost"] == 2
 
