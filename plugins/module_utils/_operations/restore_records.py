@@ -11,7 +11,7 @@ import typing as t
 
 from .._codec import RecordCodec
 from .._errors import InvalidInput, KeyUnavailable, NamespaceQuarantined, RecordCorrupt
-from .._model import Change, Claim, LogEntry, Record, Row
+from .._model import Change, Claim, LogEntry, Record, Row, is_isolated
 
 if t.TYPE_CHECKING:
     from .restore import Work
@@ -29,6 +29,8 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
         raise InvalidInput("The list of keys to restore is empty.", "name at least one key")
     codec = RecordCodec(work.namespace)
     copies = work.snapshot.get_many(work.namespace, wanted)
+    # of what was isolated when it was taken the snapshot has no copy
+    copies = {key: row for key, row in copies.items() if not is_isolated(row)}
     damaged = [key for key in wanted if key in copies and not codec.intact(copies[key])]
     missing = [key for key in wanted if key not in copies]
     live: dict[str, Row] = {}
