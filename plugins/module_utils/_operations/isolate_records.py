@@ -127,7 +127,13 @@ def release_records(
     aside. Returns {incident, changed, released, conflicts, conflict_keys, keys (the first 100), detail, before, after}.
     Errors: InvalidInput (nothing is chosen by it), CannotProceed (a standby copy), NamespaceUnknown, LeaseHeld.
     """
-    state = _home(store, namespace)
+    try:
+        state = _home(store, namespace)
+    except CannotProceed:
+        if choice is not None:
+            raise
+        return _Back(store, namespace, None, frozenset()).result(None, "standby", check)
+    stays = state.state if choice else "serving"  # without a choice the caller lifts a quarantine
     groups = outstanding(store, namespace)
     back = _Back(store, namespace, choice, groups)
     back.run()
@@ -136,7 +142,7 @@ def release_records(
     if check or not (back.count or (choice is None and groups)):
         if not check:
             _end_left_open(store, namespace, run)
-        return back.result(None, state.state, check)
+        return back.result(None, stays, check)
     claim = _claim(store, namespace, run)
     journal = Journal(incidents.folder(store_params, claim.incident, run.work_dir))
     with _closing(store, claim), journal.step("reinstate", run, records=back.count) as outcome:
@@ -148,7 +154,7 @@ def release_records(
             done = list(store.incident(claim).facts.get("held_back") or [])
             store.note(claim, held_back=[*done, *sorted(groups)])
         outcome.update(released=back.count, conflicts=len(back.conflicts))
-    return back.result(claim.incident, state.state, check)
+    return back.result(claim.incident, stays, check)
 
 
 def outstanding(store: Store, namespace: str) -> frozenset[str]:

@@ -44,7 +44,7 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
         if key in missing or key in damaged:
             continue
         row, now = copies[key], live.get(key)
-        if now is not None and codec.intact(now):
+        if now is not None and codec.intact(now) and not _isolated_from(now, row):
             if now == row:
                 unchanged += 1
             else:
@@ -87,6 +87,11 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
     if work.state is not None and work.state.state == "standby" and work.state.restored_snapshot is None:
         work.store.set_state(claim, "serving")
     return result
+
+
+def _isolated_from(now: Row, row: Row) -> bool:
+    """Whether ``now`` is but the tombstone of this very record, which an operator isolated and another one names."""
+    return is_isolated(now) and now[:5] == row[:5]
 
 
 def _entries(work: Work, keys: set[str]) -> list[LogEntry]:

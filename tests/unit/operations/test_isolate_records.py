@@ -20,11 +20,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     incident,
     integrity,
     isolate_records,
+    restore,
     rotate,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import inform
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
-from tests.unit.operations.runbook import NS, OTHER, STEPS, Site, attempt
+from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt
 
 VALUES = {f"user/{n:03d}": {"n": n} for n in range(30)}
 CHOSEN = [f"user/{n:03d}" for n in range(10, 20)]
@@ -291,6 +292,25 @@ def test_a_damaged_tombstone_does_not_bring_the_record_back(site):
     assert {k: site.rows()[k] for k in VALUES} == {k: before[k] for k in VALUES}
 
 
+def test_restore_brings_a_named_record_back_from_a_snapshot_that_has_it(site):
+    older = site.backup()["snapshot"]
+    before = site.rows()
+    isolate(site, keys=CHOSEN[:2])
+    newer = site.backup()["snapshot"]
+
+    def restored(snapshot, keys):
+        return restore.restore(
+            store_params=site.store, repository=site.repository, keyring=site.ring(), name=NAME, namespace=NS,
+            snapshot_id=snapshot, keys=keys,
+        )  # fmt: skip
+
+    assert newer != older
+    assert (restored(newer, CHOSEN[:1])["missing_keys"], site.rows()[CHOSEN[0]][6] is None) == (CHOSEN[:1], False)
+    assert restored(older, CHOSEN[:1])["restored"] == 1
+    assert site.rows()[CHOSEN[0]] == before[CHOSEN[0]]
+    assert (release(site)["keys"], site.rows()) == ([CHOSEN[1]], before)
+
+
 def test_after_the_return_a_rebuild_trusts_the_record_though_only_the_tombstone_is_in_the_newest_snapshot(site):
     site.backup()
     isolate(site, keys=CHOSEN)
@@ -326,8 +346,10 @@ def test_records_of_a_quarantined_namespace_go_and_come_while_it_stays_quarantin
     found = isolate(site, run=run, keys=CHOSEN)
     assert found["isolated"] == 10 and "stays quarantined" in found["detail"]
     assert found["incident"] == incident_of(site)
-    assert "stays quarantined" in release(site, run=run, keys=CHOSEN)["detail"]
+    assert "stays quarantined" in release(site, run=run, keys=CHOSEN[:3])["detail"]
     assert site.state() == "quarantined"
+    site.step("release", run)
+    assert (site.state(), told(site), release(site, run=run)["released"], told(site)) == ("serving", 7, 7, 0)
 
 
 def incident_of(site):
@@ -343,6 +365,7 @@ def test_a_standby_copy_is_refused(site):
     for step in (isolate, release):
         with pytest.raises(errors.CannotProceed, match="standby"):
             step(site, keys=CHOSEN)
+    assert release(site)["changed"] is False
 
 
 def test_a_second_operator_is_refused(site):
