@@ -14,7 +14,11 @@ from dataclasses import dataclass, field
 
 
 class Record(t.NamedTuple):
-    """One memory as it is stored. A tombstone is a record whose ``deleted`` is set; its payload seals nothing."""
+    """One memory as it is stored. A tombstone is a record whose ``deleted`` is set; its payload seals nothing.
+
+    A deletion takes a sequence of its own, and its tombstone was ``updated`` when it was ``deleted``. The tombstone of
+    a record that an operator isolated keeps that record's version and times: see ``is_isolated``.
+    """
 
     key: str
     epoch: int
@@ -32,13 +36,23 @@ Row = t.Tuple[t.Any, ...]  # a Record as a plain tuple
 (KEY, EPOCH, SEQUENCE, CREATED, UPDATED, EXPIRES, DELETED, KEY_ID, PAYLOAD, CHECKSUM) = range(10)
 
 
+def is_isolated(row: Row) -> bool:
+    """Whether a row is the tombstone of a record that an operator took out of service: no application deleted it.
+
+    It has the epoch, sequence, created and updated of the record that lies aside, and was deleted later than that.
+    """
+    updated, deleted = row[4], row[6]
+    return deleted.__class__ is int and updated.__class__ is int and deleted > updated
+
+
 class LogEntry(t.NamedTuple):
     """One entry of the access log. Writes and deletes carry the record's (epoch, sequence) and checksum as digest."""
 
     id: int  # position in this store's log, grows
     at: int
     namespace: str
-    operation: str  # write delete | hit miss corrupt expired refused | fence release rebuild restore rotate promote
+    #: write delete | hit miss corrupt expired refused | fence release isolate reinstate rebuild restore rotate promote
+    operation: str
     key: str | None
     epoch: int | None
     sequence: int | None

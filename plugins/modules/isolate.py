@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: isolate
-short_description: Quarantine a namespace of an agent's memory
+short_description: Quarantine a namespace of an agent's memory, or single records of it
 version_added: 1.0.0
 description:
   - Sets the namespace's serving TTL to one second and raises the fence. Every read of an application misses and every
@@ -15,8 +15,32 @@ description:
   - The fence is proven by rejected writes and a missed read, all rolled back. The former policy is kept and comes back
     with M(memops.agent_memory.release).
   - Works on the store alone. A missing snapshot, key or bucket never prevents it.
+  - With O(keys), O(pattern) or O(since) the namespace stays in service and only the chosen records go out of it. Each
+    is set aside as it lies, even when it is damaged, and comes back by M(memops.agent_memory.release). Applications
+    miss it and may write a new record under its key. A tombstone is sealed for each record, which needs O(keyring).
 author:
   - The memops.agent_memory maintainers (@memops)
+options:
+  keys:
+    description:
+      - Take only these records out of service. A key that does not exist is an error and nothing is changed,
+        unless O(pattern) or O(since) choose others.
+      - With O(keys), O(pattern) or O(since) the namespace itself keeps its state. O(pattern) and O(since) together
+        choose what both match; O(keys) are chosen beside that.
+    type: list
+    elements: str
+  pattern:
+    description:
+      - Take only the records out of service whose key matches this shell pattern, such as V(user-*);
+        V(*) matches slashes too.
+    type: str
+  since:
+    description:
+      - Take only the records out of service that were last written at this time or later, RFC 3339 with a time zone.
+    type: str
+  until:
+    description: The end of the time range that begins with O(since), itself included.
+    type: str
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
@@ -32,23 +56,35 @@ EXAMPLES = r"""
     store:
       path: /var/lib/agents/memory.db
     namespace: agent-7
+
+- name: Take what was written in a suspicious hour out of service
+  memops.agent_memory.isolate:
+    store:
+      path: /var/lib/agents/memory.db
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
+    pattern: user-*
+    since: "2026-01-05T10:00:00Z"
+    until: "2026-01-05T11:00:00Z"
 """
 
 RETURN = r"""
 incident:
-  description: The incident that the namespace now belongs to.
+  description: The incident that the namespace now belongs to. V(null) when no record had to go.
   type: str
   returned: success
   sample: inc-20260105T101500Z-3fa1c2
 fenced_at:
   description: When the fence went up, RFC 3339 UTC. V(null) in check mode on a namespace that is not quarantined.
   type: str
-  returned: success
+  returned: when a whole namespace was isolated
   sample: "2026-01-05T10:15:00.120Z"
 proof:
   description: What was tried against the fence. V(null) in check mode.
   type: dict
-  returned: success
+  returned: when a whole namespace was isolated
   contains:
     writes_refused:
       description: Whether every kind of write was refused.
@@ -68,13 +104,50 @@ proof:
       type: list
       elements: str
       returned: success
+isolated:
+  description: How many records went out of service, or would go in check mode.
+  type: int
+  returned: when records were chosen
+already:
+  description: How many of the chosen records were isolated before.
+  type: int
+  returned: when records were chosen
+keys:
+  description: The first 100 keys of these records.
+  type: list
+  elements: str
+  returned: when records were chosen
+unknown_keys:
+  description: The first 100 of O(keys) that do not exist.
+  type: list
+  elements: str
+  returned: when records were chosen
+detail:
+  description: What happened, in words.
+  type: str
+  returned: when records were chosen
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate import isolate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import CHOICE, choose
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_records import isolate_records
 
 
 def operate(context: Context) -> dict:
+    choice = choose(**{name: context.params[name] for name in CHOICE})
+    if choice is not None:
+        result = isolate_records(
+            store=context.store,
+            store_params=context.store_params,
+            namespace=context.namespace,
+            choice=choice,
+            open_keyring=context.keyring,
+            run=context.run,
+            check=context.check,
+        )
+        result["diff"] = diff(result.pop("before"), result.pop("after"), context.namespace)
+        return result
     result = isolate(
         store=context.store,
         store_params=context.store_params,
@@ -87,7 +160,14 @@ def operate(context: Context) -> dict:
 
 
 def main() -> None:
-    execute(operate, {"namespace": {"type": "str", "required": True}})
+    options = {
+        "namespace": {"type": "str", "required": True},
+        "keys": {"type": "list", "elements": "str", "no_log": False},
+        "pattern": {"type": "str"},
+        "since": {"type": "str"},
+        "until": {"type": "str"},
+    }
+    execute(operate, options)
 
 
 if __name__ == "__main__":

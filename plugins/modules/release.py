@@ -7,12 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release
-short_description: Lift the quarantine of a namespace
+short_description: Lift the quarantine of a namespace, and bring isolated records back
 version_added: 1.0.0
 description:
   - Lifts the fence and brings the former policy back, exactly as it was before M(memops.agent_memory.isolate).
   - Refuses while the route sends the namespace to another store, while a rebuild is planned but not carried out
     or not validated, and after an escalation that nobody accepted.
+  - Records that were isolated alone come back too, exactly as they were. With O(keys), O(pattern) or O(since) only
+    the chosen ones do, and a quarantine stands. A record that an application wrote anew meanwhile is not touched; its
+    key is listed as a conflict, and the isolated record stays aside.
 author:
   - The memops.agent_memory maintainers (@memops)
 options:
@@ -27,6 +30,30 @@ options:
     description: Whether a route of another kind leads to another store. Release is refused then.
     type: bool
     default: false
+  isolated:
+    description: Whether isolated records come back. The release at the end of a rebuild leaves them out of service.
+    type: bool
+    default: true
+  keys:
+    description:
+      - Bring back only these records. A key that does not exist is an error and nothing is changed,
+        unless O(pattern) or O(since) choose others.
+      - With O(keys), O(pattern) or O(since) the namespace itself keeps its state. O(pattern) and O(since) together
+        choose what both match; O(keys) are chosen beside that.
+    type: list
+    elements: str
+  pattern:
+    description:
+      - Bring back only the records whose key matches this shell pattern, such as V(user-*);
+        V(*) matches slashes too.
+    type: str
+  since:
+    description:
+      - Bring back only the records that were last written at this time or later, RFC 3339 with a time zone.
+    type: str
+  until:
+    description: The end of the time range that begins with O(since), itself included.
+    type: str
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
@@ -43,6 +70,13 @@ EXAMPLES = r"""
     store:
       path: /var/lib/agents/memory.db
     namespace: agent-7
+
+- name: Bring two isolated records back, and leave the others out of service
+  memops.agent_memory.release:
+    store:
+      path: /var/lib/agents/memory.db
+    namespace: agent-7
+    keys: [profile, preferences]
 """
 
 RETURN = r"""
@@ -54,22 +88,67 @@ incident:
 released_at:
   description: When the fence came down, RFC 3339 UTC.
   type: str
-  returned: success
+  returned: when no records were chosen
   sample: "2026-01-05T10:21:00.120Z"
 first_write_at:
   description: When the secondary took the first write, where it served meanwhile; else null.
   type: str
-  returned: success
+  returned: when no records were chosen
+released:
+  description: How many isolated records came back, or would come in check mode.
+  type: int
+  returned: unless O(isolated=false)
+conflicts:
+  description: How many isolated records stay aside, since a newer record was written under their key.
+  type: int
+  returned: unless O(isolated=false)
+conflict_keys:
+  description: The first 1,000 keys of these.
+  type: list
+  elements: str
+  returned: unless O(isolated=false)
+keys:
+  description: The first 100 keys of the records that came back.
+  type: list
+  elements: str
+  returned: unless O(isolated=false)
+detail:
+  description: What happened to the records, in words.
+  type: str
+  returned: unless O(isolated=false)
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate import release
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import CHOICE, choose
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_records import release_records
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.routing import noted_away
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.takeover import routed_away
 
 
 def operate(context: Context) -> dict:
-    result = release(
+    choice = choose(**{name: context.params[name] for name in CHOICE})
+    result = {} if choice else whole(context)
+    if choice or context.params["isolated"]:
+        records = release_records(
+            store=context.store,
+            store_params=context.store_params,
+            namespace=context.namespace,
+            choice=choice,
+            run=context.run,
+            check=context.check,
+        )
+        records["changed"] = bool(records["changed"] or result.get("changed"))
+        records["incident"] = result.get("incident") or records["incident"]
+        for name in ("before", "after"):
+            records[name] = {**result.get(name, {}), **records[name]}
+        result.update(records)
+    result["diff"] = diff(result.pop("before"), result.pop("after"), context.namespace)
+    return result
+
+
+def whole(context: Context) -> dict:
+    return release(
         store=context.store,
         store_params=context.store_params,
         namespace=context.namespace,
@@ -80,8 +159,6 @@ def operate(context: Context) -> dict:
         or noted_away(context.store, context.namespace, context.run.incident),
         check=context.check,
     )
-    result["diff"] = diff(result.pop("before"), result.pop("after"), context.namespace)
-    return result
 
 
 def main() -> None:
@@ -90,6 +167,11 @@ def main() -> None:
         "force": {"type": "bool", "default": False},
         "route": {"type": "path"},
         "routed_away": {"type": "bool", "default": False},
+        "isolated": {"type": "bool", "default": True},
+        "keys": {"type": "list", "elements": "str", "no_log": False},
+        "pattern": {"type": "str"},
+        "since": {"type": "str"},
+        "until": {"type": "str"},
     }
     execute(operate, options)
 

@@ -38,7 +38,7 @@ capabilities:
   elements: str
   returned: success
 namespaces:
-  description: Namespaces with state, generation, TTL and number of records.
+  description: Namespaces with state, generation, TTL, number of records, and how many of these are isolated.
   type: list
   elements: dict
   returned: success

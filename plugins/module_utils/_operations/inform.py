@@ -12,15 +12,18 @@ import typing as t
 
 from .._store import Store
 from .incident import rfc3339
+from .isolate_records import isolated
 
 
 def inform(store: Store) -> dict[str, t.Any]:
-    """{identity, capabilities, warnings, namespaces: [{…, records}], incidents: [{…}]}, times as RFC 3339."""
+    """{identity, capabilities, warnings, namespaces: [{…, records, isolated}], incidents: [{…}]}, times as RFC 3339."""
     with store.reader() as reader:
+        out = {state.name: isolated(store, state.name) for state in reader.namespaces()}
         namespaces = [
             {
                 **dataclasses.asdict(state),
                 "records": reader.count(state.name),
+                "isolated": out[state.name],
                 "restored_at": rfc3339(state.restored_at),
             }
             for state in reader.namespaces()

@@ -16,10 +16,25 @@ from itertools import chain
 
 from .._codec import RecordCodec
 from .._errors import KeyUnavailable, RecordCorrupt
-from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY, KEY_ID, PAYLOAD, SEQUENCE, UPDATED, LastWrite, Row, Window
+from .._model import (
+    CHECKSUM,
+    DELETED,
+    EPOCH,
+    EXPIRES,
+    KEY,
+    KEY_ID,
+    PAYLOAD,
+    SEQUENCE,
+    UPDATED,
+    LastWrite,
+    Row,
+    Window,
+    is_isolated,
+)  # fmt: skip
 from .._store import Reader
 from .acknowledged import Acknowledged, believed, inside
 from .incident import rfc3339
+from .isolate_records import aside_of
 from .plan_file import Entry, PlanFile
 
 Version = t.Tuple[int, int]
@@ -53,9 +68,10 @@ class Evidence:
         now: int,
         acknowledged: Acknowledged | None = None,
         settled: Version | None = None,
+        held: frozenset[str] = frozenset(),
     ) -> None:
         """``settled``: the version up to which a closed incident judged the writes and the newest snapshot, taken
-        later, says what came of them."""
+        later, says what came of them. ``held``: the groups of isolated records that are not back."""
         self.codec = RecordCodec(namespace)
         self.windows = windows
         self.keyring = keyring
@@ -64,6 +80,7 @@ class Evidence:
         self.now = now
         self.acknowledged = acknowledged or Acknowledged()
         self.settled = settled
+        self.held = held
 
     def distrusted(self, key: str, version: Version, write: LastWrite | None) -> str | None:
         """The cause of the window that covers this version, if one does."""
@@ -139,6 +156,7 @@ def make(
     for source in sources[1:]:
         _look_deeper(draft, namespace, source, evidence)
     _respect_deletions(draft, reader, namespace, {source.id: source for source in sources}, evidence.windows)
+    counts["damaged"] -= _respect_isolation(draft, reader, namespace, evidence.held)
     facts = {"counts": counts, "unlogged": unlogged, "log_intact": evidence.log_intact, "newest": newest}
     return summary(draft.finish(target, **facts))
 
@@ -191,18 +209,22 @@ def _decide(
     if live is None or damage is not None:
         return _missing(key, live, write, copy, damage, source, evidence)
     version = (live[EPOCH], live[SEQUENCE])
-    distrust = evidence.distrusted(key, version, write)
+    out = is_isolated(live)  # an operator took it out of service, and whatever it is lies aside
+    distrust = None if out else evidence.distrusted(key, version, write)
     if distrust is None:
         newer_copy = copied is not None and copied > version and copy is not None and evidence.good(copy, write)
         if newer_copy or (logged is not None and logged > version):
             # intact, but a newer version is known to have been acknowledged
             return _missing(key, live, write, copy, "stale", source, evidence)
+        if out:
+            return None
         if not _proven(live, version, write, copy, evidence):
             distrust = UNLOGGED
     if distrust is not None:
         if live[DELETED] is not None:  # a deletion that nobody vouches for: was there a memory before it?
             return _missing(key, None, write, copy, distrust, source, evidence, live)
-        usable = copy if copy is not None and copy[CHECKSUM] != live[CHECKSUM] and evidence.good(copy, write) else None
+        other = copy is not None and copy[CHECKSUM] != live[CHECKSUM] and not is_isolated(copy)
+        usable = copy if copy is not None and other and evidence.good(copy, write) else None
         return False, _entry(key, "suspect", distrust, live, usable, source, version)
     if live[DELETED] is not None or _expired(live, evidence.now):
         return None
@@ -232,6 +254,8 @@ def _missing(
     copied = (copy[EPOCH], copy[SEQUENCE]) if copy else None
     good_copy = copy if copy is not None and evidence.good(copy, write) else None
     known = [v for v in (logged, copied if good_copy is not None else None) if v is not None]
+    if good_copy is not None and is_isolated(good_copy):
+        good_copy = None  # says which version there was; an older snapshot may have it
     there = live if doubtful is None else doubtful
     reason = damage or "absent"
     if not known:
@@ -258,6 +282,8 @@ def _proven(live: Row, version: Version, write: LastWrite | None, copy: Row | No
     """The log has the entry with the same digest and the lock, or a verified snapshot has the very same row."""
     if copy is not None and copy[CHECKSUM] == live[CHECKSUM]:
         return True
+    if copy is not None and is_isolated(copy) and copy[: UPDATED + 1] == live[: UPDATED + 1]:
+        return evidence.good(copy, write)  # it was isolated when the snapshot was taken, and came back
     entry = evidence.acknowledged.entry(live[KEY], version, write)
     locked = entry is not None and entry.lock is not None
     if locked and entry is not None and entry.digest == live[CHECKSUM]:
@@ -298,7 +324,7 @@ def _look_deeper(draft: PlanFile, namespace: str, source: Source, evidence: Evid
         better = []
         for entry in entries:
             row = found.get(entry.key)
-            if row is None or not evidence.good(row, None):
+            if row is None or is_isolated(row) or not evidence.good(row, None):
                 continue
             exact = entry.action == "lost" and (row[EPOCH], row[SEQUENCE]) == (entry.epoch, entry.sequence)
             if exact and _expired(row, evidence.now):
@@ -332,6 +358,23 @@ def _respect_deletions(
                 for entry in entries
                 if entry.key in rows and (rows[entry.key][EPOCH], rows[entry.key][SEQUENCE]) < deleted[entry.key]
             )
+
+
+def _respect_isolation(draft: PlanFile, reader: Reader, namespace: str, groups: frozenset[str]) -> int:
+    """A record that is isolated does not come back because its tombstone is damaged or gone; what is left of that is
+    taken away. How many keys need nothing."""
+    dropped = 0
+    for rows in aside_of(reader, namespace, groups):
+        versions = {row[KEY]: (row[EPOCH], row[SEQUENCE]) for row in rows}
+        mine = [e for e in draft.get(list(versions)) if (e.epoch or 0, e.sequence or 0) <= versions[e.key]]
+        draft.add(
+            e._replace(action="expired", reason="the record is isolated; its tombstone is damaged", source=None)
+            ._replace(digest=None)
+            for e in mine
+            if e.expected is not None
+        )
+        dropped += draft.drop([e.key for e in mine if e.expected is None])
+    return dropped
 
 
 def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:

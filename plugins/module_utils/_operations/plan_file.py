@@ -88,6 +88,19 @@ class PlanFile:
     def add(self, entries: t.Iterable[Entry]) -> None:
         self._db.executemany("INSERT OR REPLACE INTO plan VALUES (?,?,?,?,?,?,?,?)", entries)
 
+    def get(self, keys: t.Sequence[str]) -> list[Entry]:
+        """What is planned for these keys so far."""
+        found: list[Entry] = []
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            rows = self._db.execute(f"SELECT * FROM plan WHERE key IN ({','.join('?' * len(part))})", part)
+            found += [Entry._make(row) for row in rows]
+        return found
+
+    def drop(self, keys: t.Sequence[str]) -> int:
+        """Nothing is to be done about these keys after all; how many had an entry."""
+        return max(0, self._db.executemany("DELETE FROM plan WHERE key = ?", [(key,) for key in keys]).rowcount)
+
     def finish(self, path: str, **meta: t.Any) -> PlanFile:
         """Complete the plan and move it to ``path``, durable."""
         rows = [(name, json.dumps(value)) for name, value in {**meta, "complete": True}.items()]

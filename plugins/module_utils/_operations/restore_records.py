@@ -11,7 +11,7 @@ import typing as t
 
 from .._codec import RecordCodec
 from .._errors import InvalidInput, KeyUnavailable, NamespaceQuarantined, RecordCorrupt
-from .._model import Change, Claim, LogEntry, Record, Row
+from .._model import Change, Claim, LogEntry, Record, Row, is_isolated
 
 if t.TYPE_CHECKING:
     from .restore import Work
@@ -29,6 +29,8 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
         raise InvalidInput("The list of keys to restore is empty.", "name at least one key")
     codec = RecordCodec(work.namespace)
     copies = work.snapshot.get_many(work.namespace, wanted)
+    # of what was isolated when it was taken the snapshot has no copy
+    copies = {key: row for key, row in copies.items() if not is_isolated(row)}
     damaged = [key for key in wanted if key in copies and not codec.intact(copies[key])]
     missing = [key for key in wanted if key not in copies]
     live: dict[str, Row] = {}
@@ -42,7 +44,7 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
         if key in missing or key in damaged:
             continue
         row, now = copies[key], live.get(key)
-        if now is not None and codec.intact(now):
+        if now is not None and codec.intact(now) and not _isolated_from(now, row):
             if now == row:
                 unchanged += 1
             else:
@@ -85,6 +87,11 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
     if work.state is not None and work.state.state == "standby" and work.state.restored_snapshot is None:
         work.store.set_state(claim, "serving")
     return result
+
+
+def _isolated_from(now: Row, row: Row) -> bool:
+    """Whether ``now`` is but the tombstone of this very record, which an operator isolated and another one names."""
+    return is_isolated(now) and now[:5] == row[:5]
 
 
 def _entries(work: Work, keys: set[str]) -> list[LogEntry]:

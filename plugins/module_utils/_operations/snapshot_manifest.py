@@ -51,6 +51,7 @@ def summary(scanned: Scanned) -> tuple[Index, dict[str, dict[str, t.Any]]]:
         entries[state.name] = {
             "records": digest.count,
             "tombstones": sum(tally.tombstones for tally in tallies),
+            "isolated": sum(tally.isolated for tally in tallies),
             "damaged": sum(tally.damaged for tally in tallies),
             "unopenable": sum(tally.unopenable for tally in tallies),
             "overwritten": sum(tally.overwritten for tally in tallies),
@@ -72,12 +73,12 @@ def suspicions(
     reasons = []
     for namespace, old in sorted(before.namespaces.items()):
         new = entries.get(namespace)
-        lived = old["records"] - old["tombstones"]
+        lived = _lives(old)
         if new is None:
             if whole:
                 reasons.append(f"namespace {namespace!r} is gone ({lived} records)")
             continue
-        lives = new["records"] - new["tombstones"]
+        lives = _lives(new)
         if lived >= FEW[0] and lives < lived * (1 - DROP):
             reasons.append(f"namespace {namespace!r} dropped from {lived} to {lives} records")
         if lived >= FEW[1] and new["overwritten"] > old["records"] * REWRITTEN:
@@ -87,6 +88,11 @@ def suspicions(
             more = f"{new['damaged']} (before: {old['damaged']})"
             reasons.append(f"{more} records of namespace {namespace!r} are damaged")
     return reasons
+
+
+def _lives(entry: t.Mapping[str, t.Any]) -> int:
+    """Records that nobody deleted; what is isolated was not."""
+    return int(entry["records"] - entry["tombstones"] + entry.get("isolated", 0))
 
 
 def body(

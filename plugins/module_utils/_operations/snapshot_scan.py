@@ -11,7 +11,7 @@ import typing as t
 
 from .._codec import HEAD, namespace_prefix
 from .._errors import KeyUnavailable, StoreDamaged
-from .._model import KEY, Row
+from .._model import KEY, Row, is_isolated
 from .._repository.chunks import (
     Chunker,
     ChunkRef,
@@ -94,7 +94,7 @@ class Tally:
     def __init__(self) -> None:
         self.entries: list[list[t.Any]] = []  # ChunkRef fields but the snapshot
         self.origins: list[str] = []
-        self.rows = self.tombstones = self.damaged = self.unopenable = self.overwritten = 0
+        self.rows = self.tombstones = self.isolated = self.damaged = self.unopenable = self.overwritten = 0
         self.total = 0  # of the NamespaceDigest
         self.examples: list[str] = []
         self.key_ids: set[str] = set()
@@ -393,7 +393,10 @@ class Checker:
         digest.add(rows, set(damaged))
         tally.rows += len(rows)
         tally.total += digest.total
-        tally.tombstones += len(good) - [row[6] for row in good].count(None)
+        graves = len(good) - [row[6] for row in good].count(None)
+        if graves:
+            tally.tombstones += graves
+            tally.isolated += sum(map(is_isolated, good))
         tally.key_ids.update({row[7] for row in good})
         if self._before is not None:
             epoch, sequence, at = self._before

@@ -15,7 +15,7 @@ import typing as t
 
 from .._codec import RecordCodec, log_checksum
 from .._errors import KeyUnavailable, RecordCorrupt, StoreDamaged
-from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row
+from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, is_isolated
 from .._store import Reader, open_store
 from . import integrity
 from .integrity import as_keyring
@@ -280,6 +280,8 @@ def _why_not(
     unsound = _unsound(codec, ring, row)
     if unsound:
         return unsound
+    if is_isolated(row) and (row[EPOCH], row[SEQUENCE]) >= (probe.get("epoch") or 0, probe.get("sequence") or 0):
+        return None  # an operator took it out of service
     if row[DELETED] is not None:
         write = last_write(reader, namespace, probe["key"])
         same = write is not None and (write.epoch, write.sequence) == (row[EPOCH], row[SEQUENCE])
