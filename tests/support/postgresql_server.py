@@ -38,8 +38,9 @@ log_min_messages = warning
 class PostgresqlServer(Guarded):
     """``start`` returns when the server answers, with the database and its two roles made."""
 
-    def __init__(self, user: str = "nobody") -> None:
+    def __init__(self, user: str = "nobody", settings: str = "") -> None:
         super().__init__("postgresql")
+        self.settings = SETTINGS + settings  # of one that comes twice the last counts
         self.port = 0
         self.passwords = {name: secrets.token_hex(12) for name in (OWNER, APPLICATION, ADMINISTRATOR)}
         self.data = os.path.join(self.directory, "data")
@@ -76,7 +77,7 @@ class PostgresqlServer(Guarded):
             self._initialise()
             self.port = free_ports(1)[0]
             with open(os.path.join(self.data, "postgresql.conf"), "a", encoding="ascii") as file:
-                file.write(f"{SETTINGS}port = {self.port}\n")
+                file.write(f"{self.settings}port = {self.port}\n")
             self.run([os.path.join(self.bin, "postgres"), "-D", self.data], self.user)
             self._wait(time.monotonic() + timeout)
             self._make_database()
