@@ -20,11 +20,14 @@ from concurrent.futures import ProcessPoolExecutor
 
 from tests.support.s3_server import S3Server
 
-from . import isolating, rebuild, restores, rows, snapshots
+from . import isolating, postgresql, rebuild, restores, rows, snapshots, valkey
 from .data import NAMESPACE, Place
 from .measure import Table
 
-PARTS = ("isolate", "scan", "snapshot", "again", "restore", "rotation", "rebuild", "growth")
+EMBEDDED = ("isolate", "scan", "snapshot", "again", "restore", "rotation", "rebuild", "growth")
+SERVERS = ("postgresql", "valkey")
+PARTS = EMBEDDED + SERVERS
+USE_S3 = {"snapshot", "again", "restore", "rebuild", "growth", *SERVERS}
 
 
 def main() -> int:
@@ -47,9 +50,10 @@ def main() -> int:
     broken: list[str] = []
     try:
         place = Place(folder, records)
-        stores(place, parts)
+        if set(parts) & set(EMBEDDED):
+            stores(place, parts)
         server = S3Server(place.path("s3"), bucket="bench")
-        if server.weed is None and set(parts) & {"snapshot", "again", "restore", "rebuild", "growth"}:
+        if server.weed is None and USE_S3.intersection(parts):
             print("SeaweedFS is missing. Next: make bench installs it (Linux on x86_64 or aarch64).", file=sys.stderr)
             return 1
         with server:
@@ -63,6 +67,8 @@ def main() -> int:
                 "rotation": lambda: rows.compare_rotation(table, place, rounds),
                 "rebuild": lambda: rebuild.measure(table, place, at),
                 "growth": lambda: rows.growth(table, place, at, rounds),
+                "postgresql": lambda: postgresql.measure(table, place, at, rounds),
+                "valkey": lambda: valkey.measure(table, place, at, rounds),
             }
             for part in parts:
                 try:

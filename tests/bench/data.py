@@ -56,18 +56,25 @@ class Place:
                 os.unlink(self.path(name) + suffix)
         shutil.rmtree(self.path(name) + ".memops", ignore_errors=True)
 
-    def build(
-        self, name: str, namespaces: t.Sequence[str], sealed: bool = True, records: int | None = None,
-        reads: bool = False,
-    ) -> dict[str, t.Any]:  # fmt: skip
-        """A store with ``records`` records in all; one read in ten is logged where ``reads``."""
-        params = self.params(name)
+    def fill(
+        self, params: t.Mapping[str, t.Any], namespaces: t.Sequence[str], sealed: bool = True,
+        records: int | None = None, reads: bool = False,
+    ) -> None:  # fmt: skip
+        """The same for any engine."""
         open_store(params, create=True).close()
         each = (self.records if records is None else records) // len(namespaces)
         ring = self.ring()
         for namespace in namespaces:
             for start in range(0, each, BATCH):
                 write(params, ring, namespace, range(start, min(start + BATCH, each)), sealed=sealed, reads=reads)
+
+    def build(
+        self, name: str, namespaces: t.Sequence[str], sealed: bool = True, records: int | None = None,
+        reads: bool = False,
+    ) -> dict[str, t.Any]:  # fmt: skip
+        """A store with ``records`` records in all; one read in ten is logged where ``reads``."""
+        params = self.params(name)
+        self.fill(params, namespaces, sealed, records, reads)
         con = sqlite3.connect(params["path"])
         con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         con.close()

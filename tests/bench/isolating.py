@@ -1,6 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""`ansible-playbook` with the one task isolate, beside a play whose only task is a module that does nothing."""
+"""`ansible-playbook` with the one task isolate, beside a play whose only task is a module that does nothing; and the
+operation alone, in a namespace and in one of a tenth of its size."""
 
 from __future__ import annotations
 
@@ -57,12 +58,35 @@ def _play(place: Place, name: str) -> None:
         raise RuntimeError(done.stdout + done.stderr)
 
 
-def _release(params: dict[str, t.Any]) -> None:
+def growth(table: Table, place: Place, small: dict[str, t.Any], whole: dict[str, t.Any], rounds: int,
+           server: int | None = None) -> None:  # fmt: skip
+    """The operation alone, from opening the store to the proof. It takes milliseconds: many rounds."""
+
+    def side(params: dict[str, t.Any]) -> Side:
+        return Side(lambda: _release(params, place.folder), lambda _none: _isolate(params, place.folder))
+
+    found = turns(max(25, rounds), {"all": side(whole), "a tenth": side(small)}, server)
+    for params in (small, whole):
+        _release(params, place.folder)
+    table.add("isolate, all records : a tenth of them", ratio(found["all"], found["a tenth"]), 1.1,
+              detail=said(found))  # fmt: skip
+
+
+def _isolate(params: dict[str, t.Any], folder: str) -> None:
+    store = open_store(params)
+    run = incident.Run("bench:1:1", "bench", work_dir=folder)
+    isolate.isolate(store=store, store_params=params, namespace=NAMESPACE, run=run)
+    store.close()
+
+
+def _release(params: dict[str, t.Any], folder: str | None = None) -> None:
     """Lift the fence of a former round and close its incident."""
     store = open_store(params)
     opened = [one for one in store.incidents(NAMESPACE) if one.state == "open"]
     if opened:
-        run = incident.Run("bench:1:1", "bench", incident=opened[0].incident, takeover=opened[0].attempt)
+        run = incident.Run(
+            "bench:1:1", "bench", incident=opened[0].incident, takeover=opened[0].attempt, work_dir=folder
+        )
         isolate.release(store=store, store_params=params, namespace=NAMESPACE, run=run, force=True)
         if any(one.state == "open" for one in store.incidents(NAMESPACE)):
             store.close_incident(incident.claim(store, NAMESPACE, run))

@@ -27,6 +27,8 @@ class Ran(t.NamedTuple):
     rss: float  # MiB, the sum over the processes: pages that they share count for each
     pss: float  # MiB, shared pages counted once
     value: t.Any
+    server: float = 0.0  # seconds of processor time that the store's server took meanwhile
+    load: float = 0.0  # of the machine when it began
 
 
 def run(work: t.Callable[..., t.Any], *arguments: t.Any) -> Ran:
@@ -66,6 +68,22 @@ def _child(work: t.Callable[..., t.Any], arguments: tuple[t.Any, ...], there: t.
         there.send((traceback.format_exc(), 0.0, None))
 
 
+def server_cpu(root: int) -> float:
+    """Seconds of processor time of this process, its descendants and those of them that have ended."""
+    ticks = 0
+    waiting = [root]
+    while waiting:
+        pid = waiting.pop()
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
+            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+                waiting += map(int, file.read().split())
+        except OSError:
+            continue
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _memory(root: int) -> tuple[float, float]:
     rss = pss = 0
     waiting = [root]
@@ -97,14 +115,17 @@ class Side(t.NamedTuple):
     work: t.Callable[..., t.Any]
 
 
-def turns(rounds: int, sides: t.Mapping[str, Side]) -> dict[str, list[Ran]]:
-    """A B C A B C …: what the machine does beside falls on all of them."""
+def turns(rounds: int, sides: t.Mapping[str, Side], server: int | None = None) -> dict[str, list[Ran]]:
+    """A B C A B C …: what the machine does beside falls on all of them. ``server`` is the store's server's process."""
     found: dict[str, list[Ran]] = {name: [] for name in sides}
     for _round in range(rounds):
         for name, side in sides.items():
             prepared = side.before()
             os.sync()
-            found[name].append(run(side.work, prepared))
+            load, before = os.getloadavg()[0], server_cpu(server) if server is not None else 0.0
+            ran = run(side.work, prepared)
+            after = server_cpu(server) if server is not None else 0.0
+            found[name].append(ran._replace(server=after - before, load=load))
     return found
 
 
@@ -115,10 +136,12 @@ def ratio(ours: t.Sequence[Ran], peer: t.Sequence[Ran]) -> float:
 
 def said(found: t.Mapping[str, t.Sequence[Ran]]) -> str:
     """Seconds of each side, and of processor time: on a busy machine the latter is the steadier one."""
-    return ", ".join(
-        f"{name} {median([r.seconds for r in runs]):.2f} s ({median([r.cpu for r in runs]):.2f} cpu)"
-        for name, runs in found.items()
-    )
+    parts = []
+    for name, runs in found.items():
+        seconds, cpu, server = (median(values) for values in zip(*((r.seconds, r.cpu, r.server) for r in runs)))
+        more = f" + {server:.2f} of the server" if server else ""
+        parts.append(f"{name} {seconds:.2f} s ({cpu:.2f} cpu{more})")
+    return f"{', '.join(parts)}; load {next(iter(found.values()))[0].load:.1f}"
 
 
 class Table:

@@ -28,9 +28,6 @@ def missing(program: str) -> bool:
 
 def backup_zstd_upload(path: str, scratch: str, repository: t.Mapping[str, t.Any], key: str) -> int:
     """SQLite's own online copy, zstd -T2 -3, one upload. Bytes sent."""
-    import boto3
-    from botocore.config import Config
-
     for name in (scratch, scratch + ".zst"):
         if os.path.exists(name):
             os.unlink(name)
@@ -39,6 +36,14 @@ def backup_zstd_upload(path: str, scratch: str, repository: t.Mapping[str, t.Any
     target.close()
     source.close()
     subprocess.run(["zstd", "-q", "-T2", "-3", scratch, "-o", scratch + ".zst"], check=True)
+    return upload([scratch + ".zst"], repository, key)
+
+
+def upload(paths: t.Sequence[str], repository: t.Mapping[str, t.Any], key: str) -> int:
+    """boto3's ``upload_file`` (parts side by side) of each. Bytes sent."""
+    import boto3
+    from botocore.config import Config
+
     client = boto3.client(
         "s3",
         endpoint_url=repository["endpoint_url"],
@@ -47,8 +52,9 @@ def backup_zstd_upload(path: str, scratch: str, repository: t.Mapping[str, t.Any
         aws_secret_access_key=repository["secret_key"],
         config=Config(s3={"addressing_style": "path"}),
     )
-    client.upload_file(scratch + ".zst", repository["url"].split("/")[2], key)
-    return os.path.getsize(scratch + ".zst")
+    for path in paths:
+        client.upload_file(path, repository["url"].split("/")[2], f"{key}/{os.path.basename(path)}")
+    return sum(map(os.path.getsize, paths))
 
 
 def restic(arguments: t.Sequence[str], repository: t.Mapping[str, t.Any], prefix: str, cache: str) -> None:

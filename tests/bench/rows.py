@@ -9,7 +9,7 @@ import typing as t
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity, rotate
 
-from . import peers
+from . import isolating, peers
 from .data import NAMESPACE, STORED_BYTES, Place
 from .measure import Side, Table, ratio, said, turns
 from .snapshots import fresh, take
@@ -78,3 +78,4 @@ def growth(table: Table, place: Place, repository: t.Mapping[str, t.Any], rounds
         found = turns(rounds, {"small": sides[0], "whole": sides[1]})
         table.add(f"time per record, {what}, all : a tenth of them", ratio(found["whole"], found["small"]) / 10, 1.1)
     place.remove("live.db")
+    isolating.growth(table, place, small, whole, rounds)

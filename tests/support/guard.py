@@ -37,6 +37,13 @@ class Guarded:
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, cwd="/",
             )  # fmt: skip
 
+    @property
+    def pid(self) -> int:
+        """The process above all of the server's."""
+        if self._guard is None:
+            raise RuntimeError("The server was not started")
+        return self._guard.pid
+
     def ended(self) -> bool:
         return self._guard is None or self._guard.poll() is not None
 

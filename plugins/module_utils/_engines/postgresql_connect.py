@@ -62,6 +62,8 @@ class Connected:
         self.path = address.where  # what messages call this store
         self.clock: t.Callable[[], int] = wall_clock
         self._held: dict[str, int] = {}  # namespace → number of the write lock that this object holds
+        # what this object imported last: namespace, the store's log_id after it, the newest (epoch, sequence) of it
+        self._imported: tuple[str, int, tuple[int, int]] | None = None
         self._idle: list[Session] = []
         self._main = address.connect()
 

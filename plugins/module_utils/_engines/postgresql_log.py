@@ -102,9 +102,12 @@ def logged(session: Session, s: RecordsSql, entries: t.Sequence[Entry]) -> set[t
     return {(e[2], e[4], e[5], e[6]) for e in (entries[int(number) - 1] for (number,) in found)}
 
 
-def _fresh(session: Session, s: RecordsSql, entries: t.Sequence[Entry]) -> list[Entry]:
-    """Without the writes and deletes that the log has, or that come twice."""
-    known = logged(session, s, [e for e in entries if is_write(e) and e[6] is not None])
+def _fresh(
+    session: Session, s: RecordsSql, entries: t.Sequence[Entry], known: set[tuple[t.Any, ...]] | None = None
+) -> list[Entry]:
+    """Without the writes and deletes that the log has (``known``, if the caller can tell), or that come twice."""
+    if known is None:
+        known = logged(session, s, [e for e in entries if is_write(e) and e[6] is not None])
     fresh = []
     for entry in entries:
         if is_write(entry) and entry[6] is not None:
@@ -156,11 +159,26 @@ class LogKeeping(Connected):
     def import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
         wanted = [e for e in entries if is_write(e) and e[6] is not None and e[2] == claim.namespace]
         with self._operating(claim) as session:
-            fresh = _fresh(session, self.sql, wanted)
-            if fresh:
-                first = next_ids(session, self.sql, len(fresh))
-                insert_entries(session, self.sql, first, fresh, self.path)
+            newest = self._newest_logged(session, claim.namespace)
+            places = [(e[5] or 0, e[6] or 0) for e in wanted]
+            later = newest is not None and all(place > newest for place in places)
+            fresh = _fresh(session, self.sql, wanted, set() if later else None)
+            last = next_ids(session, self.sql, len(fresh)) + len(fresh) - 1
+            insert_entries(session, self.sql, last - len(fresh) + 1, fresh, self.path)
+        self._imported = None if newest is None else (claim.namespace, last, max([newest, *places]))
         return len(fresh)
+
+    def _newest_logged(self, session: Session, namespace: str) -> tuple[int, int] | None:
+        """Where all logged writes of the namespace end, if that is known at once: there are none, or this object
+        imported them and nothing was logged since. It saves a look for each entry that fills an empty store."""
+        s = self.sql
+        last = next_ids(session, s, 0) - 1  # holds the store's row: nobody logs anything until this ends
+        if self._imported is not None and self._imported[:2] == (namespace, last):
+            return self._imported[2]
+        there = session.row(
+            f"SELECT 1 FROM {s.log} WHERE namespace = %s AND {WRITES} ORDER BY key LIMIT 1", escaped(namespace)
+        )
+        return None if there else (-1, -1)
 
     def prune_log(self, before_id: int, writes_through: tuple[int, int]) -> int:
         epoch, sequence = writes_through

@@ -78,11 +78,12 @@ class LogKeeping(Connected):
     def _known(self, tx: Transaction, entries: t.Sequence[t.Sequence[t.Any]]) -> list[bool]:
         """Of each write entry, whether its namespace's log has it."""
         commands = []
+        names = {name: self.names.writes(name) for name in {entry[2] for entry in entries}}
         for entry in entries:
             low = write_member(entry[4], entry[5], entry[6], 0)
             commands.append(
                 packed(
-                    "ZRANGE", self.names.writes(entry[2]), b"[" + low, b"[" + low[:-8] + b"\xff" * 8, "BYLEX",
+                    "ZRANGE", names[entry[2]], b"[" + low, b"[" + low[:-8] + b"\xff" * 8, "BYLEX",
                     "LIMIT", "0", "1",
                 )
             )  # fmt: skip
@@ -146,12 +147,24 @@ class LogKeeping(Connected):
             if is_write(entry) and entry[2] == claim.namespace and None not in entry[4:7]:
                 wanted.setdefault(tuple(entry[4:7]), entry)
         with self._operating(claim) as tx:
-            some = list(wanted.values())
-            fresh = [e for e, there in zip(some, self._known(tx, some)) if not there]
+            fresh = list(wanted.values())
+            places = [(e[5] or 0, e[6] or 0) for e in fresh]
+            newest = self._newest_logged(tx, claim.namespace)
+            if newest is None or not all(place > newest for place in places):
+                fresh = [e for e, there in zip(fresh, self._known(tx, fresh)) if not there]
             self._append(tx, fresh, as_they_are=True)
+            last = tx.numbers["log_id"]
             if fresh and tx.space(claim.namespace) is not None:
                 tx.save(claim.namespace, moved=True)
+        self._imported = None if newest is None else (claim.namespace, last, max([newest, *places]))
         return len(fresh)
+
+    def _newest_logged(self, tx: Transaction, namespace: str) -> tuple[int, int] | None:
+        """Where all logged writes of the namespace end, if that is known at once: there are none, or this object
+        imported them and nothing was logged since. It saves a look for each entry that fills an empty store."""
+        if self._imported is not None and self._imported[:2] == (namespace, tx.numbers["log_id"]):
+            return self._imported[2]
+        return None if tx.read("ZCARD", self.names.writes(namespace)) else (-1, -1)
 
     # --- pruning ------------------------------------------------------------------------------------------------
     def prune_log(self, before_id: int, writes_through: tuple[int, int]) -> int:

@@ -70,6 +70,8 @@ class Connected:
         self.clock: t.Callable[[], int] = wall_clock
         self.wire = Wire(place)
         self._held: dict[str, int] = {}  # namespace → number of the write lock that this object holds
+        # what this object imported last: namespace, the store's log_id after it, the newest (epoch, sequence) of it
+        self._imported: tuple[str, int, tuple[int, int]] | None = None
 
     # --- the hold -----------------------------------------------------------------------------------------------
     def _begin(self, force_after: float | None) -> Transaction:

@@ -399,6 +399,25 @@ def test_a_copy_is_filled_and_promoted(store, claim, bench):
     source.close()
 
 
+def test_entries_are_imported_once_whatever_was_logged_between(store, claim):
+    def entries(*sequences):
+        return [LogEntry(0, 1, "n", "write", f"k{s:02d}", 1, s, b"d", 1, "x", None, bytes(32)) for s in sequences]
+
+    def imported(*sequences):
+        return store.import_log(claim, entries(*sequences))
+
+    assert imported(3, 4, 4) == 2  # into an empty log
+    assert imported(5, 6) == 2  # later ones
+    assert imported(6, 7) == 1
+    assert imported(1, 2, 8) == 3  # earlier ones too
+    assert imported(1, 2, 3, 8) == 0
+    [row] = write(store, "n", {"other": b"1"})
+    assert imported(9, 10) == 2
+    taken = LogEntry(0, 1, "n", "write", "other", *row[1:3], b"d", 1, "x", None, bytes(32))
+    assert store.import_log(claim, [taken, *entries(11, 10)]) == 1
+    assert sorted(e.sequence for e in log_of(store) if e.key.startswith("k")) == list(range(1, 12))
+
+
 def test_the_proof_uses_the_applications_own_login_where_it_is(store, claim, bench, tmp_path):
     """And does without where the applications run on other hosts."""
     store.fence(claim)
