@@ -125,7 +125,7 @@ class ActionModule(ActionBase):
     def _keep_step(self, result: dict[str, t.Any], task_vars: dict[str, t.Any], started: float) -> None:
         """Keep what happened for the report, when the role named this a step of the runbook."""
         host = str(task_vars.get("inventory_hostname", ""))
-        name = task_vars.get("memory_step")
+        name = self._value(task_vars, "memory_step")
         if not name:
             if not self._task.check_mode and str(self._task.delegate_to or host) == host:
                 remember_incident(host, self._namespace(task_vars), result.get("incident"))
@@ -133,7 +133,7 @@ class ActionModule(ActionBase):
         failed = bool(result.get("failed"))
         judged = result.get("error") == "verdict"  # the step did its work; what it found is not a pass
         step = {
-            "name": str(self._templar.template(name)),
+            "name": name,
             "namespace": self._namespace(task_vars),
             "verdict": result.get("verdict") or ("fail" if failed else "pass"),
             "failed": failed,

@@ -116,6 +116,10 @@ detail:
   description: What happened to the records, in words.
   type: str
   returned: unless O(isolated=false)
+lifted:
+  description: Whether a quarantine of the whole namespace was lifted, or would be in check mode.
+  type: bool
+  returned: unless O(isolated=false)
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
@@ -138,6 +142,7 @@ def operate(context: Context) -> dict:
             run=context.run,
             check=context.check,
         )
+        records["lifted"] = bool(result.get("changed"))
         records["changed"] = bool(records["changed"] or result.get("changed"))
         records["incident"] = result.get("incident") or records["incident"]
         for name in ("before", "after"):

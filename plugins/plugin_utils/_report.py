@@ -304,6 +304,8 @@ def _next_command(run: Run, verdict: str, escalated: bool, namespace: t.Optional
     where = inventory if inventory == "<inventory>" else shlex.quote(inventory)
     if any(s.verdict != PASS and s.result.get("error") == "namespace-unknown" for s in run.current.values()):
         return f"ansible-playbook -i {where} memops.agent_memory.info"  # it lists those that there are
+    if set(run.current) == {"release"} and run.state == "untouched":
+        return f"ansible-playbook -i {where} memops.agent_memory.info"  # there was no quarantine to lift
     if run.state == "closed":
         playbook = "" if verdict == PASS else "validate"
     elif escalated:

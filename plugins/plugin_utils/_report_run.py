@@ -101,7 +101,7 @@ class Run:
             self.state = "rebuilt" if self.validated else "quarantined"
         elif step.name == "failback" and done:
             self.failed_over = False
-        elif step.name == "release" and done and not step.changed and not given.text(result.get("incident")):
+        elif step.name == "release" and done and _nothing_lifted(step):
             pass  # nothing was quarantined
         elif step.name == "release" and done:
             self.state, self.failed_over = "released", False
@@ -128,3 +128,10 @@ class Run:
         if self.state != "failed-over":
             self.state = "quarantined"
         self.validated = False
+
+
+def _nothing_lifted(step: Step) -> bool:
+    """Of a release: records may have come back, but no quarantine was lifted, now or before."""
+    if step.result.get("lifted") is False:
+        return given.text(step.result.get("released_at")) is None
+    return not step.changed and not given.text(step.result.get("incident"))

@@ -157,6 +157,8 @@ def state_sentence(report: t.Mapping[str, t.Any]) -> str:
     fence = report["details"]["fence"]
     if report["state"] == "quarantined" and not (fence["writes_refused"] and fence["reads_refused"]):
         return "The namespace was fenced, but nothing proves that the fence holds: stop the applications that use it."
+    if _nothing_to_release(report):
+        return "The namespace serves as before."
     return STATES[report["state"]]
 
 
@@ -201,6 +203,8 @@ def title(report: t.Mapping[str, t.Any]) -> str:
 def headline(report: t.Mapping[str, t.Any]) -> str:
     if under_way(report):
         if _nothing_to_release(report):
+            if any(step["changed"] for step in report["steps"]):
+                return "The namespace was not quarantined; records that were out of service are back."
             return "The namespace was not quarantined, so there was nothing to release."
         name, _command = next_step(report)
         told = f"next in the runbook is {name}" if name else "still to come: " + ", ".join(report["details"]["not_run"])

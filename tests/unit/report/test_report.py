@@ -488,6 +488,11 @@ def test_a_release_of_what_was_not_quarantined_leaves_the_namespace_untouched() 
     assert "nothing to release" in text and "Only " not in text
     step["result"]["incident"] = "INC-1"
     assert build([step])["state"] == "released"
+    step["changed"] = True
+    step["result"].update(lifted=False, released=2)
+    report = build([step])
+    assert report["state"] == "untouched" and report["next_command"].endswith("memops.agent_memory.info")
+    assert "records that were out of service are back" in _report_text.render(report)
 
 
 def test_the_failover_names_the_hosts_on_both_sides() -> None:
