@@ -192,6 +192,22 @@ def test_a_fence_that_a_restart_of_the_server_took_away_is_raised_again(store, c
     store.unfence(claim)
 
 
+def test_a_release_that_ended_when_it_had_let_the_users_in_is_finished_or_taken_back(store, claim, server):
+    write(store, "n", {"a": b"1"})
+    store.fence(claim)
+    store._let_in_first(claim)  # here the operator was killed
+    with store.reader() as reader:
+        assert reader.namespace("n").state == "quarantined"
+    assert [line for line in structure(store) if "is down" in line]
+    assert store.repair_structure() and structure(store) == []
+    assert store.prove("n")["writes_refused"]
+    store._let_in_first(claim)
+    before = users(server)
+    assert store.unfence(claim)
+    assert users(server) == before and structure(store) == []
+    write(store, "n", {"a": b"2"})
+
+
 def test_an_operator_without_rights_to_users_fences_memory_and_says_what_is_open(store, claim, server):
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "limited", "on", ">limited", "~*", "+@all", "-acl")
