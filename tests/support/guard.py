@@ -85,6 +85,7 @@ def identity(user: str) -> dict[str, t.Any]:
 
 
 def main(directory: str, user: str, command: list[str]) -> int:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and so would the server
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, **identity(user))
 
     def watch() -> None:
