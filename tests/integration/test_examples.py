@@ -92,6 +92,8 @@ def example_tasks(name: str, places: t.Mapping[str, str], secondary: Task, repor
             one["failed_when"] = False  # the rebuild was soft: there is nothing to go back to
         elif name == "promote":
             arguments.update(secondary)  # the example is delegated to that host
+        elif name == "isolate" and "since" in arguments:
+            arguments.update(since="2026-01-05T10:00:00Z", until="2100-01-01T00:00:00Z")  # what was written here
         elif name == "restore" and "keys" in arguments:
             arguments["incident"] = "{{ isolated.incident }}"  # still open: its watch had no data
         elif name == "note_step":
@@ -164,7 +166,7 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
     }
     with Memory(store=store, keyring=keyring) as memory:
         many = [(f"key-{n:04}", {"n": n}) for n in range(300)]
-        memory.write_many("agent-7", [*many, ("profile", "p"), ("preferences", "q")])
+        memory.write_many("agent-7", [*many, ("profile", "p"), ("preferences", "q"), ("user-1", "u")])
         for n in range(150):
             memory.read("agent-7", f"key-{n:04}")
     route = {"format": 1, "generation": 1, "default": store, "namespaces": {}}
@@ -179,7 +181,7 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
             tasks += example_tasks(name, places, secondary, str(tmp_path / "reports"))
     with routes(tmp_path) as more:
         done = run_play(tmp_path, place(tasks, more))
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     ran = {line[6:].split("]")[0] for line in done.stdout.splitlines() if line.startswith("TASK [")}
     assert {one["name"] for one in tasks} <= ran
 
