@@ -112,7 +112,7 @@ already:
   description: How many of the chosen records were isolated before.
   type: int
   returned: when records were chosen
-keys:
+record_keys:
   description: The first 100 keys of these records.
   type: list
   elements: str

@@ -107,7 +107,7 @@ conflict_keys:
   type: list
   elements: str
   returned: unless O(isolated=false)
-keys:
+record_keys:
   description: The first 100 keys of the records that came back.
   type: list
   elements: str

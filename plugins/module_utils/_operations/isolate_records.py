@@ -59,8 +59,8 @@ def isolate_records(
 ) -> dict[str, t.Any]:
     """Take the chosen records of ``namespace`` out of service; the namespace keeps its state.
 
-    Returns {incident, changed, isolated, already, keys (the first 100), refused_keys, unknown_keys, warnings, detail,
-    before, after}. Errors: InvalidInput (nothing is chosen by it, unknown keys, too damaged), NamespaceUnknown,
+    Returns {incident, changed, isolated, already, record_keys (the first 100), refused_keys, unknown_keys, warnings,
+    detail, before, after}. Errors: InvalidInput (nothing is chosen by it, unknown keys, too damaged), NamespaceUnknown,
     CannotProceed (a standby copy), LeaseHeld, KeyUnavailable (a tombstone has to be sealed).
     """
     state = _home(store, namespace)
@@ -78,7 +78,7 @@ def isolate_records(
         warnings.append(f"{text} and stay where they are; a rebuild takes care of them.")
     result: dict[str, t.Any] = {
         "incident": None, "changed": bool(found.count), "isolated": found.count, "already": found.already,
-        "keys": found.keys, "refused_keys": [], "unknown_keys": unknown[:LISTED], "warnings": warnings,
+        "record_keys": found.keys, "refused_keys": [], "unknown_keys": unknown[:LISTED], "warnings": warnings,
         "before": {"isolated": []}, "after": {"isolated": found.keys},
     }  # fmt: skip
     result["detail"] = _told(result["isolated"], "would go" if check else "went", "out of service", state.state)
@@ -100,7 +100,7 @@ def isolate_records(
         for rows, _odd in _chosen(store, namespace, choice):
             taker.take(rows)
         result.update(incident=claim.incident, changed=bool(taker.count), isolated=taker.count)
-        result.update(keys=taker.keys, refused_keys=taker.refused[:LISTED], after={"isolated": taker.keys})
+        result.update(record_keys=taker.keys, refused_keys=taker.refused[:LISTED], after={"isolated": taker.keys})
         result["detail"] = _told(taker.count, "went", "out of service", state.state)
         outcome.update(isolated=taker.count, refused=len(taker.refused))
         if taker.refused:
@@ -124,7 +124,8 @@ def release_records(
     """Bring isolated records back as they were; ``choice`` None: all of them.
 
     A record that an application wrote anew meanwhile is not touched: its key is a conflict, and the isolated row stays
-    aside. Returns {incident, changed, released, conflicts, conflict_keys, keys (the first 100), detail, before, after}.
+    aside. Returns {incident, changed, released, conflicts, conflict_keys, record_keys (the first 100), detail, before,
+    after}.
     Errors: InvalidInput (nothing is chosen by it), CannotProceed (a standby copy), NamespaceUnknown, LeaseHeld.
     """
     try:
@@ -366,7 +367,7 @@ class _Back:
             )
         return {
             "incident": incident, "changed": bool(self.count), "released": self.count, "conflicts": self._conflicts,
-            "conflict_keys": self.conflicts, "keys": self.keys, "detail": detail, "warnings": warnings,
+            "conflict_keys": self.conflicts, "record_keys": self.keys, "detail": detail, "warnings": warnings,
             "before": {"isolated": self.keys}, "after": {"isolated": []},
         }  # fmt: skip
 

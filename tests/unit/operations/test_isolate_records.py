@@ -83,10 +83,10 @@ def test_the_chosen_go_the_namespace_serves_and_all_come_back_as_they_were(site,
     before, calm = site.rows(), site.untouched()
     looked = scan(site)
     checked = isolate(site, check=True, **chosen)
-    assert (checked["changed"], checked["isolated"], checked["keys"]) == (True, 10, CHOSEN)
+    assert (checked["changed"], checked["isolated"], checked["record_keys"]) == (True, 10, CHOSEN)
     assert site.rows() == before and told(site) == 0
     went = isolate(site, **chosen)
-    assert (went["changed"], went["isolated"], went["keys"], went["refused_keys"]) == (True, 10, CHOSEN, [])
+    assert (went["changed"], went["isolated"], went["record_keys"], went["refused_keys"]) == (True, 10, CHOSEN, [])
     with site.memory() as memory:
         assert set(memory.list_keys(NS)) == set(VALUES) - set(CHOSEN) - {"user/029"}
         assert memory.read_many(NS, CHOSEN) == {}
@@ -100,7 +100,7 @@ def test_the_chosen_go_the_namespace_serves_and_all_come_back_as_they_were(site,
     assert scan(site) == looked
     assert (release(site, check=True)["released"], told(site)) == (10, 10)
     back = release(site)
-    assert (back["changed"], back["released"], back["conflicts"], back["keys"]) == (True, 10, 0, CHOSEN)
+    assert (back["changed"], back["released"], back["conflicts"], back["record_keys"]) == (True, 10, 0, CHOSEN)
     assert (site.rows(), scan(site), told(site), site.untouched()) == (before, looked, 0, calm)
     assert (release(site)["changed"], release(site)["released"]) == (False, 0)
     with site.open() as store, store.reader() as reader:
@@ -118,18 +118,18 @@ def test_a_time_range_is_by_the_last_write(site):
         memory.write(NS, "new", "suspicious")
     rows = site.rows()
     since, until = rfc3339(rows["user/003"][4]), rfc3339(rows["new"][4])
-    assert isolate(site, since=since, until=until, check=True)["keys"] == ["new", "user/003"]
-    assert isolate(site, since=since, pattern="user/*")["keys"] == ["user/003"]
-    assert isolate(site, since=since)["keys"] == ["new"]
-    assert release(site, since=since, pattern="n*")["keys"] == ["new"]
-    assert release(site)["keys"] == ["user/003"]
+    assert isolate(site, since=since, until=until, check=True)["record_keys"] == ["new", "user/003"]
+    assert isolate(site, since=since, pattern="user/*")["record_keys"] == ["user/003"]
+    assert isolate(site, since=since)["record_keys"] == ["new"]
+    assert release(site, since=since, pattern="n*")["record_keys"] == ["new"]
+    assert release(site)["record_keys"] == ["user/003"]
     assert site.rows() == rows
 
 
 def test_only_the_chosen_come_back(site):
     before = site.rows()
     isolate(site, pattern="user/01*")
-    assert release(site, keys=[CHOSEN[4]])["keys"] == [CHOSEN[4]]
+    assert release(site, keys=[CHOSEN[4]])["record_keys"] == [CHOSEN[4]]
     assert release(site, keys=[CHOSEN[4]])["changed"] is False
     assert release(site, pattern="user/01[01]")["released"] == 2
     assert told(site) == 7
@@ -308,7 +308,7 @@ def test_restore_brings_a_named_record_back_from_a_snapshot_that_has_it(site):
     assert (restored(newer, CHOSEN[:1])["missing_keys"], site.rows()[CHOSEN[0]][6] is None) == (CHOSEN[:1], False)
     assert restored(older, CHOSEN[:1])["restored"] == 1
     assert site.rows()[CHOSEN[0]] == before[CHOSEN[0]]
-    assert (release(site)["keys"], site.rows()) == ([CHOSEN[1]], before)
+    assert (release(site)["record_keys"], site.rows()) == ([CHOSEN[1]], before)
 
 
 def test_after_the_return_a_rebuild_trusts_the_record_though_only_the_tombstone_is_in_the_newest_snapshot(site):
