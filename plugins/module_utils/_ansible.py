@@ -66,6 +66,13 @@ KEYRING: dict[str, t.Any] = {
     "vault_token_file": {"type": "path", "no_log": False},
     "vault_token_env": {"type": "str", "default": "VAULT_TOKEN", "no_log": False},
 }
+#: Which records of a namespace, for the modules that can work on some of them.
+RECORDS: dict[str, t.Any] = {
+    "keys": {"type": "list", "elements": "str", "no_log": False},
+    "pattern": {"type": "str"},
+    "since": {"type": "str"},
+    "until": {"type": "str"},
+}
 RUN: dict[str, t.Any] = {
     "incident": {"type": "str"},
     "attempt": {"type": "str"},

@@ -20,30 +20,10 @@ description:
     miss it and may write a new record under its key. A tombstone is sealed for each record, which needs O(keyring).
 author:
   - The memops.agent_memory maintainers (@memops)
-options:
-  keys:
-    description:
-      - Take only these records out of service. A key that does not exist is an error and nothing is changed,
-        unless O(pattern) or O(since) choose others.
-      - With O(keys), O(pattern) or O(since) the namespace itself keeps its state. O(pattern) and O(since) together
-        choose what both match; O(keys) are chosen beside that.
-    type: list
-    elements: str
-  pattern:
-    description:
-      - Take only the records out of service whose key matches this shell pattern, such as V(user-*);
-        V(*) matches slashes too.
-    type: str
-  since:
-    description:
-      - Take only the records out of service that were last written at this time or later, RFC 3339 with a time zone.
-    type: str
-  until:
-    description: The end of the time range that begins with O(since), itself included.
-    type: str
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.choice
   - memops.agent_memory.memory.attributes
   - memops.agent_memory.memory.actiongroup_memory
 seealso:
@@ -128,14 +108,14 @@ detail:
   returned: when records were chosen
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import RECORDS, Context, diff, execute
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate import isolate
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import CHOICE, choose
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_records import isolate_records
 
 
 def operate(context: Context) -> dict:
-    choice = choose(**{name: context.params[name] for name in CHOICE})
+    choice = choose(**{name: context.params[name] for name in RECORDS})
     if choice is not None:
         result = isolate_records(
             store=context.store,
@@ -162,10 +142,7 @@ def operate(context: Context) -> dict:
 def main() -> None:
     options = {
         "namespace": {"type": "str", "required": True},
-        "keys": {"type": "list", "elements": "str", "no_log": False},
-        "pattern": {"type": "str"},
-        "since": {"type": "str"},
-        "until": {"type": "str"},
+        **RECORDS,
     }
     execute(operate, options)
 

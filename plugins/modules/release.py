@@ -34,29 +34,10 @@ options:
     description: Whether isolated records come back. The release at the end of a rebuild leaves them out of service.
     type: bool
     default: true
-  keys:
-    description:
-      - Bring back only these records. A key that does not exist is an error and nothing is changed,
-        unless O(pattern) or O(since) choose others.
-      - With O(keys), O(pattern) or O(since) the namespace itself keeps its state. O(pattern) and O(since) together
-        choose what both match; O(keys) are chosen beside that.
-    type: list
-    elements: str
-  pattern:
-    description:
-      - Bring back only the records whose key matches this shell pattern, such as V(user-*);
-        V(*) matches slashes too.
-    type: str
-  since:
-    description:
-      - Bring back only the records that were last written at this time or later, RFC 3339 with a time zone.
-    type: str
-  until:
-    description: The end of the time range that begins with O(since), itself included.
-    type: str
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.choice
   - memops.agent_memory.memory.attributes
   - memops.agent_memory.memory.actiongroup_memory
 seealso:
@@ -122,16 +103,16 @@ lifted:
   returned: unless O(isolated=false)
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import RECORDS, Context, diff, execute
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate import release
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import CHOICE, choose
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_records import release_records
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.release_records import release_records
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.routing import noted_away
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.takeover import routed_away
 
 
 def operate(context: Context) -> dict:
-    choice = choose(**{name: context.params[name] for name in CHOICE})
+    choice = choose(**{name: context.params[name] for name in RECORDS})
     result = {} if choice else whole(context)
     if choice or context.params["isolated"]:
         records = release_records(
@@ -173,10 +154,7 @@ def main() -> None:
         "route": {"type": "path"},
         "routed_away": {"type": "bool", "default": False},
         "isolated": {"type": "bool", "default": True},
-        "keys": {"type": "list", "elements": "str", "no_log": False},
-        "pattern": {"type": "str"},
-        "since": {"type": "str"},
-        "until": {"type": "str"},
+        **RECORDS,
     }
     execute(operate, options)
 

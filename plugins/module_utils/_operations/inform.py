@@ -12,7 +12,7 @@ import typing as t
 
 from .._store import Store
 from .incident import rfc3339
-from .isolate_records import isolated
+from .release_records import isolated
 
 
 def inform(store: Store) -> dict[str, t.Any]:

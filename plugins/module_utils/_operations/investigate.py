@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from .._errors import CannotProceed, MemoryOpsError, SnapshotUnusable
 from .._store import Reader, Store
+from . import held_records, integrity, logscan, plan, sources, validate
 from . import incident as incidents
-from . import integrity, isolate_records, logscan, plan, sources, validate
 from .acknowledged import Acknowledged
 from .diagnose import diagnose
 from .incident import Journal, Run, microseconds, now_us
@@ -231,7 +231,7 @@ class _Case:
                     now=reader.at,
                     acknowledged=acknowledged,
                     settled=settled if later else None,
-                    held=isolate_records.outstanding(self.store, self.namespace),
+                    held=held_records.outstanding(self.store, self.namespace),
                 )
                 try:
                     return plan.make(

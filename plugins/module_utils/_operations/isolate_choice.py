@@ -16,7 +16,6 @@ from .._errors import InvalidInput
 from .._inputs import moment, rfc3339
 from .._model import DELETED, KEY, UPDATED, Row, is_isolated
 
-CHOICE = ("keys", "pattern", "since", "until")  # the module options, as ``choose`` takes them
 RESERVED = "\x00memops/"
 
 

@@ -33,8 +33,8 @@ from .._model import (
 )  # fmt: skip
 from .._store import Reader
 from .acknowledged import Acknowledged, believed, inside
+from .held_records import aside_of
 from .incident import rfc3339
-from .isolate_records import aside_of
 from .plan_file import Entry, PlanFile
 
 Version = t.Tuple[int, int]

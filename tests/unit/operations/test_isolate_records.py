@@ -17,9 +17,11 @@ from ansible_collections.memops.agent_memory.plugins.module_utils import _errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._inputs import rfc3339
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import is_isolated
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    held_records,
     incident,
     integrity,
     isolate_records,
+    release_records,
     restore,
     rotate,
 )
@@ -51,7 +53,7 @@ def isolate(site, *, run=None, check=False, namespace=NS, **chosen):
 
 def release(site, *, run=None, check=False, **chosen):
     with site.open() as store:
-        return isolate_records.release_records(
+        return release_records.release_records(
             store=store, store_params=site.store, namespace=NS, choice=choose(**chosen), run=run or attempt(),
             check=check,
         )  # fmt: skip
@@ -380,7 +382,8 @@ def test_a_second_operator_is_refused(site):
 @pytest.mark.parametrize("place", range(4))
 def test_killed_in_between_the_same_command_finishes(site, monkeypatch, place):
     before = site.rows()
-    monkeypatch.setattr(isolate_records, "BATCH", 3)
+    for module in (held_records, release_records):
+        monkeypatch.setattr(module, "BATCH", 3)
     for step, chosen in ((isolate, {"pattern": "user/01*"}), (release, {})):
         run = dataclasses.replace(attempt(), owner="who is killed")
         child = os.fork()
@@ -392,7 +395,7 @@ def test_killed_in_between_the_same_command_finishes(site, monkeypatch, place):
                     os.kill(os.getpid(), signal.SIGKILL)
                 return last
 
-            isolate_records._renew = dying
+            isolate_records.renew = release_records.renew = dying
             try:
                 step(site, run=run, **chosen)
             finally:
