@@ -13,7 +13,7 @@ RUN = env $$(env | sed -n 's/^\(A[NW]S[A-Z]*_[A-Za-z0-9_]*\)=.*/-u \1/p') \
 help:
 	@echo 'make demo          damage an agent'"'"'s memory on this machine and rebuild it, step by step, by ansible-playbook'
 	@echo 'make test          everything that continuous integration runs (STAGES="ruff mypy": only these stages)'
-	@echo 'make bench         speed and memory beside the peers, an hour or so (BENCH_RECORDS=100000: a smaller run)'
+	@echo 'make bench         speed and memory beside the peers, SQLite alone some 15 minutes (BENCH_RECORDS=100000: a smaller run)'
 	@echo 'make stages        the names of the stages of `make test`'
 	@echo 'make clean         remove all that the other targets made (environments, demo, caches)'
 

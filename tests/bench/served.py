@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import abc
 import secrets
 import time
 import typing as t
@@ -33,36 +34,36 @@ class Peer(t.NamedTuple):
         return Side(self.before, self.work)
 
 
-class Served:
+class Served(abc.ABC):
     """An engine that is measured, its server running."""
 
     engine: str
     pid: int
     raw: str  # how the engine reads itself
 
+    @abc.abstractmethod
     def params(self, name: str) -> dict[str, t.Any]:
         """A store of the server."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def settle(self) -> None:
         """What the server would do in the background soon after a bulk change."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def drop(self, name: str) -> None:
         """A store, or nothing."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def backups(self, place: Place, repository: t.Mapping[str, t.Any]) -> list[Peer]:
         """What saves the store WHOLE to S3."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def reloads(self, place: Place) -> list[Peer]:
         """What brings the store WHOLE back from a file on this machine into a place of its own."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(self) -> int:
         """Every record of the store WHOLE through the engine's own driver, nothing done with them; how many bytes."""
-        raise NotImplementedError
 
 
 def compare(table: Table, place: Place, served: Served, repository: t.Mapping[str, t.Any], rounds: int) -> None:
