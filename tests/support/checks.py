@@ -249,7 +249,9 @@ def _ansible_test_home(venv: pathlib.Path = VENV) -> tuple[dict[str, str], pathl
 
 
 def molecule() -> None:
-    run(tool("molecule"), "test", env=environment(ANSIBLE_PYTHON_INTERPRETER=str(tool("python"))), timeout=1200)
+    env = environment(ANSIBLE_PYTHON_INTERPRETER=str(tool("python")))
+    run(tool("molecule"), "reset", env=env)  # it remembers that it prepared what its clean-up took away
+    run(tool("molecule"), "test", env=env, timeout=1200)
 
 
 def build() -> None:
