@@ -20,7 +20,11 @@ import traceback
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceLocked, NamespaceQuarantined
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    NamespaceLocked,
+    NamespaceQuarantined,
+    StoreMissing,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity
 from ansible_collections.memops.agent_memory.plugins.module_utils._route import for_applications, switch_route
 from ansible_collections.memops.agent_memory.plugins.module_utils._routes import move, open_route
@@ -34,7 +38,10 @@ WRITERS, KEYS = 3, 6
 
 
 def write_for_ever(route, keyring, number, ledger, seed):
-    """An application: its own keys, values that only grow, and a ledger of what it tried (?) and what was done (!)."""
+    """An application: its own keys, values that only grow, and a ledger of what it tried (?) and what was done (!).
+
+    A delete that answers that there was no such record did nothing (-).
+    """
     rng, n = random.Random(seed), 0
     if os.path.exists(ledger):
         n = max((line[2] for line in lines_of(ledger)), default=0)
@@ -47,14 +54,11 @@ def write_for_ever(route, keyring, number, ledger, seed):
             stream.write(f"? {key} {n} {kind}\n")
             stream.flush()
             try:
-                if kind == "write":
-                    memory.write(NS, key, n)
-                else:
-                    memory.delete(NS, key)
+                done = memory.delete(NS, key) if kind == "delete" else memory.write(NS, key, n) is not False
             except (NamespaceLocked, NamespaceQuarantined):
                 time.sleep(0.02)
                 continue
-            stream.write(f"! {key} {n} {kind}\n")
+            stream.write(f"{'!' if done else '-'} {key} {n} {kind}\n")
             stream.flush()
             time.sleep(0.002)
 
@@ -151,8 +155,11 @@ class Operator:
 
     def holder(self, side):
         """The attempt that the store believes at work: whoever of those that were killed came so far."""
-        with getattr(self.pair, side).open() as store:
-            return next((one.attempt for one in store.incidents(NS) if one.state == "open"), None)
+        try:
+            with getattr(self.pair, side).open() as store:
+                return next((one.attempt for one in store.incidents(NS) if one.state == "open"), None)
+        except StoreMissing:  # nobody came so far as to make it
+            return None
 
 
 def routed(site):

@@ -145,6 +145,24 @@ def test_every_acknowledged_write_comes_home_or_is_listed_as_a_conflict(pair):
         assert reader.log_health()["intact"]
 
 
+def test_a_delete_on_the_secondary_of_what_it_never_had_deletes_nothing(pair):
+    with pair.home.memory() as memory:
+        memory.write(NS, "old", 1)
+    pair.warm()
+    with pair.home.memory() as memory:
+        memory.write(NS, "after the backup", 2)
+    run = attempt()
+    pair.home.step("isolate", run)
+    promoted = pair.fail_over()
+    with pair.away.memory() as memory:
+        assert memory.delete(NS, "after the backup") is False and memory.delete(NS, "old") is True
+    pair.take_over("standby")
+    pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)
+    move(open_route({"path": pair.route}, NS))
+    pair.release_home(run)
+    assert pair.home.served() == {"after the backup": 2}
+
+
 def test_what_was_damaged_at_home_meanwhile_does_not_stop_the_merge(pair):
     run, promoted, _values, _at_home, away = written_in_three_places(pair)
     key = sorted(away)[3]
