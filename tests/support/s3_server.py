@@ -7,8 +7,10 @@
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -171,12 +173,14 @@ def find_weed() -> str | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that are free just now."""
-    sockets = [socket.socket() for _turn in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports of the loopback interface that are free just now, below those that the kernel hands out by itself: between
+    this and the server's start, or while a server is down, no connection of anybody's takes them."""
+    with contextlib.ExitStack() as stack:
+        chosen: list[int] = []
+        while len(chosen) < count:
+            port = random.SystemRandom().randrange(10_240, 32_768)
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                chosen.append(port)
+        return chosen

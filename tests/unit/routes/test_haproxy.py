@@ -3,6 +3,7 @@
 """HAProxy's runtime API: real instances before real TCP servers."""
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 
@@ -125,11 +126,13 @@ def test_an_instance_that_cannot_be_put_back_is_named(proxies, monkeypatch):
 
 
 def test_a_server_that_fails_its_health_check_takes_nothing_over(talkers):
-    dead = socket.create_server(("127.0.0.1", 0))
-    port = dead.getsockname()[1]
-    dead.close()
-    servers = {"one": talkers["one"], "two": port}
-    with HAProxyServer({"memory": servers}, disabled=["two"], check="check inter 100ms fall 2") as proxy:
+    with contextlib.ExitStack() as stack:
+        dead = stack.enter_context(socket.socket())
+        dead.bind(("127.0.0.1", 0))  # held, so that nobody else comes to listen there
+        servers = {"one": talkers["one"], "two": dead.getsockname()[1]}
+        proxy = stack.enter_context(
+            HAProxyServer({"memory": servers}, disabled=["two"], check="check inter 100ms fall 2")
+        )
         with pytest.raises(RouteUnavailable, match=r"the way to memory-2 is not up after 1 s.*as it was before"):
             led(params(proxy, timeout=1.0), "memory-2")
         connection, name = proxy.connect()
