@@ -1,0 +1,69 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Replication of a whole store's server: how a replica stands to its primary, and the change of roles.
+
+PRIVATE to the collection. One file per engine. It knows servers, no records, namespaces or incidents; what is fenced
+before a promotion, and what is proven after it, is ``_operations/``'s.
+"""
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from .._errors import CapabilityMissing
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What one server says of itself, read in one go."""
+
+    role: str  # primary | replica
+    position: int  # bytes of the replication stream: written (primary), or received *and applied* (replica)
+    history: str  # whose stream that counts: PostgreSQL's system identifier and timeline, Valkey's replication id
+    upstream: str | None = None  # a replica: host:port of the server that it follows
+    link: bool | None = None  # a replica: whether it is connected to it now
+    silent_seconds: float | None = None  # a replica: since it last heard of it; None when nobody can tell
+    replicas: tuple[tuple[str, int], ...] = ()  # a primary: (host:port as it sees it, position that one told), connected ones
+    writable: bool = True  # whether anybody may write there at all
+
+
+class Server(t.Protocol):
+    """The server that holds one store. Errors everywhere: StoreUnavailable, with the next command."""
+
+    def standing(self) -> Standing: ...
+
+    def follows(self, standing: Standing, other: Standing) -> bool:
+        """Whether the one who said ``standing`` really is a replica of the server behind ``other``: same stream, not
+        only the same configured address."""
+
+    def applied(self, position: int, timeout: float) -> int:
+        """A replica: wait until it has applied ``position``; where it stands. Errors: CannotProceed (what it lacks)."""
+
+    def promote(self, timeout: float) -> Standing:
+        """Make this replica a primary that takes writes; nothing when it already is one. Returns when it does."""
+
+    def follow(self, primary: t.Mapping[str, t.Any], timeout: float) -> Standing:
+        """Make this former primary a replica of the server that ``primary`` (a memory_store mapping) describes, its own
+        later writes thrown away; returns when the link is up and it has caught up. Nothing when it already is."""
+
+    def close(self) -> None: ...
+
+
+def open_server(params: t.Mapping[str, t.Any]) -> Server:
+    """The server of the store that ``params`` (a memory_store mapping) describes.
+
+    Errors: InvalidInput, StoreUnavailable, CapabilityMissing (an embedded store has no replica).
+    """
+    engine = params.get("engine") or "sqlite"
+    if engine == "postgresql":
+        from .postgresql import PostgresqlServer
+
+        return PostgresqlServer.open(params)
+    if engine == "valkey":
+        from .valkey import ValkeyServer
+
+        return ValkeyServer.open(params)
+    raise CapabilityMissing(
+        f"A store of the engine {engine} has no replica.",
+        "fail over one namespace: memory_failover_scope=namespace, with a secondary that backups keep warm",
+    )
