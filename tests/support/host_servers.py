@@ -1,8 +1,8 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Servers that run on the hosts of a lab, as a user of their own: PostgreSQL with a streaming replica, Valkey with
-Sentinel. Each keeps its data in the host's /srv/<name> and ends with its host; ``again`` starts it anew.
+"""Servers that run on the hosts of a lab, as the user who has the memory: PostgreSQL with a streaming replica, Valkey
+with Sentinel. Each keeps its data in the host's /srv/<name> and ends with its host; ``again`` starts it anew.
 
 The programs lie in the hosts' /opt (``programs`` puts them there). Applications and operators are the users of
 postgresql_server.py and valkey_server.py, whose interface these servers have.
@@ -18,12 +18,12 @@ import subprocess
 import time
 import typing as t
 
-from ssh_hosts import SERVICE, USERS, NamespaceHost
+from ssh_hosts import OWNER as AGENTS
+from ssh_hosts import USERS, NamespaceHost
 
 from tests.support import postgresql_server, valkey_server
-from tests.support.guard import kill
 
-OWNER, APPLICATION, ADMINISTRATOR = "memops", "agent", "postgres"
+OWNER, APPLICATION, ADMINISTRATOR, REPLICATOR = "memops", "agent", "postgres", "replicator"
 DATABASE, SERVICE_NAME = postgresql_server.DATABASE, "memory"
 
 
@@ -43,7 +43,7 @@ def programs(opt: pathlib.Path) -> None:
 
 
 def passwords() -> dict[str, str]:
-    return {name: secrets.token_hex(12) for name in (OWNER, APPLICATION, ADMINISTRATOR)}
+    return {name: secrets.token_hex(12) for name in (OWNER, APPLICATION, ADMINISTRATOR, REPLICATOR)}
 
 
 class HostServer:
@@ -55,41 +55,36 @@ class HostServer:
         self.host, self.name, self.port = host, name, port
         self.folder, self.path = host.folder / name, f"/srv/{name}"  # as this machine sees it, and as the host does
         self.process: subprocess.Popen[t.Any] | None = None
+        self.first = True  # whether it never ran; later its part may be another one
         self.folder.mkdir()
-        os.chown(self.folder, USERS[SERVICE], USERS[SERVICE])
+        os.chown(self.folder, USERS[AGENTS], USERS[AGENTS])
         self.folder.chmod(0o700)
 
     def again(self, timeout: float = 60.0) -> None:
         """Start it on the folder that it has; returns when it answers."""
         with open(self.host.home / f"{self.name}.log", "ab") as log:
-            self.process = self.host.inside(SERVICE, *self.command, stdout=log, stderr=log)
+            self.process = self.host.inside(AGENTS, *self.command, stdout=log, stderr=log)
         deadline = time.monotonic() + timeout
         while (why := self._unanswered()) is not None:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 said = (self.host.home / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")[-1000:]
                 raise RuntimeError(f"{self.name} on {self.host.name} does not answer ({why}): {said}")
             time.sleep(0.05)
+        self.first = False
 
     def _unanswered(self) -> str | None:
         """Why it does not answer as it should yet; None when it does."""
         raise NotImplementedError
 
-    def kill(self) -> None:
-        """All its processes end at once and tell nobody; what they wrote to files stays."""
-        assert self.process
-        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as file:
-            kill(int(file.read().split()[0]))
-        self.process.wait()
-
     def _write(self, name: str, text: str) -> str:
         """A file in its folder; as the host sees it."""
         with open(os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
-        os.chown(self.folder / name, USERS[SERVICE], USERS[SERVICE])
+        os.chown(self.folder / name, USERS[AGENTS], USERS[AGENTS])
         return f"{self.path}/{name}"
 
     def _do(self, *command: str) -> None:
-        done = self.host.inside(SERVICE, *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = self.host.inside(AGENTS, *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said = done.communicate(timeout=60)[0]
         if done.returncode:
             raise RuntimeError(f"{command[0]} on {self.host.name} exited with {done.returncode}: {said[-1000:]}")
@@ -127,8 +122,8 @@ class HostPostgresql(HostServer):
 
     def start(self) -> HostPostgresql:
         if self.like:
-            place = f"host={self.like.host.address} port={self.like.port} user={ADMINISTRATOR}"
-            place += f" passfile={self._passwords_of(self.like)}"
+            secret = self._write("pgpass", f"*:*:*:{REPLICATOR}:{self.passwords[REPLICATOR]}\n")
+            place = f"host={self.like.host.address} port={self.like.port} user={REPLICATOR} passfile={secret}"
             copy = ("-D", f"{self.path}/data", "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", place)
             self._do("/opt/postgresql/bin/pg_basebackup", *copy)
             self.again()
@@ -146,29 +141,34 @@ class HostPostgresql(HostServer):
             file.write("wal_log_hints = on\nwal_keep_size = 512MB\nwal_retrieve_retry_interval = 200ms\n")
         self.again()
         with self.connect(database="postgres") as con:
-            for role in (OWNER, APPLICATION):
-                con.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{self.passwords[role]}'")
+            for role, right in ((OWNER, ""), (APPLICATION, ""), (REPLICATOR, "REPLICATION")):
+                con.execute(f"CREATE ROLE {role} LOGIN {right} PASSWORD '{self.passwords[role]}'")
             con.execute(f"GRANT {APPLICATION} TO {OWNER}")
             con.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
         with self.connect() as con:
             con.execute("CREATE EXTENSION amcheck")
             con.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {OWNER}")
+            for function in postgresql_server.READ_FILES:
+                con.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {REPLICATOR}")
+            con.execute(f"GRANT pg_monitor, pg_checkpoint TO {OWNER}")
+            con.execute(f"GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {OWNER}")
         return self
 
-    def _passwords_of(self, other: HostPostgresql) -> str:
-        """A password file for libpq; the replica has it by the same path as its primary would."""
-        return self._write("pgpass", f"*:*:*:{ADMINISTRATOR}:{other.passwords[ADMINISTRATOR]}\n")
+    def position(self) -> int:
+        """Bytes of the stream that it has written, or applied."""
+        with self.connect() as con:
+            now = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END"
+            return int(con.execute(f"SELECT {now} - '0/0'::pg_lsn").fetchone()[0])
 
     def _unanswered(self) -> str | None:
         from psycopg import Error
 
         try:
             with self.connect(database="postgres") as con:
-                if self.like and not con.execute("SELECT count(*) FROM pg_stat_wal_receiver").fetchone()[0]:
-                    return "it does not follow"
+                follows = con.execute("SELECT count(*) FROM pg_stat_wal_receiver").fetchone()[0]
         except Error as error:
             return str(error)
-        return None
+        return "it does not follow" if self.first and self.like and not follows else None
 
 
 class HostValkey(HostServer):
@@ -224,6 +224,12 @@ class HostValkey(HostServer):
         self.again()
         return self
 
+    def position(self) -> int:
+        """Bytes of the stream that it has written, or applied."""
+        with self.client() as client:
+            told = client.info("replication")
+            return int(told["slave_repl_offset"] if told["role"] == "slave" else told["master_repl_offset"])
+
     def _unanswered(self) -> str | None:
         from redis.exceptions import RedisError
 
@@ -232,7 +238,7 @@ class HostValkey(HostServer):
                 told = client.info("replication")
         except RedisError as error:
             return str(error)
-        return "it does not follow" if self.like and told.get("master_link_status") != "up" else None
+        return "it does not follow" if self.first and self.like and told.get("master_link_status") != "up" else None
 
 
 class HostSentinel(HostServer):

@@ -19,6 +19,7 @@ import typing as t
 
 SEARCH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 BRIDGE = "mo"  # and the process id of who made it
+OF_A_LAB = ("setpriv", "unshare", "nsenter", "sshd", "ssh", "weed")
 
 
 class Missing(Exception):
@@ -114,11 +115,14 @@ def remove(folder: pathlib.Path) -> None:
 
 
 def users_of(folder: pathlib.Path) -> list[int]:
-    """The processes whose command line or environment names something in ``folder``, other than this one."""
+    """What runs of a lab in ``folder``: servers and connections that name it, and what its hosts started."""
     found, name = [], f"{folder}/".encode()
     for entry in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            told = b"".join(pathlib.Path("/proc", entry, part).read_bytes() for part in ("cmdline", "environ"))
-            if name in told and int(entry) != os.getpid():
+            process = pathlib.Path("/proc", entry)
+            program = (process / "comm").read_text(encoding="utf-8", errors="replace")
+            if (program.startswith(OF_A_LAB) and name in (process / "cmdline").read_bytes()) or (
+                b"MEMOPS_LAB_HOST=" + name in (process / "environ").read_bytes()
+            ):
                 found.append(int(entry))
     return found

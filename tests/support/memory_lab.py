@@ -10,6 +10,7 @@
 | valkey     | primary, its server | a replica, by Sentinel  | secondary, an independent server |
 
 A Sentinel runs on each host of valkey. All are prepared by the role and reached by SSH; snapshots go to one S3.
+A second inventory, ``replicated``, has -1 and -2 of the servers as clusters that fail over as a whole.
 """
 from __future__ import annotations
 
@@ -18,10 +19,21 @@ import json
 import os
 import pathlib
 import shutil
+import time
 import types
 import typing as t
 
-from host_servers import APPLICATION, OWNER, HostPostgresql, HostSentinel, HostValkey, passwords, programs
+from host_servers import (
+    APPLICATION,
+    OWNER,
+    REPLICATOR,
+    SERVICE_NAME,
+    HostPostgresql,
+    HostSentinel,
+    HostValkey,
+    passwords,
+    programs,
+)
 from s3_server import S3Server
 from ssh_hosts import OWNER as AGENTS
 from ssh_hosts import USERS, Lab, NamespaceHost
@@ -43,9 +55,14 @@ VENV = "/opt/memops/venv"
 class MemoryLab(Site):
     """As ``Site``, with a cluster per engine; ``engines`` are those wanted."""
 
-    def __init__(self, engines: t.Sequence[str] = ENGINES, folder: str = "", **variables: t.Any) -> None:
+    def __init__(
+        self, engines: t.Sequence[str] = ENGINES, folder: str = "", crowd: int = 0, **variables: t.Any
+    ) -> None:
+        """``crowd``: so many hosts more, each a cluster of its own in SQLite, in the inventory ``crowded`` alone."""
         self.engines = engines
-        self.lab = Lab([name for engine in engines for name in HOSTS[engine]], real=True, folder=folder, opt=True)
+        self.crowd = [f"crowd-{number:02}" for number in range(1, crowd + 1)]
+        names = [name for engine in engines for name in HOSTS[engine]]
+        self.lab = Lab([*names, *self.crowd], real=True, folder=folder, opt=True)
         self.more = variables
         self.cuts = pathlib.Path()  # where cutting_ssh.py is told what to cut
         self.words = passwords()
@@ -68,6 +85,7 @@ class MemoryLab(Site):
         self.folder = self.lab.folder / "controller"
         self.folder.mkdir()
         self.reports, self.inventory = self.folder / "reports", self.folder / "inventory.json"
+        self.replicated, self.crowded = self.folder / "replicas.json", self.folder / "crowd.json"
         self.s3 = S3Server(str(self.lab.folder / "s3"), address=self.lab.address)
         self.s3.start()
         assert self.lab.opt
@@ -105,11 +123,12 @@ class MemoryLab(Site):
     def _prepare(self) -> None:
         """The role makes the first host ready, which the others are copies of: /opt is theirs already."""
         first, *others = self.lab.hosts.values()
+        first.run(f"sudo -u {AGENTS} mkdir -p -m 700 /srv/home/{AGENTS}/.ansible/tmp")
         lists = ["base", "aws", *(engine for engine in self.engines if engine != "sqlite")]
         done = self.play("prepare", "--limit", first.name, memory_wheels=str(wheels()), prepare_lists=lists)
         assert done.status == 0, done.text
         for host in others:
-            for folder in ("agents", "etc"):
+            for folder in ("agents", "etc", "home/agents/.ansible", "home/agents/.ansible/tmp"):
                 (host.folder / folder).mkdir()
                 shutil.copystat(first.folder / folder, host.folder / folder)
                 os.chown(host.folder / folder, USERS[AGENTS], USERS[AGENTS])
@@ -122,7 +141,16 @@ class MemoryLab(Site):
                 os.chown(path, USERS[AGENTS], USERS[AGENTS])
 
     def _logins(self) -> tuple[tuple[str, str], ...]:
-        return (("store.password", self.words[OWNER]), ("application.password", self.words[APPLICATION]))
+        names = {"store": OWNER, "application": APPLICATION, "replicator": REPLICATOR}
+        return tuple((f"{name}.password", self.words[user]) for name, user in names.items())
+
+    @contextlib.contextmanager
+    def using(self, inventory: pathlib.Path) -> t.Iterator[None]:
+        usual, self.inventory = self.inventory, inventory
+        try:
+            yield
+        finally:
+            self.inventory = usual
 
     # --- what is where ------------------------------------------------------------------------------------------------
     def host(self, name: str) -> NamespaceHost:
@@ -155,8 +183,26 @@ class MemoryLab(Site):
             "memory_monitor_interval": "0.5",
             **self.more,
         }
-        self.inventory.write_text(json.dumps({"memory": {"children": groups, "vars": variables}}, indent=1))
-        self.inventory.chmod(0o600)  # it has the keys of S3
+        crowd = {name: {**self.lab.hosts[name].variables, "memory_store": self._declared(name)} for name in self.crowd}
+        alone = {"crowd": {"hosts": crowd, "vars": {"memory_cluster": "{{ inventory_hostname }}"}}}
+        pairs = {
+            engine: {
+                "hosts": {
+                    f"{engine}-{number}": {
+                        **self.lab.hosts[f"{engine}-{number}"].variables,
+                        "memory_role": role,
+                        "memory_store": {**self._declared(f"{engine}-{number}"), **self._replicated(engine)},
+                    }
+                    for number, role in ((1, "primary"), (2, "secondary"))
+                },
+                "vars": {"memory_cluster": engine},
+            }
+            for engine in self.engines
+            if engine != "sqlite"
+        }
+        for path, children in ((self.inventory, groups), (self.replicated, pairs), (self.crowded, alone)):
+            path.write_text(json.dumps({"memory": {"children": children, "vars": variables}}, indent=1))
+            path.chmod(0o600)  # it has the keys of S3
 
     def _declared(self, name: str) -> dict[str, t.Any]:
         """The host's ``memory_store`` in the inventory."""
@@ -166,25 +212,45 @@ class MemoryLab(Site):
         return {**told, "password_file": "/srv/etc/store.password",
                 "application_password_file": "/srv/etc/application.password"}  # fmt: skip
 
+    def _replicated(self, engine: str) -> dict[str, t.Any]:
+        """What ``memory_store`` says of a server that has a replica, or is one."""
+        if engine == "valkey":
+            sentinels = [f"{sentinel.host.address}:{sentinel.port}" for sentinel in self.sentinels]
+            return {"sentinels": sentinels, "sentinel_service": SERVICE_NAME}
+        return {
+            "server": {
+                "data_directory": "/srv/postgresql/data", "binaries": "/opt/postgresql/bin",
+                "replication_user": REPLICATOR, "replication_password_file": "/srv/etc/replicator.password",
+            }
+        }  # fmt: skip
+
     def store(self, engine: str, number: int = 1) -> dict[str, t.Any]:
         """As an operator on this machine opens it."""
-        name = f"{engine}-{number}"
+        return self.store_of(f"{engine}-{number}")
+
+    def store_of(self, name: str) -> dict[str, t.Any]:
         if name in self.servers:
             return t.cast("dict[str, t.Any]", self.servers[name].store(layout="native"))
         path = self.host(name).folder / "agents" / "memory.db"
         return {"engine": "sqlite", "layout": "native", "path": str(path)}
 
     def ring(self, engine: str, number: int = 1) -> dict[str, t.Any]:
-        etc = self.host(f"{engine}-{number}").folder / "etc"
+        return self.ring_of(f"{engine}-{number}")
+
+    def ring_of(self, name: str) -> dict[str, t.Any]:
+        etc = self.host(name).folder / "etc"
         return {"source": "file", "path": str(etc / "keyring.json"), "master_key_file": str(etc / "master.key")}
 
     def own(self, engine: str) -> None:
         """Give the owner of the memory what this process made."""
         for name in HOSTS[engine]:
-            for folder in ("agents", "etc"):
-                for path in (self.host(name).folder / folder).rglob("*"):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.chown(path, USERS[AGENTS], USERS[AGENTS])
+            self.own_of(name)
+
+    def own_of(self, name: str) -> None:
+        for folder in ("agents", "etc"):
+            for path in (self.host(name).folder / folder).rglob("*"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.chown(path, USERS[AGENTS], USERS[AGENTS])
 
     # --- applications, and damage -------------------------------------------------------------------------------------
     def application(self, engine: str, number: int = 1) -> Memory:
@@ -209,9 +275,25 @@ class MemoryLab(Site):
                         with contextlib.suppress(MemoryOpsError):
                             memory.read(namespace, f"key-{key % 50:05}")
 
-    def flip_all(self, namespace: str, keys: t.Sequence[str]) -> None:
-        """Change stored payloads on the primaries as a bad disk would."""
+    def boot(self, name: str) -> None:
+        """A host that was killed comes back, and its servers with it."""
+        self.host(name).start()
+        for server in (self.servers.get(name), *(one for one in self.sentinels if one.host.name == name)):
+            if server:
+                server.again()
+
+    def caught_up(self) -> None:
+        """The replicas have what their primaries have now."""
+        deadline = time.monotonic() + 30
         for engine in self.engines:
+            first, second = self.servers.get(f"{engine}-1"), self.servers.get(f"{engine}-2")
+            while first and first.position() > second.position():
+                assert time.monotonic() < deadline, f"{engine}-2 does not follow"
+                time.sleep(0.05)
+
+    def flip_all(self, namespace: str, keys: t.Sequence[str], engines: t.Sequence[str] = ()) -> None:
+        """Change stored payloads on the primaries as a bad disk would."""
+        for engine in engines or self.engines:
             name = f"{engine}-1"
             there = types.SimpleNamespace(
                 server=self.servers.get(name), params=lambda _name, engine=engine: self.store(engine)

@@ -36,9 +36,8 @@ PROGRAMS = {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "op
 ROOT_PROGRAMS = {"sudo": "sudo", "ip": "iproute2"}
 # How a controller finds out within seconds that a host is gone, in place of waiting for ever.
 ALIVE = "-o ConnectTimeout=2 -o ServerAliveInterval=1 -o ServerAliveCountMax=2"
-# Who connects, whose the memory is, and who runs a store's server, where a host has users of its own.
-LOGIN, OWNER, SERVICE = "deploy", "agents", "service"
-USERS = {LOGIN: 4701, OWNER: 4702, SERVICE: 4703}
+LOGIN, OWNER = "deploy", "agents"  # who connects, and whose the memory is, where a host has users of its own
+USERS = {LOGIN: 4701, OWNER: 4702}
 
 SSHD = """\
 ListenAddress {address}
