@@ -25,6 +25,7 @@ class Standing:
     silent_seconds: float | None = None  # a replica: since it last heard of it; None when nobody can tell
     replicas: tuple[tuple[str, int], ...] = ()  # a primary: (host:port as it sees it, position that one told), connected ones
     writable: bool = True  # whether anybody may write there at all
+    behind_seconds: float | None = None  # a replica: how old the newest change that it has applied is; None: nobody can tell
 
 
 class Server(t.Protocol):
