@@ -277,8 +277,8 @@ class Store(t.Protocol):
 class Wholesale(Store, t.Protocol):
     """A store whose server can have replicas (capability whole-store), so that all of it fails over at once.
 
-    An incident of the whole store has the namespace ``WHOLE``; ``claim`` and every method that takes a claim take it. While
-    it is held no other attempt claims anything in the store, and while ``stand_by`` holds nobody else claims it at all.
+    An incident of the whole store has the namespace ``WHOLE``; ``claim`` and all that takes a claim take it. While
+    it is held, and as long as ``stand_by`` holds, no other attempt claims a namespace.
     """
 
     def stand_by(self, claim: Claim) -> list[str]:
@@ -287,7 +287,7 @@ class Wholesale(Store, t.Protocol):
         quarantined stays so. Errors: StoreUnavailable when a transaction that has written does not end."""
 
     def serve_again(self, claim: Claim) -> list[str]:
-        """Exactly those noted serve again, in one transaction; the fact becomes ``served_again``. Those that changed."""
+        """Exactly those noted serve again, in one transaction; the fact becomes ``served_again``. Who changed."""
 
 
 WHOLE: t.Final = ""

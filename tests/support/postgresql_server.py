@@ -52,6 +52,7 @@ class PostgresqlServer(Guarded):
         super().__init__("postgresql")
         self.settings, self.initdb = settings, initdb
         self.port = 0
+        self._frozen = 0
         self.passwords = {name: secrets.token_hex(12) for name in (OWNER, APPLICATION, ADMINISTRATOR)}
         self.data = os.path.join(self.directory, "data")
         self.user = user if os.geteuid() == 0 else ""
@@ -102,14 +103,44 @@ class PostgresqlServer(Guarded):
 
     def kill(self) -> None:
         """All its processes end at once and tell nobody; what they wrote to files stays."""
-        kill(self._postmaster())
+        pid = self._postmaster()
+        kill(pid)
+        deadline = time.monotonic() + 10
+        while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="ascii") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    # Nobody reaps it (a container without an init), and PostgreSQL would take it for a running server.
+                    os.unlink(os.path.join(self.data, "postmaster.pid"))
+                    return
+            time.sleep(0.02)
 
     def _postmaster(self) -> int:
         """Also of a server that an operation stopped and started again, which has no guard above it."""
         with open(os.path.join(self.data, "postmaster.pid"), encoding="ascii") as file:
             return int(file.readline())
 
+    def freeze(self) -> None:
+        """Its receiver hears nothing more, though it is connected and says so."""
+        with self.connect() as con:
+            self._frozen = con.execute("SELECT pid FROM pg_stat_wal_receiver").fetchone()[0]
+        os.kill(self._frozen, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._frozen, signal.SIGCONT)
+        self._frozen = 0
+
+    def cut(self) -> None:
+        """It stops following its primary. What the primary writes from now on never gets here."""
+        with self.connect() as con:
+            con.execute("ALTER SYSTEM SET primary_conninfo = ''")
+            con.execute("SELECT pg_reload_conf()")
+            while con.execute("SELECT 1 FROM pg_stat_wal_receiver").fetchone():
+                time.sleep(0.02)
+
     def stop(self) -> None:
+        self.thaw()
         with contextlib.suppress(OSError, ValueError):
             os.kill(self._postmaster(), signal.SIGINT)
         super().stop()
@@ -212,7 +243,6 @@ class Standby(PostgresqlServer):
         super().__init__(*settings, user=primary.user or "nobody", binaries=primary.bin)
         self._primary = primary
         self.passwords = primary.passwords
-        self._frozen = 0
 
     def start(self, timeout: float = 60.0) -> Standby:
         primary = self._primary
@@ -244,22 +274,6 @@ class Standby(PostgresqlServer):
                 if self.ended() or time.monotonic() > deadline:
                     raise RuntimeError(f"The standby does not follow: {self.said()}")
                 time.sleep(0.05)
-
-    def freeze(self) -> None:
-        """Its receiver hears nothing more, though it is connected and says so."""
-        with self.connect() as con:
-            self._frozen = con.execute("SELECT pid FROM pg_stat_wal_receiver").fetchone()[0]
-        os.kill(self._frozen, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        if self._frozen:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._frozen, signal.SIGCONT)
-        self._frozen = 0
-
-    def stop(self) -> None:
-        self.thaw()
-        super().stop()
 
     def __enter__(self) -> Standby:
         return self.start()

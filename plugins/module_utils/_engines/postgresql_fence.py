@@ -77,8 +77,8 @@ BEGIN
   RAISE EXCEPTION '{FENCE_MESSAGE}: this namespace takes no update or delete' USING ERRCODE = '{FENCE_STATE}';
 END
 """,
-        # By this an application makes a new namespace, and changes the state of none. The store's row, which a fence around
-        # the whole store takes and changes, makes the two wait for each other.
+        # By this an application makes a new namespace, and changes the state of none. A fence around the whole store
+        # takes and changes the store's row, too: the two wait for each other.
         "memops_create_namespace": f"""
 DECLARE
   number bigint;

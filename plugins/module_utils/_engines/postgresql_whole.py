@@ -4,6 +4,7 @@
 
 PRIVATE to the collection.
 """
+
 from __future__ import annotations
 
 import json
@@ -25,7 +26,7 @@ class Whole(Operators):
         with self._operating(claim, alone=True) as session:
             facts = self._facts(session, claim)
             self._wait_for_all(session)
-            # Touched, not only locked: a transaction that began earlier at a stricter level fails when it makes a namespace.
+            # Touched, not only locked: an earlier transaction of a stricter level fails when it makes a namespace.
             session.run(f"UPDATE {self.sql.store} SET token = token + 1")
             rows = session.rows(
                 f"UPDATE {self.sql.namespace} SET state = 'standby' WHERE state = 'serving' RETURNING name"

@@ -7,6 +7,7 @@ PRIVATE to the collection.
 The store's owner needs, once on the primary: ``GRANT pg_monitor, pg_checkpoint TO owner`` and, in the store's database,
 ``GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO owner``; both reach the replicas by themselves.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -36,7 +37,8 @@ SELECT h.replica,
 FROM here h LEFT JOIN pg_stat_wal_receiver r ON true"""
 REPLICAS: t.Final = """
 SELECT coalesce(host(client_addr), 'local') || ':' || coalesce(client_port, -1),
-  coalesce(pg_wal_lsn_diff(replay_lsn, '0/0'), 0)::bigint FROM pg_stat_replication WHERE state = 'streaming' ORDER BY 1"""
+  coalesce(pg_wal_lsn_diff(replay_lsn, '0/0'), 0)::bigint
+FROM pg_stat_replication WHERE state = 'streaming' ORDER BY 1"""
 
 
 class PostgresqlServer:

@@ -4,6 +4,7 @@
 
 PRIVATE to the collection. No password stands in a command line: the programs find it in a file of mode 0600.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -36,7 +37,7 @@ class Rejoin:
         if not self.server.get("data_directory"):
             raise CannotProceed(
                 f"Where the files of {where} lie is not known, so it cannot be made a replica.",
-                "set memory_store.server.data_directory for its host, or make it a replica by hand, then run the same command",
+                "set memory_store.server.data_directory for its host, or make it a replica by hand; then run it again",
             )
         self.data = os.path.abspath(os.path.expanduser(str(self.server["data_directory"])))
         self.keep, self.staging = f"{self.data}.memops-own", f"{self.data}.memops-new"
@@ -50,7 +51,8 @@ class Rejoin:
         self.uid, self.gid = owner.st_uid, owner.st_gid
         if os.geteuid() not in (0, self.uid):
             raise InvalidInput(
-                f"The files of {where} belong to another user.", "run this host as root or as that user (ansible_become)"
+                f"The files of {where} belong to another user.",
+                "run this host as root or as that user (ansible_become)",
             )
 
     def run(self, system: str) -> None:
@@ -94,7 +96,9 @@ class Rejoin:
             "set memory_store.server.binaries there, such as /usr/lib/postgresql/17/bin",
         )
 
-    def _program(self, name: str, *arguments: str, passfile: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+    def _program(
+        self, name: str, *arguments: str, passfile: str = "", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """Errors: StoreUnavailable with what the program said."""
         who: dict[str, t.Any] = {}
         if os.geteuid() == 0 and self.uid != 0:
@@ -105,7 +109,14 @@ class Rejoin:
         command = [os.path.join(self._binaries(), name), *arguments]
         try:
             done = subprocess.run(
-                command, env=environment, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **who
+                command,
+                env=environment,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                **who,
             )
         except OSError as exc:
             raise StoreUnavailable(
@@ -175,7 +186,10 @@ class Rejoin:
         return True
 
     def _runs(self) -> bool:
-        return os.path.isdir(self.data) and self._program("pg_ctl", "-D", self.data, "status", check=False).returncode == 0
+        return (
+            os.path.isdir(self.data)
+            and self._program("pg_ctl", "-D", self.data, "status", check=False).returncode == 0
+        )
 
     def _stop(self) -> None:
         self._service("stop")
@@ -224,7 +238,16 @@ class Rejoin:
             os.mkdir(self.staging, 0o700)
             self._own(self.staging)
             self._program(
-                "pg_basebackup", "-D", self.staging, "-X", "stream", "-c", "fast", "-d", self._connection(), passfile=secret
+                "pg_basebackup",
+                "-D",
+                self.staging,
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+                "-d",
+                self._connection(),
+                passfile=secret,
             )
             self._configure(self.staging)
             os.rename(self.data, f"{self.data}.memops-former")
@@ -232,8 +255,8 @@ class Rejoin:
         except OSError as exc:
             raise StoreUnavailable(
                 f"A new copy cannot be put in the place of {self.data}: {exc.strerror}.",
-                "free space beside it; where it is a mount point, make the replica by hand (pg_basebackup), then run the same "
-                "command again",
+                "free space beside it; where it is a mount point, make the replica by hand (pg_basebackup), then run "
+                "the same command again",
             ) from None
 
     def _finish_swap(self) -> None:
@@ -260,7 +283,9 @@ class Rejoin:
         with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
             lines = [line.rstrip("\n") for line in file if not REWRITTEN.match(line)]
         quoted = login.replace("'", "''")
-        self._write(path, "\n".join([*lines, f"primary_conninfo = '{quoted}'", "recovery_target_timeline = 'latest'", ""]))
+        self._write(
+            path, "\n".join([*lines, f"primary_conninfo = '{quoted}'", "recovery_target_timeline = 'latest'", ""])
+        )
 
 
 def _last(text: str) -> str:
