@@ -11,10 +11,10 @@ version_added: 1.0.0
 author:
   - The memops.agent_memory maintainers (@memops)
 description:
-  - Takes what M(memops.agent_memory.replication_info) found on the host that the inventory declares the primary. The argument
-    is what it found on the declared secondary. Either may be a failed result, or empty.
-  - After a failover of the whole store the two have changed roles. A pair of servers that do not replicate each other is
-    failed over by the namespace, and stays as it is declared.
+  - Takes what M(memops.agent_memory.replication_info) found on the host that the inventory declares the primary. The
+    argument is what it found on the declared secondary. Either may be a failed result, or empty.
+  - After a failover of the whole store the two have changed roles. A pair of servers that do not replicate each other
+    is failed over by the namespace, and stays as it is declared.
 positional: _input, secondary
 options:
   _input:
