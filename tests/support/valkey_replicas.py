@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import time
@@ -135,7 +136,7 @@ class ReplicaSet:
                         return False
                     if len(others) != len(self.servers) + len(self.sentinels) - 2:
                         return False
-                    if any(o["flags"] not in ("slave", "sentinel") or not o["runid"] for o in others):
+                    if any(not o["runid"] or re.search("s_down|o_down|disconnected", o["flags"]) for o in others):
                         return False
                     if any(o.get("master-link-status", "ok") != "ok" for o in others):
                         return False
