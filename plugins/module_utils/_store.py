@@ -339,11 +339,15 @@ def scratch_params(folder: str, name: str = "scratch") -> dict[str, t.Any]:
 
 
 def place(params: t.Mapping[str, t.Any]) -> tuple[str, ...]:
-    """Where the store is, alike for all who reach it there: (engine, address, part), without any login."""
+    """Where the store is, alike for all who reach it there: (engine, address, part), without any login. Behind Sentinel
+    it is the same one whichever server is its primary."""
     engine = str(params.get("engine") or "sqlite")
     if params.get("path") and not params.get("url"):
         return engine, os.path.realpath(os.path.expanduser(str(params["path"]))), ""
     url = urllib.parse.urlsplit(str(params.get("url") or ""))
-    hosts = url.netloc.rpartition("@")[2].lower()
+    hosts, database = url.netloc.rpartition("@")[2].lower(), url.path.strip("/")
+    if params.get("sentinels"):
+        database = database or "0"
+        hosts = f"{params.get('sentinel_service')}@{','.join(sorted(map(str.lower, params['sentinels'])))}"
     part = params.get("schema") if engine == "postgresql" else params.get("prefix")
-    return engine, f"{hosts}/{url.path.strip('/')}", str(part or "memops")
+    return engine, f"{hosts}/{database}", str(part or "memops")

@@ -14,8 +14,9 @@ import uuid
 from .._errors import CapabilityMissing, InvalidInput, StoreDamaged, StoreMissing
 from .._layouts import Layout
 from .._model import StoreIdentity
-from .valkey_connect import RESTORE, Place, Wire, hello, packed, place_of, valkey_errors
+from .valkey_connect import Place, Wire, hello, packed, place_of
 from .valkey_control import counters_of, identity_of
+from .valkey_errors import RESTORE, valkey_errors
 from .valkey_generations import Generations
 from .valkey_incidents import Incidents
 from .valkey_operators import Operators

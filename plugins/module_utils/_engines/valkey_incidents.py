@@ -12,8 +12,8 @@ import typing as t
 from .._errors import LeaseHeld
 from .._model import Claim, IncidentState
 from .leases import believed_end, held_by, incident_closed, same_incident
-from .valkey_connect import valkey_errors
 from .valkey_control import Transaction, incident_field, incident_row
+from .valkey_errors import valkey_errors
 from .valkey_transactions import Connected, repeated
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import typing as t
 
-from .valkey_connect import Wire, packed, valkey_errors
+from .valkey_connect import Wire, packed
 from .valkey_control import space_of
+from .valkey_errors import valkey_errors
 from .valkey_fence import Fence, lowered
 from .valkey_log import stream_id
 from .valkey_transactions import AT_ONCE, expires

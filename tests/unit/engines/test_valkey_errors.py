@@ -11,6 +11,8 @@ import pytest
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_connect import (
     Wire,
     place_of,
+)
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_errors import (
     translate,
     valkey_errors,
 )
