@@ -216,16 +216,15 @@ def _prove(old: Side, names: t.Sequence[str]) -> dict[str, t.Any]:
     """That nothing serves any more, and that writes are refused. Errors: CannotProceed."""
     with old.store.reader() as reader:
         serving = [state.name for state in reader.namespaces() if state.state == "serving"]
-    proof: dict[str, t.Any] = (
-        old.store.prove(names[0]) if names else {"writes_refused": True, "detail": ["no namespace served"]}
-    )
+    proof = old.store.prove_standing_by(names)
     if serving or not proof["writes_refused"]:
         why = f"{serving[0]} serves" if serving else "; ".join(map(str, proof["detail"]))[:300]
         raise CannotProceed(
             f"The fence around {old.host} does not hold: {why}.",
             "stop the applications that write there, then run it again",
         )
-    return {"writes_refused": True, "tried_on": names[0] if names else None, "fenced": len(names)}
+    tried = names[0] if names else None
+    return {"writes_refused": True, "tried_on": tried, "fenced": len(names), "not_fenced": proof["not_fenced"]}
 
 
 def _refuses(old: Side, claim: Claim, names: t.Sequence[str]) -> bool:

@@ -39,6 +39,10 @@ class Pair:
 
     def start(self):
         self.hosts["a"] = PostgresqlServer(*SETTINGS).start()
+        self.fill()
+        self.hosts["b"] = Standby(self.hosts["a"], *SETTINGS).start()
+
+    def fill(self):
         store = open_store(self.params("a"), create=True)
         for name in NAMESPACES:
             store.create_namespace(name)
@@ -46,7 +50,6 @@ class Pair:
         with self.memory("a") as memory:
             for name in NAMESPACES:
                 memory.write_many(name, {f"key-{n}": {"n": n} for n in range(50)})
-        self.hosts["b"] = Standby(self.hosts["a"], *SETTINGS).start()
 
     def stop(self):
         for server in self.hosts.values():
