@@ -11,7 +11,8 @@ import time
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_store import Wish, fail_over
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_checks import Wish
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_store import fail_over
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Journal, Run
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.rejoin_store import rejoin
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import Side
