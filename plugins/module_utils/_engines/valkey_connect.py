@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to a Valkey or Redis server: where it is, commands in bulk, and its errors in words.
+"""Connections to a Valkey or Redis server: where it is, and commands in bulk.
 
 PRIVATE to the collection.
 """
@@ -9,39 +9,25 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 import typing as t
 import urllib.parse
 from dataclasses import dataclass, field
 
-from .._errors import (
-    CapabilityMissing,
-    InvalidInput,
-    MemoryOpsError,
-    StoreDamaged,
-    StoreUnavailable,
-)
+from .._errors import CapabilityMissing, InvalidInput, MemoryOpsError, StoreUnavailable
 from .leases import busy_timeout
+from .valkey_errors import clustered
+from .valkey_sentinel import primary_address, sentinels_of
 
 CONNECT_SECONDS = 5.0
 OLDEST = (7, 0)
-RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
-#: What an application's user needs beside its key patterns, and what an operator's needs more.
-RIGHTS = "+@read +@write +@transaction +@connection +eval -@dangerous"
-OPERATORS_RIGHTS = "+acl +info +config|get"
 SCHEMES = {"valkey": False, "redis": False, "valkeys": True, "rediss": True}
-
-
-class RightMissing(StoreUnavailable):
-    """The server's user may not run a command. ``command`` is empty when a key is meant."""
-
-    def __init__(self, message: str, next_step: str, command: str) -> None:
-        super().__init__(message, next_step)
-        self.command = command
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a store is, and as whom to reach it. ``where`` is fit for messages: it has no login."""
+    """Where a store is, and as whom to reach it. ``where`` is fit for messages: it has no login. With ``sentinels`` it
+    is on whichever server they name at the time; ``host`` then is the memory host's own one, or empty."""
 
     host: str
     port: int
@@ -56,15 +42,30 @@ class Place:
     tls_key: str | None = None
     application_user: str | None = None
     application_password_file: str | None = None
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    sentinel_user: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
 
     @property
     def where(self) -> str:
+        if self.sentinels:
+            return f"{self.service} (by Sentinel)"
         return f"{'valkeys' if self.tls else 'valkey'}://{self.host}:{self.port}/{self.db}"
+
+    @property
+    def look(self) -> str:
+        """The command with which a person looks after it."""
+        if self.sentinels:
+            host, port = self.sentinels[0]
+            return f"valkey-cli -h {host} -p {port} sentinel ckquorum {self.service}"
+        return f"valkey-cli -h {self.host} -p {self.port} ping"
 
 
 def place_of(params: t.Mapping[str, t.Any]) -> Place:
     """Errors: InvalidInput, StoreUnavailable (password file)."""
-    text = params.get("url")
+    sentinels = sentinels_of(params)
+    text = params.get("url") or ("valkey://sentinel" if sentinels else None)
     parts = urllib.parse.urlsplit(text if isinstance(text, str) else "")
     try:
         host, port = parts.hostname, parts.port
@@ -85,8 +86,9 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
         raise InvalidInput(
             f"memory_store.prefix is {prefix!r:.80}; only letters, digits and ._:- can be in it.", "choose another one"
         )
+    secret = params.get("sentinel_password_file")
     return Place(
-        host=host,
+        host=host if params.get("url") else "",
         port=port or 6379,
         db=int(db or 0),
         tls=SCHEMES[parts.scheme],
@@ -99,6 +101,10 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
         tls_key=_file(params, "tls_key"),
         application_user=params.get("application_user") or None,
         application_password_file=params.get("application_password_file") or None,
+        sentinels=sentinels,
+        service=str(params.get("sentinel_service") or ""),
+        sentinel_user=params.get("sentinel_user") or None,
+        sentinel_password=password_in(str(secret), "sentinel_password_file") if secret else None,
     )
 
 
@@ -116,14 +122,14 @@ def _password(params: t.Mapping[str, t.Any]) -> str | None:
     return password_in(str(path))
 
 
-def password_in(path: str) -> str:
+def password_in(path: str, option: str = "password_file") -> str:
     try:
         with open(os.path.expanduser(path), encoding="utf-8") as stream:
             return stream.readline().rstrip("\r\n")
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else "it is no text"
         raise StoreUnavailable(
-            f"The password file {path} cannot be read: {why}.", "correct memory_store.password_file"
+            f"The password file {path} cannot be read: {why}.", f"correct memory_store.{option}"
         ) from None
 
 
@@ -138,9 +144,11 @@ def packed(*args: t.Any) -> bytes:
 
 
 class Wire:
-    """One connection. It opens itself with the first command, and again after it was lost."""
+    """One connection. It opens itself with the first command, and again after it was lost: to the server that is the
+    primary then, where Sentinel knows it."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, patience: float | None = None) -> None:
+        """``patience``: seconds for an answer, if not as long as a store's writers wait."""
         try:
             from redis.backoff import NoBackoff
             from redis.connection import Connection, SSLConnection
@@ -158,8 +166,8 @@ class Wire:
             "db": place.db,
             "username": place.user,
             "password": place.password,
-            "socket_connect_timeout": CONNECT_SECONDS,
-            "socket_timeout": max(CONNECT_SECONDS, place.timeout),
+            "socket_connect_timeout": patience or CONNECT_SECONDS,
+            "socket_timeout": patience or max(CONNECT_SECONDS, place.timeout),
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),  # what may be done twice is decided here
             "socket_read_size": 1 << 18,
@@ -187,6 +195,8 @@ class Wire:
         con = self._con
         if con._sock is None:
             self.session += 1
+            if self.place.sentinels:
+                self._find_primary()
         con.send_packed_command([b"".join(commands)], check_health=False)
         replies: list[t.Any] = []
         for _command in commands:
@@ -194,7 +204,20 @@ class Wire:
                 replies.append(con.read_response())
             except self._refusal as exc:
                 replies.append(exc)
+        if self.place.sentinels and any("READONLY" in str(one) for one in replies if isinstance(one, Exception)):
+            self.drop()  # it was the primary; the next command finds the one that is
         return replies
+
+    def _find_primary(self) -> None:
+        from redis import exceptions as e
+
+        self._con.host, self._con.port = primary_address(self.place)
+        self._con.connect()
+        self._con.send_command("HELLO", "2", check_health=False)
+        said = self._con.read_response()
+        if said[said.index(b"role") + 1] != b"master":
+            self.drop()
+            raise e.ConnectionError("the server that Sentinel names is no primary (yet)")
 
     def call(self, *args: t.Any) -> t.Any:
         """One command. Errors: redis.exceptions.RedisError."""
@@ -204,9 +227,12 @@ class Wire:
         return reply
 
     def ask(self, commands: t.Sequence[bytes]) -> list[t.Any]:
-        """Commands that only read: once more when the connection was lost. Errors: RedisError."""
+        """Commands that only read: once more when the connection was lost, and where Sentinel makes another server the
+        primary for as long as a busy store is waited for. Errors: RedisError."""
         from redis import exceptions as e
 
+        if self.place.sentinels and self.session:
+            return self._ask_primary(commands)
         try:
             replies = self.many(commands)
         except (e.BusyLoadingError, e.AuthenticationError, e.TimeoutError):
@@ -214,10 +240,23 @@ class Wire:
         except e.ConnectionError:
             self.drop()
             replies = self.many(commands)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
+        return _without_refusal(replies)
+
+    def _ask_primary(self, commands: t.Sequence[bytes]) -> list[t.Any]:
+        from redis import exceptions as e
+
+        deadline, again = time.monotonic() + self.place.timeout, False
+        while True:
+            try:
+                return _without_refusal(self.many(commands))
+            except e.AuthenticationError:
+                raise
+            except (e.ConnectionError, e.TimeoutError, e.ReadOnlyError, e.MasterDownError):
+                self.drop()
+                if again and time.monotonic() >= deadline:
+                    raise
+            again = True
+            time.sleep(0.1)
 
     def drop(self) -> None:
         """Close; the next command opens it again."""
@@ -225,118 +264,11 @@ class Wire:
             self._con.disconnect()
 
 
-@contextlib.contextmanager
-def valkey_errors(place: Place) -> t.Iterator[None]:
-    from redis.exceptions import RedisError
-
-    try:
-        yield
-    except RedisError as exc:
-        raise translate(exc, place) from None  # its own text may quote what was sent
-
-
-def translate(exc: Exception, place: Place) -> MemoryOpsError:
-    """What an error of the server or of the connection means to the person who runs the store."""
-    from redis import exceptions as e
-
-    code, text = str(getattr(exc, "status_code", "") or ""), str(exc)
-    whole = f"{code} {text}"
-    where, who = place.where, f"user {place.user or 'default'}"
-    if isinstance(exc, e.AuthenticationError) or "WRONGPASS" in whole or "NOAUTH" in whole:
-        return StoreUnavailable(
-            f"The server {where} refuses the login of {who}.",
-            "correct memory_store.user and memory_store.password (or password_file)",
-        )
-    if isinstance(exc, e.NoPermissionError) or "NOPERM" in whole:
-        command = re.search(r"run the '([a-z|]{1,40})' command", text)
-        what = f"run {command[1]}" if command else "use a key of the store" if "key" in text else "do this"
-        return RightMissing(
-            f"The server {where} does not allow {who} to {what}.",
-            f"give it what a store needs: ~{place.prefix}:* {RIGHTS} (an operator also {OPERATORS_RIGHTS})",
-            command[1] if command else "",
-        )
-    if isinstance(exc, e.BusyLoadingError) or "LOADING" in whole:
-        return StoreUnavailable(
-            f"The server {where} is still loading its data.", "wait until it is done, then run the same command again"
-        )
-    if isinstance(exc, e.ReadOnlyError) or "READONLY" in whole:
-        return StoreUnavailable(
-            f"The server {where} is a read-only replica.", "set memory_store.url to the primary"
-        )
-    if "MASTERDOWN" in whole:
-        return StoreUnavailable(
-            f"The server {where} is a replica that has lost its primary.", "set memory_store.url to the primary"
-        )
-    if isinstance(exc, e.OutOfMemoryError) or "OOM" in whole:
-        return StoreUnavailable(
-            f"The server {where} is full: it has used all of its maxmemory. Nothing was written.",
-            "raise maxmemory or free memory, then run the same command again",
-        )
-    if "MISCONF" in whole:
-        return StoreUnavailable(
-            f"The server {where} takes no writes, because it cannot save to its disk.",
-            "look at the server's log and its disk (df), then run the same command again",
-        )
-    if "NOREPLICAS" in whole:
-        return StoreUnavailable(
-            f"The server {where} takes no writes, because too few replicas follow it.",
-            "bring its replicas back, then run the same command again",
-        )
-    if "WRONGTYPE" in whole:
-        return StoreDamaged(f"The store at {where} has a key of a wrong type; another program wrote there.", RESTORE)
-    if isinstance(exc, (e.MovedError, e.AskError, e.ClusterError)) or re.search(r"\b(MOVED|CROSSSLOT)\b", whole):
-        return clustered(where)
-    if isinstance(exc, e.TimeoutError):
-        return StoreUnavailable(
-            f"The server {where} did not answer in time.",
-            f"check it{' and whether it speaks TLS' if place.tls else ''}: valkey-cli -h {place.host} "
-            f"-p {place.port} ping",
-        )
-    if isinstance(exc, e.ConnectionError):
-        if place.tls and re.search(r"certificate|ssl|tls", text, re.I):
-            _before, failed, reason = text.partition("certificate verify failed: ")
-            why = "the handshake failed"
-            if "ostname mismatch" in text or "match" in text:
-                why = "its certificate is for another name"
-            elif failed:
-                why = "its certificate is not trusted: " + re.sub(r"\s*\(_?ssl.*", "", reason)
-            elif re.search(r"certificate required|unknown ca", text):
-                why = "it wants a client certificate that it trusts"
-            elif "EOF occurred" in text:
-                why = "it hung up, as one does that wants a client certificate it trusts"
-            return StoreUnavailable(
-                f"No TLS connection to the server {where}: {why}.",
-                "correct memory_store.url, tls_ca, tls_cert or tls_key",
-            )
-        return StoreUnavailable(
-            f"The server {where} cannot be reached{_why(text)}.",
-            f"check memory_store.url and that the server runs (and whether it wants "
-            f"{'a client certificate' if place.tls else 'TLS'}): valkey-cli -h {place.host} -p {place.port} ping",
-        )
-    if "unknown command" in text.lower():
-        return StoreUnavailable(
-            f"The server {where} does not know a command that the store needs.", "use Valkey, or Redis from 7.0"
-        )
-    return StoreUnavailable(f"The server {where} refused a command ({code or 'ERR'}).", "look at the server's log")
-
-
-def _why(text: str) -> str:
-    for sign, words in (
-        ("refused", "the connection was refused"), ("reset", "the connection was reset"),
-        ("closed", "it closed the connection"), ("Name or service", "its name is not known"),
-        ("No route", "there is no route to it"), ("imeout", "it does not answer"),
-        ("max number of clients", "it has too many clients"), ("certificate", "its certificate is not accepted"),
-    ):  # fmt: skip
-        if sign in text:
-            return f": {words}"
-    return ""
-
-
-def clustered(where: str) -> MemoryOpsError:
-    return CapabilityMissing(
-        f"The server {where} runs in cluster mode, which this engine cannot use yet.",
-        "use a server or a replica set without cluster mode",
-    )
+def _without_refusal(replies: list[t.Any]) -> list[t.Any]:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
 
 
 def hello(wire: Wire) -> dict[str, str]:

@@ -16,8 +16,9 @@ import re
 import typing as t
 from dataclasses import replace
 
-from .valkey_connect import Wire, packed, password_in, valkey_errors
+from .valkey_connect import Wire, packed, password_in
 from .valkey_control import Transaction
+from .valkey_errors import valkey_errors
 from .valkey_transactions import Connected
 from .valkey_values import Names
 

@@ -11,9 +11,10 @@ import typing as t
 
 from .._errors import LeaseHeld
 from .._model import Claim, IncidentState
-from .leases import believed_end, held_by, incident_closed, same_incident
-from .valkey_connect import valkey_errors
+from .._store import WHOLE
+from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident
 from .valkey_control import Transaction, incident_field, incident_row
+from .valkey_errors import valkey_errors
 from .valkey_transactions import Connected, repeated
 
 
@@ -58,9 +59,14 @@ class Incidents(Connected):
     ) -> Claim:
         held: LeaseHeld | None = None
         with self._transaction() as tx:
-            self._namespace(tx, namespace)
             now, length = self.clock(), int(lease * 1_000_000)
-            known = [row for row in self._all(tx.read) if row["namespace"] == namespace]
+            rows = self._all(tx.read)
+            if namespace == WHOLE:
+                self._claim_all(tx, rows, attempt, takeover, now)
+            else:
+                self._namespace(tx, namespace)
+                self._claim_one(rows, attempt, takeover, now)
+            known = [row for row in rows if row["namespace"] == namespace]
             row = next((row for row in known if row["state"] == "open"), None)
             if row is None:
                 name = incident or new_incident
@@ -84,6 +90,34 @@ class Incidents(Connected):
         if held is not None:
             raise held
         return Claim(namespace, name, attempt, row["token"], resumed=not own)
+
+    def _claim_all(
+        self, tx: Transaction, rows: t.Sequence[dict[str, t.Any]], attempt: str, takeover: str | None, now: int
+    ) -> None:
+        """Nobody else works on any namespace, and who once did cannot go on. Errors: LeaseHeld."""
+        others = [r for r in rows if r["state"] == "open" and r["namespace"] and r["attempt"] not in ("", attempt)]
+        for row in others:
+            until = believed_end(row["lease_until"], now, row["lease"])
+            if until > now and takeover != row["attempt"]:
+                raise held_by(
+                    row["namespace"], row["incident"], row["attempt"], row["owner"], row["claimed"], until
+                )
+        for row in others:
+            row["attempt"] = ""
+            self._write(tx, row)
+
+    def _claim_one(
+        self, rows: t.Sequence[dict[str, t.Any]], attempt: str, takeover: str | None, now: int
+    ) -> None:
+        """Errors: LeaseHeld, CannotProceed while another attempt works on the whole store, or left it fenced."""
+        row = next((r for r in rows if r["namespace"] == WHOLE and r["state"] == "open"), None)
+        if row is None or row["attempt"] == attempt:
+            return
+        until = believed_end(row["lease_until"], now, row["lease"])
+        if row["attempt"] and until > now and takeover != row["attempt"]:
+            raise held_by(WHOLE, row["incident"], row["attempt"], row["owner"], row["claimed"], until)
+        if "stood_by" in row["facts"]:
+            raise left_fenced(row["incident"], row["owner"])
 
     def _open(
         self, tx: Transaction, namespace: str, name: str, attempt: str, owner: str, now: int, length: int

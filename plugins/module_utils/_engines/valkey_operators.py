@@ -11,8 +11,8 @@ import typing as t
 from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined
 from .._model import Change, Claim, Row
 from .valkey_applications import Applications
-from .valkey_connect import RightMissing, valkey_errors
 from .valkey_control import Transaction
+from .valkey_errors import RightMissing, valkey_errors
 from .valkey_fence import Fence
 from .valkey_transactions import repeated
 from .valkey_values import SPAN, key_bytes

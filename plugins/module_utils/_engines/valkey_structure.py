@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import typing as t
 
-from .valkey_connect import Wire, packed, valkey_errors
+from .valkey_connect import Wire, packed
 from .valkey_control import space_of
+from .valkey_errors import valkey_errors
 from .valkey_fence import Fence, lowered
 from .valkey_log import stream_id
 from .valkey_transactions import AT_ONCE, expires
@@ -24,10 +25,11 @@ TWICE = "the key had more than one member"
 def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
     """Findings in words, at most MOST_LINES. Errors: redis.exceptions.RedisError, MemoryOpsError."""
     lines = server(wire)
-    lines += [
-        f"the fence around {lost} is down: the server's user {user} may use those keys again"
-        for user, lost in lowered(wire, names).items()
-    ]
+    if not is_replica(wire):  # each server has users of its own; a replica's meet no fence before it takes writes
+        lines += [
+            f"the fence around {lost} is down: the server's user {user} may use those keys again"
+            for user, lost in lowered(wire, names).items()
+        ]
     for name, space in sorted(spaces(wire, names).items()):
         for number in space["generations"]:
             found = Generation(wire, names, envelopes, name, number, space)
@@ -43,6 +45,10 @@ def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
     return lines[:MOST_LINES]
 
 
+def is_replica(wire: Wire) -> bool:
+    return said(wire, ("replication",)).get("role") in ("slave", "replica")
+
+
 def server(wire: Wire) -> list[str]:
     """What the server's own state means for the records in it."""
     known = said(wire, ("memory", "replication", "persistence"))
@@ -50,8 +56,6 @@ def server(wire: Wire) -> list[str]:
     policy = known.get("maxmemory_policy", "noeviction")
     if policy.startswith("allkeys-"):
         lines.append(f"maxmemory-policy is {policy}: the server may drop records; set it to noeviction")
-    if known.get("role") in ("slave", "replica"):
-        lines.append("the server is a replica: it takes no writes")
     if known.get("loading") == "1":
         lines.append("the server is still loading its data")
     return lines
@@ -291,6 +295,10 @@ class Structure(Fence):
             return self._warnings()
 
     def _warnings(self) -> list[str]:
+        follows = ["the server is a replica: it takes no writes"] if is_replica(self.wire) else []
+        return follows + self._crash_warnings()
+
+    def _crash_warnings(self) -> list[str]:
         known = said(self.wire, ("persistence", "server"))
         if not known:
             return ["the server's user may not use INFO, so nothing is known about what is on its disk"]
