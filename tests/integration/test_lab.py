@@ -98,6 +98,10 @@ def heal(lab: MemoryLab) -> None:
         host.heal()
 
 
+def fatal(outcome: Outcome) -> list[str]:
+    return [line for line in outcome.text.splitlines() if line.startswith("fatal: [")]
+
+
 def passed(outcome: Outcome) -> None:
     assert outcome.status == 0, outcome.text[-8000:]
     assert "[WARNING]" not in outcome.text, outcome.text
@@ -117,7 +121,7 @@ def test_a_run_that_was_killed_leaves_nothing_for_long() -> None:
         assert len(machine.users_of(folder)) > 3
         process.kill()
     deadline = time.monotonic() + 30
-    while any("unshare" in pathlib.Path(f"/proc/{pid}/comm").read_text() for pid in machine.users_of(folder)):
+    while any(machine.program(pid) == "unshare" for pid in machine.users_of(folder)):
         assert time.monotonic() < deadline, "its hosts outlived it"
         time.sleep(0.05)
     machine.sweep()
@@ -176,13 +180,13 @@ def test_each_cluster_is_rebuilt_though_a_host_is_cut_off_in_each_step(lab: Memo
         told = plan_cuts(lab, turn, rng)
         lost = lab.play("rebuild", memory_namespace="agent-7")
         heal(lab)
-        print(f"{time.monotonic() - began:.0f} s", flush=True)
+        print(f"{time.monotonic() - began:.0f} s", *fatal(lost), sep="\n  ", flush=True)
         assert lost.status != 0, lost.text
         assert "Traceback" not in lost.text
         reports = lab.reports_of("agent-7")
         for engine, step in turn.items():
             assert told[engine].exists(), (engine, step, lost.text[-8000:])
-            said = [line for line in lost.text.splitlines() if line.startswith(f"fatal: [{engine}-1]: FAILED!")]
+            said = [line for line in fatal(lost) if line.startswith(f"fatal: [{engine}-1]: FAILED!")]
             assert said and "cannot be reached" in said[-1] and "Next: " in said[-1], (engine, step, lost.text[-8000:])
             assert reports[engine]["verdict"] != "pass", (engine, step)
             assert "memory_namespace=agent-7" in reports[engine]["next_command"]
@@ -238,7 +242,7 @@ def test_whole_stores_fail_over_though_the_primary_is_cut_off_in_the_middle_and_
         assert "Traceback" not in lost.text
         for engine in REPLICATED:
             assert told[engine].exists(), lost.text[-8000:]
-            said = [line for line in lost.text.splitlines() if line.startswith(f"fatal: [{engine}-")]
+            said = [line for line in fatal(lost) if line.startswith(f"fatal: [{engine}-")]
             assert said and "Next: " in said[-1], lost.text[-8000:]
         passed(lab.play("failover", memory_failover_min_interval="0s"))
         serves(lab, 2, 1, ["before"])

@@ -63,6 +63,13 @@ def ip(*arguments: str) -> str:
     return run("ip", *arguments)
 
 
+def program(pid: int) -> str:
+    """What a process runs; empty when there is none."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+        return file.read().rstrip("\n")
+    return ""
+
+
 def born(pid: int) -> str:
     """When a process began, in the kernel's ticks; empty when there is none."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
@@ -120,8 +127,7 @@ def users_of(folder: pathlib.Path) -> list[int]:
     for entry in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             process = pathlib.Path("/proc", entry)
-            program = (process / "comm").read_text(encoding="utf-8", errors="replace")
-            if (program.startswith(OF_A_LAB) and name in (process / "cmdline").read_bytes()) or (
+            if (program(int(entry)).startswith(OF_A_LAB) and name in (process / "cmdline").read_bytes()) or (
                 b"MEMOPS_LAB_HOST=" + name in (process / "environ").read_bytes()
             ):
                 found.append(int(entry))
