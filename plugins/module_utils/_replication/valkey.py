@@ -6,8 +6,8 @@ PRIVATE to the collection. See ``Server`` beside this file.
 
 Without Sentinel a promotion is ``FAILOVER TO`` at the primary where that can be reached: it holds back everybody's
 writes, also those of programs that no fence binds, until the replica has all of them, and then the two change roles at
-once, so that there never are two primaries and nothing is copied anew. Where it cannot be reached by the same login, the
-replica is made one by itself (``REPLICAOF NO ONE``), and ``follow`` brings the other one back later.
+once, so that there never are two primaries and nothing is copied anew. Where it cannot be reached by the same login,
+the replica is made one by itself (``REPLICAOF NO ONE``), and ``follow`` brings the other one back later.
 """
 from __future__ import annotations
 
