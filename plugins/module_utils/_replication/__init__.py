@@ -23,8 +23,9 @@ class Standing:
     upstream: str | None = None  # a replica: host:port of the server that it follows
     link: bool | None = None  # a replica: whether it is connected to it now
     silent_seconds: float | None = None  # a replica: since it last heard of it; None when nobody can tell
-    replicas: tuple[tuple[str, int], ...] = ()  # a primary: (host:port as it sees it, position that one told), connected ones
+    replicas: tuple[tuple[str, int], ...] = ()  # a primary: (host:port, position told) of those connected
     writable: bool = True  # whether anybody may write there at all
+    behind_seconds: float | None = None  # a replica: age of the newest change applied; None when nobody can tell
 
 
 class Server(t.Protocol):
