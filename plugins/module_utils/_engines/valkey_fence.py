@@ -171,7 +171,7 @@ def lowered(wire: Wire, names: Names) -> dict[str, str]:
         if isinstance(said, list):
             present = rule_of(said)[0]
             if not less(names, present, noted["fenced"]).same(present):
-                found[user] = ", ".join(repr(name) for name in noted["fenced"])
+                found[user] = ", ".join(repr(name) if name else "all namespaces" for name in noted["fenced"])
     return found
 
 

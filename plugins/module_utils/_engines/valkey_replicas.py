@@ -18,6 +18,7 @@ import typing as t
 from dataclasses import replace
 
 from .._errors import MemoryOpsError
+from .._store import WHOLE
 from .valkey_connect import Wire, packed
 from .valkey_control import space_of
 from .valkey_errors import valkey_errors
@@ -79,7 +80,7 @@ class ReplicaFence(Fence):
         return changed
 
     def _all_namespaces(self) -> set[str]:
-        return {name.decode() for name in self._ask("HKEYS", self.names.namespaces)}
+        return {WHOLE, *(name.decode() for name in self._ask("HKEYS", self.names.namespaces))}
 
     def _prove_replicas(self, namespace: str, generation: int) -> tuple[list[str], list[str]]:
         """(detail, not fenced)."""
@@ -99,7 +100,7 @@ class ReplicaFence(Fence):
     def _prove_replica(self, address: str, wire: Wire, namespace: str, generation: int) -> list[str]:
         lines = []
         if not self._arrived(wire, namespace):
-            lines.append(f"Memory at the replica {address}: the quarantine has not arrived there")
+            lines.append(f"Memory at the replica {address}: the fence has not arrived there")
         for name in wire.call("ACL", "USERS"):
             user = name.decode("utf-8", "replace")
             said = wire.call("ACL", "GETUSER", name)
@@ -114,11 +115,11 @@ class ReplicaFence(Fence):
         return lines
 
     def _arrived(self, wire: Wire, namespace: str) -> bool:
-        """Whether the replica knows of the quarantine; the last writes are given a second."""
+        """Whether the replica knows of the fence; the last writes are given a second."""
         deadline = time.monotonic() + ARRIVAL
         while True:
             raw = wire.call("HGET", self.names.namespaces, namespace)
-            if raw is not None and space_of(raw, namespace, wire.place.where)["state"] == "quarantined":
+            if raw is not None and space_of(raw, namespace, wire.place.where)["state"] != "serving":
                 return True
             if time.monotonic() >= deadline:
                 return False

@@ -46,13 +46,11 @@ def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
 
 def server(wire: Wire) -> list[str]:
     """What the server's own state means for the records in it."""
-    known = said(wire, ("memory", "replication", "persistence"))
+    known = said(wire, ("memory", "persistence"))
     lines = []
     policy = known.get("maxmemory_policy", "noeviction")
     if policy.startswith("allkeys-"):
         lines.append(f"maxmemory-policy is {policy}: the server may drop records; set it to noeviction")
-    if known.get("role") in ("slave", "replica"):
-        lines.append("the server is a replica: it takes no writes")
     if known.get("loading") == "1":
         lines.append("the server is still loading its data")
     return lines
@@ -292,9 +290,11 @@ class Structure(Fence):
             return self._warnings()
 
     def _warnings(self) -> list[str]:
-        known = said(self.wire, ("persistence", "server"))
+        known = said(self.wire, ("persistence", "server", "replication"))
         if not known:
             return ["the server's user may not use INFO, so nothing is known about what is on its disk"]
+        if known.get("role") in ("slave", "replica"):
+            return ["the server is a replica: it takes no writes"]
         if known.get("aof_enabled") == "1":
             policy = self.wire.many([packed("CONFIG", "GET", "appendfsync")])[0]
             if isinstance(policy, list) and policy[1] != b"always":
