@@ -286,9 +286,6 @@ class Wholesale(Store, t.Protocol):
         ``stood_by`` of the incident; no new one is made until ``serve_again``. All those noted, in order. What is
         quarantined stays so. Errors: StoreUnavailable when a transaction that has written does not end."""
 
-    def prove_standing_by(self, names: t.Sequence[str]) -> dict[str, t.Any]:
-        """``prove`` for what ``stand_by`` named, of writes alone: {"writes_refused", "detail", "not_fenced"}."""
-
     def serve_again(self, claim: Claim) -> list[str]:
         """Exactly those noted serve again, in one transaction; the fact becomes ``served_again``. Who changed."""
 

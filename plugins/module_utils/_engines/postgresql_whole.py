@@ -51,11 +51,6 @@ class Whole(Operators):
             self._log(session, claim, "release", claim.incident)
         return sorted(lenient(row[0]) for row in rows)
 
-    def prove_standing_by(self, names: t.Sequence[str]) -> dict[str, t.Any]:
-        if not names:
-            return {"writes_refused": True, "detail": ["no namespace served"], "not_fenced": []}
-        return self.prove(names[0])
-
     def _wait_for_all(self, session: Session) -> None:
         """Who has written holds a namespace's row until its end."""
         try:

@@ -25,8 +25,10 @@ from .valkey_whole import Whole
 
 IDLE_CONNECTIONS = 2
 CAPABILITIES = frozenset(
-    ("checksum", "encryption", "expiry", "fence-reads", "generations", "log", "sequence", "tombstones", "whole-store",
-     "write-lock")
+    (
+        "checksum", "encryption", "expiry", "fence-reads", "generations", "log", "sequence", "tombstones",
+        "whole-store", "write-lock",
+    )
 )
 BY_USERS = frozenset(("fence-writes", "fence-raw-reads"))  # where the applications have a user of their own
 
@@ -101,8 +103,8 @@ class ValkeyStore(Whole, Generations, Structure):
                 packed("HSET", self.names.store, *(x for pair in fields.items() for x in pair)),
             ]
         )  # fmt: skip
-        last = self.wire.call("DISCARD" if replies[1] else "EXEC")
-        for reply in [*replies, *(last if isinstance(last, list) else ())]:
+        last = self.wire.many([packed("DISCARD" if replies[1] else "EXEC")])[0]
+        for reply in [*replies, *(last if isinstance(last, list) else (last,))]:
             if isinstance(reply, Exception):
                 raise reply
         return self.wire.call("HGETALL", self.names.store)

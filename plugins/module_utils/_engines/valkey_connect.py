@@ -231,7 +231,7 @@ class Wire:
         primary for as long as a busy store is waited for. Errors: RedisError."""
         from redis import exceptions as e
 
-        if self.place.sentinels and self.session:
+        if self.place.sentinels:
             return self._ask_primary(commands)
         try:
             replies = self.many(commands)

@@ -171,7 +171,7 @@ def lowered(wire: Wire, names: Names) -> dict[str, str]:
         if isinstance(said, list):
             present = rule_of(said)[0]
             if not less(names, present, noted["fenced"]).same(present):
-                found[user] = ", ".join(repr(name) for name in noted["fenced"])
+                found[user] = ", ".join(repr(name) if name else "all namespaces" for name in noted["fenced"])
     return found
 
 
@@ -326,11 +326,11 @@ class Fence(Connected):
         """What weakens a fence by users."""
         lines = []
         with valkey_errors(self.place):
-            answers = self.wire.many([packed("CONFIG", "GET", "aclfile"), packed("INFO", "replication")])
-        if self._fenced_user is not None and isinstance(answers[0], list) and not answers[0][1]:
+            answer = self.wire.many([packed("CONFIG", "GET", "aclfile")])[0]
+        if self._fenced_user is not None and isinstance(answer, list) and not answer[1]:
             lines.append("a restart of the server: it has no ACL file, run isolate again afterwards")
-        if isinstance(answers[1], bytes) and (slaves := re.search(rb"connected_slaves:([1-9]\d*)", answers[1])):
-            lines.append(f"raw clients of its {slaves[1].decode()} replicas: users are not replicated")
+        if self._fenced_user is not None and self.place.sentinels:
+            lines.append("a server that joins later, or comes back, and is made the primary: run isolate again then")
         return lines
 
 

@@ -25,6 +25,22 @@ def _state(row: t.Mapping[str, t.Any]) -> IncidentState:
     )  # fmt: skip
 
 
+def _not_held(row: t.Mapping[str, t.Any], takeover: str | None, now: int) -> None:
+    """Errors: LeaseHeld."""
+    until = believed_end(row["lease_until"], now, row["lease"])
+    if row["attempt"] and until > now and takeover != row["attempt"]:
+        raise held_by(row["namespace"], row["incident"], row["attempt"], row["owner"], row["claimed"], until)
+
+
+def _beside_the_whole(rows: t.Sequence[dict[str, t.Any]], attempt: str, takeover: str | None, now: int) -> None:
+    """Errors: LeaseHeld, CannotProceed while another attempt works on the whole store, or left it fenced."""
+    for row in rows:
+        if row["namespace"] == WHOLE and row["state"] == "open" and row["attempt"] != attempt:
+            _not_held(row, takeover, now)
+            if "stood_by" in row["facts"]:
+                raise left_fenced(row["incident"], row["owner"])
+
+
 class Incidents(Connected):
     """The incidents' part of ``Store``."""
 
@@ -60,13 +76,13 @@ class Incidents(Connected):
         held: LeaseHeld | None = None
         with self._transaction() as tx:
             now, length = self.clock(), int(lease * 1_000_000)
-            rows = self._all(tx.read)
+            everything = self._all(tx.read)
             if namespace == WHOLE:
-                self._claim_all(tx, rows, attempt, takeover, now)
+                self._claim_all(tx, everything, attempt, takeover, now)
             else:
                 self._namespace(tx, namespace)
-                self._claim_one(rows, attempt, takeover, now)
-            known = [row for row in rows if row["namespace"] == namespace]
+                _beside_the_whole(everything, attempt, takeover, now)
+            known = [row for row in everything if row["namespace"] == namespace]
             row = next((row for row in known if row["state"] == "open"), None)
             if row is None:
                 name = incident or new_incident
@@ -95,29 +111,15 @@ class Incidents(Connected):
         self, tx: Transaction, rows: t.Sequence[dict[str, t.Any]], attempt: str, takeover: str | None, now: int
     ) -> None:
         """Nobody else works on any namespace, and who once did cannot go on. Errors: LeaseHeld."""
-        others = [r for r in rows if r["state"] == "open" and r["namespace"] and r["attempt"] not in ("", attempt)]
+        others = [
+            row for row in rows
+            if row["namespace"] != WHOLE and row["state"] == "open" and row["attempt"] not in ("", attempt)
+        ]  # fmt: skip
         for row in others:
-            until = believed_end(row["lease_until"], now, row["lease"])
-            if until > now and takeover != row["attempt"]:
-                raise held_by(
-                    row["namespace"], row["incident"], row["attempt"], row["owner"], row["claimed"], until
-                )
+            _not_held(row, takeover, now)
         for row in others:
             row["attempt"] = ""
             self._write(tx, row)
-
-    def _claim_one(
-        self, rows: t.Sequence[dict[str, t.Any]], attempt: str, takeover: str | None, now: int
-    ) -> None:
-        """Errors: LeaseHeld, CannotProceed while another attempt works on the whole store, or left it fenced."""
-        row = next((r for r in rows if r["namespace"] == WHOLE and r["state"] == "open"), None)
-        if row is None or row["attempt"] == attempt:
-            return
-        until = believed_end(row["lease_until"], now, row["lease"])
-        if row["attempt"] and until > now and takeover != row["attempt"]:
-            raise held_by(WHOLE, row["incident"], row["attempt"], row["owner"], row["claimed"], until)
-        if "stood_by" in row["facts"]:
-            raise left_fenced(row["incident"], row["owner"])
 
     def _open(
         self, tx: Transaction, namespace: str, name: str, attempt: str, owner: str, now: int, length: int

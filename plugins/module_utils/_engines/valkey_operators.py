@@ -13,7 +13,7 @@ from .._model import Change, Claim, Row
 from .valkey_applications import Applications
 from .valkey_control import Transaction
 from .valkey_errors import RightMissing, valkey_errors
-from .valkey_fence import Fence
+from .valkey_replicas import ReplicaFence
 from .valkey_transactions import repeated
 from .valkey_values import SPAN, key_bytes
 
@@ -22,7 +22,7 @@ PROBER = "memops:prove"
 FENCE_PATIENCE = 1.0  # seconds that a fence waits for a write in progress before it breaks it
 
 
-class Operators(Applications, Fence):
+class Operators(Applications, ReplicaFence):
     """The operators' part of ``Store``, but for generations."""
 
     def _log(self, tx: Transaction, claim: Claim, operation: str, reason: str) -> None:
@@ -49,7 +49,7 @@ class Operators(Applications, Fence):
             return act(claim, False)
         if changed and self._fenced_user is not None:
             self._save_users()
-        return changed
+        return self._fence_replicas(claim.namespace) or changed
 
     @repeated
     def _fence(self, claim: Claim, users: bool) -> bool:
@@ -134,14 +134,16 @@ class Operators(Applications, Fence):
             bound = self.place.application_user is None  # nothing was to be proven of anybody
             writes = reads = bound
             more, open_to = [f"raw commands: not tried ({exc.message})"], ["raw clients of any user of the server"]
+        at_replicas, there = self._prove_replicas(namespace, space["generation"])
         if self.place.application_user is None:
             more.append("raw commands: no memory_store.application_user is set, so no user is kept from the keys")
         return {
             "writes_refused": memory and writes,
             "reads_refused": quarantined and reads,
-            "detail": detail + more,
+            "detail": detail + more + at_replicas,
             "not_fenced": [
                 *open_to,
+                *there,
                 *self._standing(),
                 f"a program that changes the control keys {self.names.store}*, which Memory itself needs",
             ],

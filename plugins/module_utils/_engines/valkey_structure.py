@@ -25,11 +25,10 @@ TWICE = "the key had more than one member"
 def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
     """Findings in words, at most MOST_LINES. Errors: redis.exceptions.RedisError, MemoryOpsError."""
     lines = server(wire)
-    if not is_replica(wire):  # each server has users of its own; a replica's meet no fence before it takes writes
-        lines += [
-            f"the fence around {lost} is down: the server's user {user} may use those keys again"
-            for user, lost in lowered(wire, names).items()
-        ]
+    lines += [
+        f"the fence around {lost} is down: the server's user {user} may use those keys again"
+        for user, lost in lowered(wire, names).items()
+    ]
     for name, space in sorted(spaces(wire, names).items()):
         for number in space["generations"]:
             found = Generation(wire, names, envelopes, name, number, space)
@@ -45,13 +44,9 @@ def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
     return lines[:MOST_LINES]
 
 
-def is_replica(wire: Wire) -> bool:
-    return said(wire, ("replication",)).get("role") in ("slave", "replica")
-
-
 def server(wire: Wire) -> list[str]:
     """What the server's own state means for the records in it."""
-    known = said(wire, ("memory", "replication", "persistence"))
+    known = said(wire, ("memory", "persistence"))
     lines = []
     policy = known.get("maxmemory_policy", "noeviction")
     if policy.startswith("allkeys-"):
@@ -295,13 +290,11 @@ class Structure(Fence):
             return self._warnings()
 
     def _warnings(self) -> list[str]:
-        follows = ["the server is a replica: it takes no writes"] if is_replica(self.wire) else []
-        return follows + self._crash_warnings()
-
-    def _crash_warnings(self) -> list[str]:
-        known = said(self.wire, ("persistence", "server"))
+        known = said(self.wire, ("persistence", "server", "replication"))
         if not known:
             return ["the server's user may not use INFO, so nothing is known about what is on its disk"]
+        if known.get("role") in ("slave", "replica"):
+            return ["the server is a replica: it takes no writes"]
         if known.get("aof_enabled") == "1":
             policy = self.wire.many([packed("CONFIG", "GET", "appendfsync")])[0]
             if isinstance(policy, list) and policy[1] != b"always":

@@ -19,7 +19,7 @@ import typing as t
 
 from .._errors import MemoryOpsError, StoreUnavailable
 from .._model import Claim, Row
-from .leases import check_claim, quarantined
+from .leases import check_claim
 from .valkey_connect import Place, Wire, packed
 from .valkey_control import Transaction, counters_of, incident_field, incident_row, space_of
 from .valkey_errors import translate, valkey_errors
@@ -259,10 +259,6 @@ class Connected:
         return space_of(None, name, self.place.where) if space is None else space
 
     def _make_namespace(self, tx: Transaction, name: str, state: str, ttl: float | None) -> dict[str, t.Any]:
-        """Errors: NamespaceQuarantined for one that is to serve while the whole store is fenced."""
-        whole = [row for row in map(incident_row, tx.read("HVALS", self.names.incidents)) if not row["namespace"]]
-        if state == "serving" and any(row["state"] == "open" and "stood_by" in row["facts"] for row in whole):
-            raise quarantined(name, None, "not made: the whole store stands by")
         space: dict[str, t.Any] = dict.fromkeys(
             ("serving_ttl", "incident", "prior_ttl", "prior_state", "restored_snapshot", "restored_epoch",
              "restored_sequence", "restored_at", "restored_digest", "lock_held", "lock_actor", "lock_since",

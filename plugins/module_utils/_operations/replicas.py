@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from .._errors import MemoryOpsError
 from .._model import IncidentState
-from .._replication import Server, Standing, open_server
+from .._replication import Server, Standing, open_server, own_store
 from .._store import WHOLE, Store, Wholesale, open_store, place, whole
 from .incident import now_us, rfc3339
 
@@ -23,7 +23,7 @@ class Side:
     """One host's store. It is opened when it is first asked for, and again after its server changed roles."""
 
     def __init__(self, params: t.Mapping[str, t.Any], host: str = "") -> None:
-        self.params = params
+        self.params, self._server_params = own_store(params), params
         self.place = " ".join(part for part in place(params) if part)
         self.host = host or self.place
         self._server: Server | None = None
@@ -32,7 +32,7 @@ class Side:
     @property
     def server(self) -> Server:
         if self._server is None:
-            self._server = open_server(self.params)
+            self._server = open_server(self._server_params)
         return self._server
 
     @property

@@ -50,6 +50,13 @@ class Server(t.Protocol):
     def close(self) -> None: ...
 
 
+def own_store(params: t.Mapping[str, t.Any]) -> t.Mapping[str, t.Any]:
+    """The store as this very server has it, where ``params`` would lead to whichever is the primary (Sentinel)."""
+    if not params.get("url"):
+        return params
+    return {name: value for name, value in params.items() if name not in ("sentinels", "sentinel_service")}
+
+
 def open_server(params: t.Mapping[str, t.Any]) -> Server:
     """The server of the store that ``params`` (a memory_store mapping) describes.
 

@@ -36,12 +36,14 @@ def said(report: dict[str, t.Any]) -> str:
 def test_a_failover_passes_and_names_the_way_home() -> None:
     report = made(("failover", "pass", OVER))
     assert (report["verdict"], report["state"], report["records"]["lost"]) == ("pass", "failed-over", 0)
-    assert report["next_command"] == "ansible-playbook -i hosts.yml memops.agent_memory.failback -e memory_failover_scope=store"
+    way = "ansible-playbook -i hosts.yml memops.agent_memory.failback -e memory_failover_scope=store"
+    assert report["next_command"] == way
     assert "PASS the whole store" in said(report)
     assert "failover: position 1,000 before, 1,200 after, epoch 2" in said(report)
     assert "Nothing that was acknowledged was lost." in said(report)
     page = _report_html.render(report, None)
-    assert "the whole store: position 1,000 before, 1,200 after" in page and "Failover of <b>the whole store</b>" in page
+    assert "the whole store: position 1,000 before, 1,200 after" in page
+    assert "Failover of <b>the whole store</b>" in page
 
 
 def test_at_home_nothing_is_left_to_do() -> None:
