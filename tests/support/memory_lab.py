@@ -208,15 +208,19 @@ class MemoryLab(Site):
         """The host's ``memory_store`` in the inventory."""
         if name not in self.servers:
             return {"engine": "sqlite", "path": "/srv/agents/memory.db"}
-        told = {key: value for key, value in self.servers[name].store().items() if key != "password"}
+        told = {key: value for key, value in self.store_of(name).items() if key not in ("password", "layout")}
         return {**told, "password_file": "/srv/etc/store.password",
                 "application_password_file": "/srv/etc/application.password"}  # fmt: skip
+
+    def _watched(self) -> dict[str, t.Any]:
+        """What ``memory_store`` says of Sentinel."""
+        sentinels = [f"{sentinel.host.address}:{sentinel.port}" for sentinel in self.sentinels]
+        return {"sentinels": sentinels, "sentinel_service": SERVICE_NAME}
 
     def _replicated(self, engine: str) -> dict[str, t.Any]:
         """What ``memory_store`` says of a server that has a replica, or is one."""
         if engine == "valkey":
-            sentinels = [f"{sentinel.host.address}:{sentinel.port}" for sentinel in self.sentinels]
-            return {"sentinels": sentinels, "sentinel_service": SERVICE_NAME}
+            return self._watched()
         return {
             "server": {
                 "data_directory": "/srv/postgresql/data", "binaries": "/opt/postgresql/bin",
@@ -230,7 +234,8 @@ class MemoryLab(Site):
 
     def store_of(self, name: str) -> dict[str, t.Any]:
         if name in self.servers:
-            return t.cast("dict[str, t.Any]", self.servers[name].store(layout="native"))
+            watched = self._watched() if name == "valkey-1" else {}
+            return t.cast("dict[str, t.Any]", self.servers[name].store(layout="native", **watched))
         path = self.host(name).folder / "agents" / "memory.db"
         return {"engine": "sqlite", "layout": "native", "path": str(path)}
 
@@ -253,9 +258,11 @@ class MemoryLab(Site):
                     os.chown(path, USERS[AGENTS], USERS[AGENTS])
 
     # --- applications, and damage -------------------------------------------------------------------------------------
-    def application(self, engine: str, number: int = 1) -> Memory:
+    def application(self, engine: str, number: int = 1, *, direct: bool = False) -> Memory:
+        """``direct``: on that very server, whomever Sentinel takes for the primary."""
         name = f"{engine}-{number}"
-        store = self.servers[name].application() if name in self.servers else self.store(engine, number)
+        watched = self._watched() if name == "valkey-1" and not direct else {}
+        store = self.servers[name].application(**watched) if name in self.servers else self.store(engine, number)
         return Memory(store=store, keyring=self.ring(engine, number), actor="test")
 
     def fill_all(self, namespace: str, count: int) -> None:
