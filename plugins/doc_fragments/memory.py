@@ -197,6 +197,58 @@ options:
     type: path
 """
 
+    NEW_MASTER = r"""
+options:
+  new_master:
+    description:
+      - The master key to move to. Without it the one that O(keyring) names is the new one, as when the inventory was
+        changed already.
+      - A key service's key is known by its name alone, so move to one of another name.
+    type: dict
+    suboptions:
+      source:
+        description: Where the master key is.
+        type: str
+        default: file
+        choices: [file, env, aws_kms, vault]
+      master_key_file:
+        description: File with the master key, 32 bytes in base64 or hex (O(new_master.source=file)).
+        type: path
+      master_key_env:
+        description: Environment variable with the master key (O(new_master.source=env)).
+        type: str
+        default: MEMOPS_MASTER_KEY
+      kms_key_id:
+        description: The key in AWS KMS (O(new_master.source=aws_kms)).
+        type: str
+      region:
+        description: The region of AWS KMS.
+        type: str
+      endpoint_url:
+        description: The endpoint of AWS KMS, when it is not the region's own.
+        type: str
+      profile:
+        description: A profile of the AWS configuration on the memory host.
+        type: str
+      vault_url:
+        description: The address of Vault (O(new_master.source=vault)).
+        type: str
+      vault_mount:
+        description: Where Vault's transit engine is mounted.
+        type: str
+        default: transit
+      vault_key:
+        description: The transit key's name.
+        type: str
+      vault_token_file:
+        description: File with the Vault token.
+        type: path
+      vault_token_env:
+        description: Environment variable with the Vault token.
+        type: str
+        default: VAULT_TOKEN
+"""
+
     NAMESPACE = r"""
 options:
   namespace:

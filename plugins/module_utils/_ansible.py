@@ -66,6 +66,8 @@ KEYRING: dict[str, t.Any] = {
     "vault_token_file": {"type": "path", "no_log": False},
     "vault_token_env": {"type": "str", "default": "VAULT_TOKEN", "no_log": False},
 }
+#: A master key by itself: one that has no keyring file yet.
+MASTER = {name: option for name, option in KEYRING.items() if name != "path"}
 #: Which records of a namespace, for the modules that can work on some of them.
 RECORDS: dict[str, t.Any] = {
     "keys": {"type": "list", "elements": "str", "no_log": False},
@@ -82,7 +84,7 @@ RUN: dict[str, t.Any] = {
 }
 
 
-def _mapping(options: dict[str, t.Any]) -> dict[str, t.Any]:
+def mapping(options: dict[str, t.Any]) -> dict[str, t.Any]:
     # Nothing in the mappings themselves is a secret; what is one says so.
     return {"type": "dict", "options": options, "no_log": False}
 
@@ -135,6 +137,11 @@ class Context:
             work_dir=self.params.get("work_dir") or None,
         )
 
+    def new_master(self) -> dict[str, t.Any] | None:
+        """The master key to move to, where the module has such an option and it is set."""
+        given = self.params.get("new_master")
+        return dict(given) if given else None
+
     @property
     def has_repository(self) -> bool:
         return bool(self.params.get("repository"))
@@ -179,7 +186,7 @@ class Context:
                 self.module.warn(warning)
             reasons = "; ".join(map(str, found.get("reasons") or found.get("breaches") or [])) or "no reason was given"
             self.module.fail_json(
-                msg=f"The verdict is {found['verdict']}: {reasons[:600]}. Next: {consequence}.",
+                msg=f"The verdict is {found['verdict']}: {reasons[:600].rstrip('.')}. Next: {consequence}.",
                 error="verdict",
                 **_printable(found),
             )
@@ -207,9 +214,9 @@ def execute(
     accepts all three anyway, so that one module_defaults block serves them all.
     """
     spec = {
-        "store": _mapping(STORE),
-        "repository": _mapping(REPOSITORY),
-        "keyring": _mapping(KEYRING),
+        "store": mapping(STORE),
+        "repository": mapping(REPOSITORY),
+        "keyring": mapping(KEYRING),
         **RUN,
         **options,
     }

@@ -86,6 +86,10 @@ class KeyUnavailable(MemoryOpsError):
     code = "key-unavailable"
 
 
+class KeyDoesNotOpen(KeyUnavailable):
+    """The master key is there, and this wrapped key is not one of its: another's, changed, or cut."""
+
+
 class RecordCorrupt(MemoryOpsError):
     """A record's checksum does not hold or its payload does not open."""
 

@@ -20,7 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from ._errors import InvalidInput, KeyUnavailable, MemoryOpsError
+from ._errors import InvalidInput, KeyDoesNotOpen, KeyUnavailable, MemoryOpsError
 
 LOG = logging.getLogger("memops.agent_memory")
 _MAKE_ONE = "(umask 077; openssl rand -base64 32 > {})"
@@ -152,8 +152,8 @@ class LocalMaster:
         return f"memops wrapped key 1\0{self.id}\0{context}".encode()
 
 
-def _damaged(master_id: str, context: str) -> KeyUnavailable:
-    return KeyUnavailable(
+def _damaged(master_id: str, context: str) -> KeyDoesNotOpen:
+    return KeyDoesNotOpen(
         f"The wrapped key {context!r:.80} does not open with the master key {master_id}: it was changed or is cut.",
         "take the wrapped keys back from the newest snapshot: restore the keyring",
     )

@@ -32,6 +32,7 @@ ORDER = [
     "store_info", "snapshot", "snapshot_info", "snapshot_verify", "preflight", "isolate", "forensic", "diagnose",
     "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate", "standby", "failback",
     "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention", "snapshot_accept",
+    "keyring_rewrap", "snapshot_rewrap",
     "drill", "note_step", "report",
 ]
 # fmt: on
@@ -156,6 +157,7 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
         "s3://agent-memory/production": f"file://{tmp_path}/repository",
         "/etc/memops/keyring.json": keyring["path"],
         "/etc/memops/master.key": keyring["master_key_file"],
+        "/etc/memops/master-new.key": keyring_params(tmp_path, "new")["master_key_file"],
         "/etc/memops/agent-7.benchmark.jsonl": str(tmp_path / "benchmark.jsonl"),
         "/etc/memops/route.json": str(tmp_path / "route.json"),
         "/var/log/agents/agent-7.log": str(tmp_path / "agent.log"),

@@ -16,6 +16,7 @@ import typing as t
 from .._errors import KeyUnavailable, MemoryOpsError, RepositoryUnavailable
 from .._store import open_store, scratch_params
 from . import integrity, restore, rotate
+from .master_key import rewrap_keyring
 
 
 def drill(
@@ -121,11 +122,12 @@ def _rehearse(
 
 
 def _copy_ring(source: t.Mapping[str, t.Any], target: t.Mapping[str, t.Any]) -> t.Any:
-    """A keyring of the drill's own with the same master key, so that the rotation touches no live key."""
+    """A keyring of the drill's own, under this master key alone, so that the rotation touches no live key."""
     from .._keyring import Keyring
 
     shutil.copyfile(str(source["path"]), str(target["path"]))
     os.chmod(str(target["path"]), 0o600)
+    rewrap_keyring(target, None, retire=True, force=True)
     return Keyring.open(target)
 
 

@@ -301,6 +301,7 @@ class _Creation:
                 raise RepositoryUnavailable(
                     f"The base {referenced} was deleted while the snapshot was taken.", "run the same command again"
                 )
+        self.keyring.export_wrapped()  # an error when its master key was given up meanwhile: nobody could open this
         line = seal_line(manifest, manifest_key(job.secret))
         self.objects.put(where + "manifest.json", line, if_absent=bool(self.repository.seen.get("conditional_put")))
         if job.read_back and self.objects.get(where + "manifest.json") != line:
