@@ -24,7 +24,7 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import 
     report_dir,
     save,
 )
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import unknown
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import sentence, unknown
 
 display = Display()
 PART_SECONDS = 30.0  # a watch says how it goes about as often
@@ -53,7 +53,8 @@ class ActionModule(ActionBase):
             result = self._call({**arguments, "again": False}, task_vars)
             result["changed"] = True
         self._keep_step(result, task_vars, started)
-        return _brief(result) if result.get("error") == "verdict" else result
+        handled = self._task.failed_when or self._task.ignore_errors  # who deals with a failure reads all of it
+        return _brief(result) if result.get("failed") and not handled else result
 
     def _misspelt(self, task_vars: dict[str, t.Any]) -> dict[str, t.Any] | None:
         """Refuse a variable that is nearly one of the collection's: ignoring it would do what was not asked for."""
@@ -67,7 +68,7 @@ class ActionModule(ActionBase):
             "failed": True,
             "changed": False,
             "error": "invalid-input",
-            "msg": f"There is no variable {name}. Next: did you mean {meant}?",
+            "msg": sentence(name, meant),
         }
 
     def _call(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -178,11 +179,23 @@ class ActionModule(ActionBase):
 
 
 def _brief(result: dict[str, t.Any]) -> dict[str, t.Any]:
-    """A verdict that fails a task without its long lists, which Ansible would print; the report has them."""
-    return {k: v for k, v in result.items() if k in SHORT or len(str(v)) <= 200}
+    """A failure for a person, without what Ansible would print beside its sentence: that in parts once more, and long
+    lists, which the report has."""
+    judged = result.get("error") == "verdict"
+    said = str(result.get("msg"))
+    return {
+        name: value
+        for name, value in result.items()
+        if name in SHORT or not (_repeats(value, said) or (judged and len(str(value)) > 200))
+    }
 
 
-SHORT = ("msg", "reasons", "exception")
+def _repeats(value: t.Any, said: str) -> bool:
+    parts = value if isinstance(value, list) else [value]
+    return all(isinstance(part, str) and len(part) > 20 and part.rstrip(".") in said for part in parts)
+
+
+SHORT = ("msg", "error", "exception")
 NOT_KEPT = ("diff", "invocation", "deprecations", "warnings", "exception")
 
 

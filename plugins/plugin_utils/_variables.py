@@ -98,6 +98,10 @@ KNOWN = INTERNAL | frozenset(
 ALIKE = 0.84
 
 
+def sentence(name: str, meant: str) -> str:
+    return f"There is no variable {name}; nothing was changed. Next: did you mean {meant}?"
+
+
 def unknown(names: t.Iterable[t.Any]) -> t.Tuple[t.List[t.Tuple[str, str]], t.List[str]]:
     """Names that begin as the collection's do but are none of its: (name, meant) where one is close, the rest."""
     misspelt: t.List[t.Tuple[str, str]] = []

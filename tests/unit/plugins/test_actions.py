@@ -24,7 +24,8 @@ def test_a_misspelt_variable_is_refused_and_a_strange_one_is_told(monkeypatch: p
     assert told == ["memory_into is no variable of this collection and has no effect."]
     refused = action._misspelt({"memory_stratgy": "hard"})
     assert refused is not None and refused["failed"] and not refused["changed"]
-    assert refused["msg"] == "There is no variable memory_stratgy. Next: did you mean memory_strategy?"
+    said = "There is no variable memory_stratgy; nothing was changed. Next: did you mean memory_strategy?"
+    assert refused["msg"] == said
 
 
 @pytest.mark.parametrize("fetched", [False, True], ids=["written here", "fetched by the role"])
@@ -79,3 +80,13 @@ def test_a_host_that_cannot_run_a_module_is_told_in_one_sentence(
     action._used_interpreter = "/opt/x/python"
     result = action._call({}, {"inventory_hostname": "m1"})
     assert (result["failed"], result["changed"], result["error"], result["msg"]) == (True, False, error, said)
+
+
+def test_a_failure_is_printed_without_its_parts_and_long_lists() -> None:
+    said = "The store /a.db has no namespace 'x'. Next: name one of those that the playbook info lists"
+    parts = {"reason": "The store /a.db has no namespace 'x'.", "next_step": said.rpartition("Next: ")[2]}
+    failed = {"failed": True, "changed": False, "error": "namespace-unknown", "msg": said}
+    assert memory._brief({**failed, **parts, "holder": {"owner": "o"}}) == {**failed, "holder": {"owner": "o"}}
+    judged = {**failed, "error": "verdict", "msg": "The verdict is fail: a long enough reason. Next: look."}
+    more = {"reasons": ["a long enough reason."], "findings": ["x" * 300], "snapshot": "s-1", "verdict": "fail"}
+    assert memory._brief({**judged, **more}) == {**judged, "snapshot": "s-1", "verdict": "fail"}
