@@ -58,6 +58,12 @@ class NamespaceQuarantined(MemoryOpsError):
     code = "namespace-quarantined"
 
 
+class NamespaceReadOnly(NamespaceQuarantined):
+    """An application wrote to a copy that serves reads only, while the namespace's home is away."""
+
+    code = "namespace-read-only"
+
+
 class NamespaceLocked(MemoryOpsError):
     """Another process holds the namespace's write lock and did not give it back in time."""
 

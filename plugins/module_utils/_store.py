@@ -138,7 +138,8 @@ class Store(t.Protocol):
     ) -> t.ContextManager[Write]:
         """Reserve ``count`` sequences under the namespace's write lock; creates the namespace when it is new.
 
-        Errors: NamespaceQuarantined (also standby), NamespaceLocked, StoreUnavailable (disk full, read-only, busy).
+        Errors: NamespaceQuarantined (also standby), NamespaceReadOnly (reading), NamespaceLocked, StoreUnavailable
+        (disk full, read-only, busy).
         """
 
     def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
@@ -199,12 +200,14 @@ class Store(t.Protocol):
         """Bring back exactly the former policy and state; whether it changed."""
 
     def set_state(self, claim: Claim, state: str) -> bool:
-        """serving or standby, without a quarantine (failover, failback); whether it changed."""
+        """serving, reading (applications read, and write nothing) or standby, without a quarantine (failover,
+        failback); whether it changed."""
 
     def prove(self, namespace: str) -> dict[str, t.Any]:
         """Try, as a raw client, to insert, update and delete, and as Memory to read; all rolled back.
 
-        {"writes_refused": bool, "reads_refused": bool, "detail": […], "not_fenced": ["raw readers …"]}.
+        {"writes_refused": bool, "reads_refused": bool, "reads_accepted": bool, "detail": […],
+        "not_fenced": ["raw readers …"]}. Both of reads may be false: Memory refuses what a raw client gets.
         """
 
     def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:

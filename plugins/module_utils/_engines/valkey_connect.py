@@ -26,7 +26,7 @@ CONNECT_SECONDS = 5.0
 OLDEST = (7, 0)
 RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
 #: What an application's user needs beside its key patterns, and what an operator's needs more.
-RIGHTS = "+@read +@write +@transaction +@connection +eval -@dangerous"
+RIGHTS = "+@read +@write +@transaction +@connection +eval +eval_ro -@dangerous"
 OPERATORS_RIGHTS = "+acl +info +config|get"
 SCHEMES = {"valkey": False, "redis": False, "valkeys": True, "rediss": True}
 
