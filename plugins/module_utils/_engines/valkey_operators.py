@@ -10,12 +10,13 @@ import functools
 import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined
-from .._model import Change, Claim, Row
+from .._model import Change, Claim, Row, is_isolated
 from .leases import settable
 from .valkey_applications import Applications
 from .valkey_connect import RightMissing, valkey_errors
 from .valkey_control import Transaction
 from .valkey_fence import Fence
+from .valkey_server import refuse_eviction
 from .valkey_transactions import repeated
 from .valkey_values import SPAN, key_bytes
 
@@ -160,8 +161,18 @@ class Operators(Applications, Fence):
         }
 
     # --- records ------------------------------------------------------------------------------------------------
-    @repeated
     def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:
+        # Nothing prevents that records are isolated or taken away.
+        if any(change.row is not None and not is_isolated(change.row) for change in changes):
+            self._refuse_eviction()
+        return self._change(claim, changes, generation)
+
+    def _refuse_eviction(self) -> None:
+        with valkey_errors(self.place):
+            refuse_eviction(self.wire)
+
+    @repeated
+    def _change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None) -> list[str]:
         name = claim.namespace
         with self._operating(claim) as tx:
             space = self._namespace(tx, name)
@@ -219,8 +230,12 @@ class Operators(Applications, Fence):
         ]
         self._append_operator(tx, entries)
 
-    @repeated
     def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
+        self._refuse_eviction()
+        return self._reseal(claim, rows)
+
+    @repeated
+    def _reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
         refused: list[str] = []
         name, env = claim.namespace, self.envelopes
         with self._operating(claim) as tx:

@@ -72,8 +72,8 @@ def serve_reads(store: Store, claim: Claim) -> dict[str, t.Any]:
         raise CannotProceed(
             f"{claim.namespace} cannot be served read-only here, the proof failed: "
             f"{'; '.join(map(str, proof['detail']))[:300]}.",
-            "give the applications a user of their own (memory_store.application_user), or leave memory_secondary_writes "
-            "out where this copy may take writes",
+            "give the applications a user of their own (memory_store.application_user), or leave "
+            "memory_secondary_writes out where this copy may take writes",
         )
     return {"changed": changed, "proof": proof, "accepts_reads": True, "accepts_writes": False}
 
