@@ -40,6 +40,12 @@ class StoreMissing(StoreUnavailable):
     code = "store-missing"
 
 
+class StoreMoved(StoreUnavailable):
+    """The store is on its way to another server, or there already; nothing was stored, and the same call finds it."""
+
+    code = "store-moved"
+
+
 class StoreDamaged(MemoryOpsError):
     """The store answers, but its own structure is broken (not a database, truncated, malformed page)."""
 

@@ -8,11 +8,14 @@ Open connections are bound at once.
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import typing as t
 from dataclasses import replace
 
+from .._errors import MemoryOpsError
+from .valkey_cluster import replicas, shard
 from .valkey_connect import Wire, packed, password_in, valkey_errors
 from .valkey_control import Transaction
 from .valkey_rules import Rule, Taken, less, rule_of
@@ -29,13 +32,28 @@ def fences(wire: Wire, names: Names) -> dict[str, Taken]:
 def lowered(wire: Wire, names: Names) -> dict[str, str]:
     """User → the namespaces that it was to be kept from and has again; nothing where one may not look."""
     found = {}
-    for user, noted in fences(wire, names).items():
-        said = wire.many([packed("ACL", "GETUSER", user)])[0]
-        if isinstance(said, list):
-            present = rule_of(said)[0]
-            if not less(names, present, noted).same(present):
-                found[user] = ", ".join(repr(name) for name in noted.all)
+    noted = fences(wire, names)
+    for one in [wire, *(replicas(wire) if noted else ())]:
+        for user, taken in noted.items():
+            rule = _rule(one, user)
+            if rule is not None and not less(names, rule[0], taken).same(rule[0]):
+                found[user] = ", ".join(repr(name) for name in taken.all)
     return found
+
+
+def _rule(wire: Wire, user: str) -> tuple[Rule, set[str]] | None:
+    """None where there is no such user, or one may not look. Errors: redis.exceptions.ConnectionError, …"""
+    said = wire.many([packed("ACL", "GETUSER", user)])[0]
+    return rule_of(said) if isinstance(said, list) else None
+
+
+def _restored(names: Names, present: Rule, noted: Taken, left: Taken) -> tuple[Rule, Rule]:
+    """(what the user could do before, what it may do from now on) when ``left`` of ``noted`` stays taken."""
+    base = noted.base
+    if less(names, base, left).same(present):
+        return base, present
+    base = base.given_back(present, less(names, base, noted), [names.fenced(name) for name in noted.all])
+    return base, less(names, base, left)
 
 
 class Fence(Connected):
@@ -96,13 +114,39 @@ class Fence(Connected):
             left = noted._replace(reading=noted.reading - {namespace}) if reading else noted._replace(
                 fenced=noted.fenced - {namespace}
             )  # fmt: skip
-            if found is not None and not less(self.names, base, left).same(found[0]):
-                present, ours = found[0], less(self.names, base, noted)
-                base = base.given_back(present, ours, [self.names.fenced(name) for name in noted.all])
-                wanted = less(self.names, base, left)
-                if not wanted.same(present):
+            if found is not None:
+                base, wanted = _restored(self.names, found[0], noted, left)
+                if not wanted.same(found[0]):
                     self._set(tx, user, wanted)
+            self._let_in_replicas(user, noted, left)
             self._note_taken(tx, user, (noted if noted_still else left)._replace(base=base))
+
+    def _let_in_replicas(self, user: str, noted: Taken, left: Taken) -> None:
+        """Errors: StoreUnavailable: a node that kept the fence would keep applications out once it takes over."""
+        with valkey_errors(self.place):
+            for wire in replicas(self.wire):
+                found = _rule(wire, user)
+                if found is not None:
+                    _base, wanted = _restored(self.names, found[0], noted, left)
+                    if not wanted.same(found[0]):
+                        wire.call("ACL", "SETUSER", user, *wanted.settings())
+                        wire.many([packed("ACL", "SAVE")])
+
+    def _shut_out_replicas(self) -> None:
+        """The other nodes of the shard keep the same users out. A node that cannot be reached prevents nothing: the
+        proof names it."""
+        from redis.exceptions import RedisError
+
+        with valkey_errors(self.place):
+            noted = fences(self.wire, self.names)
+            for wire in replicas(self.wire) if noted else ():
+                for user, taken in noted.items():
+                    with contextlib.suppress(RedisError):
+                        found = _rule(wire, user)
+                        wanted = None if found is None else less(self.names, found[0], taken)
+                        if found is not None and wanted is not None and not wanted.same(found[0]):
+                            wire.call("ACL", "SETUSER", user, *wanted.settings())
+                            wire.many([packed("ACL", "SAVE")])
 
     def _raise_again(self) -> list[str]:
         """Fences that a restart of the server or an administrator took away; what was done."""
@@ -115,6 +159,7 @@ class Fence(Connected):
             done.append(f"took {lost} from the server's user {user} again")
         if done:
             self._save_users()
+            self._shut_out_replicas()
         return done
 
     def _set(self, tx: Transaction, user: str, rule: Rule) -> None:
@@ -143,14 +188,17 @@ class Fence(Connected):
             writes = refused = False
             detail.append(f"raw commands as user {user}: not refused, it is the operator's own user")
         elif user is not None:
-            tried = [self._try(user, command, detail) for command in probes(key)]
-            writes, refused, accepted = all(tried[:2]), tried[2], not tried[2]
-            login = self.place.application_password_file
-            if login and not os.path.exists(os.path.expanduser(login)):
-                detail.append(f"a connection of user {user}: not tried, {login} is not on this host")
-            elif login:
-                write, read = self._really(key, detail)
-                writes, refused, accepted = writes and write, refused and read, accepted and not read
+            writes, refused, accepted = self._prove_at(self.wire, user, key, detail)
+        try:
+            for wire in self._other_nodes(open_to):
+                where = "{}:{}".format(*wire.address)
+                if user is not None and user != own:
+                    more: list[str] = []
+                    also = self._prove_at(wire, user, key, more)
+                    detail += [f"at {where}: {line}" for line in more]
+                    writes, refused, accepted = writes and also[0], refused and also[1], accepted and also[2]
+        except MemoryOpsError as exc:
+            open_to.append(f"raw clients of a replica that could not be asked ({exc.message})")
         for raw in self._ask("ACL", "USERS"):
             other = raw.decode("utf-8", "replace")
             if other in (user, own):
@@ -165,16 +213,47 @@ class Fence(Connected):
         open_to.append(f"raw clients of user {own}, the operator's own")
         return writes, refused, accepted, detail, open_to
 
-    def _try(self, user: str, command: t.Sequence[str], detail: list[str]) -> bool:
+    def _other_nodes(self, open_to: list[str]) -> t.Iterator[Wire]:
+        """Those that can be reached of the nodes that may serve the store's slot."""
+        from redis.exceptions import RedisError
+
+        if not self.place.nodes.clustered:
+            return
+        with valkey_errors(self.place):
+            nodes = shard(self.wire)
+        if nodes is None:
+            open_to.append("raw clients of the shard's replicas: the operator may not use CLUSTER SLOTS to find them")
+        for address in (nodes or [])[1:]:
+            with contextlib.closing(self.wire.to(address)) as wire:
+                try:
+                    wire.call("PING")
+                except RedisError:
+                    open_to.append("raw clients of {}:{}, which cannot be reached".format(*address))
+                else:
+                    yield wire
+
+    def _prove_at(self, wire: Wire, user: str, key: str, detail: list[str]) -> tuple[bool, bool, bool]:
+        """(writes refused, reads refused, reads accepted) at one node."""
+        tried = [self._try(user, command, detail, wire) for command in probes(key)]
+        writes, refused, accepted = all(tried[:2]), tried[2], not tried[2]
+        login = self.place.application_password_file
+        if login and not os.path.exists(os.path.expanduser(login)):
+            detail.append(f"a connection of user {user}: not tried, {login} is not on this host")
+        elif login:
+            write, read = self._really(wire, key, detail)
+            writes, refused, accepted = writes and write, refused and read, accepted and not read
+        return writes, refused, accepted
+
+    def _try(self, user: str, command: t.Sequence[str], detail: list[str], wire: Wire | None = None) -> bool:
         """Whether the server would refuse the command of that user."""
         with valkey_errors(self.place):
-            reply = self.wire.many([packed("ACL", "DRYRUN", user, *command)])[0]
+            reply = (wire or self.wire).many([packed("ACL", "DRYRUN", user, *command)])[0]
         refused = isinstance(reply, bytes) and b"has no permissions" in reply
         said = "refused" if refused else "accepted" if reply == b"OK" else f"not tried ({reply!s:.80})"
         detail.append(f"raw {command[0]} as user {user}: {said}")
         return refused
 
-    def _really(self, key: str, detail: list[str]) -> tuple[bool, bool]:
+    def _really(self, node: Wire, key: str, detail: list[str]) -> tuple[bool, bool]:
         """With the applications' own login: whether a write that is discarded and a read are refused.
 
         Errors: StoreUnavailable.
@@ -182,7 +261,7 @@ class Fence(Connected):
         from redis.exceptions import NoPermissionError
 
         password = password_in(str(self.place.application_password_file))
-        wire = Wire(replace(self.place, user=self.place.application_user, password=password))
+        wire = Wire(replace(self.place, user=self.place.application_user, password=password), node.address)
         try:
             with valkey_errors(wire.place):
                 replies = wire.many(
@@ -204,7 +283,8 @@ class Fence(Connected):
             answers = self.wire.many([packed("CONFIG", "GET", "aclfile"), packed("INFO", "replication")])
         if self._fenced_user is not None and isinstance(answers[0], list) and not answers[0][1]:
             lines.append("a restart of the server: it has no ACL file, run isolate again afterwards")
-        if isinstance(answers[1], bytes) and (slaves := re.search(rb"connected_slaves:([1-9]\d*)", answers[1])):
+        followed = isinstance(answers[1], bytes) and not self.place.nodes.clustered  # there they were proven
+        if followed and (slaves := re.search(rb"connected_slaves:([1-9]\d*)", answers[1])):
             lines.append(f"raw clients of its {slaves[1].decode()} replicas: users are not replicated")
         return lines
 

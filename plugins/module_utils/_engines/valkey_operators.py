@@ -50,8 +50,10 @@ class Operators(Applications, Fence):
             if not exc.command.startswith("acl"):
                 raise
             return act(claim, False)
-        if changed and self._fenced_user is not None:
-            self._save_users()
+        if self._fenced_user is not None:
+            if changed:
+                self._save_users()
+            self._shut_out_replicas()
         return changed
 
     @repeated
