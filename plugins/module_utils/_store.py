@@ -318,6 +318,6 @@ def place(params: t.Mapping[str, t.Any]) -> tuple[str, ...]:
     if params.get("path") and not params.get("url"):
         return engine, os.path.realpath(os.path.expanduser(str(params["path"]))), ""
     url = urllib.parse.urlsplit(str(params.get("url") or ""))
-    hosts = url.netloc.rpartition("@")[2].lower()
+    hosts = ",".join(sorted(url.netloc.rpartition("@")[2].lower().split(",")))  # of a Cluster several
     part = params.get("schema") if engine == "postgresql" else params.get("prefix")
     return engine, f"{hosts}/{url.path.strip('/')}", str(part or "memops")

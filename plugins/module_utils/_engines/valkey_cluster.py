@@ -15,7 +15,7 @@ import re
 import typing as t
 import urllib.parse
 
-from .._errors import CapabilityMissing, MemoryOpsError, StoreMoved, StoreUnavailable
+from .._errors import CapabilityMissing, InvalidInput, MemoryOpsError, StoreMoved, StoreUnavailable
 
 if t.TYPE_CHECKING:
     from .valkey_connect import Place, Wire
@@ -54,6 +54,19 @@ class Nodes:
         self.clustered = False  # until a server says so
         self._prefix = prefix
         self._known: list[Address] = list(seeds)
+
+    def check(self, alone: str | None = None) -> None:
+        """``alone``: the server that said that it runs without cluster mode. Errors: InvalidInput."""
+        if len(self._known) > 1 and not self.tagged:
+            raise InvalidInput(
+                f"memory_store.url names several servers, and the prefix {self._prefix!r:.80} has no hash tag.",
+                "for a Cluster put the prefix into braces, such as '{memops}'; else name the primary alone",
+            )
+        if len(self._known) > 1 and alone:
+            raise InvalidInput(
+                f"The server {alone} runs without cluster mode, and memory_store.url names several servers.",
+                "name the primary alone",
+            )
 
     @property
     def slot(self) -> int:

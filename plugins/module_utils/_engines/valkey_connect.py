@@ -88,12 +88,7 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
             f"memory_store.prefix is {prefix!r:.80}; only letters, digits and ._:- can be in it, one part in braces.",
             "choose another one",
         )
-    nodes = Nodes(prefix, seeds)
-    if len(seeds) > 1 and not nodes.tagged:
-        raise InvalidInput(
-            f"memory_store.url names several servers, and the prefix {prefix!r:.80} has no hash tag.",
-            "for a Cluster put the prefix into braces, such as '{memops}'; else name the primary alone",
-        )
+    (nodes := Nodes(prefix, seeds)).check()
     return Place(
         host=seeds[0][0],
         port=seeds[0][1],
@@ -394,11 +389,8 @@ def hello(wire: Wire) -> dict[str, str]:
         if not wire.place.nodes.tagged:
             raise clustered(wire.place)
         wire.place.nodes.clustered = True
-    elif len(wire.place.nodes.known) > 1:
-        raise InvalidInput(
-            f"The server {wire.place.where} runs without cluster mode, and memory_store.url names several servers.",
-            "name the primary alone",
-        )
+    else:
+        wire.place.nodes.check(wire.place.where)
     numbers = tuple(int(n) for n in re.findall(r"\d+", said.get("version", ""))[:2])
     if numbers < OLDEST:
         raise CapabilityMissing(

@@ -51,6 +51,7 @@ class ValkeyReader:
             said, numbers = self._counters()
             self.identity = identity_of(said, numbers)
             self._commits, self._log_end = numbers["commits"], numbers["log_id"]
+            self._session = wire.session
             if point is not None and point != point_of(said, numbers):
                 raise CannotProceed(
                     f"The point {point} of the store {self._where} has passed.", "start the snapshot again"
@@ -112,6 +113,8 @@ class ValkeyReader:
         raw, (_said, numbers) = self._ask("HGET", self._names.namespaces, namespace), self._counters()
         if raw is None or numbers["commits"] < self._commits:  # the server lost what this reader saw
             return True
+        if self._wire.place.nodes.clustered and self._wire.session != self._session:
+            return True  # so may another node of a Cluster, whose numbers went on since
         return int(space_of(raw, namespace, self._where)["changed"]) > self._commits
 
     # --- records ------------------------------------------------------------------------------------------------

@@ -275,7 +275,18 @@ class Structure(Fence):
         return self._disk(known) + (
             [f"maxmemory-policy is {policy}: the server may drop records, so no bulk write of an operator goes there"]
             if policy else []
-        )  # fmt: skip
+        ) + self._cluster()  # fmt: skip
+
+    def _cluster(self) -> list[str]:
+        if not self.place.nodes.clustered:
+            return []
+        followers = said(self.wire, ("replication",)).get("connected_slaves", "0")
+        if followers == "0":
+            return ["no replica follows the store's node of the Cluster: when that is lost, so is the store"]
+        return [
+            "a Cluster's replicas follow a moment later: when the store's node is lost, so may be the newest writes "
+            "that it acknowledged"
+        ]
 
     def _disk(self, known: t.Mapping[str, str]) -> list[str]:
         if known.get("aof_enabled") == "1":

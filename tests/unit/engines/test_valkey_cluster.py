@@ -195,6 +195,8 @@ def test_an_application_writes_on_through_a_failover_that_waits_and_loses_nothin
 
 def test_an_application_writes_on_when_the_primary_is_killed(cluster, store, claim, prefix, tmp_path):
     owner, [replica] = cluster.shard(prefix)
+    store.create_namespace("quiet")
+    assert any("newest writes that it acknowledged" in line for line in store.warnings())
     with Memory(store=cluster.application(prefix), keyring=keyring(tmp_path)) as memory:
         with Writer(memory) as writer:
             writer.more(20)
@@ -203,9 +205,13 @@ def test_an_application_writes_on_when_the_primary_is_killed(cluster, store, cla
                 raw.set(f"{prefix}:mark", 1)
                 assert raw.wait(1, 5000) == 1  # what was acknowledged before is with the replica
                 raw.delete(f"{prefix}:mark")
+            reader = store.reader()
+            assert not reader.moved("quiet")
             owner.kill()
             writer.more(20)
             acknowledged = list(writer.acknowledged)
+        with reader:
+            assert reader.moved("quiet")  # nobody wrote there; but nobody knows what the other node never got
         there = set(keys_of(store, "n"))
         lost = [key for key in acknowledged if key not in there]
         numbers = [int(key[1:]) for key in lost]
@@ -213,6 +219,7 @@ def test_an_application_writes_on_when_the_primary_is_killed(cluster, store, cla
         assert all("not known whether" in str(exc) for exc in writer.errors) and len(writer.errors) <= 1
         store.note(claim, still="ours")  # the operator's connection finds it as well
         assert store.fence(claim) and store.unfence(claim)
+        assert any("no replica follows" in line for line in store.warnings())
     owner.again()
     cluster.until(lambda: cluster.follows(owner) and cluster.shard(prefix) == (replica, [owner]))
 
