@@ -46,6 +46,19 @@ seealso:
 """
 
 EXAMPLES = r"""
+- name: Serve reads alone from the secondary
+  memops.agent_memory.promote:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
+    state: reading
+  delegate_to: memory-secondary
+
 - name: Serve the namespace from the secondary
   memops.agent_memory.promote:
     store:
@@ -58,19 +71,6 @@ EXAMPLES = r"""
     namespace: agent-7
     state: serving
     above_epoch: 3
-  delegate_to: memory-secondary
-
-- name: Serve reads alone from the secondary
-  memops.agent_memory.promote:
-    store:
-      path: /var/lib/agents/memory.db
-    repository:
-      url: s3://agent-memory/production
-    keyring:
-      path: /etc/memops/keyring.json
-      master_key_file: /etc/memops/master.key
-    namespace: agent-7
-    state: reading
   delegate_to: memory-secondary
 """
 

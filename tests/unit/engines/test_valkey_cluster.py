@@ -11,7 +11,7 @@ import time
 import pytest
 from redis.exceptions import NoPermissionError
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_connect import place_of
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_connect import RIGHTS, place_of
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     CapabilityMissing,
     InvalidInput,
@@ -23,6 +23,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._store import 
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.support.engines import Bench
 from tests.support.valkey_cluster import APPLICATION, Tagged, ValkeyCluster
+from tests.support.valkey_server import APPLICATION_RULES
 from tests.unit.engines.sqlite_help import keys_of, structure, write
 from tests.unit.operations.runbook import NS, attempt
 from tests.unit.operations.test_rebuild_failover import Pair
@@ -191,6 +192,23 @@ def test_an_application_writes_on_through_a_failover_that_waits_and_loses_nothin
         writer.more(20)
     assert writer.errors == []
     assert keys_of(store, "n") == writer.acknowledged
+
+
+def test_an_application_with_no_more_rights_than_a_store_needs_finds_its_slot_again(cluster, store, prefix, tmp_path):
+    try:
+        for node in cluster.nodes:
+            node.execute("ACL", "SETUSER", APPLICATION, "resetkeys", "resetchannels", "nocommands", *RIGHTS.split(),
+                         f"~{prefix}:*")  # fmt: skip
+        owner, [replica] = cluster.shard(prefix)
+        with Memory(store=cluster.application(prefix), keyring=keyring(tmp_path)) as memory, Writer(memory) as writer:
+            writer.more(5)
+            replica.execute("CLUSTER", "FAILOVER")
+            cluster.until(lambda: cluster.leads(replica) and cluster.follows(owner))
+            writer.more(5)
+        assert writer.errors == []
+    finally:
+        for node in cluster.nodes:
+            node.execute("ACL", "SETUSER", APPLICATION, "nocommands", *APPLICATION_RULES)
 
 
 def test_an_application_writes_on_when_the_primary_is_killed(cluster, store, claim, prefix, tmp_path):
