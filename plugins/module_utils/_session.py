@@ -132,6 +132,7 @@ class Session:
                     raise
             if moved is not None:
                 return work(side.at(moved))
+            time.sleep(0.05)
 
     def _check_open(self) -> None:
         if self.closed:

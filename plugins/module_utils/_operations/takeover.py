@@ -84,7 +84,7 @@ def take_over(
             store.note(claim, reading=fitness)
             result = {"epoch": None, **failover.serve_reads(store, claim)}
         else:
-            store.note(claim, fitness=fitness)
+            store.note(claim, fitness=fitness, reading=None)  # from here on there may be something to bring home
             result = failover.promote(store, claim, above_epoch=above_epoch)
         outcome.update(result)
     return {**fitness, **result, "performed": True, "incident": claim.incident}
@@ -95,7 +95,7 @@ def _stand_back(
 ) -> dict[str, t.Any]:
     known = {
         "epoch": incidents.promoted_epoch(store, namespace),
-        "took_writes": not incidents.served_read_only(store, namespace),
+        "took_writes": state == "serving" or not incidents.served_read_only(store, namespace),
     }
     if check or state == "standby":
         return {"changed": state != "standby", "incident": run.incident, **known}

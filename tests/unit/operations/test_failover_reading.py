@@ -100,6 +100,26 @@ def test_a_promotion_that_was_killed_is_finished_by_the_same_call(tmp_path):
         assert left["took_writes"] is False and open_incidents(here.away) == []
 
 
+def test_a_promotion_to_writes_that_was_killed_never_hides_what_was_written_then(tmp_path):
+    pair = served_read_only(tmp_path / "site")
+    pair.take_over("reading")
+
+    def promote(here):
+        return here.take_over("serving", attempt(takeover=pair.run.attempt), above_epoch=here.epoch(here.home))
+
+    copy(pair.away, tmp_path / "rehearsal")
+    kinds = instants_of(lambda: promote(Pair(tmp_path / "rehearsal")))
+    for number in chosen(kinds):
+        copy(pair.away, tmp_path / f"at{number}")
+        here = Pair(tmp_path / f"at{number}")
+        assert killed(number, lambda here=here: promote(here))
+        took = here.away.state() == "serving"
+        with here.away.open() as store:
+            holder = next(one.attempt for one in store.incidents(NS) if one.state == "open")
+        left = here.take_over("standby", attempt(takeover=holder))
+        assert left["took_writes"] or not took
+
+
 def test_who_was_never_served_from_may_have_something(pair):
     assert pair.take_over("standby")["took_writes"] is True
     with pair.away.open() as store:
