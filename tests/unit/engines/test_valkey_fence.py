@@ -429,7 +429,6 @@ def test_all_other_keys_stay(server, fenced, others, base, tails):
             one_by_one = without(one_by_one, [one])
         assert may(*one_by_one) == after
 
-
         def may_write(*rules):
             client.execute_command("ACL", "SETUSER", "tried", "resetkeys", "on", "+@all", *rules)
             pipe = client.pipeline(transaction=False)
