@@ -35,7 +35,8 @@ options:
         description: >-
           Where the server is (the other engines need it), such as
           V(postgresql://host:5432/database?sslmode=verify-full), V(valkey://host:6379/0), V(redis://host:6379/0), or
-          V(valkeys://host:6379/0) for TLS. A password in it is refused.
+          V(valkeys://host:6379/0) for TLS. Of a Valkey Cluster it may name several nodes,
+          V(valkey://host-a:6379,host-b:6379). A password in it is refused.
         type: str
       user:
         description: Who the operator is on the server. It owns the store, and is another user than the applications.
@@ -70,7 +71,9 @@ options:
         type: str
         default: memops
       prefix:
-        description: What every key of the store begins with (O(store.engine=valkey)).
+        description: >-
+          What every key of the store begins with (O(store.engine=valkey)). On a Valkey Cluster it needs a hash tag,
+          such as V({memops}), which puts the store's keys into one slot.
         type: str
         default: memops
       name:

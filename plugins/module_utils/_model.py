@@ -93,7 +93,8 @@ class NamespaceState:
     """The control row of a namespace."""
 
     name: str
-    state: str  # serving | quarantined | standby (a copy that is not the home: no application writes)
+    state: str  # serving | quarantined | standby (a copy that is not the home: no application writes) | reading (a copy
+    # that serves in the home's place, and takes no application writes)
     generation: int  # the active one
     ttl: float | None  # seconds that new records live; None: for ever
     serving_ttl: float | None  # checked at read; 1.0 while quarantined; None: no limit

@@ -138,7 +138,8 @@ class Store(t.Protocol):
     ) -> t.ContextManager[Write]:
         """Reserve ``count`` sequences under the namespace's write lock; creates the namespace when it is new.
 
-        Errors: NamespaceQuarantined (also standby), NamespaceLocked, StoreUnavailable (disk full, read-only, busy).
+        Errors: NamespaceQuarantined (also standby), NamespaceReadOnly (reading), NamespaceLocked, StoreUnavailable
+        (disk full, read-only, busy).
         """
 
     def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
@@ -199,12 +200,14 @@ class Store(t.Protocol):
         """Bring back exactly the former policy and state; whether it changed."""
 
     def set_state(self, claim: Claim, state: str) -> bool:
-        """serving or standby, without a quarantine (failover, failback); whether it changed."""
+        """serving, reading (applications read, and write nothing) or standby, without a quarantine (failover,
+        failback); whether it changed."""
 
     def prove(self, namespace: str) -> dict[str, t.Any]:
         """Try, as a raw client, to insert, update and delete, and as Memory to read; all rolled back.
 
-        {"writes_refused": bool, "reads_refused": bool, "detail": […], "not_fenced": ["raw readers …"]}.
+        {"writes_refused": bool, "reads_refused": bool, "reads_accepted": bool, "detail": […],
+        "not_fenced": ["raw readers …"]}. Both of reads may be false: Memory refuses what a raw client gets.
         """
 
     def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:
@@ -315,6 +318,6 @@ def place(params: t.Mapping[str, t.Any]) -> tuple[str, ...]:
     if params.get("path") and not params.get("url"):
         return engine, os.path.realpath(os.path.expanduser(str(params["path"]))), ""
     url = urllib.parse.urlsplit(str(params.get("url") or ""))
-    hosts = url.netloc.rpartition("@")[2].lower()
+    hosts = ",".join(sorted(url.netloc.rpartition("@")[2].lower().split(",")))  # of a Cluster several
     part = params.get("schema") if engine == "postgresql" else params.get("prefix")
     return engine, f"{hosts}/{url.path.strip('/')}", str(part or "memops")

@@ -74,6 +74,10 @@ proof:
       description: Whether a read by an application misses.
       type: bool
       returned: success
+    reads_accepted:
+      description: Whether a read by an application is answered. Both are false where Memory alone refuses reads.
+      type: bool
+      returned: success
     detail:
       description: What was tried and what came of it.
       type: list

@@ -21,6 +21,7 @@ INTERNAL = frozenset(
         "memory_route_store",
         "memory_route_to",
         "memory_schedule_hosts",
+        "memory_secondary_writes",
         "memory_step",
     }
 )

@@ -14,6 +14,7 @@ from .._errors import (
     LeaseHeld,
     NamespaceLocked,
     NamespaceQuarantined,
+    NamespaceReadOnly,
     StaleAttempt,
 )
 from .._inputs import rfc3339
@@ -88,7 +89,19 @@ def check_claim(claim: Claim, known: tuple[str, int, str] | None) -> None:
 
 
 # --- applications ---------------------------------------------------------------------------------------------------
+def settable(state: str) -> str:
+    """Errors: InvalidInput for a state that is none to be set without a quarantine."""
+    if state not in ("serving", "reading", "standby"):
+        raise InvalidInput(f"A namespace cannot be made {state!r}.", "use serving, reading or standby")
+    return state
+
+
 def quarantined(namespace: str, incident: str | None, state: str) -> NamespaceQuarantined:
+    if state == "reading":
+        return NamespaceReadOnly(
+            f"Namespace {namespace!r:.80} takes no writes: it is served read-only from this copy.",
+            "write again when it is home: run the failback playbook",
+        )
     return NamespaceQuarantined(
         f"Namespace {namespace!r:.80} takes no writes: it is {state}"
         + (f" (incident {incident})." if incident else "."),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 import typing as t
 import urllib.parse
 from dataclasses import dataclass, field
@@ -21,13 +22,15 @@ from .._errors import (
     StoreUnavailable,
 )
 from .leases import busy_timeout
+from .valkey_cluster import Address, Nodes, addresses, clustered, elsewhere, moved, patience, reach
 
 CONNECT_SECONDS = 5.0
 OLDEST = (7, 0)
 RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
 #: What an application's user needs beside its key patterns, and what an operator's needs more.
-RIGHTS = "+@read +@write +@transaction +@connection +eval -@dangerous"
-OPERATORS_RIGHTS = "+acl +info +config|get"
+RIGHTS = "+@read +@write +@transaction +@connection +eval +eval_ro -@dangerous"
+OPERATORS_RIGHTS = "+acl +info +config|get +cluster|slots"
+PREFIX = r"[A-Za-z0-9._:-]+|[A-Za-z0-9._:-]*\{[A-Za-z0-9._:-]+\}[A-Za-z0-9._:-]*"
 SCHEMES = {"valkey": False, "redis": False, "valkeys": True, "rediss": True}
 
 
@@ -56,6 +59,7 @@ class Place:
     tls_key: str | None = None
     application_user: str | None = None
     application_password_file: str | None = None
+    nodes: Nodes = field(default_factory=lambda: Nodes("", ()), repr=False, compare=False)  # of all its connections
 
     @property
     def where(self) -> str:
@@ -66,28 +70,28 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
     """Errors: InvalidInput, StoreUnavailable (password file)."""
     text = params.get("url")
     parts = urllib.parse.urlsplit(text if isinstance(text, str) else "")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
+    seeds = addresses(parts.netloc.rpartition("@")[2])
     db = parts.path.strip("/")
-    if parts.scheme not in SCHEMES or not host or parts.query or parts.fragment or not re.fullmatch(r"\d{0,4}", db):
+    if parts.scheme not in SCHEMES or not seeds or parts.query or parts.fragment or not re.fullmatch(r"\d{0,4}", db):
         raise InvalidInput(
             "memory_store.url does not name a Valkey or Redis server.",
-            "set it to valkey://host:6379/0 (valkeys://… for TLS), without a login",
+            "set it to valkey://host:6379/0 (valkeys://… for TLS; of a Cluster several nodes: valkey://a:6379,b:6379), "
+            "without a login",
         )
     if parts.password is not None:
         raise InvalidInput(
             "memory_store.url contains a password.", "put it into memory_store.password or memory_store.password_file"
         )
     prefix = params.get("prefix") or "memops"
-    if not isinstance(prefix, str) or not re.fullmatch(r"[A-Za-z0-9._:-]{1,100}", prefix):
+    if not isinstance(prefix, str) or not re.fullmatch(PREFIX, prefix) or len(prefix) > 100:
         raise InvalidInput(
-            f"memory_store.prefix is {prefix!r:.80}; only letters, digits and ._:- can be in it.", "choose another one"
+            f"memory_store.prefix is {prefix!r:.80}; only letters, digits and ._:- can be in it, one part in braces.",
+            "choose another one",
         )
+    (nodes := Nodes(prefix, seeds)).check()
     return Place(
-        host=host,
-        port=port or 6379,
+        host=seeds[0][0],
+        port=seeds[0][1],
         db=int(db or 0),
         tls=SCHEMES[parts.scheme],
         prefix=prefix,
@@ -99,6 +103,7 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
         tls_key=_file(params, "tls_key"),
         application_user=params.get("application_user") or None,
         application_password_file=params.get("application_password_file") or None,
+        nodes=nodes,
     )
 
 
@@ -138,9 +143,12 @@ def packed(*args: t.Any) -> bytes:
 
 
 class Wire:
-    """One connection. It opens itself with the first command, and again after it was lost."""
+    """One connection. It opens itself with the first command, and again after it was lost.
 
-    def __init__(self, place: Place) -> None:
+    On a Cluster it goes to the node that owns the store's slot, unless ``at`` names a node.
+    """
+
+    def __init__(self, place: Place, at: Address | None = None) -> None:
         try:
             from redis.backoff import NoBackoff
             from redis.connection import Connection, SSLConnection
@@ -150,11 +158,12 @@ class Wire:
             raise MemoryOpsError(
                 "The Python package redis is missing, and the store is in Valkey.", "pip install redis"
             ) from None
-        self.place = place
+        self.place, self._at = place, at
         self._refusal = ResponseError
+        host, port = at or (place.host, place.port)
         options: dict[str, t.Any] = {
-            "host": place.host,
-            "port": place.port,
+            "host": host,
+            "port": port,
             "db": place.db,
             "username": place.user,
             "password": place.password,
@@ -184,9 +193,14 @@ class Wire:
         """
         if os.getpid() != self._pid:
             raise StoreUnavailable("A store was used across a fork.", "open it again in the child process")
-        con = self._con
-        if con._sock is None:
+        if self._con._sock is None:
             self.session += 1
+            if self.place.nodes.tagged and self._at is None:
+                reach(self)
+        return self._exchange(commands)
+
+    def _exchange(self, commands: t.Sequence[bytes]) -> list[t.Any]:
+        con = self._con
         con.send_packed_command([b"".join(commands)], check_health=False)
         replies: list[t.Any] = []
         for _command in commands:
@@ -195,6 +209,27 @@ class Wire:
             except self._refusal as exc:
                 replies.append(exc)
         return replies
+
+    def look(self, address: Address) -> t.Any:
+        """Connect to that node and look at a key of the store: what it says. Errors: ConnectionError, TimeoutError."""
+        self.drop()
+        self._con.host, self._con.port = address
+        try:
+            return self._exchange([packed("EXISTS", f"{self.place.prefix}:store")])[0]
+        except BaseException:
+            self.drop()
+            raise
+
+    @property
+    def address(self) -> Address:
+        return self._con.host, self._con.port
+
+    def to(self, address: Address) -> Wire:
+        """Another connection, that stays at one node of the Cluster."""
+        return Wire(self.place, address)
+
+    def close(self) -> None:
+        self.drop()
 
     def call(self, *args: t.Any) -> t.Any:
         """One command. Errors: redis.exceptions.RedisError."""
@@ -207,17 +242,26 @@ class Wire:
         """Commands that only read: once more when the connection was lost. Errors: RedisError."""
         from redis import exceptions as e
 
-        try:
-            replies = self.many(commands)
-        except (e.BusyLoadingError, e.AuthenticationError, e.TimeoutError):
-            raise
-        except e.ConnectionError:
+        began, lost = time.monotonic(), 0
+        while True:
+            try:
+                replies = self.many(commands)
+                trouble = next((reply for reply in replies if isinstance(reply, Exception)), None)
+            except e.AuthenticationError:
+                raise
+            except e.RedisError as exc:
+                trouble = exc
+            if trouble is None:
+                return replies
+            if not self.place.nodes.clustered or self._at is not None:
+                lost += 1
+                if lost > 1 or not isinstance(trouble, e.ConnectionError) or isinstance(trouble, e.BusyLoadingError):
+                    raise trouble
+            else:
+                if not elsewhere(trouble) or time.monotonic() - began > patience(trouble, self.place.timeout):
+                    raise trouble
+                time.sleep(0.05)
             self.drop()
-            replies = self.many(commands)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
 
     def drop(self) -> None:
         """Close; the next command opens it again."""
@@ -239,6 +283,8 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
     """What an error of the server or of the connection means to the person who runs the store."""
     from redis import exceptions as e
 
+    if place.nodes.clustered and (elsewhere(exc) or isinstance(exc, e.ClusterDownError)):
+        return moved(exc, place)
     code, text = str(getattr(exc, "status_code", "") or ""), str(exc)
     whole = f"{code} {text}"
     where, who = place.where, f"user {place.user or 'default'}"
@@ -285,7 +331,7 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
     if "WRONGTYPE" in whole:
         return StoreDamaged(f"The store at {where} has a key of a wrong type; another program wrote there.", RESTORE)
     if isinstance(exc, (e.MovedError, e.AskError, e.ClusterError)) or re.search(r"\b(MOVED|CROSSSLOT)\b", whole):
-        return clustered(where)
+        return clustered(place)
     if isinstance(exc, e.TimeoutError):
         return StoreUnavailable(
             f"The server {where} did not answer in time.",
@@ -332,13 +378,6 @@ def _why(text: str) -> str:
     return ""
 
 
-def clustered(where: str) -> MemoryOpsError:
-    return CapabilityMissing(
-        f"The server {where} runs in cluster mode, which this engine cannot use yet.",
-        "use a server or a replica set without cluster mode",
-    )
-
-
 def hello(wire: Wire) -> dict[str, str]:
     """What the server says of itself: server, version, mode, role. Errors: RedisError, CapabilityMissing, …"""
     raw = wire.ask([packed("HELLO", "2")])[0]
@@ -347,7 +386,11 @@ def hello(wire: Wire) -> dict[str, str]:
         for name, value in zip(raw[::2], raw[1::2])
     }
     if said.get("mode") == "cluster":
-        raise clustered(wire.place.where)
+        if not wire.place.nodes.tagged:
+            raise clustered(wire.place)
+        wire.place.nodes.clustered = True
+    else:
+        wire.place.nodes.check(wire.place.where)
     numbers = tuple(int(n) for n in re.findall(r"\d+", said.get("version", ""))[:2])
     if numbers < OLDEST:
         raise CapabilityMissing(

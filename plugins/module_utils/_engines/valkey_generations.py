@@ -16,7 +16,7 @@ from .._errors import CannotProceed, InvalidInput, RepositoryRefused
 from .._model import Claim, Row
 from .valkey_connect import valkey_errors
 from .valkey_control import Transaction
-from .valkey_structure import said
+from .valkey_server import refuse_eviction
 from .valkey_transactions import AT_ONCE, Connected, repeated
 from .valkey_values import END, key_bytes, key_text
 
@@ -53,14 +53,7 @@ class Generations(Connected):
 
     def begin_generation(self, claim: Claim) -> int:
         with valkey_errors(self.place):
-            known = said(self.wire, ("memory",))
-        policy = known.get("maxmemory_policy", "noeviction")
-        if policy.startswith("allkeys-") and known.get("maxmemory", "0") != "0":
-            raise CannotProceed(
-                f"The server {self.place.where} may drop records while they are loaded: its maxmemory-policy is "
-                f"{policy}.",
-                "set maxmemory-policy to noeviction there, then run the same command again",
-            )
+            refuse_eviction(self.wire)
         return self._begin_generation(claim)
 
     @repeated

@@ -6,14 +6,17 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import functools
 import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined
-from .._model import Change, Claim, Row
+from .._model import Change, Claim, Row, is_isolated
+from .leases import settable
 from .valkey_applications import Applications
 from .valkey_connect import RightMissing, valkey_errors
 from .valkey_control import Transaction
 from .valkey_fence import Fence
+from .valkey_server import refuse_eviction
 from .valkey_transactions import repeated
 from .valkey_values import SPAN, key_bytes
 
@@ -47,8 +50,10 @@ class Operators(Applications, Fence):
             if not exc.command.startswith("acl"):
                 raise
             return act(claim, False)
-        if changed and self._fenced_user is not None:
-            self._save_users()
+        if self._fenced_user is not None:
+            if changed:
+                self._save_users()
+            self._shut_out_replicas()
         return changed
 
     @repeated
@@ -70,13 +75,13 @@ class Operators(Applications, Fence):
         return changed or taken
 
     @repeated
-    def _let_in_first(self, claim: Claim) -> None:
+    def _let_in_first(self, claim: Claim, *, reading: bool = False) -> None:
         """The server's file of users is written before the state changes. A server that was killed between the two
         would keep applications out of a namespace that serves, and that nobody releases again."""
         with self._operating(claim) as tx:
-            if self._namespace(tx, claim.namespace)["state"] != "quarantined":
+            if not reading and self._namespace(tx, claim.namespace)["state"] != "quarantined":
                 return
-            self._let_in(tx, claim.namespace, noted_still=True)
+            self._let_in(tx, claim.namespace, reading=reading, noted_still=True)
             tx.durable = True
         self._save_users()
 
@@ -99,20 +104,29 @@ class Operators(Applications, Fence):
             tx.durable = True
         return True
 
-    @repeated
     def set_state(self, claim: Claim, state: str) -> bool:
         """In a quarantine this sets the state that the release brings back: nothing is served in between."""
-        if state not in ("serving", "standby"):
-            raise InvalidInput(f"A namespace cannot be made {state!r}.", "use serving or standby")
+        settable(state)
+        if state != "reading" and self._noted_reading(claim.namespace):
+            self._let_in_first(claim, reading=True)
+        return self._for_users(functools.partial(self._set_state, state), claim)
+
+    @repeated
+    def _set_state(self, state: str, claim: Claim, users: bool) -> bool:
         with self._operating(claim, force_after=FENCE_PATIENCE) as tx:
             space = self._namespace(tx, claim.namespace)
             column = "prior_state" if space["state"] == "quarantined" else "state"
-            if space[column] == state:
-                return False
-            space[column] = state
-            tx.save(claim.namespace)
-            tx.durable = True
-        return True
+            changed = space[column] != state
+            if changed:
+                space[column] = state
+                tx.save(claim.namespace)
+            taken = False
+            if users and state == "reading":
+                taken = self._shut_out(tx, claim.namespace, reading=True)
+            elif users:
+                self._let_in(tx, claim.namespace, reading=True)
+            tx.durable = changed or taken
+        return changed or taken
 
     def prove(self, namespace: str) -> dict[str, t.Any]:
         space = self._space(namespace)
@@ -129,16 +143,17 @@ class Operators(Applications, Fence):
         quarantined = space["state"] == "quarantined"
         detail.append(f"Memory reads nothing of a namespace that is quarantined; this one is {space['state']}")
         try:
-            writes, reads, more, open_to = self._prove_users(namespace, space["generation"])
+            writes, reads, answered, more, open_to = self._prove_users(namespace, space["generation"])
         except MemoryOpsError as exc:
             bound = self.place.application_user is None  # nothing was to be proven of anybody
-            writes = reads = bound
+            writes = reads = answered = bound
             more, open_to = [f"raw commands: not tried ({exc.message})"], ["raw clients of any user of the server"]
         if self.place.application_user is None:
             more.append("raw commands: no memory_store.application_user is set, so no user is kept from the keys")
         return {
             "writes_refused": memory and writes,
             "reads_refused": quarantined and reads,
+            "reads_accepted": not quarantined and answered,
             "detail": detail + more,
             "not_fenced": [
                 *open_to,
@@ -148,8 +163,18 @@ class Operators(Applications, Fence):
         }
 
     # --- records ------------------------------------------------------------------------------------------------
-    @repeated
     def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:
+        # Nothing prevents that records are isolated or taken away.
+        if any(change.row is not None and not is_isolated(change.row) for change in changes):
+            self._refuse_eviction()
+        return self._change(claim, changes, generation)
+
+    def _refuse_eviction(self) -> None:
+        with valkey_errors(self.place):
+            refuse_eviction(self.wire)
+
+    @repeated
+    def _change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None) -> list[str]:
         name = claim.namespace
         with self._operating(claim) as tx:
             space = self._namespace(tx, name)
@@ -207,8 +232,12 @@ class Operators(Applications, Fence):
         ]
         self._append_operator(tx, entries)
 
-    @repeated
     def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
+        self._refuse_eviction()
+        return self._reseal(claim, rows)
+
+    @repeated
+    def _reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
         refused: list[str] = []
         name, env = claim.namespace, self.envelopes
         with self._operating(claim) as tx:

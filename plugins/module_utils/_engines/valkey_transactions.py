@@ -13,13 +13,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import re
 import secrets
 import time
 import typing as t
 
-from .._errors import MemoryOpsError, StoreUnavailable
+from .._errors import MemoryOpsError, StoreMoved, StoreUnavailable
 from .._model import Claim, Row
 from .leases import check_claim
+from .valkey_cluster import FAILOVER_SECONDS, elsewhere
 from .valkey_connect import Place, Wire, packed, translate, valkey_errors
 from .valkey_control import Transaction, counters_of, incident_field, incident_row, space_of
 from .valkey_values import THERE, Envelopes, Names, key_bytes, one_key
@@ -37,15 +39,19 @@ class Overtaken(StoreUnavailable):
 
 
 def repeated(method: F) -> F:
-    """An operator's method works again from the present state when somebody came in between."""
+    """An operator's method works again from the present state when somebody came in between, or the store moved."""
 
     @functools.wraps(method)
     def wrapper(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        began = time.monotonic()
         for _turn in range(20):
             try:
                 return method(*args, **kwargs)
             except Overtaken:
                 time.sleep(random.uniform(0.001, 0.02))
+            except StoreMoved:
+                if time.monotonic() - began > FAILOVER_SECONDS:
+                    raise
         return method(*args, **kwargs)
 
     return t.cast(F, wrapper)
@@ -127,7 +133,9 @@ class Connected:
         try:
             with valkey_errors(self.place):
                 yield tx
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, StoreMoved):
+                self.wire.drop()  # the hold, if it moved along, is given back where the store is now
             self._release(tx.token)
             raise
         if tx.dirty:
@@ -141,7 +149,7 @@ class Connected:
         commands = tx.commands()
         if not self.wire.connected or self.wire.session != tx.session:  # nothing watches the hold any more
             self._let_go(tx.token)
-            raise StoreUnavailable(
+            raise (StoreMoved if self.place.nodes.clustered else StoreUnavailable)(
                 f"The connection to the server {self.place.where} was lost; nothing was stored.", "try again"
             )
         try:
@@ -153,6 +161,8 @@ class Connected:
         done = replies[-1]
         if isinstance(done, Exception):
             first = next((x for x in replies[1:-1] if isinstance(x, Exception)), done)
+            if self.place.nodes.clustered and elsewhere(first):
+                self.wire.drop()
             self._let_go(tx.token)
             raise translate(first if isinstance(done, e.ExecAbortError) else done, self.place)
         if done is None:
@@ -210,10 +220,15 @@ class Connected:
         )
 
     def _await_disk(self) -> None:
-        """An operator's decision is on disk before it is reported, where the server has an append-only file."""
+        """An operator's decision is on disk before it is reported, where the server has an append-only file; on a
+        Cluster a replica is given a second to have it too."""
         from redis.exceptions import ResponseError
 
         with valkey_errors(self.place):
+            if self.place.nodes.clustered:
+                role = self.wire.many([packed("INFO", "replication")])[0]
+                if isinstance(role, bytes) and re.search(rb"connected_slaves:[1-9]", role):
+                    self.wire.many([packed("WAIT", "1", "1000")])
             try:
                 local = self.wire.call("WAITAOF", "1", "0", "4000")[0]
             except ResponseError:  # no append-only file, no such command, or no right to it: what is saved counts

@@ -108,7 +108,7 @@ def _plausible(row: Row, newest: tuple[int, int]) -> bool:
 def home(store: Store, namespace: str) -> t.Any:
     with store.reader() as reader:
         state = reader.namespace(namespace)
-    if "standby" in (state.state, state.prior_state):
+    if {"standby", "reading"} & {state.state, state.prior_state}:
         raise CannotProceed(
             f"{namespace} is a standby copy here; its records are isolated and released where it serves.",
             "run the same command against the memory host that serves it",

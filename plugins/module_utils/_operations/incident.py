@@ -97,6 +97,16 @@ def promoted_epoch(store: Store, namespace: str) -> int | None:
     return next((epoch for epoch in found if epoch is not None), None)
 
 
+def served_read_only(store: Store, namespace: str) -> bool:
+    """Whether this copy was read-only when it last served the namespace: nothing was written here then."""
+    for state in store.incidents(namespace):
+        if state.facts.get("promoted_epoch") is not None:
+            return False
+        if state.facts.get("reading"):
+            return True
+    return False
+
+
 def settled(store: Store, namespace: str) -> int:
     """The sequence up to which a closed incident has judged this namespace's writes; 0 when none has."""
     done = [s.facts for s in store.incidents(namespace) if s.state == "closed" and s.facts.get("applied")]

@@ -41,7 +41,8 @@ def no_secondary_overwritten(store: Store | None, state: NamespaceState, snapsho
             f"run the failback playbook with memory_namespace={state.name}, then the backup",
         )
     if state.state != "standby":
+        what = "it serves read-only" if state.state == "reading" else f"it is {state.state}"
         raise CannotProceed(
-            f"Namespace {state.name!r:.80} is {state.state} in this store: it is no standby copy.",
+            f"Namespace {state.name!r:.80} is no standby copy in this store: {what}.",
             "fail back first, or check which host is the secondary",
         )
