@@ -103,7 +103,7 @@ class ActionModule(ActionBase):
 
     def _rehearsed(self, mine: list[t.Any], args: dict[str, t.Any], incident: str | None) -> dict[str, t.Any]:
         """In check mode nothing happened and nothing is written: say what would."""
-        lines = [f"CHECK MODE  {args['namespace']}: nothing was changed"]
+        lines = [f"CHECK MODE  {args['namespace'] or 'the whole store'}: nothing was changed"]
         for step, (name, changes, said) in zip(mine, would_happen(mine)):
             would = "failed" if step["failed"] else "would change" if changes else "no change"
             lines.append(f"{name:<14} {would:<14} {said}".rstrip())
@@ -128,6 +128,9 @@ def _list_lost(folder: str, steps: list[t.Any]) -> None:
     """lost_keys.jsonl beside the report; a list of more keys than a module result holds was fetched by the role."""
     path = os.path.join(folder, "lost_keys.jsonl")
     plan = next((s["result"] for s in reversed(steps) if s.get("name") == "plan" and s["result"].get("records")), None)
+    if plan is None:
+        home = (s["result"] for s in reversed(steps) if s.get("name") == "failback" and s["result"].get("lost"))
+        plan = next(({**result, "lost_total": result["lost"]} for result in home), None)
     if plan is not None and not os.path.exists(path):
         keys = plan.get("lost_keys") or []
         if len(keys) == plan.get("lost_total"):

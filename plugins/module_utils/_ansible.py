@@ -30,12 +30,26 @@ STORE: dict[str, t.Any] = {
     "tls_ca": {"type": "path"},
     "tls_cert": {"type": "path"},
     "tls_key": {"type": "path", "no_log": False},
+    "sentinels": {"type": "list", "elements": "str"},
+    "sentinel_service": {"type": "str"},
+    "sentinel_user": {"type": "str"},
+    "sentinel_password_file": {"type": "path", "no_log": False},
     "application_user": {"type": "str"},
     "application_password_file": {"type": "path", "no_log": False},
     "schema": {"type": "str", "default": "memops"},
     "prefix": {"type": "str", "default": "memops"},
     "name": {"type": "str", "default": "memory"},
     "busy_timeout": {"type": "float", "default": 10.0},
+    "server": {
+        "type": "dict",
+        "options": {
+            "data_directory": {"type": "path"},
+            "binaries": {"type": "path"},
+            "service": {"type": "str"},
+            "replication_user": {"type": "str"},
+            "replication_password_file": {"type": "path", "no_log": False},
+        },
+    },
 }
 REPOSITORY: dict[str, t.Any] = {
     "url": {"type": "str", "required": True},
@@ -89,6 +103,15 @@ def mapping(options: dict[str, t.Any]) -> dict[str, t.Any]:
     return {"type": "dict", "options": options, "no_log": False}
 
 
+#: For modules that work on two servers: the store of the other one.
+OTHER: dict[str, t.Any] = {**mapping(STORE), "required": True}
+
+
+def given(mapping: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """A mapping of options without those that were left out."""
+    return {name: value for name, value in mapping.items() if value is not None}
+
+
 class Context:
     """What one module call works with. Store, repository and keyring are opened when they are first asked for."""
 
@@ -109,7 +132,7 @@ class Context:
 
     @property
     def store_params(self) -> dict[str, t.Any]:
-        return {name: value for name, value in self.params["store"].items() if value is not None}
+        return given(self.params["store"])
 
     @property
     def name(self) -> str:

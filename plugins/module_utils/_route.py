@@ -19,6 +19,7 @@ import typing as t
 from ._codec import check_namespace
 from ._errors import CannotProceed, InvalidInput, StoreUnavailable
 from ._files import replace_file
+from ._store import place
 
 FORMAT = 1
 Route = t.Dict[str, t.Any]
@@ -69,7 +70,7 @@ def for_applications(store: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     With ``application_user`` they are that user, with the password in ``application_password_file`` (a file on their
     hosts); else what the operator's parameters name. A password itself never goes into a route.
     """
-    secret = {"password", "application_user", "application_password_file"}
+    secret = {"password", "application_user", "application_password_file", "server"}
     kept = {key: value for key, value in store.items() if key not in secret and value is not None}
     if store.get("application_user"):
         for name in ("password_file", "tls_cert", "tls_key"):
@@ -100,6 +101,34 @@ def switch_route(
         raise InvalidInput("The default of a route cannot be taken away.", "name the store that becomes the default")
     if store is not None:
         _store(store)
+
+    def change(route: Route) -> Route:
+        if namespace is None:
+            return {**route, "default": dict(store or {})}
+        others = {name: entry for name, entry in route["namespaces"].items() if name != namespace}
+        return {**route, "namespaces": others if store is None else {**others, namespace: dict(store)}}
+
+    return _rewrite(path, change, make=namespace is None, expected_generation=expected_generation)
+
+
+def lead_all(route: Route, former: t.Mapping[str, t.Any], store: t.Mapping[str, t.Any]) -> Route:
+    """The route when everything that led to the place of ``former`` follows the default, which leads to ``store``."""
+    both = (place(former), place(store))
+    kept = {name: entry for name, entry in route["namespaces"].items() if place(entry) not in both}
+    mine = route["default"] is None or place(route["default"]) in both
+    return {**route, "default": dict(store) if mine else route["default"], "namespaces": kept}
+
+
+def switch_all(path: str, former: t.Mapping[str, t.Any], store: t.Mapping[str, t.Any]) -> bool:
+    """Point all that led to ``former`` at ``store``, in one write; whether the file changed."""
+    _absolute("route file", path)
+    _store(store)
+    return _rewrite(path, lambda route: lead_all(route, former, store), make=True)
+
+
+def _rewrite(
+    path: str, change: t.Callable[[Route], Route], *, make: bool, expected_generation: int | None = None
+) -> bool:
     try:
         path = os.path.realpath(path)
         lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -107,19 +136,12 @@ def switch_route(
         raise _unwritable(path, exc) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if namespace is None and store is not None and not os.path.exists(path):
+        if make and not os.path.exists(path):
             route: Route = {"format": FORMAT, "generation": 0, "default": None, "namespaces": {}}
         else:
             route = read_route(path)
-        namespaces = dict(route["namespaces"])
-        default = route["default"]
-        if namespace is None:
-            default = dict(store or {})
-        elif store is None:
-            namespaces.pop(namespace, None)
-        else:
-            namespaces[namespace] = dict(store)
-        if (default, namespaces) == (route["default"], route["namespaces"]):
+        wanted = change(route)
+        if wanted == route:
             return False
         if expected_generation is not None and route["generation"] != expected_generation:
             raise CannotProceed(
@@ -127,12 +149,7 @@ def switch_route(
                 "somebody else switched it.",
                 "look at the route file and run the same command again",
             )
-        body = {
-            "format": FORMAT,
-            "generation": route["generation"] + 1,
-            "default": default,
-            "namespaces": namespaces,
-        }
+        body = {**wanted, "generation": route["generation"] + 1}
         try:
             replace_file(path, json.dumps(body, indent=1).encode() + b"\n")
         except OSError as exc:

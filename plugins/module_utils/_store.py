@@ -11,7 +11,7 @@ import os
 import typing as t
 import urllib.parse
 
-from ._errors import InvalidInput
+from ._errors import CapabilityMissing, InvalidInput
 from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 
 ENGINES: t.Final = ("sqlite", "postgresql", "valkey")
@@ -277,6 +277,35 @@ class Store(t.Protocol):
     def close(self) -> None: ...
 
 
+class Wholesale(Store, t.Protocol):
+    """A store whose server can have replicas (capability whole-store), so that all of it fails over at once.
+
+    An incident of the whole store has the namespace ``WHOLE``; ``claim`` and all that takes a claim take it. While
+    it is held, and as long as ``stand_by`` holds, no other attempt claims a namespace.
+    """
+
+    def stand_by(self, claim: Claim) -> list[str]:
+        """Every serving namespace stands by from now on, in one transaction that also notes which ones in the fact
+        ``stood_by`` of the incident; no new one is made until ``serve_again``. All those noted, in order. What is
+        quarantined stays so. Errors: StoreUnavailable when a transaction that has written does not end."""
+
+    def serve_again(self, claim: Claim) -> list[str]:
+        """Exactly those noted serve again, in one transaction; the fact becomes ``served_again``. Who changed."""
+
+
+WHOLE: t.Final = ""
+
+
+def whole(store: Store) -> Wholesale:
+    """Errors: CapabilityMissing."""
+    if "whole-store" not in store.capabilities():
+        raise CapabilityMissing(
+            f"A {store.identity().engine} store cannot fail over as a whole (whole-store).",
+            "fail over one namespace: -e memory_failover_scope=namespace",
+        )
+    return t.cast(Wholesale, store)
+
+
 def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     """Open the store that ``params`` (engine, layout, path or url, …) describes.
 
@@ -313,11 +342,16 @@ def scratch_params(folder: str, name: str = "scratch") -> dict[str, t.Any]:
 
 
 def place(params: t.Mapping[str, t.Any]) -> tuple[str, ...]:
-    """Where the store is, alike for all who reach it there: (engine, address, part), without any login."""
+    """Where the store is, alike for all who reach it there: (engine, address, part), without any login. Behind Sentinel
+    it is the same one whichever server is its primary."""
     engine = str(params.get("engine") or "sqlite")
     if params.get("path") and not params.get("url"):
         return engine, os.path.realpath(os.path.expanduser(str(params["path"]))), ""
     url = urllib.parse.urlsplit(str(params.get("url") or ""))
     hosts = ",".join(sorted(url.netloc.rpartition("@")[2].lower().split(",")))  # of a Cluster several
+    database = url.path.strip("/")
+    if params.get("sentinels"):
+        database = database or "0"
+        hosts = f"{params.get('sentinel_service')}@{','.join(sorted(map(str.lower, params['sentinels'])))}"
     part = params.get("schema") if engine == "postgresql" else params.get("prefix")
-    return engine, f"{hosts}/{url.path.strip('/')}", str(part or "memops")
+    return engine, f"{hosts}/{database}", str(part or "memops")

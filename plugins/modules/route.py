@@ -120,6 +120,11 @@ options:
       Store parameters (C(engine), C(layout), C(path) or C(url)) that serve the namespace (O(route.kind=file)). Without
       it the namespace follows the default of the route file again.
     type: dict
+  former:
+    description: >-
+      The whole store moves: store parameters of where it was. All that a route file led there follows its default,
+      which leads to O(target). Another kind of route needs no namespace then, when it leads to the whole store.
+    type: dict
   along:
     description: >-
       Namespaces that must stay where they are. When there is one, a route that leads to the whole store is refused.
@@ -132,7 +137,6 @@ options:
     default: false
 extends_documentation_fragment:
   - memops.agent_memory.memory
-  - memops.agent_memory.memory.namespace
   - memops.agent_memory.memory.attributes
   - memops.agent_memory.memory.actiongroup_memory
 """
@@ -228,12 +232,13 @@ def operate(context: Context) -> dict:
     params = context.params
     moved = move_route(
         params=params["route"],
-        namespace=context.namespace,
+        namespace="" if params["former"] and not params["namespace"] else context.namespace,
         home=params["home"],
         to=params["to"],
         target=params["target"],
         along=params["along"],
         begin=params["begin"],
+        former=params["former"],
         open_store=lambda: context.store,
         run=context.run,
         check=context.check,
@@ -243,15 +248,16 @@ def operate(context: Context) -> dict:
 
 def main() -> None:
     options = {
-        "namespace": {"type": "str", "required": True},
+        "namespace": {"type": "str"},
         "route": {"type": "dict", "required": True, "options": ROUTE},
         "home": {"type": "str"},
         "to": {"type": "str"},
         "target": {"type": "dict"},
+        "former": {"type": "dict"},
         "along": {"type": "list", "elements": "str", "default": []},
         "begin": {"type": "bool", "default": False},
     }
-    execute(operate, options, store=False)
+    execute(operate, options, store=False, required_one_of=[["namespace", "former"]])
 
 
 if __name__ == "__main__":

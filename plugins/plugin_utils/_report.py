@@ -135,7 +135,7 @@ def build_report(
                 ),
                 None,
             ),
-            "not_run": [n for n in NEEDED if n not in run.current],
+            "not_run": [] if run.whole else [n for n in NEEDED if n not in run.current],
             "targets": targets,
             "loss_ratio": loss_ratio,
             "lost_listed": listed,
@@ -165,7 +165,7 @@ def build_report(
             ),
             "could_not_verify": given.texts(plan.get("could_not_verify"), 100),
             "failover": parts.failover(run),
-            "failback": {k: parts.size(run.result("failback").get(k)) for k in ("merged", "conflicts")},
+            "failback": parts.failback(run),
             "apply": {"method": given.text(apply.get("method")), "generation": parts.generation(apply)},
             "validate": parts.validation(run.result("validate")),
             "released_at": given.rfc3339(run.result("release").get("released_at")),
@@ -235,7 +235,7 @@ def _reasons(
             title = step.name.replace("_", " ").capitalize()
             came = "failed" if step.verdict == FAIL else "could not be verified"
             found.append((step.verdict, f"{title} {came}" + (f": {step.detail}" if step.detail else ".")))
-    missing = [name for name in NEEDED if name not in run.current]
+    missing = [] if run.whole else [name for name in NEEDED if name not in run.current]
     if missing:
         found.append((UNKNOWN, f"Not run: {', '.join(missing)}."))
     lost, expected, limit = records["lost"], records["expected"], targets["max_loss"]
@@ -267,7 +267,7 @@ def _reasons(
                 found.append((UNKNOWN, f"It was not proven that the fence refuses {what}."))
             elif not refused:
                 found.append((FAIL, f"The fence does not refuse {what}."))
-    if run.failed_over:
+    if run.failed_over and not run.whole:
         how = "is served read-only" if parts.failover(run)["read_only"] else "was failed over"
         found.append((UNKNOWN, f"The namespace {how} and is not home yet: failback has not been done."))
     if "monitor" in run.current:
@@ -283,7 +283,7 @@ def _reasons(
     after, threshold = bench["after"], bench["threshold"]
     if after is not None and threshold is not None and after < threshold:
         found.append((FAIL, f"The benchmark's accuracy is {after * 100:.1f} %, below {threshold * 100:.1f} %."))
-    if not found and run.state != "closed":
+    if not found and run.state != "closed" and not run.whole:
         found.append((UNKNOWN, f"The incident is not closed: the namespace is {run.state}."))
     found.sort(key=lambda pair: pair[0] != FAIL)
     return [{"verdict": verdict, "text": sentence} for verdict, sentence in found]
@@ -303,6 +303,11 @@ def _escalated(run: Run, loss_ratio: t.Optional[float], limit: t.Optional[float]
 def _next_command(run: Run, verdict: str, escalated: bool, namespace: t.Optional[str], inventory: str) -> str:
     """The command that continues from here; empty when nothing is left to do."""
     where = inventory if inventory == "<inventory>" else shlex.quote(inventory)
+    if run.whole:
+        failed = [name for name in ("failback", "failover") if name in run.current and not run.passed(name)]
+        ahead = failed[0] if failed else "failback" if run.failed_over else ""
+        whole = f"ansible-playbook -i {where} memops.agent_memory.{ahead} -e memory_failover_scope=store"
+        return whole if ahead else ""
     if any(s.verdict != PASS and s.result.get("error") == "namespace-unknown" for s in run.current.values()):
         return f"ansible-playbook -i {where} memops.agent_memory.info"  # it lists those that there are
     if set(run.current) == {"release"} and run.state == "untouched":
@@ -349,10 +354,13 @@ def _targets(slo: t.Optional[t.Mapping[str, t.Any]]) -> t.Tuple[t.Dict[str, t.Op
 
 
 def _loss(run: Run) -> t.Tuple[t.Dict[str, t.Optional[int]], t.List[str], t.Optional[float]]:
-    plan, apply = run.result("plan"), run.result("apply")
+    plan, apply = run.result("failback" if run.whole else "plan"), run.result("apply")
     planned = given.mapping(plan.get("records"))
     keys = [k if isinstance(k, str) else json.dumps(k, default=str) for k in given.sequence(plan.get("lost_keys"))]
-    known = [n for n in (given.count(planned.get("lost")), given.count(plan.get("lost_total"))) if n is not None]
+    told = [planned.get("lost"), plan.get("lost_total"), plan.get("lost") if run.whole else None]
+    if run.whole and not run.result("failover").get("forced") and (run.passed("failover") or run.passed("failback")):
+        told.append(0)  # everything was applied before the promotion
+    known = [n for n in map(given.count, told) if n is not None]
     lost = max(known + [len(keys)]) if known or keys else None
     names = ("expected", "good_before", "damaged", "suspect", "conflicted")
     records = {name: given.count(planned.get(name)) for name in names}

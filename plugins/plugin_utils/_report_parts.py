@@ -126,6 +126,29 @@ def failover(run: Run) -> t.Dict[str, t.Any]:
         "lag_seconds": given.number(result.get("lag_seconds")),
         "route": _place(result.get("route")),
         "reason": given.text(result.get("reason")),
+        "scope": given.text(result.get("scope")) or ("namespace" if result else None),
+        "forced": given.flag(result.get("forced")),
+        "outside_fence": given.text(result.get("outside_fence")),
+        "epoch": given.count(result.get("epoch")),
+        "position_before": given.count(result.get("position_before")),
+        "position_after": given.count(result.get("position_after")),
+        "silent_seconds": given.number(result.get("silent_seconds")),
+        "verified_at": given.rfc3339(result.get("verified_at")),
+    }
+
+
+def failback(run: Run) -> t.Dict[str, t.Any]:
+    result = run.result("failback")
+    return {
+        **{name: size(result.get(name)) for name in ("merged", "conflicts")},
+        "scope": given.text(result.get("scope")) or ("namespace" if result else None),
+        "epoch": given.count(result.get("epoch")),
+        "position_before": given.count(result.get("position_before")),
+        "position_after": given.count(result.get("position_after")),
+        "lost": given.count(result.get("lost")),
+        "lost_file": given.text(result.get("lost_file")),
+        "forensic": given.text(result.get("forensic")),
+        "notes": given.texts(result.get("notes"), 20),
     }
 
 
@@ -149,6 +172,9 @@ def generation(apply: t.Mapping[str, t.Any]) -> t.Dict[str, t.Optional[int]]:
 
 def stores(run: Run) -> t.Dict[str, t.Any]:
     """Where the namespace was served before and is served now, with the generation when it changed."""
+    if run.whole:
+        result = run.result("failback") or run.result("failover")
+        return {"before": given.store(result.get("from")), "after": given.store(result.get("to"))}
     before = given.store(run.result("preflight").get("store"))
     after = given.store(run.result("failover").get("to")) if run.failed_over else before
     moved = generation(run.result("apply"))

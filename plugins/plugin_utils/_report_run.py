@@ -43,6 +43,12 @@ class Run:
     def attempts(self) -> t.List[str]:
         return list(dict.fromkeys(s.attempt for s in self.history))
 
+    @property
+    def whole(self) -> bool:
+        """Whether this is about the whole store, which fails over and comes home; no namespace was worked on."""
+        steps = [s for s in self.history if s.name in ("failover", "failback")]
+        return bool(steps) and len(steps) == len(self.history) and steps[-1].result.get("scope") == "store"
+
     def result(self, name: str) -> t.Dict[str, t.Any]:
         return self.current[name].result if name in self.current else {}
 
@@ -99,6 +105,8 @@ class Run:
         elif step.name == "validate" and self.state in ("quarantined", "rebuilt", "failed-over"):
             self.validated = done and self.rebuilt
             self.state = "rebuilt" if self.validated else "quarantined"
+        elif step.name == "failback" and done and result.get("scope") == "store":
+            self.failed_over, self.state = False, "closed"
         elif step.name == "failback" and done:
             self.failed_over = False
         elif step.name == "release" and done and _nothing_lifted(step):

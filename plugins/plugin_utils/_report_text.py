@@ -20,7 +20,7 @@ _KEYS = 5
 def render(report: t.Mapping[str, t.Any], path: t.Optional[str] = None) -> str:
     """Lines without a trailing newline. Commands and paths are never broken, so that they can be copied."""
     details = report["details"]
-    namespace = words.shown(report["namespace"] or "no namespace", 40)
+    namespace = words.subject(report)
     incident = words.shown(report["incident"] or words.UNKNOWN, 40)
     lines = _wrap(f"{words.title(report).upper()}  {namespace}  incident {incident}")
     lines.append("")
@@ -42,6 +42,8 @@ def render(report: t.Mapping[str, t.Any], path: t.Optional[str] = None) -> str:
     # a run without a plan was not about loss
     if report["records"]["lost"] is not None or not words.under_way(report):
         lines += _wrap(words.loss_sentence(report))
+    if words.whole(report):
+        lines += [_wrap(line)[0] for line in _positions(details)]
     for key in report["lost_keys"][:_KEYS]:
         lines.append("  " + words.shown(key, 60)[: WIDTH - 2])
     if (report["records"]["lost"] or 0) > _KEYS:
@@ -64,6 +66,18 @@ def render(report: t.Mapping[str, t.Any], path: t.Optional[str] = None) -> str:
     if path:
         lines.append("Report: " + path)
     return "\n".join(lines)
+
+
+def _positions(details: t.Mapping[str, t.Any]) -> t.List[str]:
+    """Where the stream of changes stood when servers were changed."""
+    told = []
+    for name in ("failover", "failback"):
+        part = details[name]
+        if part["scope"] == "store" and part["position_after"] is not None:
+            before = words.amount(part["position_before"])
+            epoch = words.amount(part["epoch"])
+            told.append(f"{name}: position {before} before, {part['position_after']:,} after, epoch {epoch}")
+    return told
 
 
 def _command(lead: str, command: str) -> str:

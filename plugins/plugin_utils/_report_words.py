@@ -34,6 +34,23 @@ STATES = {
 }
 
 
+#: The same of a whole store.
+WHOLE = {
+    "untouched": "The whole store is served as before.",
+    "failed-over": "The whole store is served by the replica that took over; the former primary takes no writes.",
+    "closed": "The whole store is served at home.",
+}
+
+
+def whole(report: t.Mapping[str, t.Any]) -> bool:
+    """Whether the report is about a store that failed over as a whole, and no namespace."""
+    return not report["namespace"] and "store" in (report["details"][n]["scope"] for n in ("failover", "failback"))
+
+
+def subject(report: t.Mapping[str, t.Any], limit: int = 40) -> str:
+    return "the whole store" if whole(report) else shown(report["namespace"] or "no namespace", limit)
+
+
 def place(name: str) -> int:
     """Where a step stands in the runbook; what is none of its steps comes last."""
     return _PLACES.index(name) if name in _PLACES else len(_PLACES)
@@ -129,6 +146,8 @@ def loss_sentence(report: t.Mapping[str, t.Any]) -> str:
     """The data-loss statement: what is lost, of how much, and whether all of it is listed."""
     records, details = report["records"], report["details"]
     lost, expected = records["lost"], records["expected"]
+    if whole(report):
+        return _loss_of_store(lost, details)
     if lost is None:
         return "How much was lost is not known: no plan says it."
     if not lost:
@@ -143,6 +162,23 @@ def loss_sentence(report: t.Mapping[str, t.Any]) -> str:
     return f"{lost:,}{of} {noun}{share} {verb} lost: no good copy was found anywhere. {names}"
 
 
+def _loss_of_store(lost: t.Optional[int], details: t.Mapping[str, t.Any]) -> str:
+    if lost is None:
+        forced = details["failover"]["forced"]
+        age = span(details["failover"]["silent_seconds"])
+        return (
+            f"What the former primary had beyond the replica, whose last change was {age} old, is told when it rejoins."
+            if forced
+            else "How much was lost is not known."
+        )
+    if not lost:
+        return "Nothing that was acknowledged was lost."
+    kept = details["failback"]["forensic"]
+    verb = "write was" if lost == 1 else "writes were"
+    where = f"; the former primary's state is kept in snapshot {shown(kept, 60)}" if kept else ""
+    return f"{lost:,} acknowledged {verb} on the former primary alone and are lost{where}."
+
+
 def state_known(report: t.Mapping[str, t.Any]) -> bool:
     """Whether the state is more than a guess: a step that failed and named no incident has not seen the namespace."""
     failed = any(step["verdict"] != "pass" for step in report["steps"])
@@ -154,6 +190,8 @@ def state_sentence(report: t.Mapping[str, t.Any]) -> str:
         ran = [step["name"] for step in report["steps"]]
         did = "This run changed nothing, but what" if ran == ["preflight"] else "What was changed and what"
         return f"{did} state the namespace is in is not known: the playbook memops.agent_memory.info asks the store."
+    if whole(report):
+        return WHOLE.get(report["state"], STATES[report["state"]])
     fence = report["details"]["fence"]
     if report["state"] == "quarantined" and not (fence["writes_refused"] and fence["reads_refused"]):
         return "The namespace was fenced, but nothing proves that the fence holds: stop the applications that use it."

@@ -40,6 +40,8 @@ KNOWN = INTERNAL | frozenset(
         "memory_export_dir",
         "memory_failback",
         "memory_failover",
+        "memory_failover_min_interval",
+        "memory_failover_scope",
         "memory_force",
         "memory_group",
         "memory_incident",

@@ -10,11 +10,13 @@ PostgreSQL refuses to run as root: then it runs as ``nobody``.
 """
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pathlib
 import secrets
 import shutil
+import signal
 import subprocess
 import time
 import typing as t
@@ -23,7 +25,13 @@ from tests.support.guard import Guarded, identity, kill
 from tests.support.s3_server import free_ports
 
 OWNER, APPLICATION, ADMINISTRATOR = "memops", "agent", "postgres"
+REPLICATOR = "replicator"
 DATABASE = "memory"
+#: What pg_rewind reads the source's files by.
+READ_FILES = (
+    "pg_ls_dir(text, boolean, boolean)", "pg_stat_file(text, boolean)", "pg_read_binary_file(text)",
+    "pg_read_binary_file(text, bigint, bigint, boolean)",
+)  # fmt: skip
 SETTINGS = """\
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -44,6 +52,7 @@ class PostgresqlServer(Guarded):
         super().__init__("postgresql")
         self.settings, self.initdb = settings, initdb
         self.port = 0
+        self._frozen = 0
         self.passwords = {name: secrets.token_hex(12) for name in (OWNER, APPLICATION, ADMINISTRATOR)}
         self.data = os.path.join(self.directory, "data")
         self.user = user if os.geteuid() == 0 else ""
@@ -94,7 +103,74 @@ class PostgresqlServer(Guarded):
 
     def kill(self) -> None:
         """All its processes end at once and tell nobody; what they wrote to files stays."""
-        kill(self.child())
+        pid = self._postmaster()
+        kill(pid)
+        deadline = time.monotonic() + 10
+        while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="ascii") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    # Nobody reaps it (a container without an init), and PostgreSQL would take it for a running server.
+                    os.unlink(os.path.join(self.data, "postmaster.pid"))
+                    return
+            time.sleep(0.02)
+
+    def _postmaster(self) -> int:
+        """Also of a server that an operation stopped and started again, which has no guard above it."""
+        with open(os.path.join(self.data, "postmaster.pid"), encoding="ascii") as file:
+            return int(file.readline())
+
+    def freeze(self) -> None:
+        """Its receiver hears nothing more, though it is connected and says so."""
+        with self.connect() as con:
+            self._frozen = con.execute("SELECT pid FROM pg_stat_wal_receiver").fetchone()[0]
+        os.kill(self._frozen, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._frozen, signal.SIGCONT)
+        self._frozen = 0
+
+    def cut(self) -> None:
+        """It stops following its primary. What the primary writes from now on never gets here."""
+        with self.connect() as con:
+            con.execute("ALTER SYSTEM SET primary_conninfo = ''")
+            con.execute("SELECT pg_reload_conf()")
+            while con.execute("SELECT 1 FROM pg_stat_wal_receiver").fetchone():
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        self.thaw()
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(self._postmaster(), signal.SIGINT)
+        super().stop()
+
+    def allow_replicas(self) -> None:
+        """What an administrator does once for replicas and failover: a role for the stream and for pg_rewind, and the
+        owner's rights to look at replication, to promote, and to write a checkpoint. Replicas have all that, too."""
+        if REPLICATOR in self.passwords:
+            return
+        self.passwords[REPLICATOR] = secrets.token_hex(12)
+        with open(os.path.join(self.data, "pg_hba.conf"), "a", encoding="ascii") as file:
+            file.write("host replication all 127.0.0.1/32 scram-sha-256\n")
+        with self.connect() as con:
+            con.execute("SELECT pg_reload_conf()")
+            con.execute(f"CREATE ROLE {REPLICATOR} LOGIN REPLICATION PASSWORD '{self.passwords[REPLICATOR]}'")
+            for function in READ_FILES:
+                con.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {REPLICATOR}")
+            con.execute(f"GRANT pg_monitor, pg_checkpoint TO {OWNER}")
+            con.execute(f"GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {OWNER}")
+
+    def on_host(self) -> dict[str, t.Any]:
+        """memory_store.server of the host that it runs on."""
+        secret = os.path.join(self.directory, "replicator.password")
+        if not os.path.exists(secret):
+            with open(os.open(secret, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
+                file.write(self.passwords[REPLICATOR])
+        return {
+            "data_directory": self.data, "binaries": self.bin, "replication_user": REPLICATOR,
+            "replication_password_file": secret,
+        }  # fmt: skip
 
     def _find(self) -> str:
         """The folder of the binaries; a copy where the user that runs the server cannot reach them."""
@@ -160,57 +236,44 @@ class PostgresqlServer(Guarded):
         self.stop()
 
 
-class Standby(Guarded):
-    """A read-only copy of a server, kept up by streaming. ``url`` is its database's."""
+class Standby(PostgresqlServer):
+    """A read-only copy of a server, kept up by streaming. It can be promoted, killed, and its stream frozen."""
 
-    def __init__(self, primary: PostgresqlServer) -> None:
-        super().__init__("standby")
+    def __init__(self, primary: PostgresqlServer, *settings: str) -> None:
+        super().__init__(*settings, user=primary.user or "nobody", binaries=primary.bin)
         self._primary = primary
-        self.port = free_ports(1)[0]
-        self.url = f"postgresql://127.0.0.1:{self.port}/{DATABASE}"
+        self.passwords = primary.passwords
 
-    def __enter__(self) -> Standby:
-        primary, data = self._primary, os.path.join(self.directory, "data")
-        if primary.user:
-            shutil.chown(self.directory, primary.user)
-        hba = os.path.join(primary.data, "pg_hba.conf")
-        with open(hba, "a", encoding="ascii") as file:
-            file.write("host replication all 127.0.0.1/32 scram-sha-256\n")
-        with primary.connect() as con:
-            con.execute("SELECT pg_reload_conf()")
-        place = f"host=127.0.0.1 port={primary.port} user={ADMINISTRATOR} password={primary.passwords[ADMINISTRATOR]}"
+    def start(self, timeout: float = 60.0) -> Standby:
+        primary = self._primary
         try:
+            primary.allow_replicas()
+            self.port = free_ports(1)[0]
+            place = f"host=127.0.0.1 port={primary.port} user={REPLICATOR} password={primary.passwords[REPLICATOR]}"
             subprocess.run(
-                [os.path.join(primary.bin, "pg_basebackup"), "-D", data, "-R", "-X", "stream", "-c", "fast"]
+                [os.path.join(primary.bin, "pg_basebackup"), "-D", self.data, "-R", "-X", "stream", "-c", "fast"]
                 + ["-d", place],
                 check=True, capture_output=True, cwd="/", **primary._as,
             )  # fmt: skip
-            with open(os.path.join(data, "postgresql.auto.conf"), "a", encoding="ascii") as file:
-                file.write(f"port = {self.port}\n")
-            self.run([os.path.join(primary.bin, "postgres"), "-D", data], primary.user)
-            self._wait(time.monotonic() + 60)
+            with open(os.path.join(self.data, "postgresql.conf"), "a", encoding="ascii") as file:
+                file.writelines(f"{line}\n" for line in (f"port = {self.port}", *self.settings))
+            self.again(timeout)
+            self.wait_for(primary, timeout)
         except BaseException:
             self.stop()
             raise
         return self
 
-    def _wait(self, deadline: float) -> None:
+    def wait_for(self, primary: PostgresqlServer, timeout: float = 60.0) -> None:
         """Until it has what the primary has now."""
-        from psycopg import OperationalError, connect
-
-        primary = self._primary
         with primary.connect() as con:
             now = con.execute("SELECT pg_current_wal_lsn()").fetchone()[0]
-        while True:
-            try:
-                with connect(self.url, user=ADMINISTRATOR, password=primary.passwords[ADMINISTRATOR]) as con:
-                    if con.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (now,)).fetchone()[0]:
-                        return
-            except OperationalError:
-                pass
-            if self.ended() or time.monotonic() > deadline:
-                raise RuntimeError(f"The standby does not follow: {self.said()}")
-            time.sleep(0.05)
+        deadline = time.monotonic() + timeout
+        with self.connect() as con:
+            while not con.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (now,)).fetchone()[0]:
+                if self.ended() or time.monotonic() > deadline:
+                    raise RuntimeError(f"The standby does not follow: {self.said()}")
+                time.sleep(0.05)
 
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
+    def __enter__(self) -> Standby:
+        return self.start()

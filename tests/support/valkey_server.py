@@ -24,13 +24,15 @@ APPLICATION_RULES = ("~*", "&*", "+@all", "-@admin", "-@dangerous", "+info")
 class ValkeyServer(Guarded):
     """``start`` returns when the server answers."""
 
-    def __init__(self, *settings: str, durable: bool = False, binary: str = "") -> None:
+    def __init__(
+        self, *settings: str, durable: bool = False, binary: str = "", of: ValkeyServer | None = None
+    ) -> None:
         """``settings``: further lines of its configuration. ``durable``: what it acknowledged outlives ``kill``.
-        ``binary``: another server than Valkey."""
+        ``binary``: another server than Valkey. ``of``: the running server that it is a replica of, with its users."""
         super().__init__("valkey")
-        self.settings, self.durable, self.binary = settings, durable, binary
+        self.settings, self.durable, self.binary, self.of = settings, durable, binary, of
         self.port = 0
-        self.passwords = {OWNER: secrets.token_hex(12), APPLICATION: secrets.token_hex(12)}
+        self.passwords = dict(of.passwords) if of else {name: secrets.token_hex(12) for name in (OWNER, APPLICATION)}
 
     @property
     def url(self) -> str:
@@ -45,11 +47,19 @@ class ValkeyServer(Guarded):
     def application(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
         return self.store(prefix, user=APPLICATION, password=self.passwords[APPLICATION], **more)
 
-    def client(self, user: str = OWNER) -> t.Any:
-        """A raw client; its answers are bytes."""
+    def client(self, user: str = OWNER, patience: float | None = None) -> t.Any:
+        """A raw client; its answers are bytes. ``patience``: seconds for an answer, asked for once."""
         from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
-        return Redis(port=self.port, username=user, password=self.passwords[user])
+        more = {} if patience is None else {"socket_timeout": patience, "retry": Retry(NoBackoff(), 0)}
+        return Redis(port=self.port, username=user, password=self.passwords[user], **more)
+
+    def said_of(self, section: str = "replication") -> dict[str, t.Any]:
+        """What it says of itself."""
+        with self.client(patience=1) as client:
+            return t.cast("dict[str, t.Any]", client.info(section))
 
     def reset_users(self) -> None:
         """The application's user is as the server began with it."""
@@ -67,6 +77,9 @@ class ValkeyServer(Guarded):
         if self.durable:
             self._write(acl, users)
             users = f"aclfile {acl}\nappendonly yes\nappendfsync always\n"
+        users += f"masteruser {OWNER}\nmasterauth {self.passwords[OWNER]}\nrepl-diskless-sync-delay 0\n"
+        if self.of is not None:
+            users += f"replicaof 127.0.0.1 {self.of.port}\n"
         self._write(
             self._config,
             f"bind 127.0.0.1\nport {self.port}\ndir {self.directory}\nsave \"\"\nappendonly no\n"

@@ -58,15 +58,26 @@ def same_incident(namespace: str, wanted: str | None, open_one: str) -> None:
 
 def incident_closed(namespace: str, incident: str) -> CannotProceed:
     return CannotProceed(
-        f"The incident {incident} of namespace {namespace!r:.80} is closed.",
+        f"The incident {incident} of {of_what(namespace)} is closed.",
         "leave memory_incident out to begin a new one",
+    )
+
+
+def of_what(namespace: str) -> str:
+    return f"namespace {namespace!r:.80}" if namespace else "the whole store"
+
+
+def left_fenced(incident: str, owner: str) -> CannotProceed:
+    return CannotProceed(
+        f"A failover of the whole store by {owner} (incident {incident}) began and did not end: all of it is fenced.",
+        "run the failover or failback playbook again, which finishes it: -e memory_failover_scope=store",
     )
 
 
 def held_by(namespace: str, incident: str, attempt: str, owner: str, claimed: int, until: int) -> LeaseHeld:
     since, ends = rfc3339(claimed, "seconds"), rfc3339(until, "seconds")
     return LeaseHeld(
-        f"The incident {incident} of namespace {namespace!r:.80} is being worked on by {owner} "
+        f"The incident {incident} of {of_what(namespace)} is being worked on by {owner} "
         f"(attempt {attempt}) since {since}; its lease ends {ends}.",
         "wait for its end, or for that time when it is dead, and run the same command again",
         {"incident": incident, "attempt": attempt, "owner": owner, "since": since, "until": ends},
@@ -82,8 +93,8 @@ def check_claim(claim: Claim, known: tuple[str, int, str] | None) -> None:
     else:
         now = "is closed" if known[2] != "open" else f"belongs to {known[0] or 'nobody'}"
     raise StaleAttempt(
-        f"The attempt {claim.attempt} no longer holds the incident {claim.incident} of namespace "
-        f"{claim.namespace!r:.80}: the incident {now}.",
+        f"The attempt {claim.attempt} no longer holds the incident {claim.incident} of {of_what(claim.namespace)}: "
+        f"the incident {now}.",
         "leave it to the newer attempt, or run the same command again",
     )
 

@@ -31,16 +31,17 @@ from .postgresql_reader import PostgresqlReader
 from .postgresql_schema import FORMAT, RecordsSql, literal
 from .postgresql_session import SNAPSHOT, WRITING, Address, Session
 from .postgresql_structure import Structure
+from .postgresql_whole import Whole
 
 CAPABILITIES = frozenset(
     (
         "checksum", "encryption", "expiry", "fence-reads", "fence-writes",
-        "generations", "log", "sequence", "tombstones", "write-lock",
+        "generations", "log", "sequence", "tombstones", "whole-store", "write-lock",
     )
 )
 
 
-class PostgresqlStore(Applications, Incidents, Operators, Generations, LogKeeping, Structure):
+class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, LogKeeping, Structure):
     """See _store.Store. One session writes; every reader has a session of its own."""
 
     def __init__(self, address: Address, layout: Layout, schema: str, application_user: str | None) -> None:

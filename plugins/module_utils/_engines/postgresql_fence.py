@@ -77,13 +77,19 @@ BEGIN
   RAISE EXCEPTION '{FENCE_MESSAGE}: this namespace takes no update or delete' USING ERRCODE = '{FENCE_STATE}';
 END
 """,
-        # By this an application makes a new namespace, and changes the state of none.
+        # By this an application makes a new namespace, and changes the state of none. A fence around the whole store
+        # takes and changes the store's row, too: the two wait for each other.
         "memops_create_namespace": f"""
 DECLARE
   number bigint;
 BEGIN
   IF $2 NOT IN ('serving', 'standby') OR EXISTS (SELECT 1 FROM {s.namespace} n WHERE n.name = $1) THEN
     RETURN false;
+  END IF;
+  PERFORM 1 FROM {s.store} FOR NO KEY UPDATE;
+  IF $2 = 'serving' AND EXISTS (SELECT 1 FROM {s.incident} i WHERE i.namespace = ''::bytea AND i.state = 'open'
+                                AND i.facts LIKE '%"stood_by"%') THEN
+    RAISE EXCEPTION '{FENCE_MESSAGE}: the whole store takes no new namespace' USING ERRCODE = '{FENCE_STATE}';
   END IF;
   INSERT INTO {s.generation} (namespace, created) VALUES ($1, $4) RETURNING id INTO number;
   INSERT INTO {s.namespace} (name, state, generation, ttl) VALUES ($1, $2, number, $3);

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import typing as t
+import zlib
 
 from .._errors import LeaseHeld
 from .._model import Claim, IncidentState
-from .leases import believed_end, held_by, incident_closed, same_incident
+from .._store import WHOLE
+from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident
 from .postgresql_connect import Connected
 from .postgresql_rows import escaped, lenient
 from .postgresql_session import Session
 
 COLUMNS = "incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts"
+CLAIMS = 0x6D656D  # the first number of the advisory lock between claims of one namespace and of the whole store
 ONE = "WHERE namespace = %s AND incident = %s"
 
 
@@ -52,10 +55,14 @@ class Incidents(Connected):
     ) -> Claim:
         held: LeaseHeld | None = None
         with self._transaction() as session:
-            # One claim at a time: the namespace's row may be held by a write, so its other row serves here.
-            state = self._namespace(session, namespace)
-            session.row(f"SELECT id FROM {self.sql.generation} WHERE id = %s FOR UPDATE", state.generation)
             now, length = self.clock(), int(lease * 1_000_000)
+            if namespace == WHOLE:
+                self._claim_all(session, attempt, takeover, now)
+            else:
+                # One claim at a time: the namespace's row may be held by a write, so its other row serves here.
+                state = self._namespace(session, namespace)
+                self._claim_one(session, attempt, takeover, now)
+                session.row(f"SELECT id FROM {self.sql.generation} WHERE id = %s FOR UPDATE", state.generation)
             row = session.row(
                 "SELECT incident, attempt, owner, token, claimed, lease, lease_until "
                 f"FROM {self.sql.incident} WHERE namespace = %s AND state = 'open' FOR UPDATE",
@@ -85,6 +92,43 @@ class Incidents(Connected):
         if held is not None:
             raise held
         return Claim(namespace, name, attempt, token, resumed=not own)
+
+    def _claim_all(self, session: Session, attempt: str, takeover: str | None, now: int) -> None:
+        """Nobody else works on any namespace, and who once did cannot go on. Errors: LeaseHeld."""
+        session.rows(f"SELECT pg_advisory_xact_lock({CLAIMS}, %s)", self._claims_lock())
+        rows = session.rows(
+            "SELECT namespace, incident, attempt, owner, claimed, lease, lease_until "
+            f"FROM {self.sql.incident} WHERE state = 'open' AND namespace <> %s AND attempt NOT IN ('', %s) "
+            "ORDER BY namespace FOR UPDATE",
+            escaped(WHOLE), attempt,
+        )  # fmt: skip
+        for name, incident, former, owner, claimed, length, until in rows:
+            until = believed_end(until, now, length)
+            if until > now and takeover != former:
+                raise held_by(lenient(name), incident, former, owner, claimed, until)
+        session.run(
+            f"UPDATE {self.sql.incident} SET attempt = '' WHERE state = 'open' AND namespace <> %s "
+            "AND attempt NOT IN ('', %s)",
+            escaped(WHOLE), attempt,
+        )  # fmt: skip
+
+    def _claim_one(self, session: Session, attempt: str, takeover: str | None, now: int) -> None:
+        """Errors: LeaseHeld, CannotProceed while another attempt works on the whole store, or left it fenced."""
+        session.rows(f"SELECT pg_advisory_xact_lock_shared({CLAIMS}, %s)", self._claims_lock())
+        row = session.row(
+            f"SELECT incident, attempt, owner, claimed, lease, lease_until, facts FROM {self.sql.incident} "
+            "WHERE namespace = %s AND state = 'open'",
+            escaped(WHOLE),
+        )
+        if row is not None and row[1] != attempt:
+            until = believed_end(row[5], now, row[4])
+            if row[1] and until > now and takeover != row[1]:
+                raise held_by(WHOLE, row[0], row[1], row[2], row[3], until)
+            if "stood_by" in json.loads(row[6]):
+                raise left_fenced(row[0], row[2])
+
+    def _claims_lock(self) -> int:
+        return zlib.crc32(self.sql.plain_schema.encode()) - 2**31
 
     def _open(
         self, session: Session, namespace: str, name: str, attempt: str, owner: str, now: int, length: int

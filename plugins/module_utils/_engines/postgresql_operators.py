@@ -59,6 +59,10 @@ class Operators(Proof):
         except StoreUnavailable:
             if session.state != "55P03":  # lock timeout
                 raise
+        raise self._unended(f"Namespace {namespace!r:.80}", session)
+
+    def _unended(self, what: str, session: Session) -> StoreUnavailable:
+        """Ends the transaction."""
         session.roll_back()
         rows = session.rows(
             "SELECT a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''), "
@@ -69,8 +73,8 @@ class Operators(Proof):
             self.sql.namespace,
         )
         who = "; ".join(f"pid {pid}, {user} {program}, since {since} UTC" for pid, user, program, since in rows)
-        raise StoreUnavailable(
-            f"Namespace {namespace!r:.80} cannot be fenced yet: a transaction that has written to it does not end"
+        return StoreUnavailable(
+            f"{what} cannot be fenced yet: a transaction that has written to it does not end"
             + (f" ({who})." if who else "."),
             "end it, then run the same command again: "
             + (f"SELECT pg_terminate_backend({rows[0][0]})" if rows else "see pg_stat_activity"),

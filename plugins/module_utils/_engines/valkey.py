@@ -14,23 +14,26 @@ import uuid
 from .._errors import CapabilityMissing, InvalidInput, StoreDamaged, StoreMissing
 from .._layouts import Layout
 from .._model import StoreIdentity
-from .valkey_connect import RESTORE, Place, Wire, hello, packed, place_of, valkey_errors
+from .valkey_connect import Place, Wire, hello, packed, place_of
 from .valkey_control import counters_of, identity_of
+from .valkey_errors import RESTORE, valkey_errors
 from .valkey_generations import Generations
-from .valkey_incidents import Incidents
-from .valkey_operators import Operators
 from .valkey_reader import ValkeyReader, point_of
 from .valkey_structure import Structure
 from .valkey_values import FORMAT
+from .valkey_whole import Whole
 
 IDLE_CONNECTIONS = 2
 CAPABILITIES = frozenset(
-    ("checksum", "encryption", "expiry", "fence-reads", "generations", "log", "sequence", "tombstones", "write-lock")
+    (
+        "checksum", "encryption", "expiry", "fence-reads", "generations", "log", "sequence", "tombstones",
+        "whole-store", "write-lock",
+    )
 )
 BY_USERS = frozenset(("fence-writes", "fence-raw-reads"))  # where the applications have a user of their own
 
 
-class ValkeyStore(Operators, Incidents, Generations, Structure):
+class ValkeyStore(Whole, Generations, Structure):
     """See _store.Store. One connection writes; every reader has a connection of its own."""
 
     def __init__(self, place: Place, layout: Layout) -> None:
@@ -100,8 +103,8 @@ class ValkeyStore(Operators, Incidents, Generations, Structure):
                 packed("HSET", self.names.store, *(x for pair in fields.items() for x in pair)),
             ]
         )  # fmt: skip
-        last = self.wire.call("DISCARD" if replies[1] else "EXEC")
-        for reply in [*replies, *(last if isinstance(last, list) else ())]:
+        last = self.wire.many([packed("DISCARD" if replies[1] else "EXEC")])[0]
+        for reply in [*replies, *(last if isinstance(last, list) else (last,))]:
             if isinstance(reply, Exception):
                 raise reply
         return self.wire.call("HGETALL", self.names.store)

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to a Valkey or Redis server: where it is, commands in bulk, and its errors in words.
+"""Connections to a Valkey or Redis server: where it is, and commands in bulk.
 
 PRIVATE to the collection.
 """
@@ -14,37 +14,21 @@ import typing as t
 import urllib.parse
 from dataclasses import dataclass, field
 
-from .._errors import (
-    CapabilityMissing,
-    InvalidInput,
-    MemoryOpsError,
-    StoreDamaged,
-    StoreUnavailable,
-)
+from .._errors import CapabilityMissing, InvalidInput, MemoryOpsError, StoreUnavailable
 from .leases import busy_timeout
-from .valkey_cluster import Address, Nodes, addresses, clustered, elsewhere, moved, patience, reach
+from .valkey_cluster import Address, Nodes, addresses, clustered, elsewhere, patience, reach
+from .valkey_sentinel import primary_address, sentinels_of
 
 CONNECT_SECONDS = 5.0
 OLDEST = (7, 0)
-RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
-#: What an application's user needs beside its key patterns, and what an operator's needs more.
-RIGHTS = "+@read +@write +@transaction +@connection +eval +eval_ro -@dangerous"
-OPERATORS_RIGHTS = "+acl +info +config|get +cluster|slots"
 PREFIX = r"[A-Za-z0-9._:-]+|[A-Za-z0-9._:-]*\{[A-Za-z0-9._:-]+\}[A-Za-z0-9._:-]*"
 SCHEMES = {"valkey": False, "redis": False, "valkeys": True, "rediss": True}
 
 
-class RightMissing(StoreUnavailable):
-    """The server's user may not run a command. ``command`` is empty when a key is meant."""
-
-    def __init__(self, message: str, next_step: str, command: str) -> None:
-        super().__init__(message, next_step)
-        self.command = command
-
-
 @dataclass(frozen=True)
 class Place:
-    """Where a store is, and as whom to reach it. ``where`` is fit for messages: it has no login."""
+    """Where a store is, and as whom to reach it. ``where`` is fit for messages: it has no login. With ``sentinels`` it
+    is on whichever server they name at the time; ``host`` then is the memory host's own one, or empty."""
 
     host: str
     port: int
@@ -60,15 +44,30 @@ class Place:
     application_user: str | None = None
     application_password_file: str | None = None
     nodes: Nodes = field(default_factory=lambda: Nodes("", ()), repr=False, compare=False)  # of all its connections
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    sentinel_user: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
 
     @property
     def where(self) -> str:
+        if self.sentinels:
+            return f"{self.service} (by Sentinel)"
         return f"{'valkeys' if self.tls else 'valkey'}://{self.host}:{self.port}/{self.db}"
+
+    @property
+    def look(self) -> str:
+        """The command with which a person looks after it."""
+        if self.sentinels:
+            host, port = self.sentinels[0]
+            return f"valkey-cli -h {host} -p {port} sentinel ckquorum {self.service}"
+        return f"valkey-cli -h {self.host} -p {self.port} ping"
 
 
 def place_of(params: t.Mapping[str, t.Any]) -> Place:
     """Errors: InvalidInput, StoreUnavailable (password file)."""
-    text = params.get("url")
+    sentinels = sentinels_of(params)
+    text = params.get("url") or ("valkey://sentinel" if sentinels else None)
     parts = urllib.parse.urlsplit(text if isinstance(text, str) else "")
     seeds = addresses(parts.netloc.rpartition("@")[2])
     db = parts.path.strip("/")
@@ -88,9 +87,10 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
             f"memory_store.prefix is {prefix!r:.80}; only letters, digits and ._:- can be in it, one part in braces.",
             "choose another one",
         )
+    secret = params.get("sentinel_password_file")
     (nodes := Nodes(prefix, seeds)).check()
     return Place(
-        host=seeds[0][0],
+        host=seeds[0][0] if params.get("url") else "",
         port=seeds[0][1],
         db=int(db or 0),
         tls=SCHEMES[parts.scheme],
@@ -104,6 +104,10 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
         application_user=params.get("application_user") or None,
         application_password_file=params.get("application_password_file") or None,
         nodes=nodes,
+        sentinels=sentinels,
+        service=str(params.get("sentinel_service") or ""),
+        sentinel_user=params.get("sentinel_user") or None,
+        sentinel_password=password_in(str(secret), "sentinel_password_file") if secret else None,
     )
 
 
@@ -121,14 +125,14 @@ def _password(params: t.Mapping[str, t.Any]) -> str | None:
     return password_in(str(path))
 
 
-def password_in(path: str) -> str:
+def password_in(path: str, option: str = "password_file") -> str:
     try:
         with open(os.path.expanduser(path), encoding="utf-8") as stream:
             return stream.readline().rstrip("\r\n")
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else "it is no text"
         raise StoreUnavailable(
-            f"The password file {path} cannot be read: {why}.", "correct memory_store.password_file"
+            f"The password file {path} cannot be read: {why}.", f"correct memory_store.{option}"
         ) from None
 
 
@@ -143,12 +147,11 @@ def packed(*args: t.Any) -> bytes:
 
 
 class Wire:
-    """One connection. It opens itself with the first command, and again after it was lost.
+    """One connection. It opens itself with the first command, and again after it was lost: to the server that is the
+    primary then, where Sentinel knows it, and on a Cluster to the node that owns the store's slot."""
 
-    On a Cluster it goes to the node that owns the store's slot, unless ``at`` names a node.
-    """
-
-    def __init__(self, place: Place, at: Address | None = None) -> None:
+    def __init__(self, place: Place, at: Address | None = None, answer: float | None = None) -> None:
+        """``at``: stay at this server. ``answer``: seconds for one, if not as long as a store's writers wait."""
         try:
             from redis.backoff import NoBackoff
             from redis.connection import Connection, SSLConnection
@@ -167,8 +170,8 @@ class Wire:
             "db": place.db,
             "username": place.user,
             "password": place.password,
-            "socket_connect_timeout": CONNECT_SECONDS,
-            "socket_timeout": max(CONNECT_SECONDS, place.timeout),
+            "socket_connect_timeout": answer or CONNECT_SECONDS,
+            "socket_timeout": answer or max(CONNECT_SECONDS, place.timeout),
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),  # what may be done twice is decided here
             "socket_read_size": 1 << 18,
@@ -195,9 +198,14 @@ class Wire:
             raise StoreUnavailable("A store was used across a fork.", "open it again in the child process")
         if self._con._sock is None:
             self.session += 1
-            if self.place.nodes.tagged and self._at is None:
+            if self.place.sentinels and self._at is None:
+                self._find_primary()
+            elif self.place.nodes.tagged and self._at is None:
                 reach(self)
-        return self._exchange(commands)
+        replies = self._exchange(commands)
+        if self.place.sentinels and any("READONLY" in str(one) for one in replies if isinstance(one, Exception)):
+            self.drop()  # it was the primary; the next command finds the one that is
+        return replies
 
     def _exchange(self, commands: t.Sequence[bytes]) -> list[t.Any]:
         con = self._con
@@ -231,6 +239,17 @@ class Wire:
     def close(self) -> None:
         self.drop()
 
+    def _find_primary(self) -> None:
+        from redis import exceptions as e
+
+        self._con.host, self._con.port = primary_address(self.place)
+        self._con.connect()
+        self._con.send_command("HELLO", "2", check_health=False)
+        said = self._con.read_response()
+        if said[said.index(b"role") + 1] != b"master":
+            self.drop()
+            raise e.ConnectionError("the server that Sentinel names is no primary (yet)")
+
     def call(self, *args: t.Any) -> t.Any:
         """One command. Errors: redis.exceptions.RedisError."""
         reply = self.many([packed(*args)])[0]
@@ -239,7 +258,8 @@ class Wire:
         return reply
 
     def ask(self, commands: t.Sequence[bytes]) -> list[t.Any]:
-        """Commands that only read: once more when the connection was lost. Errors: RedisError."""
+        """Commands that only read: once more when the connection was lost, and where another server may become the
+        store's for as long as that takes. Errors: RedisError."""
         from redis import exceptions as e
 
         began, lost = time.monotonic(), 0
@@ -253,129 +273,30 @@ class Wire:
                 trouble = exc
             if trouble is None:
                 return replies
-            if not self.place.nodes.clustered or self._at is not None:
-                lost += 1
-                if lost > 1 or not isinstance(trouble, e.ConnectionError) or isinstance(trouble, e.BusyLoadingError):
-                    raise trouble
-            else:
-                if not elsewhere(trouble) or time.monotonic() - began > patience(trouble, self.place.timeout):
-                    raise trouble
-                time.sleep(0.05)
+            lost += 1
+            if not self._passes(trouble, lost, time.monotonic() - began):
+                raise trouble
             self.drop()
+
+    def _passes(self, trouble: Exception, lost: int, waited: float) -> bool:
+        """Whether it may be over by now, after ``lost`` times and ``waited`` seconds."""
+        from redis import exceptions as e
+
+        if self._at is not None or not (self.place.nodes.clustered or self.place.sentinels):
+            return lost == 1 and isinstance(trouble, e.ConnectionError) and not isinstance(trouble, e.BusyLoadingError)
+        if self.place.nodes.clustered:
+            again = elsewhere(trouble) and waited <= patience(trouble, self.place.timeout)
+        else:
+            moving = (e.ConnectionError, e.TimeoutError, e.ReadOnlyError, e.MasterDownError)
+            again = isinstance(trouble, moving) and (lost == 1 or waited < self.place.timeout)
+        if again:
+            time.sleep(0.05)
+        return again
 
     def drop(self) -> None:
         """Close; the next command opens it again."""
         with contextlib.suppress(Exception):
             self._con.disconnect()
-
-
-@contextlib.contextmanager
-def valkey_errors(place: Place) -> t.Iterator[None]:
-    from redis.exceptions import RedisError
-
-    try:
-        yield
-    except RedisError as exc:
-        raise translate(exc, place) from None  # its own text may quote what was sent
-
-
-def translate(exc: Exception, place: Place) -> MemoryOpsError:
-    """What an error of the server or of the connection means to the person who runs the store."""
-    from redis import exceptions as e
-
-    if place.nodes.clustered and (elsewhere(exc) or isinstance(exc, e.ClusterDownError)):
-        return moved(exc, place)
-    code, text = str(getattr(exc, "status_code", "") or ""), str(exc)
-    whole = f"{code} {text}"
-    where, who = place.where, f"user {place.user or 'default'}"
-    if isinstance(exc, e.AuthenticationError) or "WRONGPASS" in whole or "NOAUTH" in whole:
-        return StoreUnavailable(
-            f"The server {where} refuses the login of {who}.",
-            "correct memory_store.user and memory_store.password (or password_file)",
-        )
-    if isinstance(exc, e.NoPermissionError) or "NOPERM" in whole:
-        command = re.search(r"run the '([a-z|]{1,40})' command", text)
-        what = f"run {command[1]}" if command else "use a key of the store" if "key" in text else "do this"
-        return RightMissing(
-            f"The server {where} does not allow {who} to {what}.",
-            f"give it what a store needs: ~{place.prefix}:* {RIGHTS} (an operator also {OPERATORS_RIGHTS})",
-            command[1] if command else "",
-        )
-    if isinstance(exc, e.BusyLoadingError) or "LOADING" in whole:
-        return StoreUnavailable(
-            f"The server {where} is still loading its data.", "wait until it is done, then run the same command again"
-        )
-    if isinstance(exc, e.ReadOnlyError) or "READONLY" in whole:
-        return StoreUnavailable(
-            f"The server {where} is a read-only replica.", "set memory_store.url to the primary"
-        )
-    if "MASTERDOWN" in whole:
-        return StoreUnavailable(
-            f"The server {where} is a replica that has lost its primary.", "set memory_store.url to the primary"
-        )
-    if isinstance(exc, e.OutOfMemoryError) or "OOM" in whole:
-        return StoreUnavailable(
-            f"The server {where} is full: it has used all of its maxmemory. Nothing was written.",
-            "raise maxmemory or free memory, then run the same command again",
-        )
-    if "MISCONF" in whole:
-        return StoreUnavailable(
-            f"The server {where} takes no writes, because it cannot save to its disk.",
-            "look at the server's log and its disk (df), then run the same command again",
-        )
-    if "NOREPLICAS" in whole:
-        return StoreUnavailable(
-            f"The server {where} takes no writes, because too few replicas follow it.",
-            "bring its replicas back, then run the same command again",
-        )
-    if "WRONGTYPE" in whole:
-        return StoreDamaged(f"The store at {where} has a key of a wrong type; another program wrote there.", RESTORE)
-    if isinstance(exc, (e.MovedError, e.AskError, e.ClusterError)) or re.search(r"\b(MOVED|CROSSSLOT)\b", whole):
-        return clustered(place)
-    if isinstance(exc, e.TimeoutError):
-        return StoreUnavailable(
-            f"The server {where} did not answer in time.",
-            f"check it{' and whether it speaks TLS' if place.tls else ''}: valkey-cli -h {place.host} "
-            f"-p {place.port} ping",
-        )
-    if isinstance(exc, e.ConnectionError):
-        if place.tls and re.search(r"certificate|ssl|tls", text, re.I):
-            _before, failed, reason = text.partition("certificate verify failed: ")
-            why = "the handshake failed"
-            if "ostname mismatch" in text or "match" in text:
-                why = "its certificate is for another name"
-            elif failed:
-                why = "its certificate is not trusted: " + re.sub(r"\s*\(_?ssl.*", "", reason)
-            elif re.search(r"certificate required|unknown ca", text):
-                why = "it wants a client certificate that it trusts"
-            elif "EOF occurred" in text:
-                why = "it hung up, as one does that wants a client certificate it trusts"
-            return StoreUnavailable(
-                f"No TLS connection to the server {where}: {why}.",
-                "correct memory_store.url, tls_ca, tls_cert or tls_key",
-            )
-        return StoreUnavailable(
-            f"The server {where} cannot be reached{_why(text)}.",
-            f"check memory_store.url and that the server runs (and whether it wants "
-            f"{'a client certificate' if place.tls else 'TLS'}): valkey-cli -h {place.host} -p {place.port} ping",
-        )
-    if "unknown command" in text.lower():
-        return StoreUnavailable(
-            f"The server {where} does not know a command that the store needs.", "use Valkey, or Redis from 7.0"
-        )
-    return StoreUnavailable(f"The server {where} refused a command ({code or 'ERR'}).", "look at the server's log")
-
-
-def _why(text: str) -> str:
-    for sign, words in (
-        ("refused", "the connection was refused"), ("reset", "the connection was reset"),
-        ("closed", "it closed the connection"), ("Name or service", "its name is not known"),
-        ("No route", "there is no route to it"), ("imeout", "it does not answer"),
-        ("max number of clients", "it has too many clients"), ("certificate", "its certificate is not accepted"),
-    ):  # fmt: skip
-        if sign in text:
-            return f": {words}"
-    return ""
 
 
 def hello(wire: Wire) -> dict[str, str]:

@@ -11,7 +11,8 @@ import typing as t
 
 from .._errors import NamespaceUnknown, StoreDamaged
 from .._model import NamespaceState, StoreIdentity
-from .valkey_connect import RESTORE, Wire, packed, valkey_errors
+from .valkey_connect import Wire, packed
+from .valkey_errors import RESTORE, valkey_errors
 from .valkey_values import Names, written
 
 COUNTERS: t.Final = (

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import typing as t
 from dataclasses import replace
 
 from .._errors import MemoryOpsError
 from .valkey_cluster import replicas, shard
-from .valkey_connect import Wire, packed, password_in, valkey_errors
+from .valkey_connect import Wire, packed, password_in
 from .valkey_control import Transaction
+from .valkey_errors import valkey_errors
 from .valkey_rules import Rule, Taken, less, rule_of
 from .valkey_transactions import Connected
 from .valkey_values import Names
@@ -37,7 +37,7 @@ def lowered(wire: Wire, names: Names) -> dict[str, str]:
         for user, taken in noted.items():
             rule = _rule(one, user)
             if rule is not None and not less(names, rule[0], taken).same(rule[0]):
-                found[user] = ", ".join(repr(name) for name in taken.all)
+                found[user] = ", ".join(repr(name) if name else "all namespaces" for name in taken.all)
     return found
 
 
@@ -280,12 +280,11 @@ class Fence(Connected):
         """What weakens a fence by users."""
         lines = []
         with valkey_errors(self.place):
-            answers = self.wire.many([packed("CONFIG", "GET", "aclfile"), packed("INFO", "replication")])
-        if self._fenced_user is not None and isinstance(answers[0], list) and not answers[0][1]:
+            answer = self.wire.many([packed("CONFIG", "GET", "aclfile")])[0]
+        if self._fenced_user is not None and isinstance(answer, list) and not answer[1]:
             lines.append("a restart of the server: it has no ACL file, run isolate again afterwards")
-        followed = isinstance(answers[1], bytes) and not self.place.nodes.clustered  # there they were proven
-        if followed and (slaves := re.search(rb"connected_slaves:([1-9]\d*)", answers[1])):
-            lines.append(f"raw clients of its {slaves[1].decode()} replicas: users are not replicated")
+        if self._fenced_user is not None and self.place.sentinels:
+            lines.append("a server that joins later, or comes back, and is made the primary: run isolate again then")
         return lines
 
 

@@ -14,8 +14,8 @@ import urllib.parse
 
 from .._errors import CannotProceed, InvalidInput, RepositoryRefused
 from .._model import Claim, Row
-from .valkey_connect import valkey_errors
 from .valkey_control import Transaction
+from .valkey_errors import valkey_errors
 from .valkey_server import refuse_eviction
 from .valkey_transactions import AT_ONCE, Connected, repeated
 from .valkey_values import END, key_bytes, key_text

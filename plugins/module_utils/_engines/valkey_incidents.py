@@ -11,9 +11,10 @@ import typing as t
 
 from .._errors import LeaseHeld
 from .._model import Claim, IncidentState
-from .leases import believed_end, held_by, incident_closed, same_incident
-from .valkey_connect import valkey_errors
+from .._store import WHOLE
+from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident
 from .valkey_control import Transaction, incident_field, incident_row
+from .valkey_errors import valkey_errors
 from .valkey_transactions import Connected, repeated
 
 
@@ -22,6 +23,22 @@ def _state(row: t.Mapping[str, t.Any]) -> IncidentState:
         row["incident"], row["namespace"], row["state"], row["attempt"], row["owner"], row["token"], row["opened"],
         row["renewed"], row["lease_until"], dict(row["facts"]),
     )  # fmt: skip
+
+
+def _not_held(row: t.Mapping[str, t.Any], takeover: str | None, now: int) -> None:
+    """Errors: LeaseHeld."""
+    until = believed_end(row["lease_until"], now, row["lease"])
+    if row["attempt"] and until > now and takeover != row["attempt"]:
+        raise held_by(row["namespace"], row["incident"], row["attempt"], row["owner"], row["claimed"], until)
+
+
+def _beside_the_whole(rows: t.Sequence[dict[str, t.Any]], attempt: str, takeover: str | None, now: int) -> None:
+    """Errors: LeaseHeld, CannotProceed while another attempt works on the whole store, or left it fenced."""
+    for row in rows:
+        if row["namespace"] == WHOLE and row["state"] == "open" and row["attempt"] != attempt:
+            _not_held(row, takeover, now)
+            if "stood_by" in row["facts"]:
+                raise left_fenced(row["incident"], row["owner"])
 
 
 class Incidents(Connected):
@@ -58,9 +75,14 @@ class Incidents(Connected):
     ) -> Claim:
         held: LeaseHeld | None = None
         with self._transaction() as tx:
-            self._namespace(tx, namespace)
             now, length = self.clock(), int(lease * 1_000_000)
-            known = [row for row in self._all(tx.read) if row["namespace"] == namespace]
+            everything = self._all(tx.read)
+            if namespace == WHOLE:
+                self._claim_all(tx, everything, attempt, takeover, now)
+            else:
+                self._namespace(tx, namespace)
+                _beside_the_whole(everything, attempt, takeover, now)
+            known = [row for row in everything if row["namespace"] == namespace]
             row = next((row for row in known if row["state"] == "open"), None)
             if row is None:
                 name = incident or new_incident
@@ -84,6 +106,20 @@ class Incidents(Connected):
         if held is not None:
             raise held
         return Claim(namespace, name, attempt, row["token"], resumed=not own)
+
+    def _claim_all(
+        self, tx: Transaction, rows: t.Sequence[dict[str, t.Any]], attempt: str, takeover: str | None, now: int
+    ) -> None:
+        """Nobody else works on any namespace, and who once did cannot go on. Errors: LeaseHeld."""
+        others = [
+            row for row in rows
+            if row["namespace"] != WHOLE and row["state"] == "open" and row["attempt"] not in ("", attempt)
+        ]  # fmt: skip
+        for row in others:
+            _not_held(row, takeover, now)
+        for row in others:
+            row["attempt"] = ""
+            self._write(tx, row)
 
     def _open(
         self, tx: Transaction, namespace: str, name: str, attempt: str, owner: str, now: int, length: int

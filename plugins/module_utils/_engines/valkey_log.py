@@ -15,8 +15,9 @@ from bisect import bisect_right
 from .._codec import log_checksum
 from .._model import Claim, LogEntry
 from .._store import Checked
-from .valkey_connect import packed, valkey_errors
+from .valkey_connect import packed
 from .valkey_control import Transaction
+from .valkey_errors import valkey_errors
 from .valkey_server import refuse_eviction
 from .valkey_transactions import Connected, repeated
 from .valkey_values import READS, SPAN, Envelopes, is_write, sealed, write_member

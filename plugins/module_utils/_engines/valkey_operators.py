@@ -13,9 +13,9 @@ from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQu
 from .._model import Change, Claim, Row, is_isolated
 from .leases import settable
 from .valkey_applications import Applications
-from .valkey_connect import RightMissing, valkey_errors
 from .valkey_control import Transaction
-from .valkey_fence import Fence
+from .valkey_errors import RightMissing, valkey_errors
+from .valkey_replicas import ReplicaFence
 from .valkey_server import refuse_eviction
 from .valkey_transactions import repeated
 from .valkey_values import SPAN, key_bytes
@@ -25,7 +25,7 @@ PROBER = "memops:prove"
 FENCE_PATIENCE = 1.0  # seconds that a fence waits for a write in progress before it breaks it
 
 
-class Operators(Applications, Fence):
+class Operators(Applications, ReplicaFence):
     """The operators' part of ``Store``, but for generations."""
 
     def _log(self, tx: Transaction, claim: Claim, operation: str, reason: str) -> None:
@@ -50,11 +50,11 @@ class Operators(Applications, Fence):
             if not exc.command.startswith("acl"):
                 raise
             return act(claim, False)
-        if self._fenced_user is not None:
-            if changed:
-                self._save_users()
-            self._shut_out_replicas()
-        return changed
+        if self._fenced_user is None:
+            return changed
+        if changed:
+            self._save_users()
+        return self._fence_replicas(claim.namespace) or changed
 
     @repeated
     def _fence(self, claim: Claim, users: bool) -> bool:
@@ -148,15 +148,17 @@ class Operators(Applications, Fence):
             bound = self.place.application_user is None  # nothing was to be proven of anybody
             writes = reads = answered = bound
             more, open_to = [f"raw commands: not tried ({exc.message})"], ["raw clients of any user of the server"]
+        at_replicas, there = self._prove_replicas(namespace, space["generation"])
         if self.place.application_user is None:
             more.append("raw commands: no memory_store.application_user is set, so no user is kept from the keys")
         return {
             "writes_refused": memory and writes,
             "reads_refused": quarantined and reads,
             "reads_accepted": not quarantined and answered,
-            "detail": detail + more,
+            "detail": detail + more + at_replicas,
             "not_fenced": [
                 *open_to,
+                *there,
                 *self._standing(),
                 f"a program that changes the control keys {self.names.store}*, which Memory itself needs",
             ],

@@ -12,8 +12,9 @@ import typing as t
 from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown, StoreUnavailable
 from .._model import LastWrite, LogEntry, NamespaceState, Row
 from .._store import Checked
-from .valkey_connect import Wire, packed, translate, valkey_errors
+from .valkey_connect import Wire, packed
 from .valkey_control import counters_of, identity_of, space_of, state_of
+from .valkey_errors import translate, valkey_errors
 from .valkey_log import MOST, aside_of, health, stream_id
 from .valkey_structure import structure
 from .valkey_transactions import AT_ONCE, live_members, wall_clock

@@ -14,13 +14,11 @@ from .valkey_connect import Wire, packed
 
 def server(wire: Wire) -> list[str]:
     """What the server's own state means for the records in it."""
-    known = said(wire, ("memory", "replication", "persistence"))
+    known = said(wire, ("memory", "persistence"))
     lines = []
     policy = known.get("maxmemory_policy", "noeviction")
     if policy.startswith("allkeys-"):
         lines.append(f"maxmemory-policy is {policy}: the server may drop records; set it to noeviction")
-    if known.get("role") in ("slave", "replica"):
-        lines.append("the server is a replica: it takes no writes")
     if known.get("loading") == "1":
         lines.append("the server is still loading its data")
     return lines

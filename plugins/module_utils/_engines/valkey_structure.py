@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import typing as t
 
-from .valkey_connect import Wire, packed, valkey_errors
+from .valkey_connect import Wire, packed
 from .valkey_control import space_of
+from .valkey_errors import valkey_errors
 from .valkey_fence import Fence, lowered
 from .valkey_log import stream_id
 from .valkey_server import dropping, said, server
@@ -268,20 +269,21 @@ class Structure(Fence):
             return self._warnings()
 
     def _warnings(self) -> list[str]:
-        known = said(self.wire, ("persistence", "server", "memory"))
+        known = said(self.wire, ("persistence", "server", "memory", "replication"))
         if not known:
             return ["the server's user may not use INFO, so nothing is known about what is on its disk"]
+        if known.get("role") in ("slave", "replica"):
+            return ["the server is a replica: it takes no writes"]
         policy = dropping(known)
         return self._disk(known) + (
             [f"maxmemory-policy is {policy}: the server may drop records, so no bulk write of an operator goes there"]
             if policy else []
-        ) + self._cluster()  # fmt: skip
+        ) + self._cluster(known)  # fmt: skip
 
-    def _cluster(self) -> list[str]:
+    def _cluster(self, known: t.Mapping[str, str]) -> list[str]:
         if not self.place.nodes.clustered:
             return []
-        followers = said(self.wire, ("replication",)).get("connected_slaves", "0")
-        if followers == "0":
+        if known.get("connected_slaves", "0") == "0":
             return ["no replica follows the store's node of the Cluster: when that is lost, so is the store"]
         return [
             "a Cluster's replicas follow a moment later: when the store's node is lost, so may be the newest writes "

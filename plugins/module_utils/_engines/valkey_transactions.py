@@ -22,8 +22,9 @@ from .._errors import MemoryOpsError, StoreMoved, StoreUnavailable
 from .._model import Claim, Row
 from .leases import check_claim
 from .valkey_cluster import FAILOVER_SECONDS, elsewhere
-from .valkey_connect import Place, Wire, packed, translate, valkey_errors
+from .valkey_connect import Place, Wire, packed
 from .valkey_control import Transaction, counters_of, incident_field, incident_row, space_of
+from .valkey_errors import translate, valkey_errors
 from .valkey_values import THERE, Envelopes, Names, key_bytes, one_key
 
 HOLD_SECONDS: t.Final = 5.0  # less than the default busy timeout: a dead writer costs others no more

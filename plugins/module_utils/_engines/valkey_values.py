@@ -50,6 +50,9 @@ class Names:
         self.fences = f"{own}:fences"  # hash: ACL user → what was taken from it (JSON)
 
     def fenced(self, namespace: str) -> str:
+        """The beginning of all keys of a namespace that applications may lose; of all namespaces when it is ""."""
+        if not namespace:
+            return f"{self.prefix}:{{"
         return f"{self.prefix}:{{{written(namespace)}}}:"
 
     def records(self, namespace: str, generation: int) -> str:

@@ -63,4 +63,5 @@ ALL_CAPABILITIES: t.Final = (
     "sequence",
     "tombstones",
     "write-lock",
+    "whole-store",  # all namespaces can be fenced at once, for a failover of the server to its replica
 )

@@ -67,6 +67,7 @@ def move_route(
     begin: bool,
     open_store: t.Callable[[], Store],
     run: Run,
+    former: t.Mapping[str, t.Any] | None = None,
     check: bool = False,
 ) -> dict[str, t.Any]:
     """Lead ``namespace`` to the memory host ``to`` (default: ``home``).
@@ -81,7 +82,7 @@ def move_route(
             raise InvalidInput("It is not said where the namespace is at home.", "name its memory host in home")
         route = NotedRoute(kind, open_store(), namespace, run, home=home, to=to or home, begin=begin)
     else:
-        route = open_route(params, namespace, to=to or home, target=target)
+        route = open_route(params, namespace, to=to or home, target=target, former=former)
     moved = move(route, along=along, check=check)
     return {
         "changed": moved.changed,

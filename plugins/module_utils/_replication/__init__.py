@@ -23,8 +23,9 @@ class Standing:
     upstream: str | None = None  # a replica: host:port of the server that it follows
     link: bool | None = None  # a replica: whether it is connected to it now
     silent_seconds: float | None = None  # a replica: since it last heard of it; None when nobody can tell
-    replicas: tuple[tuple[str, int], ...] = ()  # a primary: (host:port as it sees it, position that one told), connected ones
+    replicas: tuple[tuple[str, int], ...] = ()  # a primary: (host:port, position told) of those connected
     writable: bool = True  # whether anybody may write there at all
+    behind_seconds: float | None = None  # a replica: age of the newest change applied; None when nobody can tell
 
 
 class Server(t.Protocol):
@@ -47,6 +48,13 @@ class Server(t.Protocol):
         later writes thrown away; returns when the link is up and it has caught up. Nothing when it already is."""
 
     def close(self) -> None: ...
+
+
+def own_store(params: t.Mapping[str, t.Any]) -> t.Mapping[str, t.Any]:
+    """The store as this very server has it, where ``params`` would lead to whichever is the primary (Sentinel)."""
+    if not params.get("url"):
+        return params
+    return {name: value for name, value in params.items() if name not in ("sentinels", "sentinel_service")}
 
 
 def open_server(params: t.Mapping[str, t.Any]) -> Server:

@@ -79,14 +79,19 @@ def open_route(
     *,
     to: str | None = None,
     target: t.Mapping[str, t.Any] | None = None,
+    former: t.Mapping[str, t.Any] | None = None,
 ) -> Route:
     """The route of ``params`` (the variable memory_route), to be led to the memory host ``to`` with store ``target``.
+    With ``former`` it is led there for all that it led to that store.
 
     Errors: InvalidInput.
     """
     kind = params.get("kind") or "file"
     if kind == "file":
-        from .file import FileRoute
+        from .file import FileRoute, WholeFileRoute
+
+        if former and target:
+            return WholeFileRoute(params, target, former)
 
         return FileRoute(params, namespace, target)
     if not to:

@@ -11,7 +11,7 @@ import os
 import typing as t
 
 from .._errors import InvalidInput, RouteUnavailable
-from .._route import for_applications, read_route, resolve, switch_route
+from .._route import for_applications, lead_all, read_route, resolve, switch_all, switch_route
 from .._store import place
 from . import Position
 
@@ -55,6 +55,47 @@ class FileRoute:
         if self._default is not None and not os.path.exists(self._path):
             switch_route(self._path, None, self._default)
         switch_route(self._path, self._namespace, self._target)
+
+    def check(self) -> None:
+        if self.current() != self.wanted():
+            raise RouteUnavailable(
+                f"{self.name} was changed again by somebody else.", "look at the file and run the same command again"
+            )
+
+    def warnings(self) -> list[str]:
+        return []
+
+
+class WholeFileRoute:
+    """The route file when all that led to the store ``former`` has to lead to ``target``. Positions: the whole file
+    but for its generation."""
+
+    unit = "store"
+
+    def __init__(
+        self, params: t.Mapping[str, t.Any], target: t.Mapping[str, t.Any], former: t.Mapping[str, t.Any]
+    ) -> None:
+        if not params.get("path"):
+            raise InvalidInput("The route file is not named.", "set memory_route.path")
+        self._path = str(params["path"])
+        self._target, self._former = for_applications(target), for_applications(former)
+        self.name = f"The route file {self._path}"
+
+    def current(self) -> Position:
+        if not os.path.exists(self._path):
+            return None
+        found = read_route(self._path)
+        return {"default": found["default"], "namespaces": found["namespaces"]}
+
+    def wanted(self) -> Position:
+        found = self.current() or {"default": None, "namespaces": {}}
+        return lead_all(found, self._former, self._target)
+
+    def elsewhere(self, position: Position) -> bool:
+        return position is not None and position != self.wanted()
+
+    def switch(self) -> None:
+        switch_all(self._path, self._former, self._target)
 
     def check(self) -> None:
         if self.current() != self.wanted():

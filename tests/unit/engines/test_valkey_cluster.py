@@ -11,7 +11,8 @@ import time
 import pytest
 from redis.exceptions import NoPermissionError
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_connect import RIGHTS, place_of
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_connect import place_of
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_errors import RIGHTS
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     CapabilityMissing,
     InvalidInput,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_connect import (
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_errors import (
     OPERATORS_RIGHTS,
     RIGHTS,
 )

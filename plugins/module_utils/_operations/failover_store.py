@@ -1,0 +1,400 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Serve a whole memory store from the replica of its server: nothing that was acknowledged is lost.
+
+PRIVATE to the collection. It runs where both servers can be reached; moving the route is the play's task.
+
+look → fence all serving namespaces of the primary (data, so the replica has the fence, too) → wait until the replica
+has applied it → promote → raise the epoch → lift there exactly what was fenced. What was done is noted in the store
+itself, first on the one side and, replicated, on the other: the same command finishes what was cut short anywhere.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from .._errors import CannotProceed, InvalidInput, MemoryOpsError, StaleAttempt, StoreUnavailable
+from .._model import Claim, IncidentState
+from .._replication import Standing
+from .._store import WHOLE
+from . import incident as incidents
+from .copy_check import check_copy
+from .failover import accepts_writes
+from .incident import Journal, Run, now_us
+from .replicas import Side, age, at, record, told
+
+PROBE_SECONDS = 2.0  # how long a change on the primary may take to reach a replica that is not behind
+PROMOTE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for. Times in seconds."""
+
+    kind: str = "failover"  # failover | failback
+    rpo: float = 900.0
+    catch_up: float = 30.0
+    min_interval: float = 600.0
+    force: bool = False
+    outside_fence: str = ""
+    namespaces: t.Sequence[str] | None = None  # whose copies have to verify; None: all
+
+
+def fail_over(
+    *,
+    old: Side,
+    new: Side,
+    wish: Wish,
+    open_keyring: t.Callable[[], t.Any],
+    run: Run,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """Let ``new``, a replica, take over from ``old``, its primary.
+
+    Returns {changed, performed, incident, from, to, forced, epoch, position_before, position_after, lag_seconds,
+    silent_seconds, verified_at, fenced_at, promoted_at, lifted, proof, detail}. Errors: CannotProceed, LeaseHeld,
+    StoreUnavailable; ``old`` is then fenced only when the sentence says so.
+    """
+    if wish.force and not wish.outside_fence.strip():
+        raise InvalidInput(
+            "A forced failover needs to know what keeps applications from the old primary.",
+            "say so: -e memory_outside_fence='its power is off'",
+        )
+    there = new.standing()
+    if there.role == "primary":
+        return _finish(old, new, wish, run, check)
+    try:
+        here = old.standing()
+    except StoreUnavailable as exc:
+        if not wish.force:
+            raise CannotProceed(
+                f"The primary {old.host} cannot be asked, so nobody can fence it: {exc.message}",
+                "mend it, or, when it is dead for good, see to it that no application reaches it and set "
+                "memory_failover=force and memory_outside_fence",
+            ) from None
+        return _force(old, new, there, wish, open_keyring, run, check)
+    return _switch(old, new, here, there, wish, open_keyring, run, check)
+
+
+# --- the primary answers --------------------------------------------------------------------------------------------
+def _switch(
+    old: Side,
+    new: Side,
+    here: Standing,
+    there: Standing,
+    wish: Wish,
+    open_keyring: t.Callable[[], t.Any],
+    run: Run,
+    check: bool,
+) -> dict[str, t.Any]:
+    begun = _open(old)
+    try:
+        _really_follows(old, new, here, there, wish)
+        if begun is None:
+            _not_flapping(old, wish)
+        verified = check_copy(new, wish.namespaces, open_keyring, fresh=wish.rpo, work_dir=run.work_dir, check=check)
+        if check:
+            return {
+                **_result(old, new, wish),
+                "changed": True,
+                "detail": f"would be served from {new.host}",
+                "verified_at": at(verified["verified_at"]),
+                "scanned": verified["scanned"],
+            }
+    except CannotProceed as exc:
+        if begun is None or check:
+            raise
+        claim = incidents.claim(old.store, WHOLE, run)
+        raise _lifted(old, claim, exc) from None
+    claim = incidents.claim(old.store, WHOLE, run)
+    journal = Journal(incidents.folder(new.params, claim.incident, run.work_dir))
+    store = old.store
+    fenced: dict[str, t.Any] = {}
+    try:
+        with journal.step("replicates", run) as outcome:
+            store.note(claim, kind=wish.kind, **{"from": old.place, "to": new.place, "run": run.attempt})
+            outcome["lag_seconds"] = lag = _lag(old, new, claim, wish)
+        with journal.step("fence-store", run) as outcome:
+            names = store.stand_by(claim)
+            proof = _prove(old, names)
+            fenced = {"fenced_at": now_us(), "position_before": old.standing().position}
+            identity = store.identity()
+            store.note(claim, **fenced, fenced_epoch=identity.epoch, fenced_sequence=identity.sequence)
+            outcome.update(namespaces=len(names), position=fenced["position_before"])
+        with journal.step("catch-up", run) as outcome:
+            outcome["position"] = new.server.applied(old.standing().position, wish.catch_up)
+        store.renew(claim)
+    except MemoryOpsError as exc:  # the replica is one still: this run has not promoted it
+        raise _lifted(old, claim, exc) from None
+    with journal.step("promote-replica", run) as outcome:
+        try:
+            promoted = new.server.promote(PROMOTE_SECONDS)
+        except MemoryOpsError as exc:
+            if _still_replica(new):
+                raise _lifted(old, claim, exc) from None
+            raise
+        outcome.update(position=promoted.position, history=promoted.history)
+    result = _serve(old, new, wish, run, journal, above=identity.epoch, position=promoted.position)
+    refused = _refuses(old, claim, names)
+    if not refused:
+        raise CannotProceed(
+            f"{old.host} still takes writes although {new.host} serves.",
+            "stop its server, then run the same command again",
+        )
+    return {
+        **result, "lag_seconds": lag, "verified_at": at(verified["verified_at"]), "scanned": verified["scanned"],
+        "proof": {**proof, "old_refuses_writes": refused, **result["proof"]},
+    }  # fmt: skip
+
+
+def _open(side: Side) -> IncidentState | None:
+    """The failover that began here and did not end."""
+    return next((state for state in side.store.incidents(WHOLE) if state.state == "open"), None)
+
+
+def _really_follows(old: Side, new: Side, here: Standing, there: Standing, wish: Wish) -> None:
+    if here.role != "primary":
+        raise CannotProceed(
+            f"{old.host} is a replica of {here.upstream or 'another server'} itself.",
+            "name the primary and its replica in the inventory: memory_role",
+        )
+    if not here.writable:
+        raise CannotProceed(f"{old.host} takes no writes, so it cannot be fenced.", "mend that, then run it again")
+    if not new.server.follows(there, here):
+        connected = f"follows {there.upstream}" if there.link else "is not connected to any primary"
+        raise CannotProceed(
+            f"{new.host} is no replica of {old.host} now: it {connected}.",
+            "mend the replication, then run the same command again, or fail over one namespace",
+        )
+    if there.silent_seconds is not None and there.silent_seconds > max(60.0, wish.rpo):
+        raise CannotProceed(
+            f"{new.host} has heard nothing from {old.host} for {told(there.silent_seconds)}, though it is connected.",
+            "restart its replication, then run the same command again",
+        )
+
+
+def _not_flapping(old: Side, wish: Wish) -> None:
+    last = old.switch()
+    since = age(last.facts.get("promoted_at")) if last else None
+    if wish.force or wish.kind != "failover" or since is None or since >= wish.min_interval:
+        return
+    raise CannotProceed(
+        f"The store changed servers {told(since)} ago, and the least time between is {told(wish.min_interval)}.",
+        "find out why it has to again; then wait, or set memory_failover_min_interval",
+    )
+
+
+def _lag(old: Side, new: Side, claim: Claim, wish: Wish) -> float:
+    """Seconds that the replica is behind. The note that was just written has to arrive. Errors: CannotProceed."""
+    position = old.standing().position
+    for last in (False, True):
+        try:
+            new.server.applied(position, PROBE_SECONDS / 2)
+            return 0.0
+        except CannotProceed:
+            if not last:
+                old.store.renew(claim)  # something more to hear of, for who applies nothing but listens
+    there = new.standing()
+    silent = there.silent_seconds
+    if silent is not None and silent >= PROBE_SECONDS * 0.75:
+        raise CannotProceed(
+            f"The replication to {new.host} is broken although it says that it is connected: it has heard nothing for "
+            f"{told(silent)}.",
+            "restart the replica's server, then run the same command again",
+        )
+    lag = there.behind_seconds if there.behind_seconds is not None else silent
+    if lag is None or lag > wish.rpo:
+        raise CannotProceed(
+            f"{new.host} is {told(lag)} behind, and the RPO is {wish.rpo:g} s.",
+            "wait until it has caught up, then run the same command again",
+        )
+    return lag
+
+
+def _prove(old: Side, names: t.Sequence[str]) -> dict[str, t.Any]:
+    """That nothing serves any more, and that writes are refused. Errors: CannotProceed."""
+    with old.store.reader() as reader:
+        serving = [state.name for state in reader.namespaces() if state.state == "serving"]
+    proof: dict[str, t.Any] = (
+        old.store.prove(names[0]) if names else {"writes_refused": True, "detail": ["no namespace served"]}
+    )
+    if serving or not proof["writes_refused"]:
+        why = f"{serving[0]} serves" if serving else "; ".join(map(str, proof["detail"]))[:300]
+        raise CannotProceed(
+            f"The fence around {old.host} does not hold: {why}.",
+            "stop the applications that write there, then run it again",
+        )
+    return {"writes_refused": True, "tried_on": names[0] if names else None, "fenced": len(names)}
+
+
+def _refuses(old: Side, claim: Claim, names: t.Sequence[str]) -> bool:
+    """The fence stays, the lease is given back: a rejoin need not wait for its end."""
+    try:
+        refused = not any(accepts_writes(old.store, name) for name in names[:1])
+        old.store.end_lease(claim)
+        return refused
+    except StoreUnavailable:  # it died meanwhile
+        return True
+
+
+def _lifted(old: Side, claim: Claim, exc: MemoryOpsError) -> MemoryOpsError:
+    """Nothing is left half done: ``old`` serves as before."""
+    try:
+        lifted = old.store.serve_again(claim)
+        old.store.close_incident(claim)
+    except StaleAttempt:  # a newer attempt has it in hand
+        return exc
+    except MemoryOpsError as worse:
+        return StoreUnavailable(
+            f"{exc.message} The fence around {old.host} could not be lifted, so it may stand: {worse.message}",
+            "run the same command again: it goes on from there",
+        )
+    said = f" The fence was lifted again: {old.host} serves as before." if lifted else ""
+    return CannotProceed(exc.message + said, exc.next_step)
+
+
+def _still_replica(new: Side) -> bool:
+    """Errors: none; who cannot be asked may be a primary by now."""
+    try:
+        return new.standing().role == "replica"
+    except MemoryOpsError:
+        return False
+
+
+# --- the primary is dead --------------------------------------------------------------------------------------------
+def _force(
+    old: Side,
+    new: Side,
+    there: Standing,
+    wish: Wish,
+    open_keyring: t.Callable[[], t.Any],
+    run: Run,
+    check: bool,
+) -> dict[str, t.Any]:
+    verified = check_copy(new, wish.namespaces, open_keyring, fresh=wish.rpo, work_dir=run.work_dir, check=check)
+    received, epoch = there.position, new.store.identity().epoch
+    known = f"its last change from {old.host} is {told(there.silent_seconds)} old, position {received}"
+    if check:
+        return {
+            **_result(old, new, wish), "changed": True, "silent_seconds": there.silent_seconds,
+            "detail": f"would be served from {new.host}; {known}", "verified_at": at(verified["verified_at"]),
+            "scanned": verified["scanned"],
+        }  # fmt: skip
+    last = new.switch()
+    name = run.incident or (last.incident if last and last.state == "open" else incidents.new_incident_id())
+    journal = Journal(incidents.folder(new.params, name, run.work_dir))
+    with journal.step(
+        "promote-replica", run, forced=True, outside_fence=wish.outside_fence, position=received
+    ) as outcome:
+        promoted = new.server.promote(PROMOTE_SECONDS)
+        outcome.update(position=promoted.position, history=promoted.history)
+    new.close()
+    chosen = Run(run.attempt, run.owner, name, run.takeover, run.work_dir)
+    result = _serve(
+        old, new, wish, chosen, journal, above=epoch, position=promoted.position, before=received,
+        silent=there.silent_seconds,
+    )  # fmt: skip
+    return {
+        **result, "verified_at": at(verified["verified_at"]), "scanned": verified["scanned"],
+        "detail": f"{result['detail']}, forced: {known}; what {old.host} had beyond that is told when it rejoins",
+    }  # fmt: skip
+
+
+# --- after the promotion --------------------------------------------------------------------------------------------
+def _finish(old: Side, new: Side, wish: Wish, run: Run, check: bool) -> dict[str, t.Any]:
+    """``new`` is a primary already: of this failover, done or half done, or of nobody's."""
+    last = new.switch()
+    if last is None or last.facts.get("to") != new.place:
+        # A forced one that was cut short right after the promotion has left no note.
+        if not (wish.force and _reachable(old) is None):
+            raise CannotProceed(
+                f"{new.host} is a primary and no replica of {old.host}.",
+                "name the replica as secondary in memory_role, or fail over one namespace",
+            )
+    elif last.state == "closed":
+        return {**_result(old, new, wish), **_recorded(last), "changed": False, "detail": f"{new.host} serves already"}
+    if check:
+        return {**_result(old, new, wish), "changed": True, "detail": f"would finish the {wish.kind} to {new.host}"}
+    name = (last.incident if last and last.state == "open" else None) or run.incident or incidents.new_incident_id()
+    journal = Journal(incidents.folder(new.params, name, run.work_dir))
+    above = last.facts.get("fenced_epoch") if last else None
+    chosen = Run(run.attempt, run.owner, name, run.takeover, run.work_dir)
+    return _serve(old, new, wish, chosen, journal, above=above or 0, position=new.standing().position)
+
+
+def _reachable(side: Side) -> Standing | None:
+    try:
+        return side.standing()
+    except StoreUnavailable:
+        return None
+
+
+def _serve(
+    old: Side,
+    new: Side,
+    wish: Wish,
+    run: Run,
+    journal: Journal,
+    *,
+    above: int,
+    position: int,
+    before: int | None = None,
+    silent: float | None = None,
+) -> dict[str, t.Any]:
+    store = new.store
+    claim = incidents.claim(store, WHOLE, run)
+    with journal.step("serve-store", run) as outcome:
+        facts = store.incident(claim).facts
+        if not facts.get("epoch"):
+            epoch = store.raise_epoch(claim, above)
+            more: dict[str, t.Any] = {} if before is None else {"position_before": before, "silent_seconds": silent}
+            store.note(
+                claim, kind=wish.kind, epoch=epoch, promoted_at=now_us(), position_after=position,
+                forced=wish.force if before is not None else None, outside_fence=wish.outside_fence or None,
+                **{"from": old.place, "to": new.place, "run": run.attempt, **more},
+            )  # fmt: skip
+        lifted = store.serve_again(claim)
+        facts = store.incident(claim).facts
+        names = facts.get("served_again") or _serving(new)
+        accepted = all(accepts_writes(store, name) for name in names[:1])
+        outcome.update(epoch=facts["epoch"], lifted=len(lifted), accepts_writes=accepted)
+    if not accepted:
+        raise CannotProceed(
+            f"{new.host} was promoted but refuses a write to {names[0]}.",
+            "look at its server, then run the same command",
+        )
+    last = store.incident(claim)
+    store.close_incident(claim)
+    return {
+        **_result(old, new, wish), **_recorded(last), "changed": True, "lifted": len(lifted),
+        "proof": {"new_accepts_writes": accepted}, "detail": f"served from {new.host} in epoch {last.facts['epoch']}",
+    }  # fmt: skip
+
+
+def _serving(side: Side) -> list[str]:
+    with side.store.reader() as reader:
+        return [state.name for state in reader.namespaces() if state.state == "serving"]
+
+
+def _result(old: Side, new: Side, wish: Wish) -> dict[str, t.Any]:
+    with new.store.reader() as reader:
+        names = [state.name for state in reader.namespaces()]
+    return {
+        "performed": True, "scope": "store", "kind": wish.kind, "from": old.place, "to": new.place, "namespaces": names,
+    }  # fmt: skip
+
+
+def _recorded(last: IncidentState) -> dict[str, t.Any]:
+    known = record(last) or {}
+    return {
+        "incident": last.incident,
+        "forced": bool(known["forced"]),
+        "outside_fence": known["outside_fence"],
+        "epoch": known["epoch"],
+        "position_before": known["position_before"],
+        "position_after": known["position_after"],
+        "silent_seconds": known["silent_seconds"],
+        "fenced_at": at(last.facts.get("fenced_at")),
+        "promoted_at": at(known["promoted_at"]),
+    }

@@ -1,0 +1,202 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Make a former primary a replica of the one that took over, after what only it has was told, to the record.
+
+PRIVATE to the collection. It runs on the former primary's host.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import typing as t
+
+from .._errors import CannotProceed, StoreUnavailable
+from .._model import LogEntry
+from .._replication import Standing
+from .._store import WHOLE, Store
+from . import incident as incidents
+from .incident import Journal, Run, own_files
+from .replicas import Side
+
+LOST: t.Final = "lost_keys.jsonl"
+SHOWN: t.Final = 1000
+WRITES: t.Final = ("write", "delete")
+
+
+def rejoin(
+    *,
+    old: Side,
+    main: Side,
+    forensic: t.Callable[[str], str | None],
+    run: Run,
+    accept_loss: bool = False,
+    timeout: float = 300.0,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """``forensic`` publishes a snapshot of ``old`` for an incident and gives its id, None where that cannot be.
+
+    Returns {changed, incident, lost, lost_keys [namespace: key, the first 1,000], lost_file, forensic, position, notes,
+    detail}. Errors: CannotProceed (which one is newer is not clear, or what would be lost cannot be told),
+    StoreUnavailable.
+    """
+    theirs = main.standing()
+    if theirs.role != "primary":
+        raise CannotProceed(
+            f"{main.host} is a replica, so nothing can rejoin it.", "fail over first, or name the primary"
+        )
+    mine = _standing(old)
+    last = main.switch()
+    incident = run.incident or (last.incident if last else "rejoin")
+    folder = incidents.folder(old.params, incident, run.work_dir)
+    if mine is not None and old.server.follows(mine, theirs):
+        return {**_told(folder, incident), "changed": False, "detail": f"{old.host} follows {main.host} already"}
+    lost = 0
+    snapshot = None
+    if mine is not None and mine.role == "primary":
+        _is_former(old, main)
+        if not check:
+            _fence(old, run, incident)
+        lost = _note_lost(old.store, main.store, None if check else folder)
+        if check:
+            return _would(old, main, incident, lost)
+        if lost:
+            snapshot = forensic(incident)
+            if snapshot is None and not accept_loss:
+                raise CannotProceed(
+                    f"{lost} acknowledged writes are on {old.host} alone, and its state cannot be kept as a snapshot.",
+                    "set memory_repository and memory_keyring, or give that state up: memory_accept_loss=true",
+                )
+    elif mine is None and not accept_loss and not _nothing_to_tell(old, folder, last.facts if last else {}):
+        raise CannotProceed(
+            f"The server of {old.host} does not run, so what only it has cannot be told.",
+            "start it, kept from applications, then run the same command; or give that up: memory_accept_loss=true",
+        )
+    elif check:
+        return _would(old, main, incident, None)
+    with Journal(folder).step("rejoin", run, lost=lost, forensic=snapshot) as outcome:
+        old.close()
+        standing = old.server.follow(main.params, timeout)
+        notes = list(getattr(old.server, "notes", ()))
+        outcome.update(position=standing.position, history=standing.history, notes=notes)
+    return {
+        **_told(folder, incident), "changed": True, "forensic": snapshot, "position": standing.position, "notes": notes,
+        "detail": "; ".join([f"{old.host} follows {main.host}", *notes]),
+    }  # fmt: skip
+
+
+def _standing(side: Side) -> Standing | None:
+    try:
+        return side.standing()
+    except StoreUnavailable:
+        return None
+
+
+def _is_former(old: Side, main: Side) -> None:
+    """Errors: CannotProceed unless both were one store and the other is the newer primary."""
+    mine, theirs = old.store.identity(), main.store.identity()
+    if mine.store_id != theirs.store_id:
+        raise CannotProceed(
+            f"{old.host} holds another store than {main.host}, so it cannot rejoin.",
+            "make it a replica by hand when nothing there is needed",
+        )
+    if mine.epoch >= theirs.epoch:
+        raise CannotProceed(
+            f"{main.host} did not take over from {old.host}: its epoch is {theirs.epoch}, and {mine.epoch} there.",
+            "run the failover playbook first, or name the primary",
+        )
+
+
+def _fence(old: Side, run: Run, incident: str) -> None:
+    """Whatever still writes there stops before it is compared. Nothing to do where a failover has fenced it."""
+    open_one = next((state for state in old.store.incidents(WHOLE) if state.state == "open"), None)
+    name = open_one.incident if open_one else f"{incident}-rejoin"
+    # Of the failover that made the other the primary: that has come further there, whoever held it here.
+    superseded = open_one.attempt if open_one and open_one.incident == incident else run.takeover
+    chosen = Run(run.attempt, run.owner, name, superseded, run.work_dir)
+    claim = incidents.claim(old.store, WHOLE, chosen)
+    old.store.stand_by(claim)
+    old.store.end_lease(claim)  # the fence stands by itself
+
+
+def _nothing_to_tell(old: Side, folder: str, switch: t.Mapping[str, t.Any]) -> bool:
+    """It was fenced, with proof, before the other took over; or all was told before it was stopped."""
+    fenced = switch.get("from") == old.place and not switch.get("forced")
+    return fenced or os.path.exists(os.path.join(folder, LOST))
+
+
+def only_here(here: Store, there: Store) -> t.Iterator[LogEntry]:
+    """Writes and deletes in the log of ``here`` that ``there`` does not have, oldest first.
+
+    Both logs are the same up to where the servers parted: beyond that an entry counts as known there when one of the
+    same (epoch, sequence) and digest is. What ``there`` has pruned was common.
+    """
+    with here.reader() as mine, there.reader() as theirs:
+        tail = list(_parted(_writes(mine), _writes(theirs)))
+        if not tail:
+            return
+        first = tail[0].id
+        known = {(e.epoch, e.sequence, e.digest) for e in _writes(theirs, first - 1)}
+        for entry in tail:
+            if (entry.epoch, entry.sequence, entry.digest) not in known:
+                yield entry
+
+
+def _writes(reader: t.Any, after_id: int = 0) -> t.Iterator[LogEntry]:
+    for batch in reader.log(after_id=after_id, operations=WRITES):
+        yield from (LogEntry._make(entry) for entry in batch)
+
+
+def _parted(mine: t.Iterator[LogEntry], theirs: t.Iterator[LogEntry]) -> t.Iterator[LogEntry]:
+    """The entries of ``mine`` from the first on that is another one in ``theirs``, or beyond its end."""
+    other = next(theirs, None)
+    first = other.id if other is not None else None
+    for entry in mine:
+        if first is not None and entry.id < first:
+            continue  # pruned there
+        while other is not None and other.id < entry.id:
+            other = next(theirs, None)
+        if other is None or other.id != entry.id or other.checksum != entry.checksum:
+            yield from itertools.chain([entry], mine)
+            return
+
+
+def _note_lost(here: Store, there: Store, folder: str | None) -> int:
+    """Write every lost key to the incident's folder, a line each; how many writes. With no folder they are counted."""
+    found = only_here(here, there)
+    if folder is None:
+        return sum(1 for _entry in found)
+    path, count = os.path.join(folder, LOST), 0
+    with own_files(folder):
+        with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            for e in found:
+                line = {"namespace": e.namespace, "key": e.key, "operation": e.operation, "epoch": e.epoch}
+                file.write(json.dumps({**line, "sequence": e.sequence, "at": e.at}) + "\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path + ".new", path)
+    return count
+
+
+def _told(folder: str, incident: str) -> dict[str, t.Any]:
+    """What was lost, as it was told when the servers were compared."""
+    path, lost = os.path.join(folder, LOST), 0
+    keys: list[str] = []
+    if os.path.exists(path):
+        with own_files(folder), open(path, encoding="utf-8") as file:
+            for line in file:
+                lost += 1
+                if len(keys) < SHOWN:
+                    known = json.loads(line)
+                    keys.append(f"{known['namespace']}: {known['key']}")
+    return {"incident": incident, "lost": lost, "lost_keys": keys, "lost_file": path if lost else None}
+
+
+def _would(old: Side, main: Side, incident: str, lost: int | None) -> dict[str, t.Any]:
+    more = "" if lost is None else f", and {lost} acknowledged writes that only it has would be listed and set aside"
+    return {
+        "changed": True, "incident": incident, "lost": lost, "lost_keys": [], "lost_file": None,
+        "detail": f"{old.host} would become a replica of {main.host}{more}",
+    }  # fmt: skip

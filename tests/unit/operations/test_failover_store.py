@@ -1,0 +1,262 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A whole store fails over to a real streaming replica and comes home; what stands in the way, and what is killed."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    CannotProceed,
+    LeaseHeld,
+    MemoryOpsError,
+    NamespaceQuarantined,
+)
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import check_journal
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import describe
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from tests.support.postgresql_server import PostgresqlServer
+from tests.unit.operations.pair_help import NAMESPACES, Killed, Pair, Writers, killed_after
+
+
+@pytest.fixture(scope="module")
+def _servers(tmp_path_factory):
+    pair = Pair(tmp_path_factory.mktemp("pair"))
+    try:
+        pair.start()
+        yield pair
+    finally:
+        pair.stop()
+
+
+@pytest.fixture
+def pair(_servers, tmp_path):
+    """Every test may leave the roles swapped; none leaves the pair broken."""
+    _servers.folder = tmp_path
+    yield _servers
+    primary, replica = _servers.roles()
+    assert set(_servers.serving(primary)) == set(NAMESPACES)
+    caught_up(_servers, primary, replica)
+
+
+def refused(words, attempt, error=CannotProceed):
+    with pytest.raises(error, match=words) as caught:
+        attempt()
+    assert caught.value.next_step
+    return caught.value
+
+
+def test_nothing_acknowledged_is_lost_across_failover_and_failback(pair):
+    home, away = pair.roles()
+    with Writers(pair) as writers:
+        writers.wait()
+        rehearsed = pair.fail_over(home, away, check=True)
+        assert rehearsed["changed"] and not pair.incidents(home) and not list(pair.folder.rglob("*.jsonl"))
+        first = pair.fail_over(home, away)
+        assert first["changed"] and first["epoch"] == 2 and first["position_before"] <= first["position_after"]
+        assert first["proof"]["old_refuses_writes"] and first["proof"]["new_accepts_writes"]
+        writers.wait()
+        again = pair.fail_over(home, away)
+        assert not again["changed"] and again["epoch"] == 2 and again["incident"] == first["incident"]
+        assert pair.serving(home) == [] and pair.serving(away) == list(NAMESPACES)
+
+        assert pair.rejoin(home, away, check=True)["changed"]
+        back = pair.rejoin(home, away)
+        assert back["changed"] and back["lost"] == 0 and back["notes"] == ["pg_rewind took back its own later writes"]
+        assert not pair.rejoin(home, away)["changed"]
+        writers.wait()
+        home_again = pair.fail_over(away, home, kind="failback")
+        assert home_again["epoch"] == 3
+        writers.wait()
+        pair.rejoin(away, home)
+        writers.wait()
+    assert pair.roles() == (home, away)
+    assert {host for _name, _key, host in writers.acknowledged} == {home, away}
+    for name in NAMESPACES:
+        found = pair.values(home, name)
+        assert {key for space, key, _host in writers.acknowledged if space == name} <= set(found)
+    journal = pair.folder / "work" / first["incident"] / "journal.jsonl"
+    lines = journal.read_bytes().splitlines()
+    assert check_journal(lines)
+    told = {(line["step"], line["phase"]) for line in map(json.loads, lines)}
+    assert {("fence-store", "result"), ("catch-up", "result"), ("promote-replica", "result")} <= told
+    assert describe(pair.params(home))["last_switch"]["kind"] == "failback"
+
+
+@pytest.mark.parametrize("step", ["replicates", "fence-store", "catch-up", "promote-replica", "serve-store"])
+def test_the_same_command_finishes_what_was_killed(pair, monkeypatch, step):
+    home, away = pair.roles()
+    before = pair.values(home, "agent-1")
+    run = pair.run()
+    with killed_after(step, monkeypatch), pytest.raises(Killed):
+        pair.fail_over(home, away, run=run)
+    refused("worked on", lambda: pair.fail_over(home, away), LeaseHeld)
+    done = pair.fail_over(home, away, run=pair.run(takeover=run.attempt))
+    assert done["performed"] and pair.serving(away) == list(NAMESPACES) and pair.serving(home) == []
+    assert [state.state for state in pair.incidents(away)][0] == "closed"
+    assert pair.values(away, "agent-1") == before
+    pair.rejoin(home, away)
+
+
+def test_a_rejoin_that_was_killed_goes_on(pair, monkeypatch):
+    home, away = pair.roles()
+    pair.fail_over(home, away)
+    run = pair.run()
+    with killed_after("rejoin", monkeypatch), pytest.raises(Killed):
+        pair.rejoin(home, away, run=run)
+    pair.hosts[home].kill()  # and its server with it
+    time.sleep(1.5)
+    assert pair.rejoin(home, away, run=pair.run(takeover=run.attempt))["changed"]
+
+
+def test_a_forced_failover_tells_what_was_lost_to_the_record(pair):
+    home, away = pair.roles()
+    refused("cannot be asked|what keeps", lambda: pair.fail_over(home, away, force=True), MemoryOpsError)
+    pair.hosts[away].cut()
+    with pair.memory(home) as memory:
+        memory.write_many("agent-2", {f"lost-{n}": {"n": n} for n in range(5)})
+        memory.delete("agent-2", "key-3")
+    pair.hosts[home].kill()
+    refused("nobody can fence it", lambda: pair.fail_over(home, away))
+    done = pair.fail_over(home, away, force=True, outside_fence="its power is off")
+    assert done["forced"] and done["outside_fence"] == "its power is off" and done["position_before"]
+    with pair.memory(away) as memory:
+        memory.write("agent-2", "after", {"n": 1}, reason="test")
+    refused("cannot be told", lambda: pair.rejoin(home, away))
+    pair.hosts[home].again()
+    refused("cannot be kept as a snapshot", lambda: pair.rejoin(home, away))
+    assert pair.serving(home) == []  # it came back serving and was fenced before it was compared
+    back = pair.rejoin(home, away, forensic=lambda incident: f"snapshot of {incident}")
+    assert back["lost"] == 6 and back["forensic"].startswith("snapshot of inc-")
+    assert sorted(back["lost_keys"]) == ["agent-2: key-3", *(f"agent-2: lost-{n}" for n in range(5))]
+    assert len(pathlib.Path(back["lost_file"]).read_text().splitlines()) == 6
+    again = pair.rejoin(home, away)
+    assert not again["changed"] and again["lost"] == 6
+    assert "after" in pair.values(away, "agent-2")
+
+
+@pytest.fixture
+def halted(pair):
+    """(pair, primary, replica) whose replica receives, but applies nothing."""
+    home, away = pair.roles()
+    with pair.hosts[away].connect() as con:
+        con.execute("SELECT pg_wal_replay_pause()")
+        yield pair, home, away
+        con.execute("SELECT pg_wal_replay_resume()")
+
+
+def test_a_replica_that_is_behind_the_rpo_does_not_take_over(halted):
+    pair, home, away = halted
+    refused("behind, and the RPO is 0.5 s", lambda: pair.fail_over(home, away, rpo=0.5))
+    assert pair.serving(home) == list(NAMESPACES)
+
+
+def test_the_fence_is_lifted_when_the_replica_does_not_catch_up(halted):
+    pair, home, away = halted
+    refused("lacks .* bytes .*fence was lifted again", lambda: pair.fail_over(home, away, catch_up=0.5))
+    assert pair.serving(home) == list(NAMESPACES)
+    with pair.memory(home) as memory:
+        memory.write("agent-1", "goes-on", {"n": 1}, reason="test")
+
+
+def test_a_replication_that_is_silently_broken_is_seen(pair):
+    home, away = pair.roles()
+    pair.hosts[away].freeze()
+    try:
+        refused("is broken although it says", lambda: pair.fail_over(home, away))
+    finally:
+        pair.hosts[away].thaw()
+    assert pair.serving(home) == list(NAMESPACES)
+
+
+def test_who_is_no_replica_of_this_primary_is_refused(pair, tmp_path):
+    home, away = pair.roles()
+    refused("is a primary and no replica of", lambda: pair.fail_over(away, home))
+    refused("does not run|did not take over", lambda: pair.rejoin(home, home))
+    with PostgresqlServer() as other:
+        open_store(other.store(), create=True).close()
+        pair.hosts["c"] = other
+        try:
+            refused("no replica of c now: it follows", lambda: pair.fail_over("c", away))
+            refused("another store", lambda: pair.rejoin("c", home))
+        finally:
+            del pair.hosts["c"]
+    assert pair.serving(home) == list(NAMESPACES)
+
+
+def test_who_works_on_a_namespace_is_waited_for(pair):
+    home, away = pair.roles()
+    store = open_store(pair.params(home))
+    claim = store.claim("agent-2", "other:1:1", "somebody", new_incident="inc-of-somebody")
+    error = refused("namespace 'agent-2' is being worked on by somebody", lambda: pair.fail_over(home, away), LeaseHeld)
+    assert error.holder["attempt"] == "other:1:1"
+    store.end_lease(claim)
+    store.close_incident(store.claim("agent-2", "other:1:1", "somebody", new_incident="none"))
+    store.close()
+
+
+def test_what_is_quarantined_stays_so_and_nobody_opens_the_store_meanwhile(pair, monkeypatch):
+    home, away = pair.roles()
+    store = open_store(pair.params(home))
+    claim = store.claim("agent-3", "other:2:1", "somebody", new_incident="inc-quarantine")
+    store.fence(claim)
+    store.end_lease(claim)
+    run = pair.run()
+    with killed_after("fence-store", monkeypatch), pytest.raises(Killed):
+        pair.fail_over(home, away, run=run)
+    assert pair.states(home) == {"agent-1": "standby", "agent-2": "standby", "agent-3": "quarantined"}
+    refused("whole store", lambda: store.claim("agent-3", "o:3:1", "other", new_incident="x"), LeaseHeld)
+    with pytest.raises(NamespaceQuarantined):
+        store.create_namespace("agent-new")
+    store.close()
+    pair.fail_over(home, away, run=pair.run(takeover=run.attempt))
+    assert pair.states(away) == {"agent-1": "serving", "agent-2": "serving", "agent-3": "quarantined"}
+    pair.rejoin(home, away)
+    store = open_store(pair.params(away))
+    claim = store.claim("agent-3", "other:4:1", "somebody", new_incident="none")
+    store.unfence(claim)
+    store.close_incident(claim)
+    store.close()
+
+
+def spoil(con, namespace, key, change):
+    """Another payload in the place of a record's, as a bad disk would do it; the former one."""
+    table, where = "memops.memory_records", (
+        "key = %s AND generation = (SELECT generation FROM memops.memops_namespace WHERE name = %s)"
+    )
+    names = (key.encode(), namespace.encode())
+    with con.transaction():
+        con.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+        (payload,) = con.execute(f"SELECT payload FROM {table} WHERE {where}", names).fetchone()
+        con.execute(f"UPDATE {table} SET payload = %s WHERE {where}", (change(payload), *names))
+        for verb in ("insert", "update", "delete", "truncate"):
+            con.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER memops_fence_{verb}")
+    return payload
+
+
+def caught_up(pair, home, away):
+    with pair.side(away) as side, pair.side(home) as main:
+        side.server.applied(main.standing().position, 10)
+
+
+def test_replicated_damage_is_no_rescue_and_a_fresh_look_counts(pair):
+    home, away = pair.roles()
+    assert pair.fail_over(home, away, check=True)["scanned"] == list(NAMESPACES)
+    with pair.hosts[home].connect() as con:
+        payload = spoil(con, "agent-2", "key-7", lambda payload: b"\0" + payload[1:])
+        try:
+            caught_up(pair, home, away)
+            refused("copy of agent-2 .* does not verify", lambda: pair.fail_over(home, away))
+        finally:
+            spoil(con, "agent-2", "key-7", lambda _damaged: payload)
+    caught_up(pair, home, away)
+    refused("is no rescue|has no namespace", lambda: pair.fail_over(home, away, namespaces=["agent-9"]))
+    assert pair.fail_over(home, away)["scanned"] == ["agent-2", "agent-3"]
+    pair.rejoin(home, away)
+    refused("least time between is 600 s", lambda: pair.fail_over(away, home, min_interval=600))
+    assert pair.fail_over(away, home, min_interval=600, kind="failback")["scanned"] == []
+    pair.rejoin(away, home)

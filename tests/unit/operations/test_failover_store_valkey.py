@@ -1,0 +1,200 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A whole store on Valkey fails over to a real replica and comes home, without Sentinel and with it."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from redis.exceptions import NoPermissionError
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    CannotProceed,
+    LeaseHeld,
+    NamespaceQuarantined,
+)
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import Side, describe
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
+from tests.support.valkey_replicas import ReplicaSet, wait_for
+from tests.support.valkey_server import APPLICATION
+from tests.unit.operations.pair_help import NAMESPACES, Killed, Pair, Writers, killed_after
+
+
+class ValkeyPair(Pair):
+    """Hosts a and b; with Sentinels the application knows these alone."""
+
+    def __init__(self, folder, group):
+        super().__init__(folder)
+        self.group = group
+
+    def start(self):
+        first = self.group.primary()
+        self.hosts = {"a": first, "b": next(one for one in self.group.servers if one is not first)}
+        with contextlib.closing(open_store(self.params("a"), create=True)) as store:
+            for name in NAMESPACES:
+                store.create_namespace(name)
+        with self.memory("a") as memory:
+            for name in NAMESPACES:
+                memory.write_many(name, {f"key-{n}": {"n": n} for n in range(50)})
+        with self.side("b") as side, self.side("a") as main:
+            side.server.applied(main.standing().position, 10)
+
+    def side(self, host):
+        if not self.group.sentinels:
+            return super().side(host)
+        return Side(self.group.store(at=self.hosts[host], busy_timeout=5), host)
+
+    def memory(self, host):
+        if not self.group.sentinels:
+            return super().memory(host)
+        return Memory(store=self.group.application(busy_timeout=5), keyring=self.keyring, create=True)
+
+
+@pytest.fixture(scope="module")
+def _servers(tmp_path_factory):
+    with ReplicaSet(replicas=1, durable=True) as group:
+        pair = ValkeyPair(tmp_path_factory.mktemp("pair"), group)
+        pair.start()
+        yield pair
+
+
+@pytest.fixture
+def pair(_servers, tmp_path):
+    _servers.folder = tmp_path
+    yield _servers
+    primary, replica = _servers.roles()
+    assert set(_servers.serving(primary)) == set(NAMESPACES)
+    assert [seen(_servers, primary, name) for name in NAMESPACES] == ["served"] * 3
+    with _servers.side(replica) as side, _servers.side(primary) as main:
+        side.server.applied(main.standing().position, 10)
+
+
+def refused(words, attempt, error=CannotProceed):
+    with pytest.raises(error, match=words) as caught:
+        attempt()
+    assert caught.value.next_step
+    return caught.value
+
+
+def seen(pair, host, name):
+    """By a raw client, as the application's user."""
+    with contextlib.closing(open_store(pair.params(host))) as store:
+        key = store.names.records(name, store.reader().namespace(name).generation)
+    with pair.hosts[host].client(APPLICATION) as client:
+        try:
+            client.zcard(key)
+        except NoPermissionError:
+            return "refused"
+        return "served"
+
+
+def test_nothing_acknowledged_is_lost_across_failover_and_failback(pair):
+    home, away = pair.roles()
+    with Writers(pair) as writers:
+        writers.wait()
+        assert pair.fail_over(home, away, check=True)["changed"]
+        first = pair.fail_over(home, away)
+        assert first["changed"] and first["position_before"] <= first["position_after"]
+        assert first["proof"]["old_refuses_writes"] and first["proof"]["new_accepts_writes"]
+        writers.wait()
+        assert not pair.fail_over(home, away)["changed"]
+        back = pair.rejoin(home, away)
+        assert back["lost"] == 0
+        assert not pair.rejoin(home, away)["changed"]
+        writers.wait()
+        assert pair.fail_over(away, home, kind="failback")["epoch"] == first["epoch"] + 1
+        pair.rejoin(away, home)
+        writers.wait()
+    assert pair.roles() == (home, away)
+    for name in NAMESPACES:
+        found = pair.values(home, name)
+        assert {key for space, key, _host in writers.acknowledged if space == name} <= set(found)
+    assert describe(pair.params(home))["last_switch"]["kind"] == "failback"
+
+
+def test_nor_is_it_under_sentinel_with_applications_that_know_sentinel_alone(sentinel_group, tmp_path):
+    sentinel_group.settled()
+    pair = ValkeyPair(tmp_path, sentinel_group)
+    pair.start()
+    home, away = pair.roles()
+    with Writers(pair) as writers:
+        writers.wait()
+        assert pair.fail_over(home, away)["proof"]["old_refuses_writes"]
+        writers.wait()
+        assert pair.rejoin(home, away)["lost"] == 0
+    sentinel_group.settled()
+    assert pair.roles() == (away, home)
+    for name in NAMESPACES:
+        found = pair.values(away, name)
+        assert {key for space, key, _host in writers.acknowledged if space == name} <= set(found)
+
+
+@pytest.mark.parametrize("step", ["fence-store", "promote-replica", "serve-store"])
+def test_the_same_command_finishes_what_was_killed(pair, monkeypatch, step):
+    home, away = pair.roles()
+    before = pair.values(home, "agent-1")
+    run = pair.run()
+    with killed_after(step, monkeypatch), pytest.raises(Killed):
+        pair.fail_over(home, away, run=run)
+    refused("worked on", lambda: pair.fail_over(home, away), LeaseHeld)
+    done = pair.fail_over(home, away, run=pair.run(takeover=run.attempt))
+    assert done["performed"] and pair.serving(away) == list(NAMESPACES)
+    assert [state.state for state in pair.incidents(away)][0] == "closed"
+    assert pair.values(away, "agent-1") == before
+    pair.rejoin(home, away)
+
+
+def test_a_forced_failover_tells_what_was_lost_to_the_record(pair):
+    home, away = pair.roles()
+    with pair.hosts[away].client() as client, pair.hosts[home].client() as other:
+        client.config_set("masterauth", "wrong")
+        other.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        wait_for("the link is down", lambda: pair.hosts[away].said_of()["master_link_status"] == "down")
+        with pair.memory(home) as memory:
+            memory.write_many("agent-2", {f"lost-{n}": {"n": n} for n in range(5)})
+    pair.hosts[home].kill()
+    refused("nobody can fence it", lambda: pair.fail_over(home, away))
+    done = pair.fail_over(home, away, force=True, outside_fence="its power is off")
+    assert done["forced"] and pair.serving(away) == list(NAMESPACES)
+    pair.hosts[home].again()
+    with pair.hosts[away].client() as client:
+        refused("cannot be kept as a snapshot", lambda: pair.rejoin(home, away))
+        assert pair.serving(home) == [] and seen(pair, home, "agent-2") == "refused"
+        back = pair.rejoin(home, away, forensic=lambda incident: f"snapshot of {incident}")
+        assert sorted(back["lost_keys"]) == [f"agent-2: lost-{n}" for n in range(5)]
+        client.config_set("masterauth", pair.hosts[away].passwords["memops"])
+    assert "lost-1" not in pair.values(away, "agent-2")
+
+
+def test_what_is_quarantined_stays_so_and_nobody_opens_the_store_meanwhile(pair, monkeypatch):
+    home, away = pair.roles()
+    with contextlib.closing(open_store(pair.params(home))) as store:
+        claim = store.claim("agent-3", "other:2:1", "somebody", new_incident="inc-quarantine")
+        store.fence(claim)
+        store.end_lease(claim)
+        run = pair.run()
+        with killed_after("fence-store", monkeypatch), pytest.raises(Killed):
+            pair.fail_over(home, away, run=run)
+        assert pair.states(home) == {"agent-1": "standby", "agent-2": "standby", "agent-3": "quarantined"}
+        assert [seen(pair, host, name) for host in "ab" for name in NAMESPACES] == ["refused"] * 6
+        refused("whole store", lambda: store.claim("agent-3", "o:3:1", "other", new_incident="x"), LeaseHeld)
+        with pytest.raises(NamespaceQuarantined):
+            store.create_namespace("agent-new")
+    pair.fail_over(home, away, run=pair.run(takeover=run.attempt))
+    assert pair.states(away) == {"agent-1": "serving", "agent-2": "serving", "agent-3": "quarantined"}
+    assert [seen(pair, away, name) for name in NAMESPACES] == ["served", "served", "refused"]
+    pair.rejoin(home, away)
+    with contextlib.closing(open_store(pair.params(away))) as store:
+        claim = store.claim("agent-3", "other:4:1", "somebody", new_incident="none")
+        store.unfence(claim)
+        store.close_incident(claim)
+
+
+def test_who_works_on_a_namespace_is_waited_for(pair):
+    home, away = pair.roles()
+    with contextlib.closing(open_store(pair.params(home))) as store:
+        claim = store.claim("agent-2", "other:1:1", "somebody", new_incident="inc-of-somebody")
+        refused("namespace 'agent-2' is being worked on by somebody", lambda: pair.fail_over(home, away), LeaseHeld)
+        store.close_incident(claim)
