@@ -39,7 +39,8 @@ def test_the_whole_store_fails_over_by_sentinel_under_an_application(tmp_path: p
         assert group.primary() is group.servers[1]
         group.settled()
         report = site.report()
-        assert (report["verdict"], report["state"], report["details"]["failover"]["epoch"]) == ("pass", "failed-over", 2)
+        told = report["details"]["failover"]
+        assert (report["verdict"], report["state"], told["scope"], told["epoch"]) == ("pass", "failed-over", "store", 2)
         (space,) = holding(site.stores["primary"])[2]
         assert space.state == "serving"
         for secret in (*group.servers[0].passwords.values(), group.sentinels[0].password):
