@@ -406,6 +406,24 @@ options:
       tls_key:
         description: The client certificate's key.
         type: path
+      sentinels:
+        description: >-
+          The Sentinels (V(host:26379) each) that know which Valkey or Redis server is the primary. The store is where
+          they say. O(primary.url) then is optional. Where it is set, its scheme (TLS, of the Sentinels too) and
+          database count, and it names the memory host's own server.
+        type: list
+        elements: str
+      sentinel_service:
+        description: What the Sentinels call primary and replicas, such as V(mymaster). Goes with O(primary.sentinels).
+        type: str
+      sentinel_user:
+        description: Who operator and applications are on the Sentinels.
+        type: str
+      sentinel_password_file:
+        description: >-
+          File with the password of O(primary.sentinel_user), on the memory host and under the same path on the hosts of
+          the applications.
+        type: path
       application_user:
         description: >-
           Who applications are on the server. A fence is proven against this user, and a route sends applications to the

@@ -139,7 +139,8 @@ proof:
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import OTHER, Context, execute, given
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.copy_check import verify
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_store import Wish, fail_over
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_checks import Wish
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_store import fail_over
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import Side
 
 

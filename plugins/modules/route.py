@@ -20,6 +20,9 @@ description:
 author:
   - The memops.agent_memory maintainers (@memops)
 options:
+  namespace:
+    description: The namespace. Needed unless the whole store moves (O(former)).
+    type: str
   route:
     description: How applications find the store, as the variable C(memory_route) says.
     type: dict

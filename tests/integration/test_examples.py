@@ -19,9 +19,11 @@ import typing as t
 
 import yaml
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.support.aws_server import AwsServer
 from tests.support.haproxy_server import HAProxyServer, Talker
+from tests.support.postgresql_server import PostgresqlServer, Standby
 from tests.support.stores import keyring_params
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -36,6 +38,7 @@ ORDER = [
     "drill", "note_step", "report",
 ]
 # fmt: on
+REPLICATED = ["replication_info", "failover_store", "rejoin"]  # on two servers, one the other's replica
 OWN = {"forensic", "second_isolate", "second_release", "standby"}  # steps of the test between the examples
 
 Task = t.Dict[str, t.Any]
@@ -143,7 +146,7 @@ def routes(home: pathlib.Path) -> t.Iterator[dict[str, str]]:
 
 
 def test_every_module_has_its_examples_in_the_order() -> None:
-    assert {path.stem for path in MODULES.glob("[!_]*.py")} == set(ORDER) - OWN
+    assert {path.stem for path in MODULES.glob("[!_]*.py")} == {*ORDER, *REPLICATED} - OWN
 
 
 def test_examples_run(tmp_path: pathlib.Path) -> None:
@@ -186,6 +189,37 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     ran = {line[6:].split("]")[0] for line in done.stdout.splitlines() if line.startswith("TASK [")}
     assert {one["name"] for one in tasks} <= ran
+
+
+def test_examples_of_replication_run(tmp_path: pathlib.Path) -> None:
+    keyring = keyring_params(tmp_path)
+    settings = ("wal_keep_size = 64MB", "wal_retrieve_retry_interval = 200ms")
+    with PostgresqlServer(*settings) as first, Standby(first, *settings) as second:
+        open_store(first.store(), create=True).close()
+        with Memory(store=first.application(), keyring=keyring, create=True) as memory:
+            memory.write("agent-7", "profile", "p", reason="test")
+        second.wait_for(first)
+        (tmp_path / "password").write_text(first.store()["password"], encoding="utf-8")
+        host = first.on_host()
+        places = {
+            "postgresql://db-1.example.com/memory": first.url,
+            "postgresql://db-2.example.com/memory": second.url,
+            "s3://agent-memory/production": f"file://{tmp_path}/repository",
+            "/etc/memops/password": str(tmp_path / "password"),
+            "/etc/memops/keyring.json": keyring["path"],
+            "/etc/memops/master.key": keyring["master_key_file"],
+            "/etc/memops/replicator.password": host["replication_password_file"],
+            "/var/lib/postgresql/17/main": host["data_directory"],
+            "/usr/lib/postgresql/17/bin": host["binaries"],
+        }
+        tasks = [one for name in REPLICATED for one in example_tasks(name, places, {}, "")]
+        tasks[-1][PREFIX + "rejoin"]["store"]["server"].pop("service")  # pg_ctl does it: systemd runs no test's server
+        done = run_play(tmp_path, tasks)
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        assert done.stdout.count("changed: [localhost]") == 2
+        with first.connect() as one, second.connect() as other:
+            roles = [con.execute("SELECT pg_is_in_recovery()").fetchone()[0] for con in (one, other)]
+        assert roles == [True, False]
 
 
 def test_a_play_whose_task_errs_is_noticed(tmp_path: pathlib.Path) -> None:

@@ -21,7 +21,7 @@ from .._errors import MemoryOpsError
 from .._store import WHOLE
 from .valkey_connect import Wire, packed
 from .valkey_control import space_of
-from .valkey_errors import valkey_errors
+from .valkey_errors import RightMissing, valkey_errors
 from .valkey_fence import Fence, probes
 from .valkey_rules import Taken, less, rule_of
 
@@ -60,8 +60,14 @@ class ReplicaFence(Fence):
     def _fence_replicas(self, namespace: str) -> bool:
         """Give the applications' user on each replica the rights that it has on the primary; whether that changed any.
         One that cannot be reached or may not be changed is for the proof to tell."""
+        if self.place.nodes.clustered:
+            self._shut_out_replicas()
+            return False
         user = self._fenced_user
-        said = None if user is None else self._ask("ACL", "GETUSER", user)
+        try:
+            said = None if user is None else self._ask("ACL", "GETUSER", user)
+        except RightMissing:
+            return False
         if user is None or said is None:
             return False
         wanted, noted = rule_of(said)[0], self._noted(user)
@@ -89,6 +95,11 @@ class ReplicaFence(Fence):
         """(detail, not fenced)."""
         detail: list[str] = []
         open_to: list[str] = []
+        if self.place.nodes.clustered:  # _prove_users has asked there
+            return detail, open_to
+        with valkey_errors(self.place):
+            if not isinstance(self.wire.many([packed("INFO", "replication")])[0], bytes):
+                return detail, ["clients of its replicas: the operator may not use INFO, so nobody knows of any"]
         for address, wire in self._replicas():
             try:
                 with valkey_errors(wire.place):

@@ -12,7 +12,6 @@ itself, first on the one side and, replicated, on the other: the same command fi
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass
 
 from .._errors import CannotProceed, InvalidInput, MemoryOpsError, StaleAttempt, StoreUnavailable
 from .._model import Claim, IncidentState
@@ -21,24 +20,20 @@ from .._store import WHOLE
 from . import incident as incidents
 from .copy_check import check_copy
 from .failover import accepts_writes
+from .failover_checks import (
+    Wish,
+    lag_of,
+    nobody_else,
+    not_flapping,
+    not_overtaken,
+    prove,
+    reachable,
+    really_follows,
+)
 from .incident import Journal, Run, now_us
-from .replicas import Side, age, at, record, told
+from .replicas import Side, at, record, told
 
-PROBE_SECONDS = 2.0  # how long a change on the primary may take to reach a replica that is not behind
 PROMOTE_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What was asked for. Times in seconds."""
-
-    kind: str = "failover"  # failover | failback
-    rpo: float = 900.0
-    catch_up: float = 30.0
-    min_interval: float = 600.0
-    force: bool = False
-    outside_fence: str = ""
-    namespaces: t.Sequence[str] | None = None  # whose copies have to verify; None: all
 
 
 def fail_over(
@@ -90,9 +85,9 @@ def _switch(
 ) -> dict[str, t.Any]:
     begun = _open(old)
     try:
-        _really_follows(old, new, here, there, wish)
+        really_follows(old, new, here, there, wish)
         if begun is None:
-            _not_flapping(old, wish)
+            not_flapping(old, wish)
         verified = check_copy(new, wish.namespaces, open_keyring, fresh=wish.rpo, work_dir=run.work_dir, check=check)
         if check:
             return {
@@ -114,10 +109,10 @@ def _switch(
     try:
         with journal.step("replicates", run) as outcome:
             store.note(claim, kind=wish.kind, **{"from": old.place, "to": new.place, "run": run.attempt})
-            outcome["lag_seconds"] = lag = _lag(old, new, claim, wish)
+            outcome["lag_seconds"] = lag = lag_of(old, new, claim, wish)
         with journal.step("fence-store", run) as outcome:
             names = store.stand_by(claim)
-            proof = _prove(old, names)
+            proof = prove(old, names)
             fenced = {"fenced_at": now_us(), "position_before": old.standing().position}
             identity = store.identity()
             store.note(claim, **fenced, fenced_epoch=identity.epoch, fenced_sequence=identity.sequence)
@@ -151,81 +146,6 @@ def _switch(
 def _open(side: Side) -> IncidentState | None:
     """The failover that began here and did not end."""
     return next((state for state in side.store.incidents(WHOLE) if state.state == "open"), None)
-
-
-def _really_follows(old: Side, new: Side, here: Standing, there: Standing, wish: Wish) -> None:
-    if here.role != "primary":
-        raise CannotProceed(
-            f"{old.host} is a replica of {here.upstream or 'another server'} itself.",
-            "name the primary and its replica in the inventory: memory_role",
-        )
-    if not here.writable:
-        raise CannotProceed(f"{old.host} takes no writes, so it cannot be fenced.", "mend that, then run it again")
-    if not new.server.follows(there, here):
-        connected = f"follows {there.upstream}" if there.link else "is not connected to any primary"
-        raise CannotProceed(
-            f"{new.host} is no replica of {old.host} now: it {connected}.",
-            "mend the replication, then run the same command again, or fail over one namespace",
-        )
-    if there.silent_seconds is not None and there.silent_seconds > max(60.0, wish.rpo):
-        raise CannotProceed(
-            f"{new.host} has heard nothing from {old.host} for {told(there.silent_seconds)}, though it is connected.",
-            "restart its replication, then run the same command again",
-        )
-
-
-def _not_flapping(old: Side, wish: Wish) -> None:
-    last = old.switch()
-    since = age(last.facts.get("promoted_at")) if last else None
-    if wish.force or wish.kind != "failover" or since is None or since >= wish.min_interval:
-        return
-    raise CannotProceed(
-        f"The store changed servers {told(since)} ago, and the least time between is {told(wish.min_interval)}.",
-        "find out why it has to again; then wait, or set memory_failover_min_interval",
-    )
-
-
-def _lag(old: Side, new: Side, claim: Claim, wish: Wish) -> float:
-    """Seconds that the replica is behind. The note that was just written has to arrive. Errors: CannotProceed."""
-    position = old.standing().position
-    for last in (False, True):
-        try:
-            new.server.applied(position, PROBE_SECONDS / 2)
-            return 0.0
-        except CannotProceed:
-            if not last:
-                old.store.renew(claim)  # something more to hear of, for who applies nothing but listens
-    there = new.standing()
-    silent = there.silent_seconds
-    if silent is not None and silent >= PROBE_SECONDS * 0.75:
-        raise CannotProceed(
-            f"The replication to {new.host} is broken although it says that it is connected: it has heard nothing for "
-            f"{told(silent)}.",
-            "restart the replica's server, then run the same command again",
-        )
-    lag = there.behind_seconds if there.behind_seconds is not None else silent
-    if lag is None or lag > wish.rpo:
-        raise CannotProceed(
-            f"{new.host} is {told(lag)} behind, and the RPO is {wish.rpo:g} s.",
-            "wait until it has caught up, then run the same command again",
-        )
-    return lag
-
-
-def _prove(old: Side, names: t.Sequence[str]) -> dict[str, t.Any]:
-    """That nothing serves any more, and that writes are refused. Errors: CannotProceed."""
-    with old.store.reader() as reader:
-        serving = [state.name for state in reader.namespaces() if state.state == "serving"]
-    proof: dict[str, t.Any] = (
-        old.store.prove(names[0]) if names else {"writes_refused": True, "detail": ["no namespace served"]}
-    )
-    if serving or not proof["writes_refused"]:
-        why = f"{serving[0]} serves" if serving else "; ".join(map(str, proof["detail"]))[:300]
-        raise CannotProceed(
-            f"The fence around {old.host} does not hold: {why}.",
-            "stop the applications that write there, then run it again",
-        )
-    return {"writes_refused": True, "tried_on": names[0] if names else None, "fenced": len(names)}
 
 
 def _refuses(old: Side, claim: Claim, names: t.Sequence[str]) -> bool:
@@ -281,6 +201,7 @@ def _force(
             "detail": f"would be served from {new.host}; {known}", "verified_at": at(verified["verified_at"]),
             "scanned": verified["scanned"],
         }  # fmt: skip
+    nobody_else(new, run)
     last = new.switch()
     name = run.incident or (last.incident if last and last.state == "open" else incidents.new_incident_id())
     journal = Journal(incidents.folder(new.params, name, run.work_dir))
@@ -304,10 +225,11 @@ def _force(
 # --- after the promotion --------------------------------------------------------------------------------------------
 def _finish(old: Side, new: Side, wish: Wish, run: Run, check: bool) -> dict[str, t.Any]:
     """``new`` is a primary already: of this failover, done or half done, or of nobody's."""
+    not_overtaken(old, new)
     last = new.switch()
     if last is None or last.facts.get("to") != new.place:
         # A forced one that was cut short right after the promotion has left no note.
-        if not (wish.force and _reachable(old) is None):
+        if not (wish.force and reachable(old) is None):
             raise CannotProceed(
                 f"{new.host} is a primary and no replica of {old.host}.",
                 "name the replica as secondary in memory_role, or fail over one namespace",
@@ -321,13 +243,6 @@ def _finish(old: Side, new: Side, wish: Wish, run: Run, check: bool) -> dict[str
     above = last.facts.get("fenced_epoch") if last else None
     chosen = Run(run.attempt, run.owner, name, run.takeover, run.work_dir)
     return _serve(old, new, wish, chosen, journal, above=above or 0, position=new.standing().position)
-
-
-def _reachable(side: Side) -> Standing | None:
-    try:
-        return side.standing()
-    except StoreUnavailable:
-        return None
 
 
 def _serve(

@@ -11,7 +11,8 @@ import time
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_store import Wish, fail_over
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_checks import Wish
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_store import fail_over
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Journal, Run
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.rejoin_store import rejoin
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import Side
@@ -39,6 +40,10 @@ class Pair:
 
     def start(self):
         self.hosts["a"] = PostgresqlServer(*SETTINGS).start()
+        self.fill()
+        self.hosts["b"] = Standby(self.hosts["a"], *SETTINGS).start()
+
+    def fill(self):
         store = open_store(self.params("a"), create=True)
         for name in NAMESPACES:
             store.create_namespace(name)
@@ -46,7 +51,6 @@ class Pair:
         with self.memory("a") as memory:
             for name in NAMESPACES:
                 memory.write_many(name, {f"key-{n}": {"n": n} for n in range(50)})
-        self.hosts["b"] = Standby(self.hosts["a"], *SETTINGS).start()
 
     def stop(self):
         for server in self.hosts.values():

@@ -116,20 +116,28 @@ def test_a_rejoin_that_was_killed_goes_on(pair, monkeypatch):
 def test_a_forced_failover_tells_what_was_lost_to_the_record(pair):
     home, away = pair.roles()
     refused("cannot be asked|what keeps", lambda: pair.fail_over(home, away, force=True), MemoryOpsError)
+    store = open_store(pair.params(home))
+    store.claim("agent-1", "other:5:1", "somebody", new_incident="inc-with-a-lease")
+    store.close()
+    caught_up(pair, home, away)
     pair.hosts[away].cut()
     with pair.memory(home) as memory:
         memory.write_many("agent-2", {f"lost-{n}": {"n": n} for n in range(5)})
         memory.delete("agent-2", "key-3")
     pair.hosts[home].kill()
     refused("nobody can fence it", lambda: pair.fail_over(home, away))
-    done = pair.fail_over(home, away, force=True, outside_fence="its power is off")
+    forced = {"force": True, "outside_fence": "its power is off"}
+    error = refused("somebody works on agent-1", lambda: pair.fail_over(home, away, **forced), LeaseHeld)
+    done = pair.fail_over(home, away, run=pair.run(takeover=error.holder["attempt"]), **forced)
     assert done["forced"] and done["outside_fence"] == "its power is off" and done["position_before"]
     with pair.memory(away) as memory:
         memory.write("agent-2", "after", {"n": 1}, reason="test")
     refused("cannot be told", lambda: pair.rejoin(home, away))
     pair.hosts[home].again()
-    refused("cannot be kept as a snapshot", lambda: pair.rejoin(home, away))
+    zombie = pair.run(takeover=error.holder["attempt"])
+    refused("cannot be kept as a snapshot", lambda: pair.rejoin(home, away, run=zombie))
     assert pair.serving(home) == []  # it came back serving and was fenced before it was compared
+    refused("took over from", lambda: pair.fail_over(away, home))
     back = pair.rejoin(home, away, forensic=lambda incident: f"snapshot of {incident}")
     assert back["lost"] == 6 and back["forensic"].startswith("snapshot of inc-")
     assert sorted(back["lost_keys"]) == ["agent-2: key-3", *(f"agent-2: lost-{n}" for n in range(5))]
@@ -137,6 +145,9 @@ def test_a_forced_failover_tells_what_was_lost_to_the_record(pair):
     again = pair.rejoin(home, away)
     assert not again["changed"] and again["lost"] == 6
     assert "after" in pair.values(away, "agent-2")
+    store = open_store(pair.params(away))
+    store.close_incident(store.claim("agent-1", "other:5:1", "somebody", new_incident="none"))
+    store.close()
 
 
 @pytest.fixture

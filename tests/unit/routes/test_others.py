@@ -93,3 +93,22 @@ def test_what_is_not_said(store):
             open_route({"kind": kind}, "agent-7")
     with pytest.raises(InvalidInput, match="is not moved by the collection"):
         open_route({"kind": "carrier-pigeon"}, "agent-7", to="memory-2")
+
+
+def test_all_that_the_file_led_to_one_store_goes_to_the_other_in_one_write(tmp_path):
+    path, third = tmp_path / "route.json", {"engine": "sqlite", "path": "/third.db"}
+    own = {"agent-1": HOME, "agent-2": third, "agent-3": AWAY}
+    path.write_text(json.dumps({"format": 1, "generation": 4, "default": HOME, "namespaces": own}))
+
+    def lead(target, former, **more):
+        return move(open_route({"kind": "file", "path": str(path)}, "", target=target, former=former), **more)
+
+    before = path.read_bytes()
+    assert lead(AWAY, HOME, check=True).changed and path.read_bytes() == before
+    assert lead(AWAY, HOME).after == {"default": AWAY, "namespaces": {"agent-2": third}}
+    assert json.loads(path.read_text())["generation"] == 5
+    assert not lead(AWAY, HOME).changed
+    assert lead(HOME, AWAY).after == {"default": HOME, "namespaces": {"agent-2": third}}
+    elsewhere = json.dumps({"format": 1, "generation": 1, "default": third, "namespaces": {"agent-1": HOME}})
+    path.write_text(elsewhere)
+    assert lead(AWAY, HOME).after == {"default": third, "namespaces": {}}

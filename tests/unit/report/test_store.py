@@ -1,0 +1,73 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report of a whole store that failed over and came home."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.plugin_utils import _report, _report_html, _report_text
+from tests.unit.report.report_help import ATTEMPT, VALIDATOR, at
+
+OVER = {
+    "incident": "INC-9", "scope": "store", "performed": True, "from": {"host": "db-1"}, "to": {"host": "db-2"},
+    "epoch": 2, "position_before": 1000, "position_after": 1200, "lag_seconds": 0.0, "forced": False,
+}  # fmt: skip
+HOME = {"incident": "INC-9", "scope": "store", "epoch": 3, "position_before": 2000, "position_after": 2100, "lost": 0}
+
+
+def made(*steps: tuple[str, str, dict[str, t.Any]]) -> dict[str, t.Any]:
+    lines = [
+        {"name": name, "namespace": "", "verdict": verdict, "changed": True, "started": at(n), "seconds": 1.0,
+         "host": "db-1", "attempt": ATTEMPT, "check": False, "detail": "", "result": result}
+        for n, (name, verdict, result) in enumerate(steps)
+    ]  # fmt: skip
+    report = _report.build_report(lines, incident="INC-9", namespace="", cluster="memory", inventory="hosts.yml")
+    VALIDATOR.validate(report)
+    return report
+
+
+def said(report: dict[str, t.Any]) -> str:
+    return " ".join(_report_text.render(report).split())
+
+
+def test_a_failover_passes_and_names_the_way_home() -> None:
+    report = made(("failover", "pass", OVER))
+    assert (report["verdict"], report["state"], report["records"]["lost"]) == ("pass", "failed-over", 0)
+    way = "ansible-playbook -i hosts.yml memops.agent_memory.failback -e memory_failover_scope=store"
+    assert report["next_command"] == way
+    assert "PASS the whole store" in said(report)
+    assert "failover: position 1,000 before, 1,200 after, epoch 2" in said(report)
+    assert "Nothing that was acknowledged was lost." in said(report)
+    page = _report_html.render(report, None)
+    assert "the whole store: position 1,000 before, 1,200 after" in page
+    assert "Failover of <b>the whole store</b>" in page
+
+
+def test_at_home_nothing_is_left_to_do() -> None:
+    report = made(("failover", "pass", OVER), ("failback", "pass", HOME))
+    assert (report["verdict"], report["state"], report["next_command"]) == ("pass", "closed", "")
+    assert "The whole store is served at home." in said(report)
+
+
+def test_a_forced_failover_says_what_is_known_and_the_rejoin_what_was_lost() -> None:
+    forced = {**OVER, "forced": True, "outside_fence": "power is off", "silent_seconds": 42.0}
+    report = made(("failover", "pass", forced))
+    assert report["records"]["lost"] is None
+    assert "whose last change was 42 s old, is told when it rejoins" in said(report)
+    lost = {**HOME, "lost": 2, "lost_keys": ["agent-7: a", "agent-7: b"], "forensic": "F-1"}
+    report = made(("failover", "pass", forced), ("failback", "pass", lost))
+    assert report["records"]["lost"] == 2 and report["lost_keys"] == ["agent-7: a", "agent-7: b"]
+    assert "2 acknowledged writes were on the former primary alone and are lost" in said(report)
+    assert "agent-7: a" in said(report) and "kept in snapshot F-1" in _report_html.render(report, None)
+
+
+@pytest.mark.parametrize("name", ["failover", "failback"])
+def test_what_failed_is_run_again(name: str) -> None:
+    result = {**OVER, "performed": False, "next_step": "mend the replication"}
+    report = made((name, "fail", result))
+    assert report["verdict"] == "fail"
+    assert report["next_command"].endswith(f"memops.agent_memory.{name} -e memory_failover_scope=store")
+    assert "mend the replication" in said(report)
