@@ -11,7 +11,7 @@ import time
 import typing as t
 
 from .._codec import RecordCodec
-from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined, StoreUnavailable
+from .._errors import MemoryOpsError, NamespaceLocked, NamespaceQuarantined, StoreUnavailable
 from .._model import Row
 from .leases import POLL_SECONDS, SWEEPER, believed_end, check_sequences, lock_lost, locked, quarantined
 from .valkey_control import Transaction
@@ -237,13 +237,3 @@ class Applications(LogKeeping):
                 row = self.envelopes.row(member)
                 if row is not None:
                     yield row
-
-    @repeated
-    def create_namespace(self, name: str, state: str = "serving", ttl: float | None = None) -> bool:
-        if state not in ("serving", "standby"):
-            raise InvalidInput(f"A namespace cannot begin as {state!r}.", "use serving or standby")
-        with self._transaction() as tx:
-            if tx.space(name) is not None:
-                return False
-            self._make_namespace(tx, name, state, ttl)
-        return True

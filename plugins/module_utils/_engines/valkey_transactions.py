@@ -21,7 +21,7 @@ from .._errors import MemoryOpsError, StoreUnavailable
 from .._model import Claim, Row
 from .leases import check_claim
 from .valkey_connect import Place, Wire, packed, translate, valkey_errors
-from .valkey_control import Transaction, counters_of, incident_field, incident_row, space_of
+from .valkey_control import Transaction, counters_of, fresh_space, incident_field, incident_row, space_of
 from .valkey_values import THERE, Envelopes, Names, key_bytes, one_key
 
 HOLD_SECONDS: t.Final = 5.0  # less than the default busy timeout: a dead writer costs others no more
@@ -258,14 +258,7 @@ class Connected:
         return space_of(None, name, self.place.where) if space is None else space
 
     def _make_namespace(self, tx: Transaction, name: str, state: str, ttl: float | None) -> dict[str, t.Any]:
-        space: dict[str, t.Any] = dict.fromkeys(
-            ("serving_ttl", "incident", "prior_ttl", "prior_state", "restored_snapshot", "restored_epoch",
-             "restored_sequence", "restored_at", "restored_digest", "lock_held", "lock_actor", "lock_since",
-             "lock_until")
-        )  # fmt: skip
-        number = self._make_generation(tx, name)
-        space.update(state=state, ttl=ttl, generation=number, generations=[number])
-        space.update(lock_number=0, changed=0, largest=0, expiring=False)
+        space = fresh_space(state, ttl, self._make_generation(tx, name))
         tx.save(name, space, moved=True)
         return space
 

@@ -39,13 +39,15 @@ class Layout:
     columns: Columns
     log: str | None = None
     capabilities: frozenset[str] = field(default_factory=frozenset)
+    engines: tuple[str, ...] = ()  # those that can run it; empty: all
 
 
 def layout(name: str) -> Layout:
     """The layout called ``name``. Errors: InvalidInput that lists the known ones."""
+    from .keyspace import KEYSPACE
     from .native import NATIVE
 
-    known = {NATIVE.name: NATIVE}
+    known = {one.name: one for one in (NATIVE, KEYSPACE)}
     if name not in known:
         raise InvalidInput(f"There is no layout {name!r}.", f"set memory_store.layout to one of: {', '.join(known)}")
     return known[name]
