@@ -7,6 +7,7 @@ Everything here works on batches; an implementation never goes record by record 
 """
 from __future__ import annotations
 
+import dataclasses
 import os
 import typing as t
 import urllib.parse
@@ -296,6 +297,8 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
             f"The engine {engine} cannot run the layout {chosen.name}.",
             f"set memory_store.engine to {' | '.join(chosen.engines)}",
         )
+    if params.get("scratch"):  # the rows as they are, and no more abilities than theirs
+        chosen = dataclasses.replace(layout("native"), name=chosen.name, capabilities=chosen.capabilities)
     opened: Store
     if engine == "postgresql":
         from ._engines.postgresql import PostgresqlStore

@@ -53,6 +53,13 @@ def layout(name: str) -> Layout:
     return known[name]
 
 
+def seals(name: str) -> bool:
+    """Whether the records of that layout are sealed by the keyring; one that is not known is believed to be."""
+    from .keyspace import KEYSPACE
+
+    return name != KEYSPACE.name
+
+
 ALL_CAPABILITIES: t.Final = (
     "checksum",  # a record's stored form can be checked without keys
     "encryption",  # payloads are sealed by the keyring

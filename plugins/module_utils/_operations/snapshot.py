@@ -128,16 +128,22 @@ class _Creation:
                     return self._unchanged(found)
         store = open_store(self.store_params)
         try:
+            known = store.capabilities()
+            if "sequence" not in known:  # what is saved is known from now on, also when all of it is gone
+                with store.reader() as reader:
+                    names = [state.name for state in self._states(reader)]
+                for namespace in names:
+                    store.create_namespace(namespace)
             identity = store.identity()
             self._same_store(snapshots, identity)
             before = self._last_good(snapshots)
             with store.reader() as reader:
                 states = self._states(reader)
-                if self.purpose != "forensic" and before is not None and min_interval > 0:
+                if self.purpose != "forensic" and before is not None and min_interval > 0 and "sequence" in known:
                     fresh = self._nothing_written(reader, states, snapshots, min_interval)
                     if fresh is not None:
                         return self._unchanged(fresh)
-            if self.purpose in ("scheduled", "baseline"):
+            if self.purpose in ("scheduled", "baseline") and "log" in known:
                 with store.reader() as reader:
                     bare = [
                         state.name
