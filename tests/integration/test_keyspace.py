@@ -34,7 +34,7 @@ class Plays(Site):
             "memory_keyring": {**keys.keyring, "path": str(folder / "no-keyring.json")},
             "memory_route": {"kind": "none"},
             "memory_report_dir": str(self.reports),
-            "memory_monitor_seconds": 2,
+            "memory_monitor_seconds": 1,
             "memory_monitor_interval": "0.5",
         }
         self.write_inventory()
