@@ -76,28 +76,40 @@ def row_of(codec: RecordCodec, text: str, dump: bytes, expires: int | None) -> R
 
 
 class Keys:
-    """The names of one namespace's keys in order."""
+    """The names of one namespace's keys, or of all namespaces', in order."""
 
-    def __init__(self, ask: Ask, names: KeyspaceNames, namespace: str) -> None:
+    def __init__(self, ask: Ask, names: KeyspaceNames, namespace: str | None) -> None:
         pattern = names.pattern
         # without a name it is temporary, and on disk when it grows
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._db.execute("CREATE TABLE keys (key BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._db.execute("CREATE TABLE keys (namespace TEXT, key BLOB, PRIMARY KEY (namespace, key)) WITHOUT ROWID")
         self._db.execute("BEGIN")
         for page in scanned(ask, pattern.glob(namespace)):
-            mine = [raw for raw in page if pattern.namespace_of(raw) == namespace]
-            found = ((pattern.name_of(namespace, raw).encode(),) for raw in mine)
-            self._db.executemany("INSERT OR IGNORE INTO keys VALUES (?)", found)
-        self.count: int = self._db.execute("SELECT count(*) FROM keys").fetchone()[0]
+            found = [(pattern.namespace_of(raw), raw) for raw in page]
+            mine = (
+                (name, pattern.name_of(name, raw).encode())
+                for name, raw in found
+                if name is not None and namespace in (None, name)
+            )
+            self._db.executemany("INSERT OR IGNORE INTO keys VALUES (?, ?)", mine)
 
-    def page(self, after: str | None, until: str | None, below: str | None, limit: int, down: bool) -> list[str]:
+    def namespaces(self) -> list[str]:
+        return [name for (name,) in self._db.execute("SELECT DISTINCT namespace FROM keys")]
+
+    def count(self, namespace: str) -> int:
+        return int(self._db.execute("SELECT count(*) FROM keys WHERE namespace = ?", (namespace,)).fetchone()[0])
+
+    def page(
+        self, namespace: str, after: str | None, until: str | None, below: str | None, limit: int, down: bool
+    ) -> list[str]:
         """The next names with after < name <= until and < below; with ``down`` the last ones, backwards."""
-        where, bound = [], []
+        where: list[str] = ["namespace = ?"]
+        bound: list[t.Any] = [namespace]
         for sign, edge in ((">", after), ("<=", until), ("<", below)):
             if edge is not None:
                 where.append(f"key {sign} ?")
                 bound.append(edge.encode())
-        query = "SELECT key FROM keys" + (" WHERE " + " AND ".join(where) if where else "")
+        query = f"SELECT key FROM keys WHERE {' AND '.join(where)}"
         query += f" ORDER BY key {'DESC' if down else 'ASC'} LIMIT {int(limit)}"
         return [raw.decode() for (raw,) in self._db.execute(query, bound)]
 
@@ -113,7 +125,7 @@ class KeyspaceReader(ValkeyReader):
     def __init__(
         self, wire: Wire, names: KeyspaceNames, envelopes: Envelopes, release: t.Callable[[Wire], None]
     ) -> None:
-        self._listed: dict[str, Keys] = {}
+        self._listed: dict[str | None, Keys] = {}  # None: of all namespaces
         self._codecs: dict[str, RecordCodec] = {}
         self._stood: dict[str, bool] = {}
         super().__init__(wire, names, envelopes, None, release)
@@ -132,11 +144,13 @@ class KeyspaceReader(ValkeyReader):
 
     # --- namespaces ---------------------------------------------------------------------------------------------
     def namespaces(self) -> list[NamespaceState]:
-        pattern = self._names.pattern
-        found = {raw.decode() for raw in self._ask("HKEYS", self._names.namespaces)}
-        for page in scanned(self._all, pattern.glob()):
-            found.update(name for name in map(pattern.namespace_of, page) if name is not None)
-        return [state_of(name, self._space(name)) for name in sorted(found)]
+        """One walk through the server, also for all that is read of them afterwards."""
+        if None not in self._listed:
+            self._listed[None] = Keys(self._all, self._names, None)
+        raw = self._ask("HGETALL", self._names.namespaces)
+        rows = {name.decode(): row for name, row in zip(raw[::2], raw[1::2])}
+        found = sorted({*rows, *self._listed[None].namespaces()})
+        return [state_of(name, self._seen(name, rows.get(name))) for name in found]
 
     def _space(self, name: str, raw: bytes | None = None) -> dict[str, t.Any]:
         if name not in self._spaces:
@@ -144,6 +158,11 @@ class KeyspaceReader(ValkeyReader):
             raw = self._ask("HGET", self._names.namespaces, name)
             if raw is None and not any_key(self._all, self._names, name):
                 space_of(None, name, self._where)
+        return self._seen(name, raw)
+
+    def _seen(self, name: str, raw: bytes | None) -> dict[str, t.Any]:
+        """The control row as this reader first saw it; one that nobody made yet says that the namespace serves."""
+        if name not in self._spaces:
             self._spaces[name] = fresh_space("serving", None, 1) if raw is None else space_of(raw, name, self._where)
             self._stood[name] = self._stands(self._spaces[name], name)
         return self._spaces[name]
@@ -175,6 +194,9 @@ class KeyspaceReader(ValkeyReader):
 
     # --- records ------------------------------------------------------------------------------------------------
     def _keys(self, namespace: str) -> Keys:
+        whole = self._listed.get(None)
+        if whole is not None:
+            return whole
         if namespace not in self._listed:
             self._listed[namespace] = Keys(self._all, self._names, namespace)
         return self._listed[namespace]
@@ -182,7 +204,7 @@ class KeyspaceReader(ValkeyReader):
     def count(self, namespace: str, generation: int | None = None) -> int:
         active = self._space(namespace)["generation"]
         if generation in (None, active):
-            return self._keys(namespace).count
+            return self._keys(namespace).count(namespace)
         return int(self._ask("ZCARD", self._names.index(namespace, self._generation(namespace, generation))))
 
     def scan(
@@ -226,7 +248,7 @@ class KeyspaceReader(ValkeyReader):
     ) -> list[str]:
         """``edges``: after, until, below."""
         if number == self._space(namespace)["generation"]:
-            return self._keys(namespace).page(*edges, limit, down)
+            return self._keys(namespace).page(namespace, *edges, limit, down)
         after, until, below = edges
         low = b"-" if after is None else b"(" + after.encode()
         high = b"+" if until is None else b"[" + until.encode()

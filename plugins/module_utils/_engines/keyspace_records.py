@@ -223,7 +223,7 @@ class KeyspaceRecords(Fencing, Filling):
         keys = self._copying[2]
         last = after
         while limit > 0:
-            texts = keys.page(last, None, None, min(limit, MOVED), False)
+            texts = keys.page(claim.namespace, last, None, None, min(limit, MOVED), False)
             if not texts:
                 break
             without = _planned(excluding, texts)
@@ -295,7 +295,7 @@ class KeyspaceRecords(Fencing, Filling):
         while moving and moving["phase"] == "out":
             with contextlib.closing(Keys(self._replies, self.names, name)) as keys:
                 after: str | None = None
-                while texts := keys.page(after, None, None, MOVED, False):
+                while texts := keys.page(name, after, None, None, MOVED, False):
                     self._out(claim, texts)
                     after = texts[-1]
             self._all_out(claim)
