@@ -276,8 +276,9 @@ class _Creation:
         index, entries = summary(scanned)
         if scanned.moved:
             self.warnings.append(
-                f"The namespaces {', '.join(map(repr, scanned.moved[:5]))} changed while they were read, and this "
-                "engine has no point in time: the snapshot is fuzzy, with some later writes beside all up to its point."
+                f"The namespaces {', '.join(map(repr, scanned.moved[:5]))} were (or may have been) changed while they "
+                "were read, and this engine has no point in time: the snapshot is fuzzy, with some later writes beside "
+                "all up to its point."
             )
         used = {chunk.pack for kinds in index.values() for chunks in kinds.values() for chunk in chunks
                 if chunk.snapshot != job.snapshot}  # fmt: skip

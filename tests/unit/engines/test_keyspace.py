@@ -3,6 +3,7 @@
 """The layout keyspace on a real server: another application's keys, of every type, and what is refused."""
 from __future__ import annotations
 
+import pathlib
 import random
 
 import pytest
@@ -29,6 +30,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     NamespaceUnknown,
     StoreUnavailable,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._layouts import ALL_CAPABILITIES
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.valkey_server import ValkeyServer
@@ -110,6 +112,18 @@ def test_another_pattern_or_layout_on_the_same_control_keys_is_refused(site, sto
         open_store({**site.store, "pattern": "other:{namespace}:*"})
     with pytest.raises(InvalidInput, match="has the layout keyspace"):
         open_store({**site.store, "layout": "native"})
+
+
+def test_the_documented_table_of_capabilities_is_that_of_the_code(site):
+    path = pathlib.Path(__file__).parents[3] / "docs" / "layouts.md"
+    table = path.read_text(encoding="utf-8").partition("| capability | keyspace | so |")[2].partition("\n\n")[0]
+    said = {}
+    for line in table.splitlines()[2:]:
+        names, has, _so = (cell.strip() for cell in line.strip("|").split("|"))
+        said.update((name, has != "no") for name in names.split(", "))
+    store = open_store(site.store)
+    assert said == {name: name in store.capabilities() for name in ALL_CAPABILITIES}
+    store.close()
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     restore,
     rotate,
     verify,
+    watch,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
@@ -329,7 +330,8 @@ def test_what_such_keys_lack_is_named(site):
         said = inform.inform(store)
         assert said["capabilities"] == ["expiry", "fence-raw-reads", "fence-reads", "fence-writes", "generations"]
         assert {one["name"]: one["records"] for one in said["namespaces"]} == {NS: len(site.dumps())}
-        for lacking in (lambda: store.writing(NS, 1, "x"), lambda: store.reserve(None, 1), lambda: store.set_ttl(NS, 1)):
+        calls = (lambda: store.writing(NS, 1, "x"), lambda: store.reserve(None, 1), lambda: store.set_ttl(NS, 1))
+        for lacking in calls:
             with pytest.raises(CapabilityMissing, match="The layout keyspace has no"):
                 lacking()
     run = attempt()
@@ -397,3 +399,34 @@ def test_the_watch_puts_the_fence_back_when_memories_vanish(site):
             deadline=now_us() + 300_000, interval=0.02,
         )  # fmt: skip
     assert found["verdict"] == "fail" and found["fenced"] and site.state() == "quarantined"
+
+
+def test_when_the_watch_has_passed_the_former_keys_are_gone_and_what_was_replaced_lies_aside(site):
+    site.backup()
+    started = now_us()
+    damage(site)
+    garbage = {key: row for key, row in site.rows().items() if key in ("s00001", "list", "bytes", "made")}
+    rebuild(site, Window(onset=started), "hard")
+    assert site.own()
+    with site.open() as store:
+        found = watch.watch(
+            store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None,
+            run=attempt(takeover=_attempt(site)), seconds=0.3, interval=0.05,
+        )  # fmt: skip
+        assert found["verdict"] == "pass" and len(store.generations(NS)) == 1
+    assert not site.own()
+    assert {key: rows[0] for key, rows in site.aside().items()} == garbage
+
+
+def test_more_may_follow_the_name_of_a_record(site):
+    site.store = {
+        **site.store, "prefix": f"ops{site.token}:other", "pattern": f"mem{site.token}:{{namespace}}:m:*:data",
+    }  # fmt: skip
+    for name in ("a", "b:c"):
+        site.app.set(site.key(f"m:{name}:data"), name)
+    site.app.set(site.key("m:x:no data"), "not a memory")
+    site.backup()
+    assert list(site.rows()) == ["a", "b:c"]
+    site.app.delete(site.key("m:a:data"))
+    rebuild(site, absent="restore", strategy="hard")
+    assert site.app.get(site.key("m:a:data")) == b"a" and site.app.exists(site.key("m:x:no data"))
