@@ -15,7 +15,7 @@ import typing as t
 from .._codec import RecordCodec
 from .._errors import CannotProceed
 from .._model import NamespaceState, Row
-from .keyspace_dump import canonical, refuse_module
+from .keyspace_dump import canonical, refuse_module, whole
 from .keyspace_pattern import KeyspaceNames
 from .valkey_connect import Wire, packed, valkey_errors
 from .valkey_control import COUNTERS, counters_of, fresh_space, space_of, state_of
@@ -51,23 +51,25 @@ def scanned(ask: Ask, glob: str) -> t.Iterator[list[bytes]]:
             return
 
 
-def fetched(ask: Ask, keys: t.Sequence[bytes]) -> t.Iterator[tuple[int, bytes, int]]:
-    """(number, dump, expiry in ms or -1) of those keys that there are, in their order, a bounded page at a time."""
+def fetched(ask: Ask, keys: t.Sequence[bytes]) -> t.Iterator[tuple[int, bytes, int, bool]]:
+    """(number, dump, expiry in ms or -1, whether it is whole) of those keys that there are, in their order, a bounded
+    page at a time."""
     start = 0
     while start < len(keys):
         part = keys[start : start + 500]
         reply = ask([packed("EVAL", FETCH, len(part), *part, BATCH_BYTES)])[0]
+        sound = whole(reply[::2])
         for offset in range(0, len(reply), 2):
             if reply[offset + 1] != -2:
-                yield start + offset // 2, reply[offset], reply[offset + 1]
+                yield start + offset // 2, reply[offset], reply[offset + 1], sound[offset // 2]
         start += len(reply) // 2
 
 
-def row_of(codec: RecordCodec, text: str, dump: bytes, expires: int | None) -> Row:
+def row_of(codec: RecordCodec, text: str, dump: bytes, expires: int | None, sound: bool) -> Row:
     """A record. Nobody knows its version or times; its checksum is made here, and does not hold for a dump that is not
     whole. ``expires`` is in ms. Errors: CapabilityMissing for a module's type."""
     refuse_module(dump, text)
-    payload = canonical(dump)
+    payload = canonical(dump) if sound else None
     end = None if expires is None else expires * 1000
     if payload is None:
         return (text, 0, 0, 0, 0, end, None, "", dump, b"")
@@ -295,14 +297,14 @@ def rows_of(
         return
     if staged is None:
         keys = [names.pattern.key(namespace, text) for text in texts]
-        for number, dump, expires in fetched(ask, keys):
-            yield row_of(codec, texts[number], dump, None if expires < 0 else expires)
+        for number, dump, expires, sound in fetched(ask, keys):
+            yield row_of(codec, texts[number], dump, None if expires < 0 else expires, sound)
         return
     ends = ask([packed("ZMSCORE", names.expiry(namespace, staged), *(text.encode() for text in texts))])[0]
     keys = [names.staged(namespace, staged, text) for text in texts]
-    for number, dump, _none in fetched(ask, keys):
+    for number, dump, _none, sound in fetched(ask, keys):
         end = ends[number]
-        yield row_of(codec, texts[number], dump, None if end is None else int(float(end)))
+        yield row_of(codec, texts[number], dump, None if end is None else int(float(end)), sound)
 
 
 def any_key(ask: Ask, names: KeyspaceNames, namespace: str) -> bool:

@@ -21,7 +21,7 @@ import urllib.parse
 from .._codec import RecordCodec
 from .._errors import CannotProceed, InvalidInput
 from .._model import Change, Claim, Row
-from .keyspace_dump import sound
+from .keyspace_dump import sound, whole
 from .keyspace_pattern import KeyspaceNames
 from .keyspace_reader import Keys, any_key, fence_stands, rows_of, scanned
 from .valkey_connect import packed, valkey_errors
@@ -160,9 +160,9 @@ class KeyspaceRecords(Fencing, Filling):
         else:
             tx.add("RESTORE", place, 0, row[8], "REPLACE")
 
-    def _check_row(self, row: Row | None) -> None:
+    def _check_row(self, row: Row | None, looked_at: bool = False) -> None:
         """Errors: InvalidInput for what no key of this store can be."""
-        if row is not None and (row[6] is not None or row[7] or not sound(row[8])):
+        if row is not None and (row[6] is not None or row[7] or not (looked_at or sound(row[8]))):
             raise InvalidInput(
                 f"The record {row[0]!r:.80} is none of this layout, or its value is not whole.",
                 "take it from a snapshot of this store",
@@ -196,8 +196,10 @@ class KeyspaceRecords(Fencing, Filling):
 
     @repeated
     def _load(self, claim: Claim, generation: int, rows: t.Sequence[Row]) -> None:
+        if not all(whole([row[8] for row in rows])):
+            self._check_row(next(row for row in rows if not sound(row[8])))
         for row in rows:
-            self._check_row(row)
+            self._check_row(row, looked_at=True)
         name, names = claim.namespace, self.names
         with self._operating(claim) as tx:
             self._inactive(tx, claim, generation)

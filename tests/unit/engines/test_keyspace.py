@@ -17,12 +17,14 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keysp
     crc64,
     refuse_module,
     sound,
+    whole,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_pattern import (
     Pattern,
     raw_of,
     text_of,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_reader import row_of
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     CannotProceed,
     CapabilityMissing,
@@ -158,17 +160,27 @@ def test_a_value_has_the_same_digest_wherever_its_members_lie(site, store):
 
 def test_a_dump_that_is_not_whole_is_a_damaged_record():
     value = b"\0\x05value\x50\0"
-    whole = value + crc64(value).to_bytes(8, "little")
+    good = value + crc64(value).to_bytes(8, "little")
     assert crc64(b"123456789") == 0xE9C6D914C4B8D9CA  # as the server's own self-test has it
-    assert sound(whole) and canonical(whole) == whole
-    for place in range(len(whole)):
-        bent = bytearray(whole)
+    assert sound(good) and canonical(good) == good
+    for place in range(len(good)):
+        bent = bytearray(good)
         bent[place] ^= 4
-        assert canonical(bytes(bent)) is None
-    assert canonical(b"") is None and canonical(whole[:-1]) is None
+        assert not sound(bytes(bent))
+    assert not sound(b"") and not sound(good[:-1])
+    codec = RecordCodec(NS)
+    assert codec.intact(row_of(codec, "key", good, None, True))
+    assert not codec.intact(row_of(codec, "key", good[:-1], None, False))
     for kind in (6, 7):
         with pytest.raises(CapabilityMissing, match="type of a module"):
-            refuse_module(bytes([kind]) + whole[1:], "key")
+            refuse_module(bytes([kind]) + good[1:], "key")
+
+
+@given(st.lists(st.binary(max_size=80), min_size=1, max_size=200), st.integers(1, 3))
+def test_values_side_by_side_are_judged_as_each_alone(values, every):
+    dumps = [value + crc64(value).to_bytes(8, "little") for value in values * 3]
+    dumps = [dump if n % every else dump[:-1] + bytes([dump[-1] ^ 1]) for n, dump in enumerate(dumps)]
+    assert whole(dumps) == [sound(dump) for dump in dumps]
 
 
 # --- the fence ------------------------------------------------------------------------------------------------------
