@@ -63,6 +63,9 @@ class KeyspaceSite(Site):
         app.xadd(key("stream"), {"field": "other"})
         app.expireat(key("big hash"), FAR)
 
+    def fill_more(self, count, namespace="agent-7"):
+        self.app.mset({self.key(f"more {number}", namespace): number for number in range(count)})
+
     def dumps(self, namespace="agent-7"):
         """{key: (DUMP, expiry)} of everything that the application has there, as the server says it."""
         keys = sorted(self.root.scan_iter(self.key("*", namespace), count=1000))

@@ -372,6 +372,7 @@ def test_a_rehearsal_writes_nothing(site):
 
 
 def test_the_watch_asks_the_probes_where_no_log_tells_what_was_read(site):
+    site.fill_more(150)  # one look asks as many as a hit rate needs
     site.backup()
     rebuild(site)
 
@@ -389,9 +390,10 @@ def test_the_watch_asks_the_probes_where_no_log_tells_what_was_read(site):
 
 
 def test_the_watch_puts_the_fence_back_when_memories_vanish(site):
+    site.fill_more(150)  # one look asks as many as a hit rate needs
     site.backup()
     rebuild(site)
-    site.app.delete(*(site.key(f"s{number:05}") for number in range(30)))
+    site.app.delete(*(site.key(f"more {number}") for number in range(150)))
     run = attempt(takeover=_attempt(site))
     with site.open() as store:
         found = monitor.monitor(
@@ -402,6 +404,7 @@ def test_the_watch_puts_the_fence_back_when_memories_vanish(site):
 
 
 def test_when_the_watch_has_passed_the_former_keys_are_gone_and_what_was_replaced_lies_aside(site):
+    site.fill_more(150)  # one look asks as many as a hit rate needs
     site.backup()
     started = now_us()
     damage(site)
