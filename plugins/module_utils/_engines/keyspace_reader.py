@@ -326,4 +326,3 @@ def fence_stands(wire: Wire, names: KeyspaceNames, space: t.Mapping[str, t.Any],
             return False
         present = rule_of(said)[0]
         return less(names, present, [name]).same(present)
-
