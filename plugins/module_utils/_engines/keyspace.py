@@ -14,9 +14,9 @@ import typing as t
 from .._errors import CannotProceed, CapabilityMissing, InvalidInput, MemoryOpsError
 from .._layouts import Layout
 from .._model import Claim, LogEntry, StoreIdentity
+from .keyspace_generations import KeyspaceGenerations
 from .keyspace_pattern import KeyspaceNames, Pattern
 from .keyspace_reader import KeyspaceReader, any_key
-from .keyspace_records import KeyspaceRecords
 from .valkey_connect import Place, hello, packed, place_of, valkey_errors
 from .valkey_control import Transaction, counters_of, identity_of
 from .valkey_incidents import Incidents
@@ -27,7 +27,7 @@ CAPABILITIES = frozenset(("expiry", "generations"))
 BY_USERS = frozenset(("fence-reads", "fence-writes", "fence-raw-reads"))  # where the application has a user of its own
 
 
-class KeyspaceStore(Opened, KeyspaceRecords, Incidents, Structure):
+class KeyspaceStore(Opened, KeyspaceGenerations, Incidents, Structure):
     """See _store.Store."""
 
     names: KeyspaceNames

@@ -15,8 +15,9 @@ import tempfile
 import typing as t
 from dataclasses import dataclass, replace
 
-from .._errors import CannotProceed, CapabilityMissing, InvalidInput, MemoryOpsError, SnapshotUnusable
+from .._errors import CannotProceed, InvalidInput, MemoryOpsError, SnapshotUnusable
 from .._inputs import moment
+from .._keyring_unsealed import refuse_benchmark
 from .._store import Reader, Store
 from . import held_records, integrity, logscan, plan, plan_unlogged, sources, validate
 from . import incident as incidents
@@ -57,11 +58,7 @@ def investigate(
         state = reader.namespace(namespace)
         onset_sequence = _sequence_at(reader, namespace, onset)
     logged = "log" in store.capabilities()
-    if benchmark and not logged:
-        raise CapabilityMissing(
-            f"The benchmark cannot read {namespace}: the values of its layout are the application's own.",
-            "leave memory_benchmark out",
-        )
+    refuse_benchmark(store, benchmark, namespace)
     window = _window(onset, window, logged)
     case = _Case(
         store, store_params, namespace, keyring, repository, name, logs, benchmark, onset_sequence, state.ttl, window

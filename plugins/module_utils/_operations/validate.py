@@ -14,8 +14,8 @@ import heapq
 import typing as t
 
 from .._codec import RecordCodec, log_checksum
-from .._errors import CapabilityMissing, KeyUnavailable, RecordCorrupt, StoreDamaged
-from .._keyring_unsealed import Unsealed, opener
+from .._errors import KeyUnavailable, RecordCorrupt, StoreDamaged
+from .._keyring_unsealed import opener, refuse_benchmark
 from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, is_isolated
 from .._store import Reader, open_store
 from . import integrity
@@ -158,11 +158,7 @@ def validate(
             open_ones = [one.facts for one in store.incidents(namespace) if one.state == "open"]
             fenced_sequence = open_ones[0].get("fenced_sequence") if open_ones else None
         ring = opener(store, ring)
-        if benchmark and isinstance(ring, Unsealed):
-            raise CapabilityMissing(
-                f"The benchmark cannot read {namespace}: the values of its layout are the application's own.",
-                "leave memory_benchmark out",
-            )
+        refuse_benchmark(store, benchmark, namespace)
         with store.reader() as reader:
             probed = _probe(reader, namespace, generation, ring, probes or (), fenced_sequence)
             measured = _benchmark(reader, namespace, generation, ring, benchmark, baseline, gain)

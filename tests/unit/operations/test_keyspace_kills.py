@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines import keyspace_records
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines import keyspace_generations
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
@@ -37,8 +37,8 @@ def killed_at(step, work):
     pid = os.fork()
     if not pid:
         left = [step]
-        keyspace_records.MOVED = FEW
-        real = keyspace_records.KeyspaceRecords._operating
+        keyspace_generations.MOVED = FEW
+        real = keyspace_generations.KeyspaceGenerations._operating
 
         def operating(self, *args, **kwargs):
             left[0] -= 1
@@ -46,7 +46,7 @@ def killed_at(step, work):
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(self, *args, **kwargs)
 
-        keyspace_records.KeyspaceRecords._operating = operating
+        keyspace_generations.KeyspaceGenerations._operating = operating
         try:
             work()
             os._exit(0)
