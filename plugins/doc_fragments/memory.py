@@ -24,10 +24,12 @@ options:
         default: sqlite
         choices: [sqlite, postgresql, valkey]
       layout:
-        description: How memories lie in the engine.
+        description: >-
+          How memories lie in the engine. V(native) is the collection's own layout; V(keyspace) is any other
+          application's keys in Valkey or Redis, which O(store.pattern) names.
         type: str
         default: native
-        choices: [native]
+        choices: [native, keyspace]
       path:
         description: The store's file (O(store.engine=sqlite), which needs it).
         type: path
@@ -90,10 +92,16 @@ options:
         default: memops
       prefix:
         description: >-
-          What every key of the store begins with (O(store.engine=valkey)). On a Valkey Cluster it needs a hash tag,
-          such as V({memops}), which puts the store's keys into one slot.
+          What every key of the store begins with (O(store.engine=valkey)); with O(store.layout=keyspace) every key of
+          the collection's own. On a Valkey Cluster it needs a hash tag, such as V({memops}), which puts the store's
+          keys into one slot.
         type: str
         default: memops
+      pattern:
+        description: >-
+          Which keys are an application's memories (O(store.layout=keyspace), which needs it), such as
+          V(mem:{namespace}:*). It has one C({namespace}) and, behind it, one C(*) for the name of a record.
+        type: str
       name:
         description: The memory cluster's name. Its snapshots lie under this name in the repository.
         type: str

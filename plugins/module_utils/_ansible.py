@@ -16,12 +16,15 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ._codec import check_namespace
 from ._errors import InvalidInput, MemoryOpsError
+from ._inputs import moment
+from ._layouts import seals
 from ._operations.incident import Run
+from ._operations.plan_unlogged import Window
 from ._store import ENGINES, Store, open_store
 
 STORE: dict[str, t.Any] = {
     "engine": {"type": "str", "default": "sqlite", "choices": list(ENGINES)},
-    "layout": {"type": "str", "default": "native", "choices": ["native"]},
+    "layout": {"type": "str", "default": "native", "choices": ["native", "keyspace"]},
     "path": {"type": "path"},
     "url": {"type": "str"},
     "user": {"type": "str"},
@@ -38,6 +41,7 @@ STORE: dict[str, t.Any] = {
     "application_password_file": {"type": "path", "no_log": False},
     "schema": {"type": "str", "default": "memops"},
     "prefix": {"type": "str", "default": "memops"},
+    "pattern": {"type": "str"},
     "name": {"type": "str", "default": "memory"},
     "busy_timeout": {"type": "float", "default": 10.0},
     "server": {
@@ -89,6 +93,13 @@ RECORDS: dict[str, t.Any] = {
     "since": {"type": "str"},
     "until": {"type": "str"},
 }
+#: Where the damage is, for layouts without an access log.
+WINDOW: dict[str, t.Any] = {
+    "keys": {"type": "list", "elements": "str", "no_log": False},
+    "pattern": {"type": "str"},
+    "since": {"type": "str"},
+    "until": {"type": "str"},
+}
 RUN: dict[str, t.Any] = {
     "incident": {"type": "str"},
     "attempt": {"type": "str"},
@@ -110,6 +121,19 @@ OTHER: dict[str, t.Any] = {**mapping(STORE), "required": True}
 def given(mapping: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """A mapping of options without those that were left out."""
     return {name: value for name, value in mapping.items() if value is not None}
+
+
+def window(params: t.Mapping[str, t.Any]) -> Window:
+    """What a module was told of the damage. Errors: InvalidInput."""
+    onset = params.get("onset") or params.get("since")
+    if params.get("until") and not onset:
+        raise InvalidInput("The window of the damage needs its beginning.", "set memory_since too")
+    return Window(
+        onset=moment(onset) if onset and not onset.isdigit() else None,
+        until=moment(params["until"]) if params.get("until") else None,
+        keys=frozenset(params.get("keys") or ()),
+        pattern=params.get("pattern") or None,
+    )
 
 
 class Context:
@@ -187,7 +211,11 @@ class Context:
 
         if not self.has_keyring:
             raise InvalidInput("No keyring is set.", "set memory_keyring (source, path, …)")
-        return Keyring.open(dict(self.params["keyring"]))
+        params = dict(self.params["keyring"])
+        kind = (self.params.get("store") or {}).get("layout") or "native"
+        if not seals(kind):
+            params["path"] = None  # no record was ever sealed: the master key alone seals and opens the snapshots
+        return Keyring.open(params)
 
     def repository_params(self) -> dict[str, t.Any]:
         """For operations that open (and make) the repository themselves, after they forked their workers."""

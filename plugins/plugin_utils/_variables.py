@@ -28,6 +28,7 @@ INTERNAL = frozenset(
 #: All of them; a unit test compares them with the roles' argument specifications.
 KNOWN = INTERNAL | frozenset(
     {
+        "memory_absent",
         "memory_accept_loss",
         "memory_again",
         "memory_benchmark",

@@ -20,13 +20,13 @@ from concurrent.futures import ProcessPoolExecutor
 
 from tests.support.s3_server import S3Server
 
-from . import isolating, postgresql, rebuild, restores, rows, snapshots, valkey
+from . import isolating, keyspace, postgresql, rebuild, restores, rows, snapshots, valkey
 from .data import NAMESPACE, Place
 from .measure import Table
 
 EMBEDDED = ("isolate", "scan", "snapshot", "again", "restore", "rotation", "rebuild", "growth")
 SERVERS = ("postgresql", "valkey")
-PARTS = EMBEDDED + SERVERS
+PARTS = EMBEDDED + SERVERS + ("keyspace",)
 USE_S3 = {"snapshot", "again", "restore", "rebuild", "growth", *SERVERS}
 
 
@@ -69,6 +69,7 @@ def main() -> int:
                 "growth": lambda: rows.growth(table, place, at, rounds),
                 "postgresql": lambda: postgresql.measure(table, place, at, rounds),
                 "valkey": lambda: valkey.measure(table, place, at, rounds),
+                "keyspace": lambda: keyspace.measure(table, place, rounds),
             }
             for part in parts:
                 try:

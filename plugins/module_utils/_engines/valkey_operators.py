@@ -6,127 +6,23 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
-import functools
 import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined
 from .._model import Change, Claim, Row, is_isolated
-from .leases import settable
 from .valkey_applications import Applications
 from .valkey_control import Transaction
-from .valkey_errors import RightMissing, valkey_errors
-from .valkey_replicas import ReplicaFence
+from .valkey_errors import valkey_errors
+from .valkey_fencing import Fencing
 from .valkey_server import refuse_eviction
 from .valkey_transactions import repeated
 from .valkey_values import SPAN, key_bytes
 
-QUARANTINE_TTL = 1.0
 PROBER = "memops:prove"
-FENCE_PATIENCE = 1.0  # seconds that a fence waits for a write in progress before it breaks it
 
 
-class Operators(Applications, ReplicaFence):
+class Operators(Applications, Fencing):
     """The operators' part of ``Store``, but for generations."""
-
-    def _log(self, tx: Transaction, claim: Claim, operation: str, reason: str) -> None:
-        at = max(self.clock(), tx.numbers["newest"])
-        self._append(
-            tx, [(0, at, claim.namespace, operation, None, None, None, None, None, claim.attempt, reason, b"")]
-        )
-
-    # --- the fence ----------------------------------------------------------------------------------------------
-    def fence(self, claim: Claim) -> bool:
-        return self._for_users(self._fence, claim)
-
-    def unfence(self, claim: Claim) -> bool:
-        return self._for_users(self._unfence, claim)
-
-    def _for_users(self, act: t.Callable[[Claim, bool], bool], claim: Claim) -> bool:
-        """State and users change together; where the operator may not change users, the state alone, and the proof
-        says so."""
-        try:
-            changed = act(claim, True)
-        except RightMissing as exc:
-            if not exc.command.startswith("acl"):
-                raise
-            return act(claim, False)
-        if self._fenced_user is None:
-            return changed
-        if changed:
-            self._save_users()
-        return self._fence_replicas(claim.namespace) or changed
-
-    @repeated
-    def _fence(self, claim: Claim, users: bool) -> bool:
-        with self._operating(claim, force_after=FENCE_PATIENCE) as tx:
-            space = self._namespace(tx, claim.namespace)
-            changed = space["state"] != "quarantined" or space["incident"] != claim.incident
-            if space["state"] != "quarantined":
-                space.update(
-                    prior_state=space["state"], prior_ttl=space["serving_ttl"], state="quarantined",
-                    serving_ttl=QUARANTINE_TTL,
-                )  # fmt: skip
-            if changed:
-                space["incident"] = claim.incident  # one may be left of an incident that was closed without a release
-                tx.save(claim.namespace)
-                self._log(tx, claim, "fence", claim.incident)
-            taken = users and self._shut_out(tx, claim.namespace)
-            tx.durable = True
-        return changed or taken
-
-    @repeated
-    def _let_in_first(self, claim: Claim, *, reading: bool = False) -> None:
-        """The server's file of users is written before the state changes. A server that was killed between the two
-        would keep applications out of a namespace that serves, and that nobody releases again."""
-        with self._operating(claim) as tx:
-            if not reading and self._namespace(tx, claim.namespace)["state"] != "quarantined":
-                return
-            self._let_in(tx, claim.namespace, reading=reading, noted_still=True)
-            tx.durable = True
-        self._save_users()
-
-    @repeated
-    def _unfence(self, claim: Claim, users: bool) -> bool:
-        if users:
-            self._let_in_first(claim)
-        with self._operating(claim) as tx:
-            space = self._namespace(tx, claim.namespace)
-            if space["state"] != "quarantined":
-                return False
-            space.update(
-                state=space["prior_state"], serving_ttl=space["prior_ttl"], incident=None, prior_state=None,
-                prior_ttl=None,
-            )  # fmt: skip
-            tx.save(claim.namespace)
-            self._log(tx, claim, "release", claim.incident)
-            if users:
-                self._let_in(tx, claim.namespace)
-            tx.durable = True
-        return True
-
-    def set_state(self, claim: Claim, state: str) -> bool:
-        """In a quarantine this sets the state that the release brings back: nothing is served in between."""
-        settable(state)
-        if state != "reading" and self._noted_reading(claim.namespace):
-            self._let_in_first(claim, reading=True)
-        return self._for_users(functools.partial(self._set_state, state), claim)
-
-    @repeated
-    def _set_state(self, state: str, claim: Claim, users: bool) -> bool:
-        with self._operating(claim, force_after=FENCE_PATIENCE) as tx:
-            space = self._namespace(tx, claim.namespace)
-            column = "prior_state" if space["state"] == "quarantined" else "state"
-            changed = space[column] != state
-            if changed:
-                space[column] = state
-                tx.save(claim.namespace)
-            taken = False
-            if users and state == "reading":
-                taken = self._shut_out(tx, claim.namespace, reading=True)
-            elif users:
-                self._let_in(tx, claim.namespace, reading=True)
-            tx.durable = changed or taken
-        return changed or taken
 
     def prove(self, namespace: str) -> dict[str, t.Any]:
         space = self._space(namespace)
@@ -281,11 +177,6 @@ class Operators(Applications, ReplicaFence):
                 return (bounds if there == len(found) else ()), found
         return (), self._live(tx, name, number, keys)
 
-    def settle(self) -> None:
-        with valkey_errors(self.place):
-            self.wire.call("HSET", self.names.store, "settled", self.clock())  # the server waits for a connection's own
-        self._await_disk()
-
     @repeated
     def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
         with self._operating(claim) as tx:
@@ -294,14 +185,6 @@ class Operators(Applications, ReplicaFence):
                 tx.numbers["sequence"] = sequence + count
                 tx.add("ZADD", self.names.reserved, 0, SPAN.pack(epoch, sequence + 1, sequence + count))
         return epoch, sequence + 1
-
-    @repeated
-    def raise_epoch(self, claim: Claim, above: int) -> int:
-        with self._operating(claim) as tx:
-            epoch = tx.numbers["epoch"] = max(above, tx.numbers["epoch"]) + 1
-            self._log(tx, claim, "promote", f"epoch {epoch}")
-            tx.durable = True
-        return epoch
 
 
 class _Probed(Exception):

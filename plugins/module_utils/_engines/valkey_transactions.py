@@ -23,7 +23,7 @@ from .._model import Claim, Row
 from .leases import check_claim
 from .valkey_cluster import FAILOVER_SECONDS, elsewhere
 from .valkey_connect import Place, Wire, packed
-from .valkey_control import Transaction, counters_of, incident_field, incident_row, space_of
+from .valkey_control import Transaction, counters_of, fresh_space, incident_field, incident_row, space_of
 from .valkey_errors import translate, valkey_errors
 from .valkey_values import THERE, Envelopes, Names, key_bytes, one_key
 
@@ -274,14 +274,7 @@ class Connected:
         return space_of(None, name, self.place.where) if space is None else space
 
     def _make_namespace(self, tx: Transaction, name: str, state: str, ttl: float | None) -> dict[str, t.Any]:
-        space: dict[str, t.Any] = dict.fromkeys(
-            ("serving_ttl", "incident", "prior_ttl", "prior_state", "restored_snapshot", "restored_epoch",
-             "restored_sequence", "restored_at", "restored_digest", "lock_held", "lock_actor", "lock_since",
-             "lock_until")
-        )  # fmt: skip
-        number = self._make_generation(tx, name)
-        space.update(state=state, ttl=ttl, generation=number, generations=[number])
-        space.update(lock_number=0, changed=0, largest=0, expiring=False)
+        space = fresh_space(state, ttl, self._make_generation(tx, name))
         tx.save(name, space, moved=True)
         return space
 

@@ -31,7 +31,9 @@ def fit(store: Store, namespace: str, *, needed_at: int, rpo: float, scan: t.Map
         state = reader.namespace(namespace)
     lag = (needed_at - state.restored_at) / 1e6 if state.restored_at is not None else None
     reason = None
-    if state.restored_snapshot is None:
+    if "sequence" not in store.capabilities():
+        reason = "its records have no sequences, so what would be written there could not be merged home"
+    elif state.restored_snapshot is None:
         reason = "it was never filled from a snapshot"
     elif scan["verdict"] != "pass":
         reason = f"its own copy does not verify: {scan['verdict']}, findings {dict(scan['findings'])}"

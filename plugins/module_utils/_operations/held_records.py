@@ -62,6 +62,11 @@ def chosen_rows(store: Store, namespace: str, choice: Choice) -> t.Iterator[tupl
                 found = reader.get_many(namespace, keys[start : start + BATCH])
             yield fit(store, choice, found.values())
         return
+    if "sequence" not in store.capabilities():  # each reader would list all names anew
+        with store.reader() as reader:
+            for rows in reader.scan(namespace, batch=BATCH):
+                yield fit(store, choice, rows)
+        return
     after: str | None = None
     while True:
         with store.reader() as reader:

@@ -13,6 +13,16 @@ from .._store import Store
 from .incident import promoted_epoch
 
 
+def same_layout(store: Store, snapshot: Snapshot) -> None:
+    """Errors: RepositoryRefused when the snapshot's records are of another kind than the store's."""
+    made, layout = snapshot.manifest["store"]["layout"], store.identity().layout
+    if made != layout:
+        raise RepositoryRefused(
+            f"Snapshot {snapshot.id} holds records of the layout {made}, and this store has the layout {layout}.",
+            "name the store that the snapshot was taken of, or the snapshot of this store",
+        )
+
+
 def same_lineage(store: Store, snapshot: Snapshot, check: bool) -> None:
     """An empty store takes the snapshot's lineage; another store's snapshot is refused. Errors: RepositoryRefused."""
     lineage, identity = snapshot.info.lineage, store.identity()

@@ -128,16 +128,22 @@ class _Creation:
                     return self._unchanged(found)
         store = open_store(self.store_params)
         try:
+            known = store.capabilities()
+            if "sequence" not in known:  # what is saved is known from now on, also when all of it is gone
+                with store.reader() as reader:
+                    names = [state.name for state in self._states(reader)]
+                for namespace in names:
+                    store.create_namespace(namespace)
             identity = store.identity()
             self._same_store(snapshots, identity)
             before = self._last_good(snapshots)
             with store.reader() as reader:
                 states = self._states(reader)
-                if self.purpose != "forensic" and before is not None and min_interval > 0:
+                if self.purpose != "forensic" and before is not None and min_interval > 0 and "sequence" in known:
                     fresh = self._nothing_written(reader, states, snapshots, min_interval)
                     if fresh is not None:
                         return self._unchanged(fresh)
-            if self.purpose in ("scheduled", "baseline"):
+            if self.purpose in ("scheduled", "baseline") and "log" in known:
                 with store.reader() as reader:
                     bare = [
                         state.name
@@ -270,8 +276,9 @@ class _Creation:
         index, entries = summary(scanned)
         if scanned.moved:
             self.warnings.append(
-                f"The namespaces {', '.join(map(repr, scanned.moved[:5]))} changed while they were read, and this "
-                "engine has no point in time: the snapshot is fuzzy, with some later writes beside all up to its point."
+                f"The namespaces {', '.join(map(repr, scanned.moved[:5]))} were (or may have been) changed while they "
+                "were read, and this engine has no point in time: the snapshot is fuzzy, with some later writes beside "
+                "all up to its point."
             )
         used = {chunk.pack for kinds in index.values() for chunks in kinds.values() for chunk in chunks
                 if chunk.snapshot != job.snapshot}  # fmt: skip

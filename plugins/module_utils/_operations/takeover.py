@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from .._errors import CannotProceed, InvalidInput
+from .._errors import CannotProceed, CapabilityMissing, InvalidInput
 from .._route import read_route, resolve
 from .._store import Store, place
 from . import failover, integrity
@@ -122,8 +122,13 @@ def come_home(
 ) -> dict[str, t.Any]:
     """Merge the secondary's writes into the quarantined home.
 
-    Errors: CannotProceed, SnapshotUnusable, KeyUnavailable.
+    Errors: CannotProceed, CapabilityMissing, SnapshotUnusable, KeyUnavailable.
     """
+    if "sequence" not in store.capabilities():
+        raise CapabilityMissing(
+            f"Writes to {namespace} cannot be merged: its records have no sequence.",
+            "copy what was written elsewhere by the means of that application",
+        )
     with store.reader() as reader:
         quarantined = reader.namespace(namespace).state == "quarantined"
     incident, known = incidents.facts(store, namespace, run.incident)
