@@ -20,6 +20,7 @@ from .valkey_cluster import Address, Nodes, addresses, clustered, elsewhere, pat
 from .valkey_sentinel import primary_address, sentinels_of
 
 CONNECT_SECONDS = 5.0
+ROLE_SECONDS = 1.0  # how long a connection behind Sentinel is taken to lead to the primary
 OLDEST = (7, 0)
 PREFIX = r"[A-Za-z0-9._:-]+|[A-Za-z0-9._:-]*\{[A-Za-z0-9._:-]+\}[A-Za-z0-9._:-]*"
 SCHEMES = {"valkey": False, "redis": False, "valkeys": True, "rediss": True}
@@ -183,6 +184,7 @@ class Wire:
         self._con: t.Any = (SSLConnection if place.tls else Connection)(**options)
         self._con.driver_info = None  # no CLIENT SETINFO: two round trips less
         self._pid = os.getpid()
+        self._looked_at = 0.0  # when Sentinel's choice was seen to be a primary, by the monotonic clock
         self.session = 0  # grows with every new connection: what an earlier one watched is watched no more
 
     @property
@@ -240,15 +242,21 @@ class Wire:
         self.drop()
 
     def _find_primary(self) -> None:
-        from redis import exceptions as e
-
         self._con.host, self._con.port = primary_address(self.place)
         self._con.connect()
         self._con.send_command("HELLO", "2", check_health=False)
-        said = self._con.read_response()
+        self._check_primary(self._con.read_response())
+
+    def _check_primary(self, said: t.Any) -> None:
+        """By an answer to HELLO. Errors: redis.exceptions.ConnectionError."""
+        from redis import exceptions as e
+
+        if isinstance(said, Exception):
+            raise said
         if said[said.index(b"role") + 1] != b"master":
             self.drop()
             raise e.ConnectionError("the server that Sentinel names is no primary (yet)")
+        self._looked_at = time.monotonic()
 
     def call(self, *args: t.Any) -> t.Any:
         """One command. Errors: redis.exceptions.RedisError."""
@@ -265,7 +273,7 @@ class Wire:
         began, lost = time.monotonic(), 0
         while True:
             try:
-                replies = self.many(commands)
+                replies = self._asked(commands)
                 trouble = next((reply for reply in replies if isinstance(reply, Exception)), None)
             except e.AuthenticationError:
                 raise
@@ -277,6 +285,14 @@ class Wire:
             if not self._passes(trouble, lost, time.monotonic() - began):
                 raise trouble
             self.drop()
+
+    def _asked(self, commands: t.Sequence[bytes]) -> list[t.Any]:
+        follows = self.place.sentinels and self._at is None and self.connected
+        if follows and time.monotonic() - self._looked_at > ROLE_SECONDS:
+            said, *replies = self.many([packed("HELLO", "2"), *commands])
+            self._check_primary(said)  # a former primary goes on answering those who only read
+            return replies
+        return self.many(commands)
 
     def _passes(self, trouble: Exception, lost: int, waited: float) -> bool:
         """Whether it may be over by now, after ``lost`` times and ``waited`` seconds."""

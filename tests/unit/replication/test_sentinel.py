@@ -147,11 +147,14 @@ def test_without_a_server_of_its_own_it_is_the_primary(group, roles):
 
 def test_promotion_by_sentinel_of_the_wanted_replica_under_a_writer_who_loses_nothing(group, roles, writer, store):
     wanted = roles[2]
-    with writer:
+    with writer, contextlib.closing(open_store(store)) as reading:
+        reading.identity()
         with opened(group, wanted) as replica:
             now = replica.promote(20.0)
         assert (now.role, now.writable) == ("primary", True)
         writer.more()
+        # who only reads is not left at the former primary, which would answer, too
+        wait_for("reads move", lambda: reading.identity() and reading.wire._con.port == wanted.port)
     assert roles[0].said_of()["role"] == "slave"
     for one in group.servers:
         with one.client() as client:
