@@ -186,7 +186,7 @@ def _brief(result: dict[str, t.Any]) -> dict[str, t.Any]:
     return {
         name: value
         for name, value in result.items()
-        if name in SHORT or not (_repeats(value, said) or (judged and len(str(value)) > 200))
+        if name in SHORT or not (_repeats(value, said) or (judged and name != "reasons" and len(str(value)) > 200))
     }
 
 

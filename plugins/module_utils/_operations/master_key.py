@@ -81,7 +81,7 @@ def rewrap_keyring(
             f"The new master key has the same id as that of the keyring: {keys.new.master_id}; nothing was changed.",
             "name another one in memory_new_master_key",
         )
-    reasons = [f"The record key {key} of {path} opens with neither master key." for key in found.unopened]
+    reasons = [f"The record key {key} of {path} opens with neither master key" for key in found.unopened]
     return {
         "changed": found.changed,
         "verdict": "could-not-verify" if reasons and not force else "pass",
@@ -136,7 +136,7 @@ def rewrap_repository(
             f"Of other master keys in {places[0].location}, and left alone: {', '.join(others[:10])}"
             f"{' …' if len(others) > 10 else ''}."
         )
-    reasons = [f"{one['what']}: {one['reason']}" for one in unproven]
+    reasons = [f"{one['what']}: {one['reason'].rstrip('.')}" for one in unproven]
     if unproven and keys.gone:
         reasons.append(f"The former master key: {keys.gone}")
     if force:

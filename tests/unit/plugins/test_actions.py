@@ -90,3 +90,5 @@ def test_a_failure_is_printed_without_its_parts_and_long_lists() -> None:
     judged = {**failed, "error": "verdict", "msg": "The verdict is fail: a long enough reason. Next: look."}
     more = {"reasons": ["a long enough reason."], "findings": ["x" * 300], "snapshot": "s-1", "verdict": "fail"}
     assert memory._brief({**judged, **more}) == {**judged, "snapshot": "s-1", "verdict": "fail"}
+    many = {"reasons": [f"snapshot {n} opens with neither key" for n in range(50)]}  # more than the sentence holds
+    assert memory._brief({**judged, **many}) == {**judged, **many}

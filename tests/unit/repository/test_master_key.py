@@ -465,7 +465,7 @@ def test_an_s3_endpoint_that_hangs_up_in_the_middle(s3: S3Server, s3_repository:
     assert relay.puts >= 2
     site.repository = s3_repository
     done = site.move()
-    assert done["verdict"] == "pass" and done["wrapped"] == 3
-    assert site.opens(site.old) == set(site.ids)
+    assert done["verdict"] == "pass" and done["wrapped"] in (3, 4)  # the first may have been on its way too
+    assert all(_unlocked(site, one) == {"old", "new"} for one in site.ids)
     assert site.move(retire=True)["retired"] == 3
-    assert site.opens(site.new) == set(site.ids) and not site.opens(site.old)
+    assert all(_unlocked(site, one) == {"new"} for one in site.ids)
