@@ -21,9 +21,7 @@ from .._repository.chunks import (
     checksums_digest,
     row_sizes,
 )
-from .._repository.manifest import folder
-from .._repository.objects import ObjectStore
-from .._repository.packs import PackWriter, Uploader
+from .._repository.packs import PackWriter
 from .._store import Reader
 
 BATCH = 500  # rows that are in hand at once: they stay in the processor's cache
@@ -48,12 +46,9 @@ class Job(t.NamedTuple):
     name: str
     snapshot: str
     secret: bytes
-    objects: ObjectStore
-    read_back: bool
     base: t.Optional[Base]
     before: t.Optional[t.Tuple[int, int, int]]  # (epoch, sequence, at) of the last good snapshot
     forensic: bool
-    keyring: t.Any  # to open every payload as well; None: do not
 
 
 class Range(t.NamedTuple):
@@ -75,6 +70,7 @@ class LogRange(t.NamedTuple):
 
 Task = t.Union[Range, LogRange]
 Tallies = t.Dict[str, "Tally"]  # by namespace; of a Range just one
+Put = t.Callable[[str, bytes, bytes], None]  # key below the snapshot's folder, contents, their SHA-256
 
 
 @t.runtime_checkable
@@ -117,28 +113,21 @@ class Tally:
 
 
 class Scribe:
-    """Writes packs ``first``, ``first + step``, … of one snapshot."""
+    """Writes packs ``first``, ``first + step``, … of one snapshot. ``keyring``: to open every payload as well."""
 
-    def __init__(self, job: Job, reader: Reader, first: int = 0, step: int = 1) -> None:
+    def __init__(
+        self, job: Job, reader: Reader, put: Put, keyring: t.Any = None, first: int = 0, step: int = 1
+    ) -> None:
         self._job = job
         self._reader = reader
-        where = folder(job.name, job.snapshot)
-        self._uploader = Uploader(job.objects, read_back=job.read_back)
-
-        def put(key: str, data: bytes, sha256: bytes) -> None:
-            self._uploader.put(where + key, data, sha256)
-
+        self._keyring = keyring
         self._writer = PackWriter(put, job.secret, job.snapshot, first, step)
         self._pack = RowPacker().pack
 
     def finish(self) -> list[list[t.Any]]:
         """Put what is left; the packs [number, size, SHA-256, frames]. Entries are complete only after this."""
         self._writer.close()
-        self._uploader.finish()
         return self._writer.packs
-
-    def stop(self) -> None:
-        self._uploader.abandon()
 
     def run(self, task: Task, progress: t.Callable[[int], None]) -> Tallies:
         """Store one range. Errors: StoreDamaged unless forensic, RepositoryUnavailable."""
@@ -150,7 +139,7 @@ class Scribe:
     def _range(self, task: Range, progress: t.Callable[[int], None]) -> Tally:
         tally = Tally()
         chunker = Chunker()
-        check = Checker(task.namespace, tally, self._job.before, self._job.keyring)
+        check = Checker(task.namespace, tally, self._job.before, self._keyring)
         base = self._job.base
         known = {} if base is None else {
             chunk.first_key: chunk for chunk in base.of(task.namespace, "records").values() if chunk.sums is not None
