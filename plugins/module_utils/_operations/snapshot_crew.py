@@ -3,8 +3,8 @@
 """The processes of one snapshot: they read one point in time and take ranges until there are none.
 
 PRIVATE to the collection. Forked processes read and seal, this one sends what they sealed. They are forked before
-anything else is done: in a process that ever had a thread each lock of the engine's library costs several times as much,
-which makes reading a row a quarter slower.
+anything else is done: in a process that ever had a thread each lock inside SQLite costs several times as much, which
+makes reading a row a quarter slower.
 """
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ import typing as t
 from .._model import NamespaceState
 from .._repository.manifest import folder
 from .._repository.objects import ObjectStore
-from .._repository.packs import PACK_BYTES, Uploader
+from .._repository.packs import PACK_BYTES, Put, Uploader
 from .._store import Reader, open_store
 from .snapshot_manifest import Scanned
 from .snapshot_plan import gathered, plan
-from .snapshot_scan import Job, Put, Scribe, Tallies
+from .snapshot_scan import Job, Scribe, Tallies
 from .workers import Parent, Worker, collect
 
 TELL_SECONDS = 0.2  # between two words about progress
@@ -65,8 +65,8 @@ class Crew:
         uploader = Uploader(objects, read_back=read_back)
         where = folder(job.name, job.snapshot)
 
-        def put(key: str, data: bytes, sha256: bytes) -> None:
-            uploader.put(where + key, data, sha256)
+        def put(key: str, parts: list[bytes], sha256: bytes) -> None:
+            uploader.put(where + key, b"".join(parts), sha256)
 
         try:
             if alone or not self._workers:
@@ -109,11 +109,11 @@ class Crew:
                 if kind == "rows":
                     told(value)
                 elif kind == "pack":
-                    key, data, sha256 = value
-                    if data.__class__ is int:  # so many bytes of the shared memory
-                        data = self._slots[id(worker)][:data]
+                    key, parts, sha256 = value
+                    if isinstance(parts, int):  # so many bytes of the shared memory
+                        parts = [self._slots[id(worker)][:parts]]
                         worker.send(None)
-                    put(key, data, sha256)
+                    put(key, parts, sha256)
                 elif kind == "result":
                     found.update(value[0])
                     packs += value[1]
@@ -144,17 +144,20 @@ def _work(
                 parent.send("rows", done)
                 done, told = 0, time.monotonic()
 
-        def put(key: str, data: bytes, sha256: bytes) -> None:
+        def put(key: str, parts: list[bytes], sha256: bytes) -> None:
             nonlocal full
             if full:
                 parent.receive()
                 full = False
-            if len(data) > SLOT_BYTES:
-                parent.send("pack", (key, data, sha256))
+            size = sum(map(len, parts))
+            if size > SLOT_BYTES:
+                parent.send("pack", (key, parts, sha256))
                 return
-            slot[: len(data)] = data
+            slot.seek(0)
+            for part in parts:
+                slot.write(part)
             full = True
-            parent.send("pack", (key, len(data), sha256))
+            parent.send("pack", (key, size, sha256))
 
         found: dict[int, Tallies] = {}
         scribe = Scribe(job, reader, put, keyring, number, count)
@@ -162,6 +165,8 @@ def _work(
             task = struct.unpack(">I", taken)[0]
             found[task] = scribe.run(tasks[task], say)
         packs = scribe.finish()
+        if full:
+            parent.receive()
         parent.send("rows", done)
         parent.send("result", (found, packs, _moved(reader, states)))
         parent.send("done", None)

@@ -21,7 +21,7 @@ from .._repository.chunks import (
     checksums_digest,
     row_sizes,
 )
-from .._repository.packs import PackWriter
+from .._repository.packs import PackWriter, Put
 from .._store import Reader
 
 BATCH = 500  # rows that are in hand at once: they stay in the processor's cache
@@ -70,7 +70,6 @@ class LogRange(t.NamedTuple):
 
 Task = t.Union[Range, LogRange]
 Tallies = t.Dict[str, "Tally"]  # by namespace; of a Range just one
-Put = t.Callable[[str, bytes, bytes], None]  # key below the snapshot's folder, contents, their SHA-256
 
 
 @t.runtime_checkable

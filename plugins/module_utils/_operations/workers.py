@@ -55,7 +55,12 @@ class Worker:
         there.close()
 
     def send(self, value: t.Any) -> None:
-        self.channel.send(value)
+        """Errors: as of receive, when the worker has ended."""
+        try:
+            self.channel.send(value)
+        except OSError:
+            while True:  # to the end of what it sent before, which tells why
+                self.receive()
 
     def receive(self) -> tuple[str, t.Any]:
         """The next (kind, value). Errors: what the worker raised; CannotProceed when it was killed."""
