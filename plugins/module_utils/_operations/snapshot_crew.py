@@ -9,7 +9,6 @@ makes reading a row a quarter slower.
 from __future__ import annotations
 
 import contextlib
-import gc
 import mmap
 import os
 import struct
@@ -127,7 +126,6 @@ def _work(
     slot: mmap.mmap,
 ) -> None:  # fmt: skip
     """A forked process: opens a reader of the given point, then stores ranges until there are none."""
-    gc.disable()  # nothing here is in cycles, and looking for them takes time
     point = parent.receive()
     with open_store(store_params).reader(point) as reader:
         parent.send("ready", None)

@@ -336,6 +336,7 @@ class Checker:
         self._keyring = keyring
         self._names: dict[t.Any, bytes] = {}  # record key id → its UTF-8
         self._openers: dict[str, t.Any] = {}
+        self._closed: tuple[type[Exception], ...] = ()  # what opening raises
         self._tally = tally
         self.bad: list[int] = []  # positions of the damaged rows of the newest batch
 
@@ -343,9 +344,10 @@ class Checker:
         tally = self._tally
         damaged: list[int] = []
         pack, prefix, length, sha256 = HEAD.pack, self._prefix, self._length, hashlib.sha256
-        names, keyring = self._names, self._keyring
-        for position, row in enumerate(rows):
-            key, epoch, sequence, created, updated, expires, deleted, key_id, payload, checksum = row
+        names, keyring, openers = self._names, self._keyring, self._openers
+        for position, (
+            key, epoch, sequence, created, updated, expires, deleted, key_id, payload, checksum
+        ) in enumerate(rows):  # fmt: skip
             try:
                 text = key.encode()
                 name = names.get(key_id)
@@ -367,7 +369,10 @@ class Checker:
             except Exception:  # fields of a wrong type: damaged, and never in the way
                 damaged.append(position)
                 continue
-            if not self._opens(key_id, payload, head):
+            opener = openers.get(key_id) or self._opener(key_id)
+            try:
+                opener(payload[:12], payload[12:], head)
+            except self._closed:
                 tally.unopenable += 1
         self.bad = damaged
         good: t.Sequence[Row] = rows
@@ -391,22 +396,16 @@ class Checker:
             new = [row for row in good if row[2] > sequence or row[1] != epoch]
             tally.overwritten += sum([row[3] <= at and (row[1], row[2]) > (epoch, sequence) for row in new])
 
-    def _opens(self, key_id: str, payload: bytes, head: bytes) -> bool:
-        opener = self._openers.get(key_id)
-        if opener is None:
-            from cryptography.exceptions import InvalidTag
+    def _opener(self, key_id: str) -> t.Any:
+        from cryptography.exceptions import InvalidTag
 
-            self._closed = (InvalidTag, ValueError)
-            try:
-                opener = self._keyring.cipher(key_id).decrypt
-            except KeyUnavailable:
-                opener = _missing
-            self._openers[key_id] = opener
+        self._closed = (InvalidTag, ValueError)
         try:
-            opener(payload[:12], payload[12:], head)
-        except self._closed:
-            return False
-        return True
+            opener = self._keyring.cipher(key_id).decrypt
+        except KeyUnavailable:
+            opener = _missing
+        self._openers[key_id] = opener
+        return opener
 
 
 def _missing(*_what: bytes) -> bytes:

@@ -7,7 +7,6 @@ PRIVATE to the collection. Every error of the network, of the endpoint and of bo
 from __future__ import annotations
 
 import base64
-import gc
 import hashlib
 import os
 import threading
@@ -68,8 +67,6 @@ class S3Objects:
         verify: t.Any = params.get("ca_bundle") or None
         if endpoint and str(endpoint).startswith("http://"):
             verify = False  # no TLS at all; without this a stale AWS_CA_BUNDLE breaks plain http
-        collecting = gc.isenabled()
-        gc.disable()  # boto's service descriptions are many objects: looking for garbage among them doubles the time
         try:
             session = self._session = self._session or Session(
                 aws_access_key_id=params.get("access_key") or None,
@@ -98,9 +95,6 @@ class S3Objects:
             return client
         except (BotoCoreError, ValueError, OSError) as exc:
             raise RepositoryUnavailable(f"There is no client for {self.location}: {_sentence(exc)}.", NEXT) from None
-        finally:
-            if collecting:
-                gc.enable()
 
     def _call(self, action: str, key: str, operation: str, **arguments: t.Any) -> t.Any:
         """One request. Errors: ObjectMissing, ObjectExists, RepositoryUnavailable; nothing of boto leaks."""
