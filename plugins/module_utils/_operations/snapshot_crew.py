@@ -103,7 +103,7 @@ class Crew:
                 worker.send((job, states, tasks))
             found: dict[int, Tallies] = {}
             packs: list[list[t.Any]] = []
-            moved = set(_moved(reader, states))
+            moved: set[str] = set()
             for worker, kind, value in collect(crew):
                 if kind == "rows":
                     told(value)
@@ -117,6 +117,7 @@ class Crew:
                     found.update(value[0])
                     packs += value[1]
                     moved.update(value[2])
+            moved.update(_moved(reader, states))
             parts, log = gathered(tasks, found)
             return Scanned(reader.at, reader.identity, states, parts, log, sorted(packs), sorted(moved))
 
