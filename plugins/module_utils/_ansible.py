@@ -7,6 +7,7 @@ PRIVATE to the collection. The one file of module_utils that knows Ansible.
 
 from __future__ import annotations
 
+import gc
 import getpass
 import os
 import socket
@@ -20,6 +21,7 @@ from ._inputs import moment
 from ._layouts import seals
 from ._operations.incident import Run
 from ._operations.plan_unlogged import Window
+from ._operations.workers import COLLECT_AFTER
 from ._store import ENGINES, Store, open_store
 
 STORE: dict[str, t.Any] = {
@@ -264,6 +266,7 @@ def execute(
     ``store``/``repository``/``keyring`` True means the module cannot do without; every module of the action group
     accepts all three anyway, so that one module_defaults block serves them all.
     """
+    gc.set_threshold(COLLECT_AFTER)
     spec = {
         "store": mapping(STORE),
         "repository": mapping(REPOSITORY),

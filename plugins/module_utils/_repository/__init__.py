@@ -101,9 +101,12 @@ class Repository:
         )
         if not isinstance(snapshot_id, str) or not SNAPSHOT_ID.match(snapshot_id):
             raise unknown
-        if catalogue.read_problem(self.objects, name, snapshot_id):
-            raise unknown
-        secret, wrapped = read_keys(self.objects, name, snapshot_id, keyring)
+        try:
+            secret, wrapped = read_keys(self.objects, name, snapshot_id, keyring)
+        except (SnapshotUnusable, KeyUnavailable):
+            if catalogue.read_problem(self.objects, name, snapshot_id):
+                raise unknown from None
+            raise
         info = catalogue.read_info(self.objects, name, snapshot_id, secret)
         if info is None:
             raise unknown
