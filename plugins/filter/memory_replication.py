@@ -57,7 +57,9 @@ def memory_replication(primary: t.Any, secondary: t.Any) -> dict[str, t.Any]:
         return _said(took_over, took_over)
     if away is None and home == "primary":
         return _said(bool(primary.get("last_switch") or primary.get("replicas")), False)
-    return _said("replica" in (home, away), home == "replica" and away == "primary")
+    # A replica of another server than this pair's says nothing about the pair.
+    pair = "replica" in (home, away) and (one_store or not (primary.get("store_id") and secondary.get("store_id")))
+    return _said(pair, pair and home == "replica" and away == "primary")
 
 
 def _said(store: bool, swapped: bool) -> dict[str, t.Any]:

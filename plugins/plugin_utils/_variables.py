@@ -22,6 +22,7 @@ INTERNAL = frozenset(
         "memory_route_to",
         "memory_schedule_hosts",
         "memory_secondary_writes",
+        "memory_serial",
         "memory_step",
     }
 )

@@ -8,7 +8,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-IN_ORDER = ("test_ssh_hosts.py",)
+IN_ORDER = ("test_lab.py", "test_ssh_hosts.py")
 
 
 class Scheduling(LoadScopeScheduling):

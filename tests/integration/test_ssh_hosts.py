@@ -28,7 +28,7 @@ from playbooks import Outcome
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[SshSite]:
-    with Lab(count=2) as lab, S3Server(str(lab.folder / "s3"), address=lab.address) as s3:
+    with Lab(["h1", "h2"]) as lab, S3Server(str(lab.folder / "s3"), address=lab.address) as s3:
         yield SshSite(tmp_path_factory.mktemp("site"), lab, s3)
         assert s3.process
         s3.process.kill()  # nobody needs what it still has to write

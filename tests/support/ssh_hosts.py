@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Hosts with an sshd of their own on this machine, and the faults of real ones. Standard library only.
 
-    with Lab(count=3) as lab:
+    with Lab(["h1", "h2"]) as lab:
         lab.hosts["h1"].variables        # what an inventory needs to reach it
         lab.hosts["h1"].cut()            # nobody reaches it any more, and it goes on working
 
 Root with the right to make namespaces gets hosts with addresses, processes and file systems of their own. Anybody else
-gets one sshd per host on a loopback port, with a HOME and folders of its own. MEMOPS_LAB=processes chooses the latter.
-Either way a host keeps what lies in ``folder`` (``Host.root`` there) and loses the rest when it is killed.
+gets one sshd per host on a loopback port, with a HOME and folders of its own, unless the lab is ``real``.
+MEMOPS_LAB=processes chooses the latter. Either way a host keeps what lies in ``folder`` (``Host.root`` there) and, in a
+lab with ``opt``, in /opt, which all its hosts share; it loses the rest when it is killed.
 """
 from __future__ import annotations
 
@@ -25,14 +26,18 @@ import tempfile
 import time
 import typing as t
 
+import machine
+from machine import SEARCH, Missing, find
+from machine import ip as _ip
+from machine import run as _run
 from s3_server import free_ports
 
 PROGRAMS = {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 ROOT_PROGRAMS = {"sudo": "sudo", "ip": "iproute2"}
-SEARCH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 # How a controller finds out within seconds that a host is gone, in place of waiting for ever.
 ALIVE = "-o ConnectTimeout=2 -o ServerAliveInterval=1 -o ServerAliveCountMax=2"
 LOGIN, OWNER = "deploy", "agents"  # who connects, and whose the memory is, where a host has users of its own
+USERS = {LOGIN: 4701, OWNER: 4702}
 
 SSHD = """\
 ListenAddress {address}
@@ -50,7 +55,7 @@ Subsystem sftp internal-sftp
 # The root of a host: this machine's files below, a tmpfs for what it changes, /srv to keep.
 BOOT = r"""
 set -eu
-home=$1 name=$2 address=$3
+home=$1 name=$2 address=$3 opt=$5
 echo up
 read -r connected
 mount -t tmpfs -o mode=755 memops "$home/root"
@@ -59,6 +64,7 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$home/root/upper,workdir=$home/
 cd "$home/root/top"
 mkdir -p srv run tmp dev proc sys
 mount --bind "$home/srv" srv
+[ -z "$opt" ] || mount --bind "$opt" opt
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o mode=755 tmpfs dev
@@ -78,7 +84,7 @@ pivot_root . .before
 umount -l /.before
 cd /
 mkdir -p /run/sshd /etc/sudoers.d
-for user in LOGIN:4701 OWNER:4702; do
+for user in USERS; do
     echo "${user%%:*}:x:${user##*:}:${user##*:}::/srv/home/${user%%:*}:/bin/sh" >>/etc/passwd
     echo "${user%%:*}:x:${user##*:}:" >>/etc/group
     echo "${user%%:*}:*:19000:0:99999:7:::" >>/etc/shadow
@@ -89,11 +95,7 @@ echo "$address $name" >>/etc/hosts
 echo "LOGIN ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/lab
 sed -i 's/^root:!/root:*/' /etc/shadow
 exec "$4" -D -e -f /srv/sshd/config
-""".replace("LOGIN", LOGIN).replace("OWNER", OWNER)  # fmt: skip
-
-
-class Missing(Exception):
-    """A program that a host needs is not here, and cannot be installed by this user."""
+""".replace("USERS", " ".join(f"{name}:{number}" for name, number in USERS.items())).replace("LOGIN", LOGIN)
 
 
 class Host:
@@ -129,7 +131,11 @@ class Host:
         }
 
     def start(self) -> Host:
-        self._boot()
+        self.boot()
+        return self.answering()
+
+    def answering(self) -> Host:
+        """Wait until its sshd does."""
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -149,10 +155,10 @@ class Host:
             file.write(f"{where} {public[0]} {public[1]}\n")
         return self
 
-    def _boot(self) -> None:
+    def boot(self) -> None:
         settings = SSHD.format(address=self.address, port=self.port, home=self.root)
         settings += f"SetEnv HOME={self.root}/home TMPDIR={self.root}/tmp MEMOPS_LAB_HOST={self.home}\n"
-        self._spawn([_find("sshd"), "-D", "-e", "-f", self._config(settings)])
+        self._spawn([find("sshd"), "-D", "-e", "-f", self._config(settings)])
 
     def _config(self, settings: str) -> str:
         (self.folder / "sshd" / "config").write_text(settings, encoding="utf-8")
@@ -160,7 +166,7 @@ class Host:
 
     def _spawn(self, command: list[str], **pipes: t.Any) -> subprocess.Popen[bytes]:
         # Not one of these may outlive the tests, even when they are killed.
-        dying = [_find("setpriv"), "--pdeathsig", "KILL", "--"] if shutil.which("setpriv", path=SEARCH) else []
+        dying = [find("setpriv"), "--pdeathsig", "KILL", "--"] if shutil.which("setpriv", path=SEARCH) else []
         with open(self.home / "log", "ab") as log:
             self.process = subprocess.Popen(
                 [*dying, *command], **{"stdin": subprocess.DEVNULL, "stdout": log, **pipes}, stderr=log,
@@ -192,7 +198,7 @@ class Host:
     def signal(self, number: int, servers: bool) -> None:
         """Signal the host's sshd processes, or all the others."""
         for pid, name in self.processes().items():
-            if (name == "sshd") is servers and name not in ("unshare", "setpriv"):
+            if name.startswith("sshd") is servers and name not in ("unshare", "setpriv"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
 
@@ -200,7 +206,7 @@ class Host:
         """Stop what works on the host, and wait until it stands; its sshd goes on."""
         self.signal(signal.SIGSTOP, servers=False)
         for pid, name in self.processes().items():
-            while name not in ("sshd", "unshare", "setpriv") and os.path.exists(f"/proc/{pid}"):
+            while not name.startswith(("sshd", "unshare", "setpriv")) and os.path.exists(f"/proc/{pid}"):
                 with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8") as file:
                     if file.read().rpartition(")")[2].split()[0] in "TZ":
                         break
@@ -231,7 +237,7 @@ class Host:
         options = self.variables["ansible_ssh_common_args"].split()
         line = ["-p", str(self.port), "-i", str(self.lab.folder / "key"), *options, f"{user}@{self.address}", *command]
         settings = {"capture_output": True, "text": True, "timeout": 60, **settings}
-        done = subprocess.run([_find("ssh"), *line], check=False, **settings)
+        done = subprocess.run([find("ssh"), *line], check=False, **settings)
         if check and done.returncode != 0:
             raise RuntimeError(f"{self.name}: {' '.join(command)} exited with {done.returncode}: {done.stderr[-500:]}")
         return done
@@ -246,6 +252,7 @@ class NamespaceHost(Host):
         super().__init__(lab, name, number)
         self.root = "/srv"
         self.address, self.port = f"{lab.network}.{10 + number}", 22
+        self.first = 0  # the process above all others there, as this machine counts
         self.link = f"{lab.bridge}{number}"
         (self.home / "root").mkdir()
 
@@ -253,12 +260,12 @@ class NamespaceHost(Host):
     def variables(self) -> dict[str, t.Any]:
         return {**super().variables, "ansible_user": LOGIN}
 
-    def _boot(self) -> None:
+    def boot(self) -> None:
         self._config(SSHD.format(address=self.address, port=self.port, home=self.root))
         spaces = ["--mount", "--uts", "--ipc", "--pid", "--net", "--fork", "--kill-child=KILL"]
-        arguments = [str(self.home), self.name, self.address, _find("sshd")]
+        arguments = [str(self.home), self.name, self.address, find("sshd"), str(self.lab.opt or "")]
         process = self._spawn(
-            [_find("unshare"), *spaces, "sh", "-c", BOOT, "sh", *arguments],
+            [find("unshare"), *spaces, "sh", "-c", BOOT, "sh", *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdin and process.stdout
@@ -268,8 +275,29 @@ class NamespaceHost(Host):
         card = ["name", "eth0", "address", f"02:00:00:00:77:{self.number:02x}", "netns", str(process.pid)]
         _ip("link", "add", self.link, "type", "veth", "peer", *card)
         _ip("link", "set", self.link, "master", self.lab.bridge, "up")
+        with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="ascii") as file:
+            self.first = int(file.read().split()[0])
         process.stdin.write(b"connected\n")
         process.stdin.close()
+
+    def processes(self) -> dict[int, str]:
+        found = {self.process.pid: "unshare"} if self.process else {}
+        with contextlib.suppress(OSError):
+            here = os.readlink(f"/proc/{self.first}/ns/pid")
+            for entry in map(int, filter(str.isdigit, os.listdir("/proc"))):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{entry}/ns/pid") == here:
+                        found[entry] = pathlib.Path(f"/proc/{entry}/comm").read_text(encoding="utf-8").rstrip("\n")
+        return found
+
+    def inside(self, user: str, *command: str, **settings: t.Any) -> subprocess.Popen[t.Any]:
+        """A program on the host as one of its users; it ends with the host."""
+        spaces = ["--mount", "--uts", "--ipc", "--net", "--pid"]
+        identity = [f"--reuid={USERS[user]}", f"--regid={USERS[user]}", "--clear-groups", "--"]
+        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8"}
+        settings = {"stdin": subprocess.DEVNULL, "env": environment, "cwd": "/", "start_new_session": True, **settings}
+        line = [find("nsenter"), f"--target={self.first}", *spaces, find("setpriv"), *identity, *command]
+        return subprocess.Popen(line, **settings)
 
     def kill(self) -> None:
         super().kill()
@@ -284,11 +312,15 @@ class NamespaceHost(Host):
 
 
 class Lab:
-    """``count`` hosts, h1 and on. ``address`` is where they reach this machine."""
+    """``address`` is where the hosts reach this machine."""
 
-    def __init__(self, count: int = 3) -> None:
-        self.count = count
-        self.folder = pathlib.Path()
+    def __init__(
+        self, names: t.Sequence[str] = ("h1", "h2", "h3"), *, real: bool = False, folder: str = "", opt: bool = False
+    ) -> None:
+        """``real``: no hosts rather than such that share this machine's network. ``folder``: where the lab keeps its
+        files. ``opt``: all hosts have one /opt, which outlives them."""
+        self.names, self.real = names, real
+        self.folder, self.opt = pathlib.Path(folder), pathlib.Path() if opt else None
         self.bridge, self.network, self.address = "", "", "127.0.0.1"
         self.hosts: dict[str, Host] = {}
 
@@ -298,26 +330,44 @@ class Lab:
         return bool(self.bridge)
 
     def start(self) -> Lab:
-        _install({**PROGRAMS, **(ROOT_PROGRAMS if os.geteuid() == 0 else {})})
+        if self.real and (os.geteuid() != 0 or os.environ.get("MEMOPS_LAB", "namespaces") != "namespaces"):
+            raise Missing(
+                "The lab needs root, to give each host a network and a file system of its own. Next: run it as root."
+            )
+        machine.install({**PROGRAMS, **(ROOT_PROGRAMS if os.geteuid() == 0 else {})})
+        machine.sweep()
         if os.geteuid() == 0 and os.environ.get("MEMOPS_LAB", "namespaces") == "namespaces":
             try:
                 return self._start(NamespaceHost)
-            except (OSError, RuntimeError) as why:
+            except (OSError, RuntimeError) as error:
                 self.stop()
-                print(f"This machine gives no namespaces, so the hosts are processes: {str(why).strip()[-300:]}")
+                why = str(error).strip()[-300:]
+            if self.real:
+                raise Missing(f"This machine gives root no namespaces: {why}. Next: run the lab on another.")
+            print(f"This machine gives no namespaces, so the hosts are processes: {why}")
         return self._start(Host)
 
     def _start(self, kind: type[Host]) -> Lab:
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="memops-lab-"))
+        if self.folder.name:
+            self.folder.mkdir(parents=True)
+        else:
+            self.folder = pathlib.Path(tempfile.mkdtemp(prefix="memops-lab-"))
+        machine.mark(self.folder)
         (self.folder / "cp").mkdir(mode=0o700)
+        if self.opt is not None:
+            self.opt = self.folder / "opt"
+            self.opt.mkdir(mode=0o755)
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / "key"))
         if kind is NamespaceHost:
             self._connect()
         elif os.geteuid() == 0:
             os.makedirs("/run/sshd", exist_ok=True)
         try:
-            for number in range(1, self.count + 1):
-                self.hosts[f"h{number}"] = kind(self, f"h{number}", number).start()
+            for number, name in enumerate(self.names, 1):
+                self.hosts[name] = kind(self, name, number)
+                self.hosts[name].boot()
+            for host in self.hosts.values():
+                host.answering()
         except BaseException:
             self.stop()
             raise
@@ -325,59 +375,27 @@ class Lab:
 
     def _connect(self) -> None:
         """A bridge for the hosts in a network that nothing here uses yet."""
-        used = _ip("-o", "addr") + _ip("route")
-        self.network = next(n for n in (f"10.{a}.77" for a in range(213, 250)) if f" {n}." not in used)
-        self.address, self.bridge = f"{self.network}.1", f"mo{os.getpid()}"
-        _ip("link", "add", self.bridge, "type", "bridge")
-        _ip("addr", "add", f"{self.address}/24", "dev", self.bridge)
-        _ip("link", "set", self.bridge, "up")
+        with machine.alone():
+            used = _ip("-o", "addr") + _ip("-o", "link") + _ip("route")
+            self.network = next(n for n in (f"10.{a}.77" for a in range(213, 250)) if f" {n}." not in used)
+            names = (f"{machine.BRIDGE}{os.getpid()}{letter}" for letter in "abcdefgh")
+            self.address, self.bridge = f"{self.network}.1", next(n for n in names if f" {n}:" not in used)
+            _ip("link", "add", self.bridge, "type", "bridge")
+            _ip("addr", "add", f"{self.address}/24", "dev", self.bridge)
+            _ip("link", "set", self.bridge, "up")
 
     def stop(self) -> None:
         for host in self.hosts.values():
             host.kill()
         self.hosts = {}
         if self.bridge:
-            subprocess.run([_find("ip"), "link", "del", self.bridge], capture_output=True, check=False)
+            subprocess.run([find("ip"), "link", "del", self.bridge], capture_output=True, check=False)
             self.bridge, self.address = "", "127.0.0.1"
-        if self.folder.name.startswith("memops-lab-"):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.name:
+            machine.remove(self.folder)
 
     def __enter__(self) -> Lab:
         return self.start()
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
-
-
-def _install(programs: t.Mapping[str, str]) -> None:
-    missing = sorted({package for name, package in programs.items() if not shutil.which(name, path=SEARCH)})
-    if not missing:
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise Missing(f"These tests need {', '.join(missing)}. Next: sudo apt install {' '.join(missing)}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *missing]):
-        done = subprocess.run(["apt-get", *command], capture_output=True, text=True, env=environment, check=False)
-        if done.returncode != 0 and command[0] == "install":
-            raise Missing(
-                f"apt-get cannot install {', '.join(missing)}: {(done.stderr.strip() or done.stdout.strip())[-300:]} "
-                "Next: install them by hand."
-            )
-
-
-def _find(program: str) -> str:
-    found = shutil.which(program, path=SEARCH)
-    if not found:
-        raise OSError(f"{program} is missing")
-    return found
-
-
-def _run(program: str, *arguments: str) -> str:
-    done = subprocess.run([_find(program), *arguments], capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode != 0:
-        raise OSError(f"{program} {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout
-
-
-def _ip(*arguments: str) -> str:
-    return _run("ip", *arguments)

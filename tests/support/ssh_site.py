@@ -19,6 +19,7 @@ import sys
 import time
 import typing as t
 
+import machine
 from s3_server import S3Server
 from ssh_hosts import OWNER, Lab
 
@@ -216,7 +217,12 @@ def python_of_hosts() -> str:
 
 def wheels() -> pathlib.Path:
     """The packages that the role installs, as wheels for the hosts' Python: they have no network. Kept for later."""
-    lists = [ROOT / "roles" / "prepare" / "files" / f"{name}.txt" for name in ("base", "aws")]
+    with machine.alone():
+        return _wheels()
+
+
+def _wheels() -> pathlib.Path:
+    lists = sorted((ROOT / "roles" / "prepare" / "files").glob("*.txt"))
     folder = ROOT / ".ansible" / "wheels"
     told = "\n".join([python_of_hosts(), sys.version, *(path.read_text(encoding="utf-8") for path in lists)])
     stamp = folder / "lists"

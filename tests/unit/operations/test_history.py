@@ -1,6 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Applications write all the time while their namespace fails over and comes home, and both sides are killed.
+"""Applications write all the time while their namespace fails over and comes home. Both sides are killed, links to the
+servers are cut and healed, and the servers are killed, too.
 
 Afterwards every acknowledged write is there, or a later one of the same application on the same key; nothing that was
 never written is; and the side that was fenced took nothing after its fence. MEMOPS_HISTORIES says how often the
@@ -24,17 +25,80 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     NamespaceLocked,
     NamespaceQuarantined,
     StoreMissing,
+    StoreUnavailable,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity
 from ansible_collections.memops.agent_memory.plugins.module_utils._route import for_applications, switch_route
 from ansible_collections.memops.agent_memory.plugins.module_utils._routes import move, open_route
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
+from tests.support.engines import ENGINES, Bench
+from tests.support.link import Link
+from tests.support.postgresql_server import PostgresqlServer
+from tests.support.valkey_server import ValkeyServer
 from tests.unit.operations.runbook import NS, attempt
 from tests.unit.operations.test_rebuild_failover import Pair
 
 SPAWN = multiprocessing.get_context("spawn")
 HISTORIES = int(os.environ.get("MEMOPS_HISTORIES", "7"))
 WRITERS, KEYS = 3, 6
+UNAVAILABLE = 3  # the status of a step that did not reach the store
+
+
+class Sides(Bench):
+    """The home's store on a server of its own, the secondary's on another, each behind a link; SQLite has neither."""
+
+    def __init__(self, engine, folder, stack):
+        super().__init__(engine, folder)
+        self.servers, self.links = {}, {}
+        for name in ("store", "secondary") if engine != "sqlite" else ():
+            server = PostgresqlServer() if engine == "postgresql" else ValkeyServer(durable=True)
+            for former in self.servers.values():  # applications have one login
+                server.passwords = former.passwords
+            self.servers[name] = stack.enter_context(server)
+            self.links[name] = stack.enter_context(Link(self.servers[name].port))
+
+    def _through(self, name, params):
+        return {**params, "url": params["url"].replace(f":{self.servers[name].port}/", f":{self.links[name].port}/")}
+
+    def params(self, name="m", /, **more):
+        if not self.servers:
+            return super().params(name, **more)
+        return self._through(name, self.servers[name].store(f"{name}", **more))
+
+    def application(self, name="m", /, **more):
+        if not self.servers:
+            return super().application(name, **more)
+        return self._through(name, self.servers[name].application(f"{name}", **more))
+
+
+class Weather:
+    """What happens to links and servers, one thing at a time; afterwards all is well again."""
+
+    def __init__(self, sides, rng):
+        self.sides, self.rng = sides, rng
+        self.done = {"cut": 0, "killed": 0}
+        # Each server dies once, in one of the first histories.
+        self.deaths = [(name, rng.randrange(max(1, HISTORIES - 1))) for name in sides.servers]
+
+    def blow(self):
+        """Perhaps cut a link, and heal it."""
+        if not self.sides.links or self.rng.random() < 0.6:
+            return
+        link = self.sides.links[self.rng.choice(sorted(self.sides.links))]
+        time.sleep(self.rng.random() * 0.1)
+        link.cut(answers=self.rng.random() < 0.4)
+        time.sleep(self.rng.random() * 0.25)
+        link.heal(reset=self.rng.random() < 0.6)
+        self.done["cut"] += 1
+
+    def strike(self, turn):
+        """Kill the servers whose turn it is, and start them again."""
+        for name, when in self.deaths:
+            if when == turn:
+                self.sides.servers[name].kill()
+                time.sleep(self.rng.random() * 0.2)
+                self.sides.servers[name].again()
+                self.done["killed"] += 1
 
 
 def write_for_ever(route, keyring, number, ledger, seed):
@@ -45,7 +109,10 @@ def write_for_ever(route, keyring, number, ledger, seed):
     rng, n = random.Random(seed), 0
     if os.path.exists(ledger):
         n = max((line[2] for line in lines_of(ledger)), default=0)
-    memory = Memory(route=route, keyring=keyring, actor=f"writer {number}")
+    while True:
+        with contextlib.suppress(StoreUnavailable):
+            memory = Memory(route=route, keyring=keyring, actor=f"writer {number}")
+            break
     with open(ledger, "a", encoding="ascii") as stream:
         while True:
             n += 1
@@ -55,7 +122,9 @@ def write_for_ever(route, keyring, number, ledger, seed):
             stream.flush()
             try:
                 done = memory.delete(NS, key) if kind == "delete" else memory.write(NS, key, n) is not False
-            except (NamespaceLocked, NamespaceQuarantined):
+            except (NamespaceLocked, NamespaceQuarantined, StoreUnavailable) as error:
+                with open(f"{ledger}.met", "w", encoding="utf-8") as met:
+                    met.write(f"{type(error).__name__}: {error}")
                 time.sleep(0.02)
                 continue
             stream.write(f"{'!' if done else '-'} {key} {n} {kind}\n")
@@ -97,9 +166,14 @@ class Applications:
         """Until so many more writes were acknowledged."""
         wanted, deadline = self.done() + count, time.monotonic() + 60
         while self.done() < wanted:
-            assert time.monotonic() < deadline, "nobody serves the namespace"
+            assert time.monotonic() < deadline, ("nobody serves the namespace", self.met())
             assert all(process.is_alive() for process in self.processes.values()), "an application met what it must not"
             time.sleep(0.02)
+
+    def met(self):
+        """What the applications met last that was no success."""
+        files = [f"{self.ledger(number)}.met" for number in range(WRITERS)]
+        return [open(file, encoding="utf-8").read() for file in files if os.path.exists(file)]
 
     def check(self, served):
         for number in range(WRITERS):
@@ -119,10 +193,10 @@ class Applications:
 class Operator:
     """Takes steps in processes that may be killed, and takes them again until they end."""
 
-    def __init__(self, pair, rng):
-        self.pair, self.rng = pair, rng
+    def __init__(self, pair, rng, weather):
+        self.pair, self.rng, self.weather = pair, rng, weather
         self.runs = {side: attempt() for side in ("home", "away")}
-        self.killed = 0
+        self.killed = self.unreached = 0
 
     def take(self, side, step):
         """The result of ``step(run)``, by whichever process came to its end."""
@@ -138,6 +212,8 @@ class Operator:
                     with open(answer, "w", encoding="utf-8") as stream:
                         json.dump(result, stream, default=str)
                     code = 0
+                except StoreUnavailable:
+                    code = UNAVAILABLE
                 except BaseException:
                     traceback.print_exc()
                 finally:
@@ -145,12 +221,17 @@ class Operator:
             if self.rng.random() < 0.35:
                 time.sleep(self.rng.random() * 0.25)
                 os.kill(child, signal.SIGKILL)
+            else:
+                self.weather.blow()
             status = os.waitpid(child, 0)[1]
             if status == 0:
                 with open(answer, encoding="utf-8") as stream:
                     return json.load(stream)
-            assert os.WIFSIGNALED(status), "the step failed; what it said stands above"
-            self.killed += 1
+            if os.WIFSIGNALED(status):
+                self.killed += 1
+            else:
+                assert os.WEXITSTATUS(status) == UNAVAILABLE, "the step failed; what it said stands above"
+                self.unreached += 1
             self.runs[side] = attempt(takeover=self.holder(side))
 
     def holder(self, side):
@@ -177,16 +258,20 @@ def sequence(site):
         return store.identity().sequence
 
 
-def there_and_back(pair, operator, applications, rng):
+def there_and_back(pair, operator, applications, rng, turn):
     """One history: filled, failed over, written on the secondary, home again."""
     home, away = pair.home, pair.away
     operator.take("away", pair.warm)
+    operator.weather.blow()
     applications.go_on(rng.randrange(20))
     operator.take("home", lambda run: home.step("isolate", run))
     fenced, above = sequence(home), pair.epoch(home)
     promoted = operator.take("away", lambda run: pair.take_over("serving", run, above_epoch=above))
     assert promoted["fit"] and promoted["performed"], promoted
     move(open_route({"path": pair.route}, NS, target=routed(away)))
+    applications.go_on(1 + rng.randrange(40))
+    operator.weather.strike(turn)
+    operator.weather.blow()
     applications.go_on(1 + rng.randrange(40))
     if rng.random() < 0.5:
         victim = rng.randrange(WRITERS)
@@ -209,18 +294,24 @@ def there_and_back(pair, operator, applications, rng):
     operator.runs = {side: attempt() for side in operator.runs}
 
 
-def test_no_acknowledged_write_is_lost_and_none_is_taken_behind_a_fence(tmp_path, bench):
+@pytest.fixture(params=ENGINES)
+def sides(request, tmp_path):
+    with contextlib.ExitStack() as stack:
+        yield Sides(request.param, tmp_path, stack)
+
+
+def test_no_acknowledged_write_is_lost_and_none_is_taken_behind_a_fence(tmp_path, sides):
     seed = int(os.environ.get("MEMOPS_SEED") or random.randrange(1 << 32))
     print(f"MEMOPS_SEED={seed}")
     rng = random.Random(seed)
-    pair = Pair(tmp_path / "site", bench)
+    pair = Pair(tmp_path / "site", sides)
     with pair.home.memory() as memory:
         memory.write(NS, "w0-0", 0)
     switch_route(pair.route, None, for_applications(routed(pair.home)))
-    applications, operator = Applications(pair, rng), Operator(pair, rng)
+    applications, operator = Applications(pair, rng), Operator(pair, rng, Weather(sides, rng))
     try:
-        for _turn in range(HISTORIES):
-            there_and_back(pair, operator, applications, rng)
+        for turn in range(HISTORIES):
+            there_and_back(pair, operator, applications, rng, turn)
     finally:
         for number in range(WRITERS):
             applications.kill(number)
@@ -230,7 +321,13 @@ def test_no_acknowledged_write_is_lost_and_none_is_taken_behind_a_fence(tmp_path
         assert reader.log_health()["intact"]
     scan = integrity.scan(store_params=pair.home.store, keyring=pair.home.ring(), namespace=NS)
     assert scan["verdict"] == "pass", scan
-    print(f"{applications.done()} writes, {operator.killed} steps killed")
+    told = operator.weather.done
+    if sides.servers:
+        assert told["killed"] == len(sides.servers) and (told["cut"] or HISTORIES < 3)
+    print(
+        f"{applications.done()} writes, {operator.killed} steps killed, {operator.unreached} did not reach the store, "
+        f"links cut {told['cut']} times, servers killed {told['killed']} times"
+    )
 
 
 def test_a_lost_write_is_noticed(tmp_path):

@@ -27,6 +27,8 @@ def server(role, epoch=1, store="s", switch=None, replicas=()):
         # two servers of their own, filled by backups
         (server("primary", store="a"), server("primary", 9, store="b"), "namespace", False),
         (server("primary", store=None), server("primary", store=None), "namespace", False),
+        # Sentinel made the home follow a third one meanwhile
+        (server("replica", store="a"), server("primary", store="b"), "namespace", False),
         # one of them is dead
         (DEAD, server("replica"), "store", False),
         (DEAD, server("primary"), "namespace", False),

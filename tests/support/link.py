@@ -1,0 +1,152 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A network link to a server on this machine that can be cut and healed. Standard library only.
+
+    with Link(server_port) as link:
+        link.port                      # where to connect in place of the server
+        link.cut(); link.heal()        # nothing is delivered meanwhile; then what was under way is
+        link.cut(answers=True)         # requests arrive, and nobody hears what came of them
+        link.heal(reset=True)          # ... but not on the connections that there were, which break
+
+It works in a process of its own, so that those who fork hold none of its sockets.
+"""
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import typing as t
+
+
+class Link:
+    def __init__(self, target: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-IS", os.path.abspath(__file__), str(target)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        assert self._process.stdout
+        self.port = int(self._process.stdout.readline())
+        self.up = True
+
+    def cut(self, *, answers: bool = False) -> None:
+        """``answers``: only what the server says is held up."""
+        self._tell("answers" if answers else "cut")
+        self.up = False
+
+    def heal(self, *, reset: bool = False) -> None:
+        """``reset``: what was held up is lost, and so are the connections."""
+        self._tell("reset" if reset else "heal")
+        self.up = True
+
+    def _tell(self, word: str) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+        self._process.stdout.readline()
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(10)
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class _Wire:
+    """Both ways of all connections; a gate for each, that is open or not."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.gates = {"requests": threading.Event(), "answers": threading.Event()}
+        self.lock = threading.Lock()
+        self.pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self.open(*self.gates)
+
+    def open(self, *names: str) -> None:
+        for name in names:
+            self.gates[name].set()
+
+    def shut(self, *names: str) -> None:
+        for name in names:
+            self.gates[name].clear()
+
+    def accept(self, listening: socket.socket) -> None:
+        while True:
+            near = listening.accept()[0]
+            threading.Thread(target=self.connect, args=(near,), daemon=True).start()
+
+    def connect(self, near: socket.socket) -> None:
+        self.gates["requests"].wait()
+        try:
+            far = socket.create_connection(("127.0.0.1", self.target))
+        except OSError:
+            _break(near)
+            return
+        for one in (near, far):
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pair = (near, far)
+        with self.lock:
+            self.pairs.add(pair)
+        for source, sink, gate in ((near, far, "requests"), (far, near, "answers")):
+            threading.Thread(target=self.carry, args=(pair, source, sink, gate), daemon=True).start()
+
+    def carry(
+        self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket, gate: str
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self.gates[gate].wait()
+                with self.lock:
+                    if pair not in self.pairs:  # broken while this was held up
+                        return
+                sink.sendall(data)
+        self.gates[gate].wait()
+        self.drop([pair])
+
+    def drop(self, pairs: t.Iterable[tuple[socket.socket, socket.socket]]) -> None:
+        with self.lock:
+            gone = [pair for pair in pairs if pair in self.pairs]
+            self.pairs.difference_update(gone)
+        for pair in gone:
+            for one in pair:
+                _break(one)
+
+    def obey(self, word: str) -> None:
+        if word in ("cut", "answers"):
+            self.shut(*(self.gates if word == "cut" else ("answers",)))
+            return
+        if word == "reset":
+            self.drop(list(self.pairs))
+        self.open(*self.gates)
+
+
+def _break(one: socket.socket) -> None:
+    """End a connection at once, also for who waits in ``recv``."""
+    with contextlib.suppress(OSError):
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        one.close()
+
+
+def main(target: int) -> None:
+    listening = socket.create_server(("127.0.0.1", 0), backlog=200)
+    wire = _Wire(target)
+    threading.Thread(target=wire.accept, args=(listening,), daemon=True).start()
+    print(listening.getsockname()[1], flush=True)
+    for line in sys.stdin:
+        wire.obey(line.strip())
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
