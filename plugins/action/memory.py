@@ -28,6 +28,9 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables imp
 
 display = Display()
 PART_SECONDS = 30.0  # a watch says how it goes about as often
+COLLECTION = "memops.agent_memory."
+SHARED = COLLECTION + "dispatch"  # what modules are sent as, so that a run packs their code once
+SEVERAL = ("backup", "disaster_recovery", "failback", "failover", "info", "rebuild")  # the roles of several modules
 
 
 class ActionModule(ActionBase):
@@ -74,8 +77,8 @@ class ActionModule(ActionBase):
         host = self._task.delegate_to or task_vars.get("inventory_hostname", "the memory host")
         try:
             result = self._execute_module(
-                module_name=self._task.action,
-                module_args=arguments,
+                module_name=_payload(self._task.action, task_vars),
+                module_args={**arguments, "module": self._task.action.rpartition(".")[2]},
                 task_vars=task_vars,
                 wrap_async=bool(self._task.async_val),
             )
@@ -175,6 +178,13 @@ class ActionModule(ActionBase):
         if isinstance(named, (list, tuple)):
             named = named[0] if len(named) == 1 else ""
         return str(named or "")
+
+
+def _payload(module: str, task_vars: dict[str, t.Any]) -> str:
+    """What is sent for ``module``. A step by itself is done sooner without the code of all the others."""
+    role = str(task_vars.get("ansible_role_name") or "")
+    step = role.startswith(COLLECTION) and role[len(COLLECTION) :] not in SEVERAL
+    return module if step and not task_vars.get("ansible_parent_role_names") else SHARED
 
 
 def _brief(result: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -74,6 +74,7 @@ RECORDS: dict[str, t.Any] = {
     "until": {"type": "str"},
 }
 RUN: dict[str, t.Any] = {
+    "module": {"type": "str"},
     "incident": {"type": "str"},
     "attempt": {"type": "str"},
     "owner": {"type": "str"},

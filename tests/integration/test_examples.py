@@ -29,10 +29,10 @@ MODULES = ROOT / "plugins" / "modules"
 PREFIX = "memops.agent_memory."
 # fmt: off
 ORDER = [
-    "store_info", "snapshot", "snapshot_info", "snapshot_verify", "preflight", "isolate", "forensic", "diagnose",
-    "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate", "standby", "failback",
-    "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention", "snapshot_accept",
-    "drill", "note_step", "report",
+    "store_info", "dispatch", "snapshot", "snapshot_info", "snapshot_verify", "preflight", "isolate", "forensic",
+    "diagnose", "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate", "standby",
+    "failback", "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention",
+    "snapshot_accept", "drill", "note_step", "report",
 ]
 # fmt: on
 OWN = {"forensic", "second_isolate", "second_release", "standby"}  # steps of the test between the examples
