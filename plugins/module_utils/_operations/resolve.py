@@ -13,14 +13,12 @@ import os
 import typing as t
 
 from .._errors import CannotProceed, InvalidInput
+from .._model import STRATEGIES
 from .._store import Store
 from . import apply, integrity, plan, sources
 from . import incident as incidents
 from .incident import Journal, Run
-from .investigate import investigate
 from .plan_file import PlanFile
-
-STRATEGIES = ("auto", "soft", "hard", "rotate")
 
 
 def decide(
@@ -55,6 +53,8 @@ def decide(
         with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db")) as planned:
             summary = plan.summary(planned)
     elif check:
+        from .investigate import investigate  # apply and a plan that is there can do without loading it
+
         found = investigate(
             store=store,
             store_params=store_params,
