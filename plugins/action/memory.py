@@ -113,6 +113,13 @@ class ActionModule(ActionBase):
             }
         return t.cast("dict[str, t.Any]", result)
 
+    def _update_module_args(
+        self, module_name: str, module_args: dict[str, t.Any], *args: t.Any, **kwargs: t.Any
+    ) -> None:
+        """What a person reads, and the host's log, name the module of the task and not what it is sent as."""
+        super()._update_module_args(module_name, module_args, *args, **kwargs)
+        module_args["_ansible_module_name"] = self._task.action
+
     def cleanup(self, force: bool = False) -> None:
         """A host that is gone keeps its temporary folder; that must not undo what was caught above."""
         with contextlib.suppress(AnsibleConnectionFailure):

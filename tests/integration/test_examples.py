@@ -187,7 +187,10 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_play_whose_task_errs_is_noticed(tmp_path: pathlib.Path) -> None:
-    done = run_play(tmp_path, [task("Ask nobody", "store_info", {"store": {"path": str(tmp_path / "no.db")}})])
+    strange = {**task("Ask for what there is not", "store_info", {"strange": 1}), "ignore_errors": True}
+    nobody = task("Ask nobody", "store_info", {"store": {"path": str(tmp_path / "no.db")}})
+    done = run_play(tmp_path, [strange, nobody])
     assert done.returncode == 2
+    assert "Unsupported parameters for (memops.agent_memory.store_info) module: strange." in done.stdout + done.stderr
     assert "Next:" in done.stdout + done.stderr
     assert not (tmp_path / "no.db").exists()
