@@ -28,6 +28,9 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables imp
 
 display = Display()
 PART_SECONDS = 30.0  # a watch says how it goes about as often
+COLLECTION = "memops.agent_memory."
+SHARED = COLLECTION + "dispatch"  # what modules are sent as, so that a run packs their code once
+SEVERAL = ("backup", "disaster_recovery", "failback", "failover", "info", "rebuild", "rotate_master_key")  # the roles of several modules
 
 
 class ActionModule(ActionBase):
@@ -75,8 +78,8 @@ class ActionModule(ActionBase):
         host = self._task.delegate_to or task_vars.get("inventory_hostname", "the memory host")
         try:
             result = self._execute_module(
-                module_name=self._task.action,
-                module_args=arguments,
+                module_name=_payload(self._task.action, task_vars),
+                module_args={**arguments, "module": self._task.action.rpartition(".")[2]},
                 task_vars=task_vars,
                 wrap_async=bool(self._task.async_val),
             )
@@ -110,6 +113,13 @@ class ActionModule(ActionBase):
                 "Next: run memops.agent_memory.prepare for this host, or correct its ansible_python_interpreter.",
             }
         return t.cast("dict[str, t.Any]", result)
+
+    def _update_module_args(
+        self, module_name: str, module_args: dict[str, t.Any], *args: t.Any, **kwargs: t.Any
+    ) -> None:
+        """What a person reads, and the host's log, name the module of the task and not what it is sent as."""
+        super()._update_module_args(module_name, module_args, *args, **kwargs)
+        module_args["_ansible_module_name"] = self._task.action
 
     def cleanup(self, force: bool = False) -> None:
         """A host that is gone keeps its temporary folder; that must not undo what was caught above."""
@@ -176,6 +186,13 @@ class ActionModule(ActionBase):
         if isinstance(named, (list, tuple)):
             named = named[0] if len(named) == 1 else ""
         return str(named or "")
+
+
+def _payload(module: str, task_vars: dict[str, t.Any]) -> str:
+    """What is sent for ``module``. A step by itself is done sooner without the code of all the others."""
+    role = str(task_vars.get("ansible_role_name") or "")
+    step = role.startswith(COLLECTION) and role[len(COLLECTION) :] not in SEVERAL
+    return module if step and not task_vars.get("ansible_parent_role_names") else SHARED
 
 
 def _brief(result: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -236,6 +236,9 @@ options:
   incident:
     description: The incident to work in. Default is the namespace's open one, else a new one.
     type: str
+  module:
+    description: Which module the shared code is to be. The collection's action plugin sets it; leave it out.
+    type: str
   attempt:
     description: Which run this is. The collection's action plugin sets it; leave it out.
     type: str

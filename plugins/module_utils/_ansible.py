@@ -103,6 +103,7 @@ WINDOW: dict[str, t.Any] = {
     "until": {"type": "str"},
 }
 RUN: dict[str, t.Any] = {
+    "module": {"type": "str"},
     "incident": {"type": "str"},
     "attempt": {"type": "str"},
     "owner": {"type": "str"},

@@ -12,6 +12,8 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, field
 
+STRATEGIES = ("auto", "soft", "hard", "rotate")  # of a rebuild
+
 
 class Record(t.NamedTuple):
     """One memory as it is stored. A tombstone is a record whose ``deleted`` is set; its payload seals nothing.

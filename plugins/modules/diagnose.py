@@ -148,42 +148,7 @@ passed_over:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import WINDOW, Context, execute, window
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.investigate import investigate
-
-
-def operate(context: Context) -> dict:
-    repository, doubts = context.repository_or_none()
-    found = investigate(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        keyring=context.keyring(),
-        repository=repository,
-        name=context.name,
-        run=context.run,
-        logs=context.params["logs"],
-        benchmark=context.params["benchmark"],
-        onset=context.params["onset"],
-        window=window(context.params),
-        again=context.params["again"],
-        check=context.check,
-    )
-    found["doubts"] += doubts
-    return found
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-        "logs": {"type": "list", "elements": "raw", "default": []},
-        "benchmark": {"type": "path"},
-        "onset": {"type": "str"},
-        **WINDOW,
-        "again": {"type": "bool", "default": False},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.diagnose import main
 
 if __name__ == "__main__":
     main()

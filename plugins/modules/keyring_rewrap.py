@@ -67,38 +67,7 @@ verdict:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import (
-    MASTER,
-    Context,
-    diff,
-    execute,
-    mapping,
-)
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.master_key import rewrap_keyring
-
-
-def operate(context: Context) -> dict:
-    keyring = dict(context.params["keyring"])
-    found = rewrap_keyring(
-        keyring,
-        context.new_master(),
-        retire=context.params["retire"],
-        force=context.params["force"],
-        check=context.check,
-    )
-    before, after = ({"master keys": found["masters"][when]} for when in ("before", "after"))
-    found["diff"] = diff(before, after, keyring["path"])
-    return context.judged(found, "give the master key that opens it, or set memory_force=true to leave it as it is")
-
-
-def main() -> None:
-    options = {
-        "new_master": mapping(MASTER),
-        "retire": {"type": "bool", "default": False},
-        "force": {"type": "bool", "default": False},
-    }
-    execute(operate, options, store=False, keyring=True)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.keyring_rewrap import main
 
 if __name__ == "__main__":
     main()

@@ -110,35 +110,7 @@ took_writes:
   returned: state is standby
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.takeover import take_over
-
-
-def operate(context: Context) -> dict:
-    return take_over(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        open_keyring=context.keyring,
-        run=context.run,
-        state=context.params["state"],
-        above_epoch=context.params["above_epoch"],
-        needed_at=context.params["needed_at"],
-        rpo=context.params["rpo"],
-        check=context.check,
-    )
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-        "state": {"type": "str", "required": True, "choices": ["serving", "reading", "standby"]},
-        "above_epoch": {"type": "int", "default": 0},
-        "needed_at": {"type": "str"},
-        "rpo": {"type": "float", "default": 900.0},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.promote import main
 
 if __name__ == "__main__":
     main()

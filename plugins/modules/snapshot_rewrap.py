@@ -90,44 +90,7 @@ verdict:
   returned: always
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import (
-    MASTER,
-    Context,
-    diff,
-    execute,
-    mapping,
-)
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.master_key import rewrap_repository
-
-
-def operate(context: Context) -> dict:
-    found = rewrap_repository(
-        context.repository_params(),
-        context.name,
-        dict(context.params["keyring"]),
-        context.new_master(),
-        spool=context.params["spool"],
-        retire=context.params["retire"],
-        force=context.params["force"],
-        check=context.check,
-    )
-    before = {"to be wrapped": found["wrapped"], "to give up other master keys": found["retired"]}
-    after = dict.fromkeys(before, 0)
-    found["diff"] = diff(before, after, context.name)
-    return context.judged(
-        found, "keep the former master key; give the one that opens them, or set memory_force=true to leave them out"
-    )
-
-
-def main() -> None:
-    options = {
-        "new_master": mapping(MASTER),
-        "spool": {"type": "path"},
-        "retire": {"type": "bool", "default": False},
-        "force": {"type": "bool", "default": False},
-    }
-    execute(operate, options, repository=True, keyring=True)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_rewrap import main
 
 if __name__ == "__main__":
     main()

@@ -13,15 +13,14 @@ import os
 import typing as t
 
 from .._errors import CannotProceed, CapabilityMissing, InvalidInput
+from .._model import STRATEGIES
 from .._store import Store
 from . import apply, integrity, plan, sources
 from . import incident as incidents
 from .incident import Journal, Run
-from .investigate import investigate
 from .plan_file import PlanFile
 from .plan_unlogged import Window
 
-STRATEGIES = ("auto", "soft", "hard", "rotate")
 ABSENT = ("auto", "keep", "restore")
 
 
@@ -68,6 +67,8 @@ def decide(
         with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db")) as planned:
             summary = _with_absent(plan.summary(planned), planned.absent(), absent)
     elif check:
+        from .investigate import investigate  # apply and a plan that is there can do without loading it
+
         found = investigate(
             store=store,
             store_params=store_params,
