@@ -30,7 +30,8 @@ display = Display()
 PART_SECONDS = 30.0  # a watch says how it goes about as often
 COLLECTION = "memops.agent_memory."
 SHARED = COLLECTION + "dispatch"  # what modules are sent as, so that a run packs their code once
-SEVERAL = ("backup", "disaster_recovery", "failback", "failover", "info", "rebuild", "rotate_master_key")  # the roles of several modules
+# the roles of several modules
+SEVERAL = ("backup", "disaster_recovery", "failback", "failover", "info", "rebuild", "rotate_master_key")
 
 
 class ActionModule(ActionBase):
