@@ -23,6 +23,8 @@ from .valkey_transactions import repeated
 
 PART = 200  # keys that one change in place looks at
 ISOLATED = "isolated "  # the beginning of reasons under which records lie aside that come back as they are
+
+
 class KeyspaceRecords(Fencing, Filling):
     """The part of ``Store`` that changes records."""
 
