@@ -82,7 +82,11 @@ class Run:
                 group = {}
             group.pop(step.host, None)
             groups[step.name] = {**group, step.host: i}  # popped and set again: the order is that of the newest results
+        home = max((i for i, s in enumerate(self.history) if s.name == "release" and s.verdict == PASS), default=-1)
         for name, group in groups.items():
+            newest = [self.history[i] for i in group.values()]
+            if name == "failback" and max(group.values()) < home and given.merge(newest).verdict != PASS:
+                continue  # it was cut short and had come home all the same: a release is given only there
             if name in ESCALATION and self.history[max(group.values())].attempt != self.history[-1].attempt:
                 continue  # an earlier attempt told the owners; this one got on without
             self._counted.update(group.values())

@@ -467,6 +467,15 @@ def test_steps_stand_in_the_order_of_the_runbook_and_say_what_happened() -> None
     assert "F-1" in said["snapshot"]
 
 
+def test_a_failback_that_was_cut_short_counts_until_the_release_proves_that_it_came_home() -> None:
+    lost = {**extra("failback"), "verdict": "fail", "detail": "memory-1 cannot be reached"}
+    steps = good()
+    released = next(i for i, step in enumerate(steps) if step["name"] == "release")
+    assert build([*steps[:released], lost])["verdict"] == "fail"
+    assert build([*steps[:released], lost, *steps[released:]])["verdict"] == "pass"
+    assert build([*steps, lost])["verdict"] == "fail"
+
+
 def test_what_a_step_does_not_say_is_not_guessed() -> None:
     steps = good("isolate")
     find(steps, "isolate").update(detail="", result={"fenced_at": at(10)})
