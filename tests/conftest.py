@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from tests.support.engines import ENGINES, Bench
 from tests.support.postgresql_server import PostgresqlServer
+from tests.support.valkey_replicas import ReplicaSet
 from tests.support.valkey_server import ValkeyServer
 
 # With CI=true hypothesis would take the same examples every time; these tests are meant to look further each run.
@@ -39,6 +40,13 @@ def postgresql_server() -> t.Iterator[PostgresqlServer]:
 def valkey_server() -> t.Iterator[ValkeyServer]:
     with ValkeyServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def sentinel_group() -> t.Iterator[ReplicaSet]:
+    """Three Valkey servers under three Sentinels. Tests change who is the primary; they leave all of them in step."""
+    with ReplicaSet(replicas=2, sentinels=3) as group:
+        yield group
 
 
 @pytest.fixture(params=ENGINES)

@@ -24,10 +24,14 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import 
     report_dir,
     save,
 )
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import unknown
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import sentence, unknown
 
 display = Display()
 PART_SECONDS = 30.0  # a watch says how it goes about as often
+COLLECTION = "memops.agent_memory."
+SHARED = COLLECTION + "dispatch"  # what modules are sent as, so that a run packs their code once
+# the roles of several modules
+SEVERAL = ("backup", "disaster_recovery", "failback", "failover", "info", "rebuild", "rotate_master_key")
 
 
 class ActionModule(ActionBase):
@@ -53,7 +57,8 @@ class ActionModule(ActionBase):
             result = self._call({**arguments, "again": False}, task_vars)
             result["changed"] = True
         self._keep_step(result, task_vars, started)
-        return _brief(result) if result.get("error") == "verdict" else result
+        handled = self._task.failed_when or self._task.ignore_errors  # who deals with a failure reads all of it
+        return _brief(result) if result.get("failed") and not handled else result
 
     def _misspelt(self, task_vars: dict[str, t.Any]) -> dict[str, t.Any] | None:
         """Refuse a variable that is nearly one of the collection's: ignoring it would do what was not asked for."""
@@ -67,15 +72,15 @@ class ActionModule(ActionBase):
             "failed": True,
             "changed": False,
             "error": "invalid-input",
-            "msg": f"There is no variable {name}. Next: did you mean {meant}?",
+            "msg": sentence(name, meant),
         }
 
     def _call(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         host = self._task.delegate_to or task_vars.get("inventory_hostname", "the memory host")
         try:
             result = self._execute_module(
-                module_name=self._task.action,
-                module_args=arguments,
+                module_name=_payload(self._task.action, task_vars),
+                module_args={**arguments, "module": self._task.action.rpartition(".")[2]},
                 task_vars=task_vars,
                 wrap_async=bool(self._task.async_val),
             )
@@ -109,6 +114,13 @@ class ActionModule(ActionBase):
                 "Next: run memops.agent_memory.prepare for this host, or correct its ansible_python_interpreter.",
             }
         return t.cast("dict[str, t.Any]", result)
+
+    def _update_module_args(
+        self, module_name: str, module_args: dict[str, t.Any], *args: t.Any, **kwargs: t.Any
+    ) -> None:
+        """What a person reads, and the host's log, name the module of the task and not what it is sent as."""
+        super()._update_module_args(module_name, module_args, *args, **kwargs)
+        module_args["_ansible_module_name"] = self._task.action
 
     def cleanup(self, force: bool = False) -> None:
         """A host that is gone keeps its temporary folder; that must not undo what was caught above."""
@@ -177,12 +189,31 @@ class ActionModule(ActionBase):
         return str(named or "")
 
 
+def _payload(module: str, task_vars: dict[str, t.Any]) -> str:
+    """What is sent for ``module``. A step by itself is done sooner without the code of all the others."""
+    role = str(task_vars.get("ansible_role_name") or "")
+    step = role.startswith(COLLECTION) and role[len(COLLECTION) :] not in SEVERAL
+    return module if step and not task_vars.get("ansible_parent_role_names") else SHARED
+
+
 def _brief(result: dict[str, t.Any]) -> dict[str, t.Any]:
-    """A verdict that fails a task without its long lists, which Ansible would print; the report has them."""
-    return {k: v for k, v in result.items() if k in SHORT or len(str(v)) <= 200}
+    """A failure for a person, without what Ansible would print beside its sentence: that in parts once more, and long
+    lists, which the report has."""
+    judged = result.get("error") == "verdict"
+    said = str(result.get("msg"))
+    return {
+        name: value
+        for name, value in result.items()
+        if name in SHORT or not (_repeats(value, said) or (judged and name != "reasons" and len(str(value)) > 200))
+    }
 
 
-SHORT = ("msg", "reasons", "exception")
+def _repeats(value: t.Any, said: str) -> bool:
+    parts = value if isinstance(value, list) else [value]
+    return all(isinstance(part, str) and len(part) > 20 and part.rstrip(".") in said for part in parts)
+
+
+SHORT = ("msg", "error", "exception")
 NOT_KEPT = ("diff", "invocation", "deprecations", "warnings", "exception")
 
 

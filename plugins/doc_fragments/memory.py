@@ -24,10 +24,12 @@ options:
         default: sqlite
         choices: [sqlite, postgresql, valkey]
       layout:
-        description: How memories lie in the engine.
+        description: >-
+          How memories lie in the engine. V(native) is the collection's own layout; V(keyspace) is any other
+          application's keys in Valkey or Redis, which O(store.pattern) names.
         type: str
         default: native
-        choices: [native]
+        choices: [native, keyspace]
       path:
         description: The store's file (O(store.engine=sqlite), which needs it).
         type: path
@@ -35,7 +37,8 @@ options:
         description: >-
           Where the server is (the other engines need it), such as
           V(postgresql://host:5432/database?sslmode=verify-full), V(valkey://host:6379/0), V(redis://host:6379/0), or
-          V(valkeys://host:6379/0) for TLS. A password in it is refused.
+          V(valkeys://host:6379/0) for TLS. Of a Valkey Cluster it may name several nodes,
+          V(valkey://host-a:6379,host-b:6379). A password in it is refused.
         type: str
       user:
         description: Who the operator is on the server. It owns the store, and is another user than the applications.
@@ -88,9 +91,17 @@ options:
         type: str
         default: memops
       prefix:
-        description: What every key of the store begins with (O(store.engine=valkey)).
+        description: >-
+          What every key of the store begins with (O(store.engine=valkey)); with O(store.layout=keyspace) every key of
+          the collection's own. On a Valkey Cluster it needs a hash tag, such as V({memops}), which puts the store's
+          keys into one slot.
         type: str
         default: memops
+      pattern:
+        description: >-
+          Which keys are an application's memories (O(store.layout=keyspace), which needs it), such as
+          V(mem:{namespace}:*). It has one C({namespace}) and, behind it, one C(*) for the name of a record.
+        type: str
       name:
         description: The memory cluster's name. Its snapshots lie under this name in the repository.
         type: str
@@ -225,6 +236,9 @@ options:
   incident:
     description: The incident to work in. Default is the namespace's open one, else a new one.
     type: str
+  module:
+    description: Which module the shared code is to be. The collection's action plugin sets it; leave it out.
+    type: str
   attempt:
     description: Which run this is. The collection's action plugin sets it; leave it out.
     type: str
@@ -239,6 +253,58 @@ options:
       Folder on the memory host for the incident's plan and journal. Default is beside the store's file, or for a store
       on a server in C(/var/lib/memops) (root) or C(~/.local/state/memops).
     type: path
+"""
+
+    NEW_MASTER = r"""
+options:
+  new_master:
+    description:
+      - The master key to move to. Without it the one that O(keyring) names is the new one, as when the inventory was
+        changed already.
+      - A key service's key is known by its name alone, so move to one of another name.
+    type: dict
+    suboptions:
+      source:
+        description: Where the master key is.
+        type: str
+        default: file
+        choices: [file, env, aws_kms, vault]
+      master_key_file:
+        description: File with the master key, 32 bytes in base64 or hex (O(new_master.source=file)).
+        type: path
+      master_key_env:
+        description: Environment variable with the master key (O(new_master.source=env)).
+        type: str
+        default: MEMOPS_MASTER_KEY
+      kms_key_id:
+        description: The key in AWS KMS (O(new_master.source=aws_kms)).
+        type: str
+      region:
+        description: The region of AWS KMS.
+        type: str
+      endpoint_url:
+        description: The endpoint of AWS KMS, when it is not the region's own.
+        type: str
+      profile:
+        description: A profile of the AWS configuration on the memory host.
+        type: str
+      vault_url:
+        description: The address of Vault (O(new_master.source=vault)).
+        type: str
+      vault_mount:
+        description: Where Vault's transit engine is mounted.
+        type: str
+        default: transit
+      vault_key:
+        description: The transit key's name.
+        type: str
+      vault_token_file:
+        description: File with the Vault token.
+        type: path
+      vault_token_env:
+        description: Environment variable with the Vault token.
+        type: str
+        default: VAULT_TOKEN
 """
 
     NAMESPACE = r"""

@@ -7,6 +7,7 @@ PRIVATE to the collection. The one file of module_utils that knows Ansible.
 
 from __future__ import annotations
 
+import gc
 import getpass
 import os
 import socket
@@ -16,12 +17,16 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ._codec import check_namespace
 from ._errors import InvalidInput, MemoryOpsError
+from ._inputs import moment
+from ._layouts import seals
 from ._operations.incident import Run
+from ._operations.plan_unlogged import Window
+from ._operations.workers import COLLECT_AFTER
 from ._store import ENGINES, Store, open_store
 
 STORE: dict[str, t.Any] = {
     "engine": {"type": "str", "default": "sqlite", "choices": list(ENGINES)},
-    "layout": {"type": "str", "default": "native", "choices": ["native"]},
+    "layout": {"type": "str", "default": "native", "choices": ["native", "keyspace"]},
     "path": {"type": "path"},
     "url": {"type": "str"},
     "user": {"type": "str"},
@@ -38,6 +43,7 @@ STORE: dict[str, t.Any] = {
     "application_password_file": {"type": "path", "no_log": False},
     "schema": {"type": "str", "default": "memops"},
     "prefix": {"type": "str", "default": "memops"},
+    "pattern": {"type": "str"},
     "name": {"type": "str", "default": "memory"},
     "busy_timeout": {"type": "float", "default": 10.0},
     "server": {
@@ -80,6 +86,8 @@ KEYRING: dict[str, t.Any] = {
     "vault_token_file": {"type": "path", "no_log": False},
     "vault_token_env": {"type": "str", "default": "VAULT_TOKEN", "no_log": False},
 }
+#: A master key by itself: one that has no keyring file yet.
+MASTER = {name: option for name, option in KEYRING.items() if name != "path"}
 #: Which records of a namespace, for the modules that can work on some of them.
 RECORDS: dict[str, t.Any] = {
     "keys": {"type": "list", "elements": "str", "no_log": False},
@@ -87,7 +95,15 @@ RECORDS: dict[str, t.Any] = {
     "since": {"type": "str"},
     "until": {"type": "str"},
 }
+#: Where the damage is, for layouts without an access log.
+WINDOW: dict[str, t.Any] = {
+    "keys": {"type": "list", "elements": "str", "no_log": False},
+    "pattern": {"type": "str"},
+    "since": {"type": "str"},
+    "until": {"type": "str"},
+}
 RUN: dict[str, t.Any] = {
+    "module": {"type": "str"},
     "incident": {"type": "str"},
     "attempt": {"type": "str"},
     "owner": {"type": "str"},
@@ -96,18 +112,31 @@ RUN: dict[str, t.Any] = {
 }
 
 
-def _mapping(options: dict[str, t.Any]) -> dict[str, t.Any]:
+def mapping(options: dict[str, t.Any]) -> dict[str, t.Any]:
     # Nothing in the mappings themselves is a secret; what is one says so.
     return {"type": "dict", "options": options, "no_log": False}
 
 
 #: For modules that work on two servers: the store of the other one.
-OTHER: dict[str, t.Any] = {**_mapping(STORE), "required": True}
+OTHER: dict[str, t.Any] = {**mapping(STORE), "required": True}
 
 
 def given(mapping: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """A mapping of options without those that were left out."""
     return {name: value for name, value in mapping.items() if value is not None}
+
+
+def window(params: t.Mapping[str, t.Any]) -> Window:
+    """What a module was told of the damage. Errors: InvalidInput."""
+    onset = params.get("onset") or params.get("since")
+    if params.get("until") and not onset:
+        raise InvalidInput("The window of the damage needs its beginning.", "set memory_since too")
+    return Window(
+        onset=moment(onset) if onset and not onset.isdigit() else None,
+        until=moment(params["until"]) if params.get("until") else None,
+        keys=frozenset(params.get("keys") or ()),
+        pattern=params.get("pattern") or None,
+    )
 
 
 class Context:
@@ -158,6 +187,11 @@ class Context:
             work_dir=self.params.get("work_dir") or None,
         )
 
+    def new_master(self) -> dict[str, t.Any] | None:
+        """The master key to move to, where the module has such an option and it is set."""
+        given = self.params.get("new_master")
+        return dict(given) if given else None
+
     @property
     def has_repository(self) -> bool:
         return bool(self.params.get("repository"))
@@ -180,7 +214,11 @@ class Context:
 
         if not self.has_keyring:
             raise InvalidInput("No keyring is set.", "set memory_keyring (source, path, …)")
-        return Keyring.open(dict(self.params["keyring"]))
+        params = dict(self.params["keyring"])
+        kind = (self.params.get("store") or {}).get("layout") or "native"
+        if not seals(kind):
+            params["path"] = None  # no record was ever sealed: the master key alone seals and opens the snapshots
+        return Keyring.open(params)
 
     def repository_params(self) -> dict[str, t.Any]:
         """For operations that open (and make) the repository themselves, after they forked their workers."""
@@ -202,7 +240,7 @@ class Context:
                 self.module.warn(warning)
             reasons = "; ".join(map(str, found.get("reasons") or found.get("breaches") or [])) or "no reason was given"
             self.module.fail_json(
-                msg=f"The verdict is {found['verdict']}: {reasons[:600]}. Next: {consequence}.",
+                msg=f"The verdict is {found['verdict']}: {reasons[:600].rstrip('.')}. Next: {consequence}.",
                 error="verdict",
                 **_printable(found),
             )
@@ -229,10 +267,11 @@ def execute(
     ``store``/``repository``/``keyring`` True means the module cannot do without; every module of the action group
     accepts all three anyway, so that one module_defaults block serves them all.
     """
+    gc.set_threshold(COLLECT_AFTER)
     spec = {
-        "store": _mapping(STORE),
-        "repository": _mapping(REPOSITORY),
-        "keyring": _mapping(KEYRING),
+        "store": mapping(STORE),
+        "repository": mapping(REPOSITORY),
+        "keyring": mapping(KEYRING),
         **RUN,
         **options,
     }

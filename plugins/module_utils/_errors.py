@@ -40,6 +40,12 @@ class StoreMissing(StoreUnavailable):
     code = "store-missing"
 
 
+class StoreMoved(StoreUnavailable):
+    """The store is on its way to another server, or there already; nothing was stored, and the same call finds it."""
+
+    code = "store-moved"
+
+
 class StoreDamaged(MemoryOpsError):
     """The store answers, but its own structure is broken (not a database, truncated, malformed page)."""
 
@@ -56,6 +62,12 @@ class NamespaceQuarantined(MemoryOpsError):
     """An application met the fence. Reads miss silently; writes raise this."""
 
     code = "namespace-quarantined"
+
+
+class NamespaceReadOnly(NamespaceQuarantined):
+    """An application wrote to a copy that serves reads only, while the namespace's home is away."""
+
+    code = "namespace-read-only"
 
 
 class NamespaceLocked(MemoryOpsError):
@@ -84,6 +96,10 @@ class KeyUnavailable(MemoryOpsError):
     """A master or record key is missing, wrong or cannot be unwrapped."""
 
     code = "key-unavailable"
+
+
+class KeyDoesNotOpen(KeyUnavailable):
+    """The master key is there, and this wrapped key is not one of its: another's, changed, or cut."""
 
 
 class RecordCorrupt(MemoryOpsError):

@@ -54,9 +54,13 @@ def moment(since: t.Any) -> int:
     return int(since * 1e6)
 
 
-def rfc3339(at: int) -> str:
-    """µs since 1970 as text in UTC; damaged times come out as the nearest that can be written."""
+def rfc3339(at: int, precision: str = "microseconds") -> str:
+    """µs since 1970 as text in UTC; damaged times come out as the nearest that can be written.
+
+    ``precision``: seconds, milliseconds or microseconds.
+    """
     try:
-        return (_EPOCH + datetime.timedelta(microseconds=at)).isoformat(timespec="microseconds")[:-6] + "Z"
+        time = _EPOCH + datetime.timedelta(microseconds=at)
     except OverflowError:
-        return "9999-12-31T23:59:59.999999Z" if at > 0 else "0001-01-01T00:00:00.000000Z"
+        time = (datetime.datetime.max if at > 0 else datetime.datetime.min).replace(tzinfo=datetime.timezone.utc)
+    return time.isoformat(timespec=precision)[:-6] + "Z"

@@ -2,35 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The keyring: record keys that seal payloads (AES-256-GCM), each wrapped by a master key, in one small file.
 
-PRIVATE to the collection. The file holds wrapped keys alone and is useless without the master key, which is elsewhere
-(_keyring_masters.py). Format 1::
-
-    {"format": 1, "master": "<master id>", "active": "<key id>",
-     "keys": {"<key id>": {"wrapped": {…}, "created": <µs>, "retired": <µs> | null}}}
+PRIVATE to the collection. The file (_keyring_file.py) holds wrapped keys alone and is useless without the master key,
+which is elsewhere (_keyring_masters.py). _keyring_rewrap.py moves it to another master key.
 """
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
-import stat
-import tempfile
 import time
 import typing as t
 
-from ._errors import InvalidInput, KeyUnavailable, RecordCorrupt
+from ._errors import CannotProceed, InvalidInput, KeyDoesNotOpen, KeyUnavailable, RecordCorrupt
+from ._keyring_file import KeyringFile, State, masters_of, wrapped_by
 from ._keyring_masters import Master, aes, open_master
 
-FORMAT = 1
 NONCE = 12
 OVERHEAD = NONCE + 16  # bytes that sealing adds
-
-
-class _State(t.NamedTuple):
-    active: str
-    keys: dict[str, dict[str, t.Any]]
-    signature: tuple[int, ...]
 
 
 class Keyring:
@@ -43,8 +30,9 @@ class Keyring:
 
     def __init__(self, path: str | None, master: Master) -> None:
         self._path = path
+        self._file = KeyringFile(path) if path else None
         self._master = master
-        self._state = _State("", {}, ())
+        self._state = State("", "", {})
         self._ciphers: dict[str, t.Any] = {}
         self.master_id: str = master.id
 
@@ -109,7 +97,7 @@ class Keyring:
                 f"The record key {key_id!r:.60} is not in the keyring {self._path or '(in memory)'}.",
                 "adopt the wrapped keys of a snapshot that names it (restore the keyring), or rebuild these records",
             )
-        cipher = aes()(self.unwrap(entry["wrapped"], key_id))
+        cipher = aes()(self.unwrap(self._wrapped(entry), key_id))
         self._ciphers[key_id] = cipher
         return cipher
 
@@ -137,11 +125,12 @@ class Keyring:
     def create_key(self) -> str:
         """A new record key, not yet active. It is on disk and was read back and unwrapped before this returns."""
         with self._locked():
+            self._only_master()
             keys = dict(self._state.keys)
             name, secret = self._fresh(keys)
             self._write(self._state.active or name, keys)
             entry = self._state.keys.get(name)  # as read back from the file
-            if entry is None or self.unwrap(entry["wrapped"], name) != secret:
+            if entry is None or self.unwrap(self._wrapped(entry), name) != secret:
                 raise KeyUnavailable(
                     f"The new record key {name} did not come back from {self._path}.", "check the disk; nothing uses it"
                 )
@@ -175,27 +164,52 @@ class Keyring:
     def export_wrapped(self) -> dict[str, dict[str, t.Any]]:
         """Key id → wrapped key, for a snapshot; worthless without the master key."""
         self._refresh()
-        return {name: dict(entry["wrapped"]) for name, entry in self._state.keys.items()}
+        return {name: dict(self._wrapped(entry)) for name, entry in self._state.keys.items()}
 
     def adopt(self, wrapped: t.Mapping[str, t.Mapping[str, t.Any]]) -> list[str]:
-        """Add the keys that are missing here; their ids. Each is opened first. Errors: KeyUnavailable."""
+        """Add the keys that this master key does not open here; their ids. Each is opened first.
+
+        Errors: KeyUnavailable.
+        """
         self._refresh()
-        missing = {name: wrapped[name] for name in wrapped if name not in self._state.keys}
-        for name, one in missing.items():
-            self.unwrap(one, name)
+        missing = self._missing(wrapped)
+        for name in missing:
+            self.unwrap(wrapped[name], name)
         if not missing:
             return []
         with self._locked():
-            missing = {name: one for name, one in missing.items() if name not in self._state.keys}
-            new = {name: {"wrapped": dict(one), "created": _now(), "retired": None} for name, one in missing.items()}
+            new: dict[str, dict[str, t.Any]] = {}
+            for name in self._missing(wrapped):
+                entry = self._state.keys.get(name)
+                if entry is None:
+                    new[name] = {"wrapped": dict(wrapped[name]), "created": _now(), "retired": None}
+                else:
+                    new[name] = {**entry, "also": {**entry.get("also", {}), self.master_id: dict(wrapped[name])}}
             if new:
                 self._write(self._state.active, {**self._state.keys, **new})
         return list(new)
 
+    def _missing(self, wrapped: t.Iterable[str]) -> list[str]:
+        keys = self._state.keys
+        return [name for name in wrapped if name not in keys or wrapped_by(keys[name], self.master_id) is None]
+
+    def _wrapped(self, entry: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+        return wrapped_by(entry, self.master_id) or t.cast("dict[str, t.Any]", entry["wrapped"])
+
+    def _only_master(self) -> None:
+        """A key that is made while applications have one of two master keys would open for some of them alone."""
+        others = [one for one in (masters_of(self._state) if self._state.active else []) if one != self.master_id]
+        if others:
+            raise CannotProceed(
+                f"The keyring {self._path} is opened by the master keys {', '.join(others)} and {self.master_id}: no "
+                "record key is made before one of them is given up.",
+                "run memops.agent_memory.rotate_master_key with memory_retire=true, then the same command again",
+            )
+
     def borrow(self, wrapped: t.Mapping[str, t.Mapping[str, t.Any]]) -> list[str]:
         """As ``adopt``, but for this object alone: the file stays as it is (check mode)."""
         self._refresh()
-        missing = [name for name in wrapped if name not in self._state.keys and name not in self._ciphers]
+        missing = [name for name in self._missing(wrapped) if name not in self._ciphers]
         for name in missing:
             self._ciphers[name] = aes()(self.unwrap(wrapped[name], name))
         return missing
@@ -209,9 +223,9 @@ class Keyring:
         """The secret of ``wrap``; with ``name`` it must be the one it was bound to. Errors: KeyUnavailable."""
         master, bound, data = (wrapped.get(field) for field in ("master", "name", "data"))
         if not isinstance(master, str) or not isinstance(bound, str) or not isinstance(data, str):
-            raise KeyUnavailable("This is not a wrapped key.", "take the wrapped keys of another snapshot")
+            raise KeyDoesNotOpen("This is not a wrapped key.", "take the wrapped keys of another snapshot")
         if name is not None and bound != name:
-            raise KeyUnavailable(
+            raise KeyDoesNotOpen(
                 f"The wrapped key {name!r:.60} is really that of {bound!r:.60}: the keyring was changed.",
                 "take the wrapped keys back from the newest snapshot: restore the keyring",
             )
@@ -219,22 +233,22 @@ class Keyring:
             raise self._wrong_master(master, f"The key {bound!r:.60}")
         return self._master.decrypt(data, bound)
 
-    def _wrong_master(self, wanted: str, what: str) -> KeyUnavailable:
-        return KeyUnavailable(
+    def _wrong_master(self, wanted: str, what: str) -> KeyDoesNotOpen:
+        return KeyDoesNotOpen(
             f"{what} is wrapped by the master key {wanted!r:.80}, but the master key {self.master_id!r:.80} was given.",
             f"point memory_keyring at the master key {wanted:.80}",
         )
 
     # --- the file -----------------------------------------------------------------------------------------------
     def _create(self) -> None:
-        if self._path is None:
-            raise AssertionError("self._path")
+        if self._file is None:
+            raise AssertionError("self._file")
         try:
-            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            os.makedirs(os.path.dirname(self._file.path), mode=0o700, exist_ok=True)
         except OSError as exc:
-            raise self._unwritable(exc) from None
-        with self._locked(reload=False):
-            if os.path.exists(self._path):
+            raise self._file.unwritable(exc) from None
+        with self._file.locked():
+            if os.path.exists(self._file.path):
                 return  # another process was first
             keys: dict[str, dict[str, t.Any]] = {}
             name, _secret = self._fresh(keys)
@@ -249,127 +263,30 @@ class Keyring:
         return name, secret
 
     @contextlib.contextmanager
-    def _locked(self, reload: bool = True) -> t.Iterator[None]:
-        """One process at a time changes the file; the lock lies on a side file because the file itself is replaced."""
-        if self._path is None:
+    def _locked(self) -> t.Iterator[None]:
+        if self._file is None:
             yield
             return
-        try:
-            lock = os.open(self._path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise self._unwritable(exc) from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if reload:
-                self._load()
+        with self._file.locked():
+            self._load()
             yield
-        finally:
-            os.close(lock)
 
     def _refresh(self) -> None:
-        if self._path is not None and _signature(self._path) != self._state.signature:
+        if self._file is not None and self._file.moved(self._state):
             self._load()
 
     def _load(self) -> None:
-        if self._path is None:
-            raise AssertionError("self._path")
-        try:
-            with open(self._path, "rb") as file:
-                info = os.fstat(file.fileno())
-                raw = file.read(64 << 20)
-        except FileNotFoundError:
-            raise KeyUnavailable(
-                f"There is no keyring file {self._path}.",
-                "restore it from a copy or from the newest snapshot; only a new store starts with a new keyring",
-            ) from None
-        except OSError as exc:
-            raise KeyUnavailable(
-                f"The keyring file {self._path} cannot be read: {exc.strerror}.", f"let this user read {self._path}"
-            ) from None
-        try:
-            body = json.loads(raw)
-            if body["format"] != FORMAT:
-                raise KeyUnavailable(
-                    f"The keyring file {self._path} has format {body['format']!r:.20}, not {FORMAT}.",
-                    "update the collection",
-                )
-            master, active, keys = body["master"], body["active"], body["keys"]
-            if not (isinstance(master, str) and isinstance(active, str) and active in keys):
-                raise ValueError
-            for name, entry in keys.items():
-                if not isinstance(name, str) or not isinstance(entry["wrapped"], dict):
-                    raise ValueError
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise KeyUnavailable(
-                f"The keyring file {self._path} is damaged: it is not JSON of the keyring format.",
-                "put back a copy, or restore the keyring from the newest snapshot; do not delete it",
-            ) from None
-        if master != self.master_id:
-            raise self._wrong_master(master, f"The keyring file {self._path}")
-        self._state = _State(active, keys, _of(info))
+        if self._file is None:
+            raise AssertionError("self._file")
+        state = self._file.read()
+        if self.master_id not in masters_of(state):
+            raise self._wrong_master(state.master, f"The keyring file {self._path}")
+        self._state = state
 
     def _write(self, active: str, keys: dict[str, dict[str, t.Any]]) -> None:
-        """Replace the file: never half written, durable before it returns. The caller holds the lock."""
-        if self._path is None:
-            self._state = _State(active, keys, ())
-            return
-        body = {"format": FORMAT, "master": self.master_id, "active": active, "keys": keys}
-        try:
-            replace_file(self._path, json.dumps(body, indent=1).encode() + b"\n", mode=0o600)
-        except OSError as exc:
-            raise self._unwritable(exc) from None
-        self._load()
-
-    def _unwritable(self, exc: OSError) -> KeyUnavailable:
-        return KeyUnavailable(
-            f"The keyring file {self._path} cannot be written: {exc.strerror}; it is as it was before.",
-            f"make the directory of {self._path} writable and free some space",
-        )
-
-
-def replace_file(path: str, data: bytes, *, mode: int | None = None) -> None:
-    """Atomically replace ``path``: temporary file, fsync, rename, fsync of the directory.
-
-    ``mode`` None keeps the mode (and as root the owner) of the former file, 0644 for a new one. Errors: OSError.
-    """
-    path = os.path.realpath(path)
-    folder = os.path.dirname(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=folder)
-    try:
-        with open(handle, "wb") as file:
-            file.write(data)
-            try:
-                former = os.stat(path)
-                if (former.st_uid, former.st_gid) != (os.geteuid(), os.getegid()):
-                    with contextlib.suppress(PermissionError):
-                        os.fchown(file.fileno(), former.st_uid, former.st_gid)
-                wanted = stat.S_IMODE(former.st_mode)
-            except FileNotFoundError:
-                wanted = 0o644
-            os.fchmod(file.fileno(), wanted if mode is None else mode)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _of(info: os.stat_result) -> tuple[int, ...]:
-    return (info.st_dev, info.st_ino, info.st_mtime_ns, info.st_size)
-
-
-def _signature(path: str) -> tuple[int, ...] | None:
-    try:
-        return _of(os.stat(path))
-    except OSError:
-        return None
+        """The caller holds the lock."""
+        master = self._state.master or self.master_id
+        self._state = State(master, active, keys) if self._file is None else self._file.write(master, active, keys)
 
 
 def _now() -> int:

@@ -16,11 +16,9 @@ import os
 import re
 import stat
 import typing as t
-import urllib.error
 import urllib.parse
-import urllib.request
 
-from ._errors import InvalidInput, KeyUnavailable, MemoryOpsError
+from ._errors import InvalidInput, KeyDoesNotOpen, KeyUnavailable, MemoryOpsError
 
 LOG = logging.getLogger("memops.agent_memory")
 _MAKE_ONE = "(umask 077; openssl rand -base64 32 > {})"
@@ -152,8 +150,8 @@ class LocalMaster:
         return f"memops wrapped key 1\0{self.id}\0{context}".encode()
 
 
-def _damaged(master_id: str, context: str) -> KeyUnavailable:
-    return KeyUnavailable(
+def _damaged(master_id: str, context: str) -> KeyDoesNotOpen:
+    return KeyDoesNotOpen(
         f"The wrapped key {context!r:.80} does not open with the master key {master_id}: it was changed or is cut.",
         "take the wrapped keys back from the newest snapshot: restore the keyring",
     )
@@ -219,13 +217,6 @@ class KmsMaster:
         )
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the token to another host."""
-
-    def redirect_request(self, *args: t.Any, **kwargs: t.Any) -> None:
-        return None
-
-
 class VaultMaster:
     """A key of Vault's transit engine. The context goes in as associated data and also, hashed, in front of the
     plaintext: a Vault that is too old for associated data ignores it silently."""
@@ -245,7 +236,7 @@ class VaultMaster:
         self._base = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}/v1/{urllib.parse.quote(mount)}"
         self._token_file = params.get("vault_token_file")
         self._token_env = params.get("vault_token_env") or "VAULT_TOKEN"
-        self._opener = urllib.request.build_opener(_NoRedirect())
+        self._opener = _opener()
 
     def encrypt(self, plaintext: bytes, context: str) -> str:
         return str(
@@ -286,9 +277,12 @@ class VaultMaster:
         return token
 
     def _call(self, operation: str, context: str, **body: str) -> t.Mapping[str, t.Any]:
+        from urllib.error import HTTPError, URLError
+        from urllib.request import Request
+
         url = f"{self._base}/{operation}/{urllib.parse.quote(self._key, safe='')}"
         body["associated_data"] = base64.b64encode(context.encode()).decode()
-        request = urllib.request.Request(
+        request = Request(
             url,
             data=json.dumps(body).encode(),
             headers={"X-Vault-Token": self._token(), "Content-Type": "application/json"},
@@ -301,19 +295,32 @@ class VaultMaster:
                 if isinstance(data, dict) and isinstance(data.get("ciphertext", data.get("plaintext")), str):
                     return data
             reason = "it answered something that is not transit"
-        except urllib.error.HTTPError as exc:
+        except HTTPError as exc:
             exc.close()
             if exc.code == 400 and operation == "decrypt":
                 raise _damaged(self.id, context) from None
             reason = f"HTTP status {exc.code}"
             if exc.code in (403, 404):
                 advice = f"check the token and its policy for {operation}, vault_mount and vault_key"
-        except (urllib.error.URLError, OSError) as exc:
+        except (URLError, OSError) as exc:
             cause = getattr(exc, "reason", exc)
             reason = getattr(cause, "strerror", None) or type(cause).__name__
         except (ValueError, KeyError, TypeError):
             reason = "it answered something that is not transit"
         raise KeyUnavailable(f"Vault at {self._base} did not {operation} with the key {self._key}: {reason}.", advice)
+
+
+def _opener() -> t.Any:
+    # Imported here: every module opens a keyring, few have theirs in Vault, and HTTP is a tenth of what a module loads.
+    from urllib.request import HTTPRedirectHandler, build_opener
+
+    class NoRedirect(HTTPRedirectHandler):
+        """A redirect would carry the token to another host."""
+
+        def redirect_request(self, *args: t.Any, **kwargs: t.Any) -> None:
+            return None
+
+    return build_opener(NoRedirect())
 
 
 def _context_tag(context: str) -> bytes:

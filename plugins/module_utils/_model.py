@@ -12,6 +12,8 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, field
 
+STRATEGIES = ("auto", "soft", "hard", "rotate")  # of a rebuild
+
 
 class Record(t.NamedTuple):
     """One memory as it is stored. A tombstone is a record whose ``deleted`` is set; its payload seals nothing.
@@ -93,7 +95,8 @@ class NamespaceState:
     """The control row of a namespace."""
 
     name: str
-    state: str  # serving | quarantined | standby (a copy that is not the home: no application writes)
+    state: str  # serving | quarantined | standby (a copy that is not the home: no application writes) | reading (a copy
+    # that serves in the home's place, and takes no application writes)
     generation: int  # the active one
     ttl: float | None  # seconds that new records live; None: for ever
     serving_ttl: float | None  # checked at read; 1.0 while quarantined; None: no limit

@@ -18,7 +18,7 @@ import typing as t
 
 from ._codec import check_namespace
 from ._errors import CannotProceed, InvalidInput, StoreUnavailable
-from ._keyring import replace_file
+from ._files import replace_file
 from ._store import place
 
 FORMAT = 1

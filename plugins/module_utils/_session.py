@@ -27,6 +27,7 @@ from ._errors import (
     NamespaceQuarantined,
     StoreDamaged,
     StoreMissing,
+    StoreMoved,
     StoreUnavailable,
 )
 from ._keyring import Keyring
@@ -36,6 +37,7 @@ from ._store import Store, open_store
 LOG = logging.getLogger("memops.agent_memory")
 T = t.TypeVar("T")
 SWEEP_SECONDS = 60.0
+MOVING_SECONDS = 30.0  # that a store may take to a new server before the caller is told
 
 
 class Session:
@@ -120,13 +122,17 @@ class Session:
         """Work on the store that serves the namespace; once more when the route moved it under the work's feet."""
         self._check_open()
         params = side.params(namespace)
-        try:
-            return work(side.at(params))
-        except (NamespaceQuarantined, StoreUnavailable, StoreDamaged):
-            moved = side.moved(namespace, params)
-            if moved is None:
-                raise
-        return work(side.at(moved))
+        until = time.monotonic() + MOVING_SECONDS
+        while True:
+            try:
+                return work(side.at(params))
+            except (NamespaceQuarantined, StoreUnavailable, StoreDamaged) as exc:
+                moved = side.moved(namespace, params)
+                if moved is None and not (isinstance(exc, StoreMoved) and time.monotonic() < until):
+                    raise
+            if moved is not None:
+                return work(side.at(moved))
+            time.sleep(0.05)
 
     def _check_open(self) -> None:
         if self.closed:

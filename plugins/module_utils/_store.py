@@ -7,6 +7,7 @@ Everything here works on batches; an implementation never goes record by record 
 """
 from __future__ import annotations
 
+import dataclasses
 import os
 import typing as t
 import urllib.parse
@@ -138,7 +139,8 @@ class Store(t.Protocol):
     ) -> t.ContextManager[Write]:
         """Reserve ``count`` sequences under the namespace's write lock; creates the namespace when it is new.
 
-        Errors: NamespaceQuarantined (also standby), NamespaceLocked, StoreUnavailable (disk full, read-only, busy).
+        Errors: NamespaceQuarantined (also standby), NamespaceReadOnly (reading), NamespaceLocked, StoreUnavailable
+        (disk full, read-only, busy).
         """
 
     def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
@@ -199,12 +201,14 @@ class Store(t.Protocol):
         """Bring back exactly the former policy and state; whether it changed."""
 
     def set_state(self, claim: Claim, state: str) -> bool:
-        """serving or standby, without a quarantine (failover, failback); whether it changed."""
+        """serving, reading (applications read, and write nothing) or standby, without a quarantine (failover,
+        failback); whether it changed."""
 
     def prove(self, namespace: str) -> dict[str, t.Any]:
         """Try, as a raw client, to insert, update and delete, and as Memory to read; all rolled back.
 
-        {"writes_refused": bool, "reads_refused": bool, "detail": […], "not_fenced": ["raw readers …"]}.
+        {"writes_refused": bool, "reads_refused": bool, "reads_accepted": bool, "detail": […],
+        "not_fenced": ["raw readers …"]}. Both of reads may be false: Memory refuses what a raw client gets.
         """
 
     def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:
@@ -243,7 +247,11 @@ class Store(t.Protocol):
         """
 
     def switch(self, claim: Claim, generation: int, expected: int) -> bool:
-        """Make ``generation`` the active one if ``expected`` is; False when it already is. One atomic write."""
+        """Make ``generation`` the active one if ``expected`` is; False when it already is. One atomic write; where the
+        records are an application's own keys, many small ones under the fence (see ``finish_switch``)."""
+
+    def finish_switch(self, claim: Claim) -> None:
+        """Carry a switch to its end that was killed; does nothing where a switch is one write."""
 
     def drop_generation(self, claim: Claim, generation: int) -> int:
         """Delete an inactive generation in small transactions; the number of rows."""
@@ -316,11 +324,22 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     if engine not in ENGINES:
         raise InvalidInput(f"There is no engine {engine!r:.80}.", f"set memory_store.engine to {' | '.join(ENGINES)}")
     chosen = layout(params.get("layout") or "native")
+    if chosen.engines and engine not in chosen.engines and not params.get("scratch"):
+        raise InvalidInput(
+            f"The engine {engine} cannot run the layout {chosen.name}.",
+            f"set memory_store.engine to {' | '.join(chosen.engines)}",
+        )
+    if params.get("scratch"):  # the rows as they are, and no more abilities than theirs
+        chosen = dataclasses.replace(layout("native"), name=chosen.name, capabilities=chosen.capabilities)
     opened: Store
     if engine == "postgresql":
         from ._engines.postgresql import PostgresqlStore
 
         opened = PostgresqlStore.open(params, chosen, create=create)
+    elif engine == "valkey" and chosen.name == "keyspace":
+        from ._engines.keyspace import KeyspaceStore
+
+        opened = KeyspaceStore.open(params, chosen, create=create)
     elif engine == "valkey":
         from ._engines.valkey import ValkeyStore
 
@@ -332,10 +351,11 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     return opened
 
 
-def scratch_params(folder: str, name: str = "scratch") -> dict[str, t.Any]:
+def scratch_params(folder: str, name: str = "scratch", layout: str = "native") -> dict[str, t.Any]:
     """Parameters of a store for a rehearsal: an embedded one, whatever engine the snapshot is from, as rows are logical
-    and all engines hold the same."""
-    return {"engine": "sqlite", "layout": "native", "path": os.path.join(folder, "scratch.db"), "name": name}
+    and all engines hold the same. ``layout``: the snapshot's; what it cannot do, the scratch store cannot either."""
+    path = os.path.join(folder, "scratch.db")
+    return {"engine": "sqlite", "layout": layout, "path": path, "name": name, "scratch": True}
 
 
 def place(params: t.Mapping[str, t.Any]) -> tuple[str, ...]:
@@ -345,9 +365,12 @@ def place(params: t.Mapping[str, t.Any]) -> tuple[str, ...]:
     if params.get("path") and not params.get("url"):
         return engine, os.path.realpath(os.path.expanduser(str(params["path"]))), ""
     url = urllib.parse.urlsplit(str(params.get("url") or ""))
-    hosts, database = url.netloc.rpartition("@")[2].lower(), url.path.strip("/")
+    hosts = ",".join(sorted(url.netloc.rpartition("@")[2].lower().split(",")))  # of a Cluster several
+    database = url.path.strip("/")
     if params.get("sentinels"):
         database = database or "0"
         hosts = f"{params.get('sentinel_service')}@{','.join(sorted(map(str.lower, params['sentinels'])))}"
     part = params.get("schema") if engine == "postgresql" else params.get("prefix")
+    if params.get("layout") == "keyspace":
+        part = f"{part or 'memops'} {params.get('pattern')}"
     return engine, f"{hosts}/{database}", str(part or "memops")

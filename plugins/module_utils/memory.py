@@ -15,7 +15,8 @@
 
 Values are ``bytes`` or what JSON can express (tuples come back as lists). Every value is sealed before it leaves the
 process, and on every read its checksum and its encryption are verified. During a quarantine reads miss and writes raise
-``NamespaceQuarantined``. A failover moves a running program at once: the route file is looked at in every call.
+``NamespaceQuarantined``. A failover moves a running program at once: the route file is looked at in every call. From a
+secondary that may not take writes, reads go on and writes raise ``NamespaceReadOnly``, a kind of it.
 """
 from __future__ import annotations
 
@@ -32,6 +33,7 @@ from ._errors import (
     MemoryOpsError,
     NamespaceLocked,
     NamespaceQuarantined,
+    NamespaceReadOnly,
     NamespaceUnknown,
     RecordCorrupt,
     StoreDamaged,
@@ -50,6 +52,7 @@ __all__ = [
     "MemoryOpsError",
     "NamespaceLocked",
     "NamespaceQuarantined",
+    "NamespaceReadOnly",
     "NamespaceUnknown",
     "RecordCorrupt",
     "StoreDamaged",

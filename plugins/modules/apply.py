@@ -69,37 +69,7 @@ rotation:
   returned: method is rotate
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.resolve import carry_out
-
-
-def operate(context: Context) -> dict:
-    result = carry_out(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        keyring=context.keyring(),
-        repository=context.repository(),
-        name=context.name,
-        run=context.run,
-        check=context.check,
-    )
-    before = {"generation": (result.get("generation") or {}).get("from")}
-    after = {"generation": (result.get("generation") or {}).get("to")}
-    applied = result.get("applied", result.get("records"))
-    if applied is not None:
-        after["applied"] = applied
-    elif result.get("changed"):
-        after["applied"] = "what the plan says"  # in check mode nothing is counted
-    return {**result, "diff": diff(before, after, context.namespace)}
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.apply import main
 
 if __name__ == "__main__":
     main()

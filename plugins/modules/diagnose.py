@@ -26,7 +26,26 @@ options:
     description: A JSON Lines file with the cases of the benchmark, on the memory host.
     type: path
   onset:
-    description: Distrust every write from this sequence, or from this time (RFC 3339), on.
+    description: >-
+      Distrust every write from this sequence, or from this time (RFC 3339), on. Where the layout keeps no access log,
+      only a time; repairs then come from the newest good snapshot from before it.
+    type: str
+  keys:
+    description: >-
+      Where the layout keeps no access log (V(keyspace)), the damage is inside these keys (and O(pattern)); without
+      either, O(onset) alone covers every key. A layout with an access log does not need it.
+    type: list
+    elements: str
+  pattern:
+    description: As O(keys), every key that matches this shell pattern.
+    type: str
+  since:
+    description: Another name for O(onset) where the layout keeps no access log; ignored elsewhere.
+    type: str
+  until:
+    description: >-
+      With O(since), the damage was over at this time (RFC 3339). What is other than in a good snapshot that was taken
+      later changed after the damage, and is kept. Only for a layout without an access log.
     type: str
   again:
     description: Diagnose anew although the incident has a diagnosis.
@@ -129,40 +148,7 @@ passed_over:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.investigate import investigate
-
-
-def operate(context: Context) -> dict:
-    repository, doubts = context.repository_or_none()
-    found = investigate(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        keyring=context.keyring(),
-        repository=repository,
-        name=context.name,
-        run=context.run,
-        logs=context.params["logs"],
-        benchmark=context.params["benchmark"],
-        onset=context.params["onset"],
-        again=context.params["again"],
-        check=context.check,
-    )
-    found["doubts"] += doubts
-    return found
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-        "logs": {"type": "list", "elements": "raw", "default": []},
-        "benchmark": {"type": "path"},
-        "onset": {"type": "str"},
-        "again": {"type": "bool", "default": False},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.diagnose import main
 
 if __name__ == "__main__":
     main()

@@ -89,40 +89,7 @@ namespaces:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.drill import drill
-
-
-def operate(context: Context) -> dict:
-    params = context.params
-    if context.check:
-        return {"changed": False, "verdict": "could-not-verify", "reasons": ["check mode: nothing was restored"]}
-    context.keyring()
-    found = drill(
-        repository=context.repository(),
-        keyring_params=context.params["keyring"],
-        name=context.name,
-        snapshot_id=params["snapshot"],
-        namespaces=params["namespaces"],
-        benchmark=params["benchmark"],
-        accuracy=params["accuracy"],
-        rotation=params["rotation"],
-        scratch=params["scratch"],
-    )
-    return context.judged(found, "look at the reasons; no restore is proven until a drill passes")
-
-
-def main() -> None:
-    options = {
-        "snapshot": {"type": "str"},
-        "namespaces": {"type": "list", "elements": "str"},
-        "benchmark": {"type": "path"},
-        "accuracy": {"type": "float", "default": 0.8},
-        "rotation": {"type": "bool", "default": True},
-        "scratch": {"type": "path"},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.drill import main
 
 if __name__ == "__main__":
     main()

@@ -78,33 +78,7 @@ first_write_at:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.takeover import come_home
-
-
-def operate(context: Context) -> dict:
-    return come_home(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        open_keyring=context.keyring,
-        open_repository=context.repository,
-        name=context.name,
-        snapshot=context.params["snapshot"],
-        since_epoch=context.params["since_epoch"],
-        run=context.run,
-        check=context.check,
-    )
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-        "snapshot": {"type": "str"},
-        "since_epoch": {"type": "int", "required": True},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.failback import main
 
 if __name__ == "__main__":
     main()

@@ -74,6 +74,10 @@ proof:
       description: Whether a read by an application misses.
       type: bool
       returned: success
+    reads_accepted:
+      description: Whether a read by an application is answered. Both are false where Memory alone refuses reads.
+      type: bool
+      returned: success
     detail:
       description: What was tried and what came of it.
       type: list
@@ -108,44 +112,7 @@ detail:
   returned: when records were chosen
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import RECORDS, Context, diff, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate import isolate
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_records import isolate_records
-
-
-def operate(context: Context) -> dict:
-    choice = choose(**{name: context.params[name] for name in RECORDS})
-    if choice is not None:
-        result = isolate_records(
-            store=context.store,
-            store_params=context.store_params,
-            namespace=context.namespace,
-            choice=choice,
-            open_keyring=context.keyring,
-            run=context.run,
-            check=context.check,
-        )
-        result["diff"] = diff(result.pop("before"), result.pop("after"), context.namespace)
-        return result
-    result = isolate(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        run=context.run,
-        check=context.check,
-    )
-    result["diff"] = diff(result.pop("before"), result.pop("after"), context.namespace)
-    return result
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-        **RECORDS,
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.isolate import main
 
 if __name__ == "__main__":
     main()

@@ -102,49 +102,7 @@ first_write_at:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.watch import watch
-
-
-def operate(context: Context) -> dict:
-    params = context.params
-    repository, warnings = context.repository_or_none()
-    found = watch(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        keyring=context.keyring(),
-        repository=repository,
-        run=context.run,
-        seconds=params["seconds"],
-        interval=params["interval"],
-        hit_rate=params["hit_rate"],
-        logs=params["logs"],
-        again=params["again"],
-        part=params["part"],
-        check=context.check,
-    )
-    if found.get("watching"):
-        return found
-    found["warnings"] = [*found.get("warnings", []), *warnings]
-    name = context.namespace
-    again = f"once it is read, watch again: the monitor playbook with memory_namespace={name} and memory_again=true"
-    failed = f"run the rebuild playbook with memory_namespace={name}"
-    return context.judged(found, failed if found["verdict"] == "fail" else again)
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-        "seconds": {"type": "float", "default": 900.0},
-        "interval": {"type": "float", "default": 15.0},
-        "hit_rate": {"type": "float", "default": 0.8},
-        "logs": {"type": "list", "elements": "raw", "default": []},
-        "again": {"type": "bool", "default": False},
-        "part": {"type": "float"},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.monitor import main
 
 if __name__ == "__main__":
     main()

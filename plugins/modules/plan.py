@@ -31,6 +31,32 @@ options:
     description: The owners accept the loss; do not escalate.
     type: bool
     default: false
+  absent:
+    description: >-
+      What to do about keys of the last good snapshot that are not there, where the layout keeps no tombstones and
+      nobody knows whether they were deleted or lost. V(auto) restores those inside the window of the damage and keeps
+      the rest away, V(restore) restores all, V(keep) none. What had expired never comes back.
+    type: str
+    default: auto
+    choices: [auto, keep, restore]
+  onset:
+    description: >-
+      In check mode without a diagnosis, as for M(memops.agent_memory.diagnose): the time from which on every write is
+      distrusted, where the layout keeps no access log.
+    type: str
+  keys:
+    description: As O(onset), the keys in which the damage is.
+    type: list
+    elements: str
+  pattern:
+    description: As O(onset), a shell pattern for the keys in which the damage is.
+    type: str
+  since:
+    description: Another name for O(onset).
+    type: str
+  until:
+    description: As O(onset), the time at which the damage was over.
+    type: str
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
@@ -80,7 +106,8 @@ strategy:
   sample: soft
 records:
   description: >-
-    Records by what happens to them: expected, good_before, damaged, repair, suspect, conflicted, lost, expired.
+    Records by what happens to them: expected, good_before, damaged, repair, suspect, conflicted, lost, expired, absent
+    (deleted or lost, and left away).
   type: dict
   returned: success
 sources:
@@ -99,6 +126,11 @@ lost_keys:
   returned: success
 suspect_keys:
   description: The first 1,000 keys whose newest version is set aside.
+  type: list
+  elements: str
+  returned: success
+absent_keys:
+  description: The first 1,000 keys of the last good snapshot that are not there and stay away.
   type: list
   elements: str
   returned: success
@@ -121,37 +153,7 @@ could_not_verify:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.resolve import decide
-
-
-def operate(context: Context) -> dict:
-    decided = decide(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        open_keyring=context.keyring,
-        open_repository=context.repository,
-        name=context.name,
-        run=context.run,
-        strategy=context.params["strategy"],
-        max_loss=context.params["max_loss"],
-        accept_loss=context.params["accept_loss"],
-        check=context.check,
-    )
-    decided["diff"] = diff({}, {"strategy": decided["strategy"], **decided["records"]}, "plan for " + context.namespace)
-    return decided
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-        "strategy": {"type": "str", "default": "auto", "choices": ["auto", "soft", "hard", "rotate"]},
-        "max_loss": {"type": "float", "default": 0.1},
-        "accept_loss": {"type": "bool", "default": False},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.plan import main
 
 if __name__ == "__main__":
     main()

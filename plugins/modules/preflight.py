@@ -93,36 +93,7 @@ store:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.preflight import preflight
-
-
-def operate(context: Context) -> dict:
-    return preflight(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        run=context.run,
-        open_keyring=context.keyring,
-        open_repository=context.repository,
-        name=context.name,
-        strategy=context.params["strategy"],
-        benchmark=context.params["benchmark"],
-        recent=context.params["recent"],
-        force=context.params["force"],
-    )
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-        "strategy": {"type": "str", "default": "auto", "choices": ["auto", "soft", "hard", "rotate"]},
-        "benchmark": {"type": "path"},
-        "recent": {"type": "float", "default": 3600.0},
-        "force": {"type": "bool", "default": False},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.preflight import main
 
 if __name__ == "__main__":
     main()

@@ -14,6 +14,8 @@ description:
     too old does not take over, and the result says why.
   - A copy that takes over gets a higher epoch, so that its writes win against any that the former home accepted.
     With O(state=standby) it refuses application writes again.
+  - With O(state=reading) it serves reads, and refuses application writes; both are proven. It keeps its epoch, since
+    nothing is written there.
 author:
   - The memops.agent_memory maintainers (@memops)
 options:
@@ -21,7 +23,7 @@ options:
     description: What the copy is to be.
     type: str
     required: true
-    choices: [serving, standby]
+    choices: [serving, reading, standby]
   above_epoch:
     description: The epoch of the former home.
     type: int
@@ -44,6 +46,19 @@ seealso:
 """
 
 EXAMPLES = r"""
+- name: Serve reads alone from the secondary
+  memops.agent_memory.promote:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
+    state: reading
+  delegate_to: memory-secondary
+
 - name: Serve the namespace from the secondary
   memops.agent_memory.promote:
     store:
@@ -68,54 +83,34 @@ incident:
 fit:
   description: Whether the copy may take over.
   type: bool
-  returned: state is serving
+  returned: state is serving or reading
 reason:
   description: Why it may not.
   type: str
-  returned: state is serving
+  returned: state is serving or reading
 lag_seconds:
   description: Age of the copy at the point where it was needed.
   type: float
-  returned: state is serving
+  returned: state is serving or reading
 epoch:
   description: The epoch in which the copy takes writes.
   type: int
-  returned: state is serving
+  returned: state is serving or reading
 accepts_writes:
-  description: Whether a trial write was accepted; it was rolled back.
+  description: Whether a trial write was accepted; it was rolled back. With O(state=reading) it has to be refused.
   type: bool
-  returned: state is serving
+  returned: state is serving or reading
+accepts_reads:
+  description: Whether a trial read was accepted.
+  type: bool
+  returned: state is reading
+took_writes:
+  description: Whether there may be something to bring home. It is false when the copy last served read-only.
+  type: bool
+  returned: state is standby
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.takeover import take_over
-
-
-def operate(context: Context) -> dict:
-    return take_over(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        open_keyring=context.keyring,
-        run=context.run,
-        state=context.params["state"],
-        above_epoch=context.params["above_epoch"],
-        needed_at=context.params["needed_at"],
-        rpo=context.params["rpo"],
-        check=context.check,
-    )
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-        "state": {"type": "str", "required": True, "choices": ["serving", "standby"]},
-        "above_epoch": {"type": "int", "default": 0},
-        "needed_at": {"type": "str"},
-        "rpo": {"type": "float", "default": 900.0},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.promote import main
 
 if __name__ == "__main__":
     main()

@@ -101,47 +101,7 @@ notes:
   returned: something was done
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import OTHER, Context, execute, given
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.rejoin_store import rejoin
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import Side
-
-
-def operate(context: Context) -> dict:
-    def forensic(incident: str) -> str | None:
-        if not (context.has_repository and context.has_keyring):
-            return None
-        published = snapshot.create(
-            store_params=context.store_params,
-            repository=context.repository_params(),
-            keyring=context.keyring(),
-            name=context.name,
-            purpose="forensic",
-            namespaces=None,
-            incident=incident,
-        )
-        return published["snapshot"]
-
-    with Side(context.store_params) as old, Side(given(context.params["primary"])) as main_side:
-        return rejoin(
-            old=old,
-            main=main_side,
-            forensic=forensic,
-            run=context.run,
-            accept_loss=context.params["accept_loss"],
-            timeout=context.params["timeout"],
-            check=context.check,
-        )
-
-
-def main() -> None:
-    options = {
-        "primary": OTHER,
-        "accept_loss": {"type": "bool", "default": False},
-        "timeout": {"type": "float", "default": 300.0},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.rejoin import main
 
 if __name__ == "__main__":
     main()

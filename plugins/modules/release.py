@@ -103,61 +103,7 @@ lifted:
   returned: unless O(isolated=false)
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import RECORDS, Context, diff, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate import release
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.release_records import release_records
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.routing import noted_away
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.takeover import routed_away
-
-
-def operate(context: Context) -> dict:
-    choice = choose(**{name: context.params[name] for name in RECORDS})
-    result = {} if choice else whole(context)
-    if choice or context.params["isolated"]:
-        records = release_records(
-            store=context.store,
-            store_params=context.store_params,
-            namespace=context.namespace,
-            choice=choice,
-            run=context.run,
-            check=context.check,
-        )
-        records["lifted"] = bool(result.get("changed"))
-        records["changed"] = bool(records["changed"] or result.get("changed"))
-        records["incident"] = result.get("incident") or records["incident"]
-        for name in ("before", "after"):
-            records[name] = {**result.get(name, {}), **records[name]}
-        result.update(records)
-    result["diff"] = diff(result.pop("before"), result.pop("after"), context.namespace)
-    return result
-
-
-def whole(context: Context) -> dict:
-    return release(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        run=context.run,
-        force=context.params["force"],
-        route_away=context.params["routed_away"]
-        or routed_away(context.params["route"], context.namespace, context.store_params)
-        or noted_away(context.store, context.namespace, context.run.incident),
-        check=context.check,
-    )
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-        "force": {"type": "bool", "default": False},
-        "route": {"type": "path"},
-        "routed_away": {"type": "bool", "default": False},
-        "isolated": {"type": "bool", "default": True},
-        **RECORDS,
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.release import main
 
 if __name__ == "__main__":
     main()

@@ -86,17 +86,7 @@ last_switch:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import describe
-
-
-def operate(context: Context) -> dict:
-    return describe(context.store_params)
-
-
-def main() -> None:
-    execute(operate, {})
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.replication_info import main
 
 if __name__ == "__main__":
     main()

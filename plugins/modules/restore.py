@@ -89,57 +89,7 @@ restored:
   returned: success
 """
 
-import os
-import typing as t
-
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StoreMissing
-from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.restore_step import bring_back
-
-
-def keyring(context: Context) -> t.Any:
-    """A store that is made here gets a keyring, too: an own active key, and by the restore those of the snapshot."""
-    params = dict(context.params.get("keyring") or {})
-    if context.params["create"] and params and not os.path.exists(params["path"]):
-        try:
-            context.store.identity()
-        except StoreMissing:
-            return Keyring.open({**params, "path": None}) if context.check else Keyring.open(params, create=True)
-    return context.keyring()
-
-
-def operate(context: Context) -> dict:
-    params = context.params
-    return bring_back(
-        store_params=context.store_params,
-        repository=context.repository(),
-        keyring=keyring(context),
-        name=context.name,
-        run=context.run,
-        snapshot=params["snapshot"],
-        namespaces=params["namespaces"],
-        to_namespace=params["to_namespace"],
-        keys=params["keys"],
-        overwrite=params["overwrite"],
-        create=params["create"],
-        as_secondary=params["as_secondary"],
-        check=context.check,
-    )
-
-
-def main() -> None:
-    options = {
-        "snapshot": {"type": "str"},
-        "namespaces": {"type": "list", "elements": "str"},
-        "to_namespace": {"type": "str"},
-        "keys": {"type": "list", "elements": "str", "no_log": False},
-        "overwrite": {"type": "bool", "default": False},
-        "create": {"type": "bool", "default": False},
-        "as_secondary": {"type": "bool", "default": False},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.restore import main
 
 if __name__ == "__main__":
     main()

@@ -78,36 +78,7 @@ kept_keys:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.rotate import rotate
-
-
-def operate(context: Context) -> dict:
-    run = context.run
-    return rotate(
-        store_params=context.store_params,
-        keyring=context.keyring(),
-        namespace=context.params["namespaces"],
-        attempt=run.attempt,
-        owner=run.owner,
-        incident=run.incident,
-        takeover=run.takeover,
-        min_age=context.params["min_age"],
-        force=context.params["force"],
-        retire=context.params["retire"],
-        check=context.check,
-    )
-
-
-def main() -> None:
-    options = {
-        "namespaces": {"type": "list", "elements": "str"},
-        "min_age": {"type": "float", "default": 3600.0},
-        "force": {"type": "bool", "default": False},
-        "retire": {"type": "bool", "default": False},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.rotate_keys import main
 
 if __name__ == "__main__":
     main()

@@ -101,47 +101,7 @@ spooled:
   returned: a snapshot was taken
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.publish import publish
-
-
-def operate(context: Context) -> dict:
-    result = publish(
-        store=context.store,
-        store_params=context.store_params,
-        keyring=context.keyring(),
-        repository=context.repository_params(),
-        name=context.name,
-        purpose=context.params["purpose"],
-        namespaces=context.params["namespaces"],
-        run=context.run,
-        min_interval=context.params["min_interval"],
-        spool=context.params["spool"],
-        check=context.check,
-    )
-    if result.get("suspect"):
-        result["warnings"] = [
-            *result.get("warnings", []),
-            f"Snapshot {result['snapshot']} is suspect: {'; '.join(result['reasons'])}.",
-        ]
-    # nobody knows in check mode which name the snapshot would get
-    after = {"snapshot": result["snapshot"] or f"a new {context.params['purpose']} one"} if result["changed"] else {}
-    return {**result, "diff": diff({}, after, context.name)}
-
-
-def main() -> None:
-    options = {
-        "namespaces": {"type": "list", "elements": "str"},
-        "purpose": {
-            "type": "str",
-            "default": "scheduled",
-            "choices": ["scheduled", "baseline", "forensic", "failback"],
-        },
-        "min_interval": {"type": "float", "default": 0.0},
-        "spool": {"type": "path"},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot import main
 
 if __name__ == "__main__":
     main()

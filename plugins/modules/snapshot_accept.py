@@ -50,27 +50,7 @@ snapshot:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
-
-
-def operate(context: Context) -> dict:
-    repository, keyring, snapshot = context.repository(), context.keyring(), context.params["snapshot"]
-    info = repository.snapshot(context.name, snapshot, keyring).info
-    changed = info.suspect and not info.accepted
-    if changed and not context.check:
-        repository.accept(context.name, snapshot, keyring, context.run.owner, context.params["reason"])
-    before = {"suspect": info.suspect, "accepted": info.accepted}
-    after = {**before, "accepted": info.accepted or changed}
-    return {"changed": changed, "snapshot": snapshot, "diff": diff(before, after, snapshot)}
-
-
-def main() -> None:
-    options = {
-        "snapshot": {"type": "str", "required": True},
-        "reason": {"type": "str", "default": ""},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_accept import main
 
 if __name__ == "__main__":
     main()

@@ -61,31 +61,7 @@ files:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.export import export
-
-
-def operate(context: Context) -> dict:
-    if context.check:
-        return {"changed": True, "snapshot": context.params["snapshot"]}
-    return export(
-        repository=context.repository(),
-        keyring=context.keyring(),
-        name=context.name,
-        directory=context.params["dest"],
-        snapshot_id=context.params["snapshot"],
-        namespaces=context.params["namespaces"],
-    )
-
-
-def main() -> None:
-    options = {
-        "snapshot": {"type": "str"},
-        "dest": {"type": "path", "required": True},
-        "namespaces": {"type": "list", "elements": "str"},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_export import main
 
 if __name__ == "__main__":
     main()

@@ -47,21 +47,7 @@ snapshots:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import snapshots
-
-
-def operate(context: Context) -> dict:
-    keyring = context.keyring() if context.has_keyring else None
-    return {"snapshots": snapshots(context.repository(), context.name, keyring, context.params["namespace"])}
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str"},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_info import main
 
 if __name__ == "__main__":
     main()

@@ -56,38 +56,7 @@ kept:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import RepositoryRefused
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.retention import apply as retain
-
-
-def operate(context: Context) -> dict:
-    try:
-        repository = context.repository()
-    except RepositoryRefused:
-        if not context.check:
-            raise
-        return {"changed": False, "removed": [], "kept": []}  # the backup that makes it was only rehearsed
-    result = retain(
-        repository=repository,
-        keyring=context.keyring(),
-        name=context.name,
-        keep_last=context.params["keep_last"],
-        keep_within=context.params["keep_within"],
-        check=context.check,
-    )
-    before = sorted([*(kept["snapshot"] for kept in result["kept"]), *result["removed"]])
-    after = sorted(kept["snapshot"] for kept in result["kept"])
-    return {**result, "diff": diff({"snapshots": before}, {"snapshots": after}, context.name)}
-
-
-def main() -> None:
-    options = {
-        "keep_last": {"type": "int", "default": 96},
-        "keep_within": {"type": "float", "default": 604800.0},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_retention import main
 
 if __name__ == "__main__":
     main()

@@ -65,31 +65,7 @@ records:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.verify import verify
-
-
-def operate(context: Context) -> dict:
-    found = verify(
-        repository=context.repository(),
-        keyring=context.keyring() if context.has_keyring else None,
-        name=context.name,
-        snapshot_id=context.params["snapshot"],
-        depth=context.params["depth"],
-        record=not context.check,
-    )
-    found["reasons"] = [str(problem.get("reason")) for problem in found["problems"]]
-    found["changed"] = False
-    return context.judged(found, "restore from another snapshot and take a new one")
-
-
-def main() -> None:
-    options = {
-        "snapshot": {"type": "str"},
-        "depth": {"type": "str", "default": "hashed", "choices": ["listed", "hashed", "opened", "restored"]},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_verify import main
 
 if __name__ == "__main__":
     main()

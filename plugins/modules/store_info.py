@@ -49,17 +49,7 @@ incidents:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import inform
-
-
-def operate(context: Context) -> dict:
-    return inform(context.store)
-
-
-def main() -> None:
-    execute(operate, {})
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.store_info import main
 
 if __name__ == "__main__":
     main()

@@ -36,26 +36,7 @@ generation:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, diff, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.apply import undo
-
-
-def operate(context: Context) -> dict:
-    result = undo(store=context.store, namespace=context.namespace, run=context.run, check=context.check)
-    return {
-        **result,
-        "diff": diff(
-            {"generation": result["generation"]["from"]}, {"generation": result["generation"]["to"]}, context.namespace
-        ),
-    }
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.undo import main
 
 if __name__ == "__main__":
     main()

@@ -79,33 +79,7 @@ canary:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context, execute
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.validation import judge
-
-
-def operate(context: Context) -> dict:
-    found = judge(
-        store=context.store,
-        store_params=context.store_params,
-        namespace=context.namespace,
-        keyring=context.keyring(),
-        run=context.run,
-        benchmark=context.params["benchmark"],
-        thresholds={"hit_rate": context.params["hit_rate"], "accuracy_gain": context.params["accuracy_gain"]},
-        check=context.check,
-    )
-    return context.judged(found, f"look at the reasons; {context.namespace} stays as it is")
-
-
-def main() -> None:
-    options = {
-        "namespace": {"type": "str", "required": True},
-        "benchmark": {"type": "path"},
-        "hit_rate": {"type": "float", "default": 0.8},
-        "accuracy_gain": {"type": "float", "default": 0.3},
-    }
-    execute(operate, options)
-
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.validate import main
 
 if __name__ == "__main__":
     main()

@@ -268,7 +268,8 @@ def _reasons(
             elif not refused:
                 found.append((FAIL, f"The fence does not refuse {what}."))
     if run.failed_over and not run.whole:
-        found.append((UNKNOWN, "The namespace was failed over and is not home yet: failback has not been done."))
+        how = "is served read-only" if parts.failover(run)["read_only"] else "was failed over"
+        found.append((UNKNOWN, f"The namespace {how} and is not home yet: failback has not been done."))
     if "monitor" in run.current:
         floor = targets["hit_rate"]
         if hit_rate["after"] is None:

@@ -122,6 +122,7 @@ def failover(run: Run) -> t.Dict[str, t.Any]:
         "performed": given.flag(result.get("performed")),
         "from": _from(run, result),
         "to": _place(result.get("to")),
+        "read_only": given.flag(result.get("read_only")),
         "lag_seconds": given.number(result.get("lag_seconds")),
         "route": _place(result.get("route")),
         "reason": given.text(result.get("reason")),

@@ -197,6 +197,10 @@ def state_sentence(report: t.Mapping[str, t.Any]) -> str:
         return "The namespace was fenced, but nothing proves that the fence holds: stop the applications that use it."
     if _nothing_to_release(report):
         return "The namespace serves as before."
+    moved = report["details"]["failover"]
+    if report["state"] == "failed-over" and moved["read_only"]:
+        where = shown(moved["to"], 60) if moved["to"] else "the secondary"
+        return f"The namespace is served read-only from {where} and is not home yet: nobody writes to it."
     return STATES[report["state"]]
 
 

@@ -21,6 +21,7 @@ INTERNAL = frozenset(
         "memory_route_store",
         "memory_route_to",
         "memory_schedule_hosts",
+        "memory_secondary_writes",
         "memory_serial",
         "memory_step",
     }
@@ -28,6 +29,7 @@ INTERNAL = frozenset(
 #: All of them; a unit test compares them with the roles' argument specifications.
 KNOWN = INTERNAL | frozenset(
     {
+        "memory_absent",
         "memory_accept_loss",
         "memory_again",
         "memory_benchmark",
@@ -56,6 +58,7 @@ KNOWN = INTERNAL | frozenset(
         "memory_monitor_seconds",
         "memory_namespace",
         "memory_namespaces",
+        "memory_new_master_key",
         "memory_onset",
         "memory_outside_fence",
         "memory_owner",
@@ -68,6 +71,7 @@ KNOWN = INTERNAL | frozenset(
         "memory_recent",
         "memory_report_dir",
         "memory_repository",
+        "memory_retire",
         "memory_route",
         "memory_schedule",
         "memory_schedule_collections",
@@ -97,6 +101,10 @@ KNOWN = INTERNAL | frozenset(
 )
 #: How alike two names have to be for the one to be a slip of the pen for the other.
 ALIKE = 0.84
+
+
+def sentence(name: str, meant: str) -> str:
+    return f"There is no variable {name}; nothing was changed. Next: did you mean {meant}?"
 
 
 def unknown(names: t.Iterable[t.Any]) -> t.Tuple[t.List[t.Tuple[str, str]], t.List[str]]:

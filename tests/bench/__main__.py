@@ -16,17 +16,16 @@ import tempfile
 import time
 import traceback
 import typing as t
-from concurrent.futures import ProcessPoolExecutor
 
 from tests.support.s3_server import S3Server
 
-from . import isolating, postgresql, rebuild, restores, rows, snapshots, valkey
+from . import isolating, keyspace, postgresql, rebuild, restores, rows, snapshots, valkey
 from .data import NAMESPACE, Place
 from .measure import Table
 
 EMBEDDED = ("isolate", "scan", "snapshot", "again", "restore", "rotation", "rebuild", "growth")
 SERVERS = ("postgresql", "valkey")
-PARTS = EMBEDDED + SERVERS
+PARTS = EMBEDDED + SERVERS + ("keyspace",)
 USE_S3 = {"snapshot", "again", "restore", "rebuild", "growth", *SERVERS}
 
 
@@ -69,6 +68,7 @@ def main() -> int:
                 "growth": lambda: rows.growth(table, place, at, rounds),
                 "postgresql": lambda: postgresql.measure(table, place, at, rounds),
                 "valkey": lambda: valkey.measure(table, place, at, rounds),
+                "keyspace": lambda: keyspace.measure(table, place, rounds),
             }
             for part in parts:
                 try:
@@ -100,9 +100,17 @@ def stores(place: Place, parts: t.Collection[str]) -> None:
         wanted.append(("twenty.db", [f"{NAMESPACE}-{number:02d}" for number in range(20)], True, None, False))
     if "growth" in parts:
         wanted.append(("small.db", [NAMESPACE], True, place.records // 10, True))
-    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
-        for future in [pool.submit(place.build, *one) for one in wanted]:
-            future.result()
+    # Processes, but no pool: its threads would slow down each lock of the libraries in all that is forked later, which
+    # is not so in a module's process.
+    context = multiprocessing.get_context("fork")
+    for first in range(0, len(wanted), 2):
+        builders = [context.Process(target=place.build, args=one) for one in wanted[first : first + 2]]
+        for builder in builders:
+            builder.start()
+        for builder in builders:
+            builder.join()
+            if builder.exitcode:
+                raise RuntimeError("A store could not be written (why is above).")
     size = os.path.getsize(place.path("sealed.db"))
     print(f"Wrote the stores in {time.monotonic() - started:.0f} s; the main one has {size / 1e6:.0f} MB.", flush=True)
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -14,8 +15,20 @@ import time
 import traceback
 import typing as t
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.workers import COLLECT_AFTER
+
 # Loaded before anything is timed, for both sides alike: starting Python and reading libraries is no work of theirs.
-for _library in ("boto3", "cryptography.hazmat.primitives.ciphers.aead", "msgpack", "zstandard"):
+OURS = "ansible_collections.memops.agent_memory.plugins.module_utils"
+for _library in (
+    "boto3.s3.transfer",
+    "cryptography.hazmat.primitives.ciphers.aead",
+    "cryptography.hazmat.primitives.kdf.hkdf",
+    "encodings.idna",
+    "msgpack",
+    "zstandard",
+    f"{OURS}._engines.sqlite",
+    f"{OURS}._repository.s3",
+):
     importlib.import_module(_library)
 
 SAMPLE_SECONDS = 0.1
@@ -60,6 +73,7 @@ def _cpu() -> float:
 
 def _child(work: t.Callable[..., t.Any], arguments: tuple[t.Any, ...], there: t.Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.set_threshold(COLLECT_AFTER)  # as in a module's process
     try:
         started = time.perf_counter()
         value = work(*arguments)

@@ -21,7 +21,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils.memory import 
 
 from . import peers
 from .data import NAMESPACE, Place, key_of, write
-from .measure import Side, Table, ratio, said, turns
+from .measure import Side, Table, ratio, run, said, turns
 from .snapshots import take
 
 REPAIRED = 100
@@ -31,7 +31,7 @@ def compare(table: Table, place: Place, repository: t.Mapping[str, t.Any], round
     """``sealed.db`` is what was saved; the live store has gone on since (one record in fifty is newer)."""
     saved = place.params("sealed.db")
     at = {**repository, "url": f"{repository['url']}/restores"}
-    taken = take(saved, place.keyring, at)["snapshot"]
+    taken = run(take, saved, place.keyring, at).value["snapshot"]  # elsewhere: this process shall have no threads
     place.copy("sealed.db", "moved.db")
     moved = list(range(0, place.records, 50))
     for start in range(0, len(moved), 5000):

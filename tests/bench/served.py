@@ -14,7 +14,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 
 from . import isolating, peers
 from .data import NAMESPACE, STORED_BYTES, Place
-from .measure import Side, Table, median, ratio, said, turns
+from .measure import Side, Table, median, ratio, run, said, turns
 from .rows import rotating, scan
 from .snapshots import fresh, take
 
@@ -102,7 +102,7 @@ def _snapshot(table: Table, place: Place, served: Served, whole: dict[str, t.Any
 def _restore(table: Table, place: Place, served: Served, whole: dict[str, t.Any],
              repository: t.Mapping[str, t.Any], rounds: int) -> None:  # fmt: skip
     """Into an empty store, records and their log; the peers' file is on this machine, ours comes from S3."""
-    taken = take(whole, place.keyring, repository)["snapshot"]
+    taken = run(take, whole, place.keyring, repository).value["snapshot"]
     copy = served.params(COPY)
 
     def ours(_none: None) -> None:

@@ -105,7 +105,7 @@ def head(namespace, row):
     return lengths + b"memops record 1\0" + name + text + ring
 
 
-def decode(namespace, row, ciphers):
+def decode(namespace, row, ciphers, sealed=True):
     """(status, value): intact, damaged or unopenable."""
     try:
         start = head(namespace, row)
@@ -113,6 +113,8 @@ def decode(namespace, row, ciphers):
             return "damaged", None
     except (TypeError, AttributeError, struct.error, UnicodeError):
         return "damaged", None
+    if not sealed:
+        return ("intact", base64.b64encode(row[8]).decode()) if row[7] == "" else ("unopenable", None)
     try:
         plain = ciphers[row[7]].decrypt(row[8][:12], row[8][12:], start)
     except (KeyError, InvalidTag, ValueError):
@@ -128,7 +130,8 @@ def examine(snapshot, namespace, out):
     total = 0
     found = {"records": 0, "tombstones": 0, "damaged": 0, "unopenable": 0}
     for row in snapshot.rows(namespace, "records"):
-        status, value = decode(namespace, row, snapshot.record_keys)
+        sealed = snapshot.manifest["store"]["layout"] != "keyspace"
+        status, value = decode(namespace, row, snapshot.record_keys, sealed)
         found["records"] += 1
         found["tombstones"] += status != "damaged" and row[6] is not None
         found["damaged"] += status == "damaged"

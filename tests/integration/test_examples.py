@@ -31,10 +31,10 @@ MODULES = ROOT / "plugins" / "modules"
 PREFIX = "memops.agent_memory."
 # fmt: off
 ORDER = [
-    "store_info", "snapshot", "snapshot_info", "snapshot_verify", "preflight", "isolate", "forensic", "diagnose",
-    "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate", "standby", "failback",
-    "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention", "snapshot_accept",
-    "drill", "note_step", "report",
+    "store_info", "dispatch", "snapshot", "snapshot_info", "snapshot_verify", "preflight", "isolate", "forensic",
+    "diagnose", "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate", "standby",
+    "failback", "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention",
+    "snapshot_accept", "keyring_rewrap", "snapshot_rewrap", "drill", "note_step", "report",
 ]
 # fmt: on
 REPLICATED = ["replication_info", "failover_store", "rejoin"]  # on two servers, one the other's replica
@@ -159,6 +159,7 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
         "s3://agent-memory/production": f"file://{tmp_path}/repository",
         "/etc/memops/keyring.json": keyring["path"],
         "/etc/memops/master.key": keyring["master_key_file"],
+        "/etc/memops/master-new.key": keyring_params(tmp_path, "new")["master_key_file"],
         "/etc/memops/agent-7.benchmark.jsonl": str(tmp_path / "benchmark.jsonl"),
         "/etc/memops/route.json": str(tmp_path / "route.json"),
         "/var/log/agents/agent-7.log": str(tmp_path / "agent.log"),
@@ -221,7 +222,10 @@ def test_examples_of_replication_run(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_play_whose_task_errs_is_noticed(tmp_path: pathlib.Path) -> None:
-    done = run_play(tmp_path, [task("Ask nobody", "store_info", {"store": {"path": str(tmp_path / "no.db")}})])
+    strange = {**task("Ask for what there is not", "store_info", {"strange": 1}), "ignore_errors": True}
+    nobody = task("Ask nobody", "store_info", {"store": {"path": str(tmp_path / "no.db")}})
+    done = run_play(tmp_path, [strange, nobody])
     assert done.returncode == 2
+    assert "Unsupported parameters for (memops.agent_memory.store_info) module: strange." in done.stdout + done.stderr
     assert "Next:" in done.stdout + done.stderr
     assert not (tmp_path / "no.db").exists()

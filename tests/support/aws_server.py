@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""moto's server on this machine: it imitates the interfaces of AWS (the tests use Route 53), and keeps state.
+"""moto's server on this machine: it imitates the interfaces of AWS (the tests use Route 53 and KMS), and keeps state.
 
     with AwsServer() as server:
         client = server.client("route53")

@@ -81,9 +81,11 @@ class Site:
             return {**self.bench.params(host), "application_password_file": str(login)}
         return {"engine": "sqlite", "layout": "native", "path": str(self.folder / host / "memory.db")}
 
-    def write_inventory(self) -> None:
+    def write_inventory(self, **of_hosts: dict[str, t.Any]) -> None:
+        """``of_hosts``: variables that one host has beside those of all."""
         hosts: dict[str, dict[str, t.Any]] = {
-            host: {"memory_role": host, "memory_store": store} for host, store in self.stores.items()
+            host: {"memory_role": host, "memory_store": store, **of_hosts.get(host, {})}
+            for host, store in self.stores.items()
         }
         for host in hosts if self.bench else ():
             hosts[host]["memory_work_dir"] = str(self.folder / host / "work")

@@ -6,7 +6,8 @@
         group.servers[0].store("prefix")            # the memory_store mapping of the first one's operator
         group.store("prefix")                       # of the operator behind Sentinel
 
-All of it is quick: replicas hear of their primary every second, Sentinels miss a server after one second.
+Replicas hear of their primary every second. Sentinels miss a server after one second inside ``alert()``, and else after
+15, so that a busy machine makes them replace nobody.
 """
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from tests.support.s3_server import free_ports
 from tests.support.valkey_server import APPLICATION, OWNER, ValkeyServer
 
 SERVICE, WATCHER = "mymaster", "watcher"
+CALM, ALERT = 15000, 1000  # milliseconds
 QUICK = ("repl-ping-replica-period 1",)
 
 
@@ -77,7 +79,7 @@ class SentinelServer(Guarded):
             f"sentinel sentinel-user {WATCHER}\nsentinel sentinel-pass {self.password}\n"
             f"sentinel monitor {SERVICE} 127.0.0.1 {self._primary.port} {self._quorum}\n"
             f"sentinel auth-user {SERVICE} {OWNER}\nsentinel auth-pass {SERVICE} {self._primary.passwords[OWNER]}\n"
-            f"sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 6000\n",
+            f"sentinel down-after-milliseconds {SERVICE} {CALM}\nsentinel failover-timeout {SERVICE} 6000\n",
         )
         self.run([self.binary or str(get_binary_path()), config, "--sentinel"])
         wait_for(f"a Sentinel answers: {self.said()}", lambda: self.client().ping(), 30)
@@ -88,20 +90,20 @@ class SentinelServer(Guarded):
 class ReplicaSet:
     """``servers[0]`` is the first primary. Every server has the same users."""
 
-    def __init__(self, replicas: int = 1, sentinels: int = 0, *, quorum: int = 2, settings: t.Sequence[str] = (),
+    def __init__(self, replicas: int = 1, sentinels: int = 0, *, quorum: int = 2, durable: bool = False,
                  binary: str = "") -> None:  # fmt: skip
-        self._counts, self._quorum, self._settings, self._binary = (replicas, sentinels), quorum, settings, binary
+        self._counts, self._quorum, self._durable, self._binary = (replicas, sentinels), quorum, durable, binary
         self.servers: list[ValkeyServer] = []
         self.sentinels: list[SentinelServer] = []
         self._password = secrets.token_hex(12)
 
     def start(self) -> ReplicaSet:
         replicas, sentinels = self._counts
-        options: dict[str, t.Any] = {"binary": self._binary}
+        options: dict[str, t.Any] = {"binary": self._binary, "durable": self._durable}
         try:
-            self.servers.append(ValkeyServer(*QUICK, *self._settings, **options).start())
+            self.servers.append(ValkeyServer(*QUICK, **options).start())
             for _one in range(replicas):
-                self.servers.append(ValkeyServer(*QUICK, *self._settings, of=self.servers[0], **options).start())
+                self.servers.append(ValkeyServer(*QUICK, of=self.servers[0], **options).start())
             self.synced()
             for _one in range(sentinels):
                 watcher = SentinelServer(self.servers[0], self._quorum, self._password, self._binary)
@@ -143,6 +145,20 @@ class ReplicaSet:
             return True
 
         wait_for("the Sentinels agree", agreed)
+
+    @contextlib.contextmanager
+    def alert(self) -> t.Iterator[None]:
+        """Sentinels replace a primary after a second."""
+        self._miss_after(ALERT)
+        try:
+            yield
+        finally:
+            self._miss_after(CALM)
+
+    def _miss_after(self, milliseconds: int) -> None:
+        for one in self.sentinels:
+            with one.client() as client:
+                client.execute_command("SENTINEL", "SET", SERVICE, "down-after-milliseconds", str(milliseconds))
 
     def primary(self) -> ValkeyServer:
         """The one that says so; the first of them."""

@@ -7,7 +7,6 @@ PRIVATE to the collection. Times are microseconds since 1970 UTC.
 from __future__ import annotations
 
 import typing as t
-from datetime import datetime, timezone
 
 from .._errors import (
     CannotProceed,
@@ -15,22 +14,16 @@ from .._errors import (
     LeaseHeld,
     NamespaceLocked,
     NamespaceQuarantined,
+    NamespaceReadOnly,
     StaleAttempt,
 )
+from .._inputs import rfc3339
 from .._model import Claim
 
 BUSY_TIMEOUT: t.Final = 10.0  # seconds
 POLL_SECONDS: t.Final = 0.02
 SWEEPER: t.Final = "memops:sweep"
 LONGEST_LEASES: t.Final = 10  # a lease that ends later than this many of its lengths from now was made by a wrong clock
-
-
-def rfc3339(microseconds: int) -> str:
-    try:
-        moment = datetime.fromtimestamp(microseconds // 1_000_000, timezone.utc)
-    except (OverflowError, ValueError, OSError):
-        return str(microseconds)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def busy_timeout(params: t.Mapping[str, t.Any]) -> float:
@@ -82,7 +75,7 @@ def left_fenced(incident: str, owner: str) -> CannotProceed:
 
 
 def held_by(namespace: str, incident: str, attempt: str, owner: str, claimed: int, until: int) -> LeaseHeld:
-    since, ends = rfc3339(claimed), rfc3339(until)
+    since, ends = rfc3339(claimed, "seconds"), rfc3339(until, "seconds")
     return LeaseHeld(
         f"The incident {incident} of {of_what(namespace)} is being worked on by {owner} "
         f"(attempt {attempt}) since {since}; its lease ends {ends}.",
@@ -107,7 +100,19 @@ def check_claim(claim: Claim, known: tuple[str, int, str] | None) -> None:
 
 
 # --- applications ---------------------------------------------------------------------------------------------------
+def settable(state: str) -> str:
+    """Errors: InvalidInput for a state that is none to be set without a quarantine."""
+    if state not in ("serving", "reading", "standby"):
+        raise InvalidInput(f"A namespace cannot be made {state!r}.", "use serving, reading or standby")
+    return state
+
+
 def quarantined(namespace: str, incident: str | None, state: str) -> NamespaceQuarantined:
+    if state == "reading":
+        return NamespaceReadOnly(
+            f"Namespace {namespace!r:.80} takes no writes: it is served read-only from this copy.",
+            "write again when it is home: run the failback playbook",
+        )
     return NamespaceQuarantined(
         f"Namespace {namespace!r:.80} takes no writes: it is {state}"
         + (f" (incident {incident})." if incident else "."),
@@ -126,7 +131,8 @@ def lock_lost(namespace: str, mine: int, holder: str | None) -> NamespaceLocked:
 
 def locked(namespace: str, actor: str | None, since: int, until: int) -> NamespaceLocked:
     return NamespaceLocked(
-        f"Namespace {namespace!r:.80} is locked by {actor} since {rfc3339(since)}, until {rfc3339(until)}.",
+        f"Namespace {namespace!r:.80} is locked by {actor} since {rfc3339(since, 'seconds')}, until "
+        f"{rfc3339(until, 'seconds')}.",
         "try again later, or stop that process and wait for the end of its lease",
     )
 

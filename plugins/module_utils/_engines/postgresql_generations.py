@@ -141,6 +141,9 @@ class Generations(Connected):
                 f"Namespace {claim.namespace!r:.80} has no generation {generation}.", "name one that it has"
             )
 
+    def finish_switch(self, claim: Claim) -> None:
+        """A switch is one write."""
+
     def switch(self, claim: Claim, generation: int, expected: int) -> bool:
         with self._operating(claim) as session:
             active = self._namespace(session, claim.namespace, HOLD).generation

@@ -11,6 +11,7 @@ import typing as t
 
 from .._errors import InvalidInput, StoreUnavailable
 from .._model import Change, Claim, NamespaceState
+from .leases import settable
 from .postgresql_arrays import Blobs
 from .postgresql_log import append, append_operator, reserved
 from .postgresql_proof import Proof
@@ -93,8 +94,7 @@ class Operators(Proof):
 
     def set_state(self, claim: Claim, state: str) -> bool:
         """In a quarantine this sets the state that the release brings back: nothing is served in between."""
-        if state not in ("serving", "standby"):
-            raise InvalidInput(f"A namespace cannot be made {state!r}.", "use serving or standby")
+        settable(state)
         with self._operating(claim, alone=True) as session:
             space = self._namespace(session, claim.namespace, HOLD)
             column = "prior_state" if space.state == "quarantined" else "state"

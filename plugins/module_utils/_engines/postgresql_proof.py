@@ -70,6 +70,7 @@ class Proof(Connected):
         return {
             "writes_refused": all(refused) and not [n for n in fences if n.startswith("memops_fence")],
             "reads_refused": space.state == "quarantined" and not seen,
+            "reads_accepted": space.state != "quarantined" and bool(found),
             "detail": detail,
             "not_fenced": unbound,
         }

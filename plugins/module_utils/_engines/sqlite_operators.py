@@ -12,6 +12,7 @@ import typing as t
 
 from .._errors import InvalidInput, NamespaceQuarantined, StoreDamaged
 from .._model import Change, Claim
+from .leases import settable
 from .sqlite_connect import Connected, connect, decoding_leniently, sqlite_errors, translate
 from .sqlite_log import append, append_operator, reserved
 from .sqlite_structure import missing
@@ -62,8 +63,7 @@ class Operators(Connected):
 
     def set_state(self, claim: Claim, state: str) -> bool:
         """In a quarantine this sets the state that the release brings back: nothing is served in between."""
-        if state not in ("serving", "standby"):
-            raise InvalidInput(f"A namespace cannot be made {state!r}.", "use serving or standby")
+        settable(state)
         with self._operating(claim) as con:
             space = self._namespace(con, claim.namespace)
             column = "prior_state" if space.state == "quarantined" else "state"
@@ -101,6 +101,7 @@ class Operators(Connected):
                         con.execute(text)
                     key = PROBE_KEY
                 lost = {name for _kind, name, _sql in missing(con, s)}
+                readable = not damaged
                 for verb, text in (
                     ("UPDATE", f"UPDATE {s.table} SET {s.updated} = {s.updated} {one}"),
                     ("DELETE", f"DELETE FROM {s.table} {one}"),
@@ -116,10 +117,13 @@ class Operators(Connected):
                     if con.in_transaction:
                         con.execute("ROLLBACK")
                 con.close()
+        if readable:
+            detail.append("raw SELECT: the records are there to be read")
         detail.append(f"Memory reads nothing of a namespace that is quarantined; this one is {space.state}")
         return {
             "writes_refused": all(refused),
             "reads_refused": space.state == "quarantined",
+            "reads_accepted": space.state != "quarantined" and readable,
             "detail": detail,
             "not_fenced": [
                 "raw readers: a program that opens the SQLite file without Memory can still read the sealed records",

@@ -11,11 +11,11 @@ import time
 import typing as t
 
 from .._codec import RecordCodec
-from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined, StoreUnavailable
+from .._errors import MemoryOpsError, NamespaceLocked, NamespaceQuarantined, StoreUnavailable
 from .._model import Row
-from .._store import WHOLE
 from .leases import POLL_SECONDS, SWEEPER, believed_end, check_sequences, lock_lost, locked, quarantined
-from .valkey_control import Transaction, incident_row
+from .valkey_control import Transaction
+from .valkey_incidents import may_be_new
 from .valkey_log import LogKeeping
 from .valkey_transactions import repeated
 from .valkey_values import is_write, key_text
@@ -134,7 +134,7 @@ class Applications(LogKeeping):
         """
         space = tx.space(namespace)
         if space is None:
-            self._may_be_new(tx)
+            may_be_new(tx, self.names)
             space = self._make_namespace(tx, namespace, "serving", None)
         if space["state"] != "serving":
             raise quarantined(namespace, space["incident"], space["state"])
@@ -239,25 +239,3 @@ class Applications(LogKeeping):
                 row = self.envelopes.row(member)
                 if row is not None:
                     yield row
-
-    @repeated
-    def create_namespace(self, name: str, state: str = "serving", ttl: float | None = None) -> bool:
-        if state not in ("serving", "standby"):
-            raise InvalidInput(f"A namespace cannot begin as {state!r}.", "use serving or standby")
-        with self._transaction() as tx:
-            if tx.space(name) is not None:
-                return False
-            if state == "serving":
-                self._may_be_new(tx)
-            self._make_namespace(tx, name, state, ttl)
-        return True
-
-    def _may_be_new(self, tx: Transaction) -> None:
-        """Errors: NamespaceQuarantined while all namespaces stand by."""
-        rows = [incident_row(raw) for raw in tx.read("HVALS", self.names.incidents)]
-        for row in rows:
-            if row["namespace"] == WHOLE and row["state"] == "open" and "stood_by" in row["facts"]:
-                raise NamespaceQuarantined(
-                    f"The whole store is fenced by a failover (incident {row['incident']}) and takes no new namespace.",
-                    "try again when it has ended",
-                )

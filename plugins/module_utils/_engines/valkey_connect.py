@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 
 from .._errors import CapabilityMissing, InvalidInput, MemoryOpsError, StoreUnavailable
 from .leases import busy_timeout
-from .valkey_errors import clustered
+from .valkey_cluster import Address, Nodes, addresses, clustered, elsewhere, patience, reach
 from .valkey_sentinel import primary_address, sentinels_of
 
 CONNECT_SECONDS = 5.0
+ROLE_SECONDS = 1.0  # how long a connection behind Sentinel is taken to lead to the primary
 OLDEST = (7, 0)
+PREFIX = r"[A-Za-z0-9._:-]+|[A-Za-z0-9._:-]*\{[A-Za-z0-9._:-]+\}[A-Za-z0-9._:-]*"
 SCHEMES = {"valkey": False, "redis": False, "valkeys": True, "rediss": True}
 
 
@@ -42,6 +44,7 @@ class Place:
     tls_key: str | None = None
     application_user: str | None = None
     application_password_file: str | None = None
+    nodes: Nodes = field(default_factory=lambda: Nodes("", ()), repr=False, compare=False)  # of all its connections
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str = ""
     sentinel_user: str | None = None
@@ -67,29 +70,29 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
     sentinels = sentinels_of(params)
     text = params.get("url") or ("valkey://sentinel" if sentinels else None)
     parts = urllib.parse.urlsplit(text if isinstance(text, str) else "")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
+    seeds = addresses(parts.netloc.rpartition("@")[2])
     db = parts.path.strip("/")
-    if parts.scheme not in SCHEMES or not host or parts.query or parts.fragment or not re.fullmatch(r"\d{0,4}", db):
+    if parts.scheme not in SCHEMES or not seeds or parts.query or parts.fragment or not re.fullmatch(r"\d{0,4}", db):
         raise InvalidInput(
             "memory_store.url does not name a Valkey or Redis server.",
-            "set it to valkey://host:6379/0 (valkeys://… for TLS), without a login",
+            "set it to valkey://host:6379/0 (valkeys://… for TLS; of a Cluster several nodes: valkey://a:6379,b:6379), "
+            "without a login",
         )
     if parts.password is not None:
         raise InvalidInput(
             "memory_store.url contains a password.", "put it into memory_store.password or memory_store.password_file"
         )
     prefix = params.get("prefix") or "memops"
-    if not isinstance(prefix, str) or not re.fullmatch(r"[A-Za-z0-9._:-]{1,100}", prefix):
+    if not isinstance(prefix, str) or not re.fullmatch(PREFIX, prefix) or len(prefix) > 100:
         raise InvalidInput(
-            f"memory_store.prefix is {prefix!r:.80}; only letters, digits and ._:- can be in it.", "choose another one"
+            f"memory_store.prefix is {prefix!r:.80}; only letters, digits and ._:- can be in it, one part in braces.",
+            "choose another one",
         )
     secret = params.get("sentinel_password_file")
+    (nodes := Nodes(prefix, seeds)).check()
     return Place(
-        host=host if params.get("url") else "",
-        port=port or 6379,
+        host=seeds[0][0] if params.get("url") else "",
+        port=seeds[0][1],
         db=int(db or 0),
         tls=SCHEMES[parts.scheme],
         prefix=prefix,
@@ -101,6 +104,7 @@ def place_of(params: t.Mapping[str, t.Any]) -> Place:
         tls_key=_file(params, "tls_key"),
         application_user=params.get("application_user") or None,
         application_password_file=params.get("application_password_file") or None,
+        nodes=nodes,
         sentinels=sentinels,
         service=str(params.get("sentinel_service") or ""),
         sentinel_user=params.get("sentinel_user") or None,
@@ -145,10 +149,10 @@ def packed(*args: t.Any) -> bytes:
 
 class Wire:
     """One connection. It opens itself with the first command, and again after it was lost: to the server that is the
-    primary then, where Sentinel knows it."""
+    primary then, where Sentinel knows it, and on a Cluster to the node that owns the store's slot."""
 
-    def __init__(self, place: Place, patience: float | None = None) -> None:
-        """``patience``: seconds for an answer, if not as long as a store's writers wait."""
+    def __init__(self, place: Place, at: Address | None = None, answer: float | None = None) -> None:
+        """``at``: stay at this server. ``answer``: seconds for one, if not as long as a store's writers wait."""
         try:
             from redis.backoff import NoBackoff
             from redis.connection import Connection, SSLConnection
@@ -158,16 +162,17 @@ class Wire:
             raise MemoryOpsError(
                 "The Python package redis is missing, and the store is in Valkey.", "pip install redis"
             ) from None
-        self.place = place
+        self.place, self._at = place, at
         self._refusal = ResponseError
+        host, port = at or (place.host, place.port)
         options: dict[str, t.Any] = {
-            "host": place.host,
-            "port": place.port,
+            "host": host,
+            "port": port,
             "db": place.db,
             "username": place.user,
             "password": place.password,
-            "socket_connect_timeout": patience or CONNECT_SECONDS,
-            "socket_timeout": patience or max(CONNECT_SECONDS, place.timeout),
+            "socket_connect_timeout": answer or CONNECT_SECONDS,
+            "socket_timeout": answer or max(CONNECT_SECONDS, place.timeout),
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),  # what may be done twice is decided here
             "socket_read_size": 1 << 18,
@@ -179,6 +184,7 @@ class Wire:
         self._con: t.Any = (SSLConnection if place.tls else Connection)(**options)
         self._con.driver_info = None  # no CLIENT SETINFO: two round trips less
         self._pid = os.getpid()
+        self._looked_at = 0.0  # when Sentinel's choice was seen to be a primary, by the monotonic clock
         self.session = 0  # grows with every new connection: what an earlier one watched is watched no more
 
     @property
@@ -192,11 +198,19 @@ class Wire:
         """
         if os.getpid() != self._pid:
             raise StoreUnavailable("A store was used across a fork.", "open it again in the child process")
-        con = self._con
-        if con._sock is None:
+        if self._con._sock is None:
             self.session += 1
-            if self.place.sentinels:
+            if self.place.sentinels and self._at is None:
                 self._find_primary()
+            elif self.place.nodes.tagged and self._at is None:
+                reach(self)
+        replies = self._exchange(commands)
+        if self.place.sentinels and any("READONLY" in str(one) for one in replies if isinstance(one, Exception)):
+            self.drop()  # it was the primary; the next command finds the one that is
+        return replies
+
+    def _exchange(self, commands: t.Sequence[bytes]) -> list[t.Any]:
+        con = self._con
         con.send_packed_command([b"".join(commands)], check_health=False)
         replies: list[t.Any] = []
         for _command in commands:
@@ -204,20 +218,45 @@ class Wire:
                 replies.append(con.read_response())
             except self._refusal as exc:
                 replies.append(exc)
-        if self.place.sentinels and any("READONLY" in str(one) for one in replies if isinstance(one, Exception)):
-            self.drop()  # it was the primary; the next command finds the one that is
         return replies
 
-    def _find_primary(self) -> None:
-        from redis import exceptions as e
+    def look(self, address: Address) -> t.Any:
+        """Connect to that node and look at a key of the store: what it says. Errors: ConnectionError, TimeoutError."""
+        self.drop()
+        self._con.host, self._con.port = address
+        try:
+            return self._exchange([packed("EXISTS", f"{self.place.prefix}:store")])[0]
+        except BaseException:
+            self.drop()
+            raise
 
+    @property
+    def address(self) -> Address:
+        return self._con.host, self._con.port
+
+    def to(self, address: Address) -> Wire:
+        """Another connection, that stays at one node of the Cluster."""
+        return Wire(self.place, address)
+
+    def close(self) -> None:
+        self.drop()
+
+    def _find_primary(self) -> None:
         self._con.host, self._con.port = primary_address(self.place)
         self._con.connect()
         self._con.send_command("HELLO", "2", check_health=False)
-        said = self._con.read_response()
+        self._check_primary(self._con.read_response())
+
+    def _check_primary(self, said: t.Any) -> None:
+        """By an answer to HELLO. Errors: redis.exceptions.ConnectionError."""
+        from redis import exceptions as e
+
+        if isinstance(said, Exception):
+            raise said
         if said[said.index(b"role") + 1] != b"master":
             self.drop()
             raise e.ConnectionError("the server that Sentinel names is no primary (yet)")
+        self._looked_at = time.monotonic()
 
     def call(self, *args: t.Any) -> t.Any:
         """One command. Errors: redis.exceptions.RedisError."""
@@ -227,48 +266,53 @@ class Wire:
         return reply
 
     def ask(self, commands: t.Sequence[bytes]) -> list[t.Any]:
-        """Commands that only read: once more when the connection was lost, and where Sentinel makes another server the
-        primary for as long as a busy store is waited for. Errors: RedisError."""
+        """Commands that only read: once more when the connection was lost, and where another server may become the
+        store's for as long as that takes. Errors: RedisError."""
         from redis import exceptions as e
 
-        if self.place.sentinels:
-            return self._ask_primary(commands)
-        try:
-            replies = self.many(commands)
-        except (e.BusyLoadingError, e.AuthenticationError, e.TimeoutError):
-            raise
-        except e.ConnectionError:
-            self.drop()
-            replies = self.many(commands)
-        return _without_refusal(replies)
-
-    def _ask_primary(self, commands: t.Sequence[bytes]) -> list[t.Any]:
-        from redis import exceptions as e
-
-        deadline, again = time.monotonic() + self.place.timeout, False
+        began, lost = time.monotonic(), 0
         while True:
             try:
-                return _without_refusal(self.many(commands))
+                replies = self._asked(commands)
+                trouble = next((reply for reply in replies if isinstance(reply, Exception)), None)
             except e.AuthenticationError:
                 raise
-            except (e.ConnectionError, e.TimeoutError, e.ReadOnlyError, e.MasterDownError):
-                self.drop()
-                if again and time.monotonic() >= deadline:
-                    raise
-            again = True
-            time.sleep(0.1)
+            except e.RedisError as exc:
+                trouble = exc
+            if trouble is None:
+                return replies
+            lost += 1
+            if not self._passes(trouble, lost, time.monotonic() - began):
+                raise trouble
+            self.drop()
+
+    def _asked(self, commands: t.Sequence[bytes]) -> list[t.Any]:
+        follows = self.place.sentinels and self._at is None and self.connected
+        if follows and time.monotonic() - self._looked_at > ROLE_SECONDS:
+            said, *replies = self.many([packed("HELLO", "2"), *commands])
+            self._check_primary(said)  # a former primary goes on answering those who only read
+            return replies
+        return self.many(commands)
+
+    def _passes(self, trouble: Exception, lost: int, waited: float) -> bool:
+        """Whether it may be over by now, after ``lost`` times and ``waited`` seconds."""
+        from redis import exceptions as e
+
+        if self._at is not None or not (self.place.nodes.clustered or self.place.sentinels):
+            return lost == 1 and isinstance(trouble, e.ConnectionError) and not isinstance(trouble, e.BusyLoadingError)
+        if self.place.nodes.clustered:
+            again = elsewhere(trouble) and waited <= patience(trouble, self.place.timeout)
+        else:
+            moving = (e.ConnectionError, e.TimeoutError, e.ReadOnlyError, e.MasterDownError)
+            again = isinstance(trouble, moving) and (lost == 1 or waited < self.place.timeout)
+        if again:
+            time.sleep(0.05)
+        return again
 
     def drop(self) -> None:
         """Close; the next command opens it again."""
         with contextlib.suppress(Exception):
             self._con.disconnect()
-
-
-def _without_refusal(replies: list[t.Any]) -> list[t.Any]:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
 
 
 def hello(wire: Wire) -> dict[str, str]:
@@ -279,7 +323,11 @@ def hello(wire: Wire) -> dict[str, str]:
         for name, value in zip(raw[::2], raw[1::2])
     }
     if said.get("mode") == "cluster":
-        raise clustered(wire.place.where)
+        if not wire.place.nodes.tagged:
+            raise clustered(wire.place)
+        wire.place.nodes.clustered = True
+    else:
+        wire.place.nodes.check(wire.place.where)
     numbers = tuple(int(n) for n in re.findall(r"\d+", said.get("version", ""))[:2])
     if numbers < OLDEST:
         raise CapabilityMissing(

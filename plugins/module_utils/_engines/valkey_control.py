@@ -29,6 +29,18 @@ def state_of(name: str, space: t.Mapping[str, t.Any]) -> NamespaceState:
     )  # fmt: skip
 
 
+def fresh_space(state: str, ttl: float | None, number: int) -> dict[str, t.Any]:
+    """The control row of a namespace that is new."""
+    space: dict[str, t.Any] = dict.fromkeys(
+        ("serving_ttl", "incident", "prior_ttl", "prior_state", "restored_snapshot", "restored_epoch",
+         "restored_sequence", "restored_at", "restored_digest", "lock_held", "lock_actor", "lock_since",
+         "lock_until")
+    )  # fmt: skip
+    space.update(state=state, ttl=ttl, generation=number, generations=[number])
+    space.update(lock_number=0, changed=0, largest=0, expiring=False)
+    return space
+
+
 def space_of(raw: bytes | None, name: str, where: str) -> dict[str, t.Any]:
     """The control row of a namespace. Errors: NamespaceUnknown, StoreDamaged."""
     if raw is None:

@@ -10,7 +10,8 @@ import contextlib
 import re
 import typing as t
 
-from .._errors import CapabilityMissing, MemoryOpsError, StoreDamaged, StoreUnavailable
+from .._errors import MemoryOpsError, StoreDamaged, StoreUnavailable
+from .valkey_cluster import clustered, elsewhere, moved
 
 if t.TYPE_CHECKING:
     from .valkey_connect import Place
@@ -18,7 +19,7 @@ if t.TYPE_CHECKING:
 RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
 #: What an application's user needs beside its key patterns, and what an operator's needs more.
 RIGHTS = "+@read +@write +@transaction +@connection +eval -@dangerous"
-OPERATORS_RIGHTS = "+acl +info +config|get"
+OPERATORS_RIGHTS = "+acl +info +config|get +cluster|slots"
 
 
 class RightMissing(StoreUnavailable):
@@ -43,6 +44,8 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
     """What an error of the server or of the connection means to the person who runs the store."""
     from redis import exceptions as e
 
+    if place.nodes.clustered and (elsewhere(exc) or isinstance(exc, e.ClusterDownError)):
+        return moved(exc, place)
     code, text = str(getattr(exc, "status_code", "") or ""), str(exc)
     whole = f"{code} {text}"
     where, who = place.where, f"user {place.user or 'default'}"
@@ -54,9 +57,10 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
     if isinstance(exc, e.NoPermissionError) or "NOPERM" in whole:
         command = re.search(r"run the '([a-z|]{1,40})' command", text)
         what = f"run {command[1]}" if command else "use a key of the store" if "key" in text else "do this"
+        more = " +restore" if command and command[1] == "restore" else ""
         return RightMissing(
             f"The server {where} does not allow {who} to {what}.",
-            f"give it what a store needs: ~{place.prefix}:* {RIGHTS} (an operator also {OPERATORS_RIGHTS})",
+            f"give it what a store needs: ~{place.prefix}:* {RIGHTS} (an operator also {OPERATORS_RIGHTS}{more})",
             command[1] if command else "",
         )
     if isinstance(exc, e.BusyLoadingError) or "LOADING" in whole:
@@ -91,7 +95,7 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
     if "WRONGTYPE" in whole:
         return StoreDamaged(f"The store at {where} has a key of a wrong type; another program wrote there.", RESTORE)
     if isinstance(exc, (e.MovedError, e.AskError, e.ClusterError)) or re.search(r"\b(MOVED|CROSSSLOT)\b", whole):
-        return clustered(where)
+        return clustered(place)
     if isinstance(exc, e.TimeoutError):
         return StoreUnavailable(
             f"The server {where} did not answer in time.",
@@ -141,10 +145,3 @@ def _why(text: str) -> str:
         if sign in text:
             return f": {words}"
     return ""
-
-
-def clustered(where: str) -> MemoryOpsError:
-    return CapabilityMissing(
-        f"The server {where} runs in cluster mode, which this engine cannot use yet.",
-        "use a server or a replica set without cluster mode",
-    )

@@ -12,12 +12,11 @@ import sqlite3
 import typing as t
 import urllib.parse
 
-from .._errors import CannotProceed, InvalidInput, RepositoryRefused
+from .._errors import CannotProceed, InvalidInput
 from .._model import Claim, Row
 from .valkey_control import Transaction
-from .valkey_errors import valkey_errors
-from .valkey_structure import said
-from .valkey_transactions import AT_ONCE, Connected, repeated
+from .valkey_filling import Filling
+from .valkey_transactions import AT_ONCE, repeated
 from .valkey_values import END, key_bytes, key_text
 
 LOAD_ROWS = 2000  # of one transaction
@@ -48,45 +47,8 @@ return #wanted
 """
 
 
-class Generations(Connected):
+class Generations(Filling):
     """The generations' part of ``Store``."""
-
-    def begin_generation(self, claim: Claim) -> int:
-        with valkey_errors(self.place):
-            known = said(self.wire, ("memory",))
-        policy = known.get("maxmemory_policy", "noeviction")
-        if policy.startswith("allkeys-") and known.get("maxmemory", "0") != "0":
-            raise CannotProceed(
-                f"The server {self.place.where} may drop records while they are loaded: its maxmemory-policy is "
-                f"{policy}.",
-                "set maxmemory-policy to noeviction there, then run the same command again",
-            )
-        return self._begin_generation(claim)
-
-    @repeated
-    def _begin_generation(self, claim: Claim) -> int:
-        with self._operating(claim) as tx:
-            space = self._namespace(tx, claim.namespace)
-            number = self._make_generation(tx, claim.namespace)
-            space["generations"].append(number)
-            tx.save(claim.namespace)
-        return number
-
-    def _inactive(self, tx: Transaction, claim: Claim, generation: int) -> dict[str, t.Any]:
-        space = self._namespace(tx, claim.namespace)
-        if generation not in space["generations"] or generation == space["generation"]:
-            why = "is the active one" if generation in space["generations"] else "does not exist"
-            raise CannotProceed(
-                f"Generation {generation} of namespace {claim.namespace!r:.80} {why}.",
-                "begin a new generation and use that",
-            )
-        return space
-
-    def _one_of(self, space: t.Mapping[str, t.Any], claim: Claim, generation: int) -> None:
-        if generation not in space["generations"]:
-            raise CannotProceed(
-                f"Namespace {claim.namespace!r:.80} has no generation {generation}.", "name one that it has"
-            )
 
     def load(self, claim: Claim, generation: int, rows: t.Sequence[Row]) -> None:
         start, size = 0, 0
@@ -176,6 +138,9 @@ class Generations(Connected):
             count = min(rows, count) - 1  # what belongs to no key stays behind
         return None
 
+    def finish_switch(self, claim: Claim) -> None:
+        """A switch is one write."""
+
     @repeated
     def switch(self, claim: Claim, generation: int, expected: int) -> bool:
         with self._operating(claim) as tx:
@@ -207,40 +172,6 @@ class Generations(Connected):
             space["generations"].remove(generation)
             tx.save(claim.namespace)
         return rows
-
-    def _anywhere(self, tx: Transaction, generation: int) -> bool:
-        return any(
-            generation in (tx.space(raw.decode()) or {}).get("generations", ())
-            for raw in tx.read("HKEYS", self.names.namespaces)
-        )
-
-    def generations(self, namespace: str) -> list[int]:
-        return sorted(self._space(namespace)["generations"])
-
-    @repeated
-    def filled_from(self, claim: Claim, snapshot: str, epoch: int, sequence: int, at: int, digest: str) -> None:
-        with self._operating(claim) as tx:
-            self._namespace(tx, claim.namespace).update(
-                restored_snapshot=snapshot, restored_epoch=epoch, restored_sequence=sequence, restored_at=at,
-                restored_digest=digest,
-            )  # fmt: skip
-            tx.save(claim.namespace)
-            self._keep_up(tx, epoch, sequence, at)
-
-    @repeated
-    def adopt_lineage(self, lineage: str) -> bool:
-        with self._transaction() as tx:
-            own = tx.said["lineage"]
-            if own == lineage:
-                return False
-            if tx.numbers["sequence"] or self._any_record(tx):
-                raise RepositoryRefused(
-                    f"The store {self.place.where} has records of its own, of lineage {own}; the snapshot's is "
-                    f"{lineage}.",
-                    "restore into an empty store, or name the repository that belongs to this store",
-                )
-            tx.add("HSET", self.names.store, "lineage", lineage)
-        return True
 
     def _any_record(self, tx: Transaction) -> bool:
         for raw in tx.read("HKEYS", self.names.namespaces):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import typing as t
 
-from .._errors import LeaseHeld
+from .._errors import LeaseHeld, NamespaceQuarantined
 from .._model import Claim, IncidentState
 from .._store import WHOLE
 from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident
 from .valkey_control import Transaction, incident_field, incident_row
 from .valkey_errors import valkey_errors
 from .valkey_transactions import Connected, repeated
+from .valkey_values import Names
 
 
 def _state(row: t.Mapping[str, t.Any]) -> IncidentState:
@@ -39,6 +40,16 @@ def _beside_the_whole(rows: t.Sequence[dict[str, t.Any]], attempt: str, takeover
             _not_held(row, takeover, now)
             if "stood_by" in row["facts"]:
                 raise left_fenced(row["incident"], row["owner"])
+
+
+def may_be_new(tx: Transaction, names: Names) -> None:
+    """Errors: NamespaceQuarantined while all namespaces stand by."""
+    for row in map(incident_row, tx.read("HVALS", names.incidents)):
+        if row["namespace"] == WHOLE and row["state"] == "open" and "stood_by" in row["facts"]:
+            raise NamespaceQuarantined(
+                f"The whole store is fenced by a failover (incident {row['incident']}) and takes no new namespace.",
+                "try again when it has ended",
+            )
 
 
 class Incidents(Connected):

@@ -17,6 +17,8 @@ from .._model import Claim, LogEntry
 from .._store import Checked
 from .valkey_connect import packed
 from .valkey_control import Transaction
+from .valkey_errors import valkey_errors
+from .valkey_server import refuse_eviction
 from .valkey_transactions import Connected, repeated
 from .valkey_values import READS, SPAN, Envelopes, is_write, sealed, write_member
 
@@ -140,8 +142,13 @@ class LogKeeping(Connected):
         with self._operating(claim) as tx:
             self._append_operator(tx, entries)
 
-    @repeated
     def import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
+        with valkey_errors(self.place):
+            refuse_eviction(self.wire)
+        return self._import_log(claim, entries)
+
+    @repeated
+    def _import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
         wanted: dict[tuple[t.Any, ...], LogEntry] = {}
         for entry in entries:
             if is_write(entry) and entry[2] == claim.namespace and None not in entry[4:7]:

@@ -9,110 +9,20 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined
-from .._model import Change, Claim, Row
+from .._model import Change, Claim, Row, is_isolated
 from .valkey_applications import Applications
 from .valkey_control import Transaction
-from .valkey_errors import RightMissing, valkey_errors
-from .valkey_replicas import ReplicaFence
+from .valkey_errors import valkey_errors
+from .valkey_fencing import Fencing
+from .valkey_server import refuse_eviction
 from .valkey_transactions import repeated
 from .valkey_values import SPAN, key_bytes
 
-QUARANTINE_TTL = 1.0
 PROBER = "memops:prove"
-FENCE_PATIENCE = 1.0  # seconds that a fence waits for a write in progress before it breaks it
 
 
-class Operators(Applications, ReplicaFence):
+class Operators(Applications, Fencing):
     """The operators' part of ``Store``, but for generations."""
-
-    def _log(self, tx: Transaction, claim: Claim, operation: str, reason: str) -> None:
-        at = max(self.clock(), tx.numbers["newest"])
-        self._append(
-            tx, [(0, at, claim.namespace, operation, None, None, None, None, None, claim.attempt, reason, b"")]
-        )
-
-    # --- the fence ----------------------------------------------------------------------------------------------
-    def fence(self, claim: Claim) -> bool:
-        return self._for_users(self._fence, claim)
-
-    def unfence(self, claim: Claim) -> bool:
-        return self._for_users(self._unfence, claim)
-
-    def _for_users(self, act: t.Callable[[Claim, bool], bool], claim: Claim) -> bool:
-        """State and users change together; where the operator may not change users, the state alone, and the proof
-        says so."""
-        try:
-            changed = act(claim, True)
-        except RightMissing as exc:
-            if not exc.command.startswith("acl"):
-                raise
-            return act(claim, False)
-        if changed and self._fenced_user is not None:
-            self._save_users()
-        return self._fence_replicas(claim.namespace) or changed
-
-    @repeated
-    def _fence(self, claim: Claim, users: bool) -> bool:
-        with self._operating(claim, force_after=FENCE_PATIENCE) as tx:
-            space = self._namespace(tx, claim.namespace)
-            changed = space["state"] != "quarantined" or space["incident"] != claim.incident
-            if space["state"] != "quarantined":
-                space.update(
-                    prior_state=space["state"], prior_ttl=space["serving_ttl"], state="quarantined",
-                    serving_ttl=QUARANTINE_TTL,
-                )  # fmt: skip
-            if changed:
-                space["incident"] = claim.incident  # one may be left of an incident that was closed without a release
-                tx.save(claim.namespace)
-                self._log(tx, claim, "fence", claim.incident)
-            taken = users and self._shut_out(tx, claim.namespace)
-            tx.durable = True
-        return changed or taken
-
-    @repeated
-    def _let_in_first(self, claim: Claim) -> None:
-        """The server's file of users is written before the state changes. A server that was killed between the two
-        would keep applications out of a namespace that serves, and that nobody releases again."""
-        with self._operating(claim) as tx:
-            if self._namespace(tx, claim.namespace)["state"] != "quarantined":
-                return
-            self._let_in(tx, claim.namespace, noted_still=True)
-            tx.durable = True
-        self._save_users()
-
-    @repeated
-    def _unfence(self, claim: Claim, users: bool) -> bool:
-        if users:
-            self._let_in_first(claim)
-        with self._operating(claim) as tx:
-            space = self._namespace(tx, claim.namespace)
-            if space["state"] != "quarantined":
-                return False
-            space.update(
-                state=space["prior_state"], serving_ttl=space["prior_ttl"], incident=None, prior_state=None,
-                prior_ttl=None,
-            )  # fmt: skip
-            tx.save(claim.namespace)
-            self._log(tx, claim, "release", claim.incident)
-            if users:
-                self._let_in(tx, claim.namespace)
-            tx.durable = True
-        return True
-
-    @repeated
-    def set_state(self, claim: Claim, state: str) -> bool:
-        """In a quarantine this sets the state that the release brings back: nothing is served in between."""
-        if state not in ("serving", "standby"):
-            raise InvalidInput(f"A namespace cannot be made {state!r}.", "use serving or standby")
-        with self._operating(claim, force_after=FENCE_PATIENCE) as tx:
-            space = self._namespace(tx, claim.namespace)
-            column = "prior_state" if space["state"] == "quarantined" else "state"
-            if space[column] == state:
-                return False
-            space[column] = state
-            tx.save(claim.namespace)
-            tx.durable = True
-        return True
 
     def prove(self, namespace: str) -> dict[str, t.Any]:
         space = self._space(namespace)
@@ -129,10 +39,10 @@ class Operators(Applications, ReplicaFence):
         quarantined = space["state"] == "quarantined"
         detail.append(f"Memory reads nothing of a namespace that is quarantined; this one is {space['state']}")
         try:
-            writes, reads, more, open_to = self._prove_users(namespace, space["generation"])
+            writes, reads, answered, more, open_to = self._prove_users(namespace, space["generation"])
         except MemoryOpsError as exc:
             bound = self.place.application_user is None  # nothing was to be proven of anybody
-            writes = reads = bound
+            writes = reads = answered = bound
             more, open_to = [f"raw commands: not tried ({exc.message})"], ["raw clients of any user of the server"]
         at_replicas, there = self._prove_replicas(namespace, space["generation"])
         if self.place.application_user is None:
@@ -140,6 +50,7 @@ class Operators(Applications, ReplicaFence):
         return {
             "writes_refused": memory and writes,
             "reads_refused": quarantined and reads,
+            "reads_accepted": not quarantined and answered,
             "detail": detail + more + at_replicas,
             "not_fenced": [
                 *open_to,
@@ -150,8 +61,18 @@ class Operators(Applications, ReplicaFence):
         }
 
     # --- records ------------------------------------------------------------------------------------------------
-    @repeated
     def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:
+        # Nothing prevents that records are isolated or taken away.
+        if any(change.row is not None and not is_isolated(change.row) for change in changes):
+            self._refuse_eviction()
+        return self._change(claim, changes, generation)
+
+    def _refuse_eviction(self) -> None:
+        with valkey_errors(self.place):
+            refuse_eviction(self.wire)
+
+    @repeated
+    def _change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None) -> list[str]:
         name = claim.namespace
         with self._operating(claim) as tx:
             space = self._namespace(tx, name)
@@ -209,8 +130,12 @@ class Operators(Applications, ReplicaFence):
         ]
         self._append_operator(tx, entries)
 
-    @repeated
     def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
+        self._refuse_eviction()
+        return self._reseal(claim, rows)
+
+    @repeated
+    def _reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
         refused: list[str] = []
         name, env = claim.namespace, self.envelopes
         with self._operating(claim) as tx:
@@ -252,11 +177,6 @@ class Operators(Applications, ReplicaFence):
                 return (bounds if there == len(found) else ()), found
         return (), self._live(tx, name, number, keys)
 
-    def settle(self) -> None:
-        with valkey_errors(self.place):
-            self.wire.call("HSET", self.names.store, "settled", self.clock())  # the server waits for a connection's own
-        self._await_disk()
-
     @repeated
     def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
         with self._operating(claim) as tx:
@@ -265,14 +185,6 @@ class Operators(Applications, ReplicaFence):
                 tx.numbers["sequence"] = sequence + count
                 tx.add("ZADD", self.names.reserved, 0, SPAN.pack(epoch, sequence + 1, sequence + count))
         return epoch, sequence + 1
-
-    @repeated
-    def raise_epoch(self, claim: Claim, above: int) -> int:
-        with self._operating(claim) as tx:
-            epoch = tx.numbers["epoch"] = max(above, tx.numbers["epoch"]) + 1
-            self._log(tx, claim, "promote", f"epoch {epoch}")
-            tx.durable = True
-        return epoch
 
 
 class _Probed(Exception):

@@ -52,6 +52,7 @@ class ValkeyReader:
             said, numbers = self._counters()
             self.identity = identity_of(said, numbers)
             self._commits, self._log_end = numbers["commits"], numbers["log_id"]
+            self._session = wire.session
             if point is not None and point != point_of(said, numbers):
                 raise CannotProceed(
                     f"The point {point} of the store {self._where} has passed.", "start the snapshot again"
@@ -113,6 +114,8 @@ class ValkeyReader:
         raw, (_said, numbers) = self._ask("HGET", self._names.namespaces, namespace), self._counters()
         if raw is None or numbers["commits"] < self._commits:  # the server lost what this reader saw
             return True
+        if self._wire.place.nodes.clustered and self._wire.session != self._session:
+            return True  # so may another node of a Cluster, whose numbers went on since
         return int(space_of(raw, namespace, self._where)["changed"]) > self._commits
 
     # --- records ------------------------------------------------------------------------------------------------
@@ -140,11 +143,12 @@ class ValkeyReader:
         high = b"+" if until is None else _behind(until)
         there = packed("ZSCORE", records, b"")
         largest = int(self._space(namespace)["largest"])
+        script = "EVAL_RO" if self._space(namespace)["state"] == "reading" else "EVAL"  # which needs the right to write
         rows: list[Row] = []
         size = 0
         while True:
             start, stop = (high, low) if down else (low, high)
-            score, members = self._all([there, _page(records, start, stop, batch, largest, down)])
+            score, members = self._all([there, _page(records, start, stop, batch, largest, down, script)])
             if score is None:
                 self._still_there(namespace, number)
             if members:
@@ -366,12 +370,14 @@ def _behind(key: str) -> bytes:
     return b"(" + key_bytes(key) + b"\0\1"
 
 
-def _page(records: str, start: bytes, stop: bytes, batch: int, largest: int, down: bool) -> bytes:
+def _page(
+    records: str, start: bytes, stop: bytes, batch: int, largest: int, down: bool, script: str = "EVAL"
+) -> bytes:
     """The command for the next members; in their number bounded by what they may weigh."""
     if batch * largest > AT_ONCE:
         few = AT_ONCE // largest
         if few < 100:
-            return packed("EVAL", SLOWLY, 1, records, start, stop, batch, BATCH_BYTES, int(down))
+            return packed(script, SLOWLY, 1, records, start, stop, batch, BATCH_BYTES, int(down))
         batch = few
     return packed("ZRANGE", records, start, stop, "BYLEX", *(["REV"] if down else []), "LIMIT", 0, batch)
 

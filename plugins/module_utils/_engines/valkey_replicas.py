@@ -21,8 +21,9 @@ from .._errors import MemoryOpsError
 from .._store import WHOLE
 from .valkey_connect import Wire, packed
 from .valkey_control import space_of
-from .valkey_errors import valkey_errors
-from .valkey_fence import Fence, less, probes, rule_of
+from .valkey_errors import RightMissing, valkey_errors
+from .valkey_fence import Fence, probes
+from .valkey_rules import Taken, less, rule_of
 
 PATIENCE = 2.0  # seconds for an answer of one that may be gone
 ARRIVAL = 1.0  # seconds that a replica in step may take for the last writes
@@ -47,7 +48,8 @@ class ReplicaFence(Fence):
             if (host, port) in known:
                 continue
             known.add((host, port))
-            wire = Wire(replace(self.place, host=host, port=port, sentinels=(), service=""), PATIENCE)
+            place = replace(self.place, host=host, port=port, sentinels=(), service="")
+            wire = Wire(place, (host, port), answer=PATIENCE)
             try:
                 yield wire.place.where, wire
                 with contextlib.suppress(MemoryOpsError), valkey_errors(wire.place):
@@ -58,12 +60,19 @@ class ReplicaFence(Fence):
     def _fence_replicas(self, namespace: str) -> bool:
         """Give the applications' user on each replica the rights that it has on the primary; whether that changed any.
         One that cannot be reached or may not be changed is for the proof to tell."""
+        if self.place.nodes.clustered:
+            self._shut_out_replicas()
+            return False
         user = self._fenced_user
-        said = None if user is None else self._ask("ACL", "GETUSER", user)
+        try:
+            said = None if user is None else self._ask("ACL", "GETUSER", user)
+        except RightMissing:
+            return False
         if user is None or said is None:
             return False
         wanted, noted = rule_of(said)[0], self._noted(user)
-        some = {namespace, *(noted["fenced"] if noted else ())}
+        some = noted or Taken(wanted)
+        some = some._replace(fenced=some.fenced | {namespace})
         changed = False
         for _address, wire in self._replicas():
             with contextlib.suppress(MemoryOpsError), valkey_errors(wire.place):
@@ -71,8 +80,8 @@ class ReplicaFence(Fence):
                 present = rule_of(there)[0] if isinstance(there, list) else wanted
                 if present.same(wanted):
                     continue
-                for names in (some, self._all_namespaces()):
-                    if less(self.names, present, names).same(less(self.names, wanted, names)):
+                for taken in (some, some._replace(fenced=frozenset(self._all_namespaces()))):
+                    if less(self.names, present, taken).same(less(self.names, wanted, taken)):
                         wire.call("ACL", "SETUSER", user, *wanted.settings())
                         wire.many([packed("ACL", "SAVE")])  # refused where there is no ACL file
                         changed = True
@@ -86,6 +95,11 @@ class ReplicaFence(Fence):
         """(detail, not fenced)."""
         detail: list[str] = []
         open_to: list[str] = []
+        if self.place.nodes.clustered:  # _prove_users has asked there
+            return detail, open_to
+        with valkey_errors(self.place):
+            if not isinstance(self.wire.many([packed("INFO", "replication")])[0], bytes):
+                return detail, ["clients of its replicas: the operator may not use INFO, so nobody knows of any"]
         for address, wire in self._replicas():
             try:
                 with valkey_errors(wire.place):

@@ -13,6 +13,7 @@ from .valkey_control import space_of
 from .valkey_errors import valkey_errors
 from .valkey_fence import Fence, lowered
 from .valkey_log import stream_id
+from .valkey_server import dropping, said, server
 from .valkey_transactions import AT_ONCE, expires
 from .valkey_values import END, THERE, Envelopes, Names, is_write, key_text, one_key, write_member, write_position
 
@@ -42,28 +43,6 @@ def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
         if len(lines) >= MOST_LINES:
             break
     return lines[:MOST_LINES]
-
-
-def server(wire: Wire) -> list[str]:
-    """What the server's own state means for the records in it."""
-    known = said(wire, ("memory", "persistence"))
-    lines = []
-    policy = known.get("maxmemory_policy", "noeviction")
-    if policy.startswith("allkeys-"):
-        lines.append(f"maxmemory-policy is {policy}: the server may drop records; set it to noeviction")
-    if known.get("loading") == "1":
-        lines.append("the server is still loading its data")
-    return lines
-
-
-def said(wire: Wire, sections: t.Sequence[str]) -> dict[str, str]:
-    """Fields of INFO; nothing where the user may not ask."""
-    known: dict[str, str] = {}
-    for reply in wire.many([packed("INFO", section) for section in sections]):
-        if isinstance(reply, bytes):
-            pairs = (line.partition(":") for line in reply.decode("utf-8", "replace").splitlines())
-            known.update((name, value) for name, colon, value in pairs if colon)
-    return known
 
 
 def spaces(wire: Wire, names: Names) -> dict[str, dict[str, t.Any]]:
@@ -290,11 +269,28 @@ class Structure(Fence):
             return self._warnings()
 
     def _warnings(self) -> list[str]:
-        known = said(self.wire, ("persistence", "server", "replication"))
+        known = said(self.wire, ("persistence", "server", "memory", "replication"))
         if not known:
             return ["the server's user may not use INFO, so nothing is known about what is on its disk"]
         if known.get("role") in ("slave", "replica"):
             return ["the server is a replica: it takes no writes"]
+        policy = dropping(known)
+        return self._disk(known) + (
+            [f"maxmemory-policy is {policy}: the server may drop records, so no bulk write of an operator goes there"]
+            if policy else []
+        ) + self._cluster(known)  # fmt: skip
+
+    def _cluster(self, known: t.Mapping[str, str]) -> list[str]:
+        if not self.place.nodes.clustered:
+            return []
+        if known.get("connected_slaves", "0") == "0":
+            return ["no replica follows the store's node of the Cluster: when that is lost, so is the store"]
+        return [
+            "a Cluster's replicas follow a moment later: when the store's node is lost, so may be the newest writes "
+            "that it acknowledged"
+        ]
+
+    def _disk(self, known: t.Mapping[str, str]) -> list[str]:
         if known.get("aof_enabled") == "1":
             policy = self.wire.many([packed("CONFIG", "GET", "appendfsync")])[0]
             if isinstance(policy, list) and policy[1] != b"always":

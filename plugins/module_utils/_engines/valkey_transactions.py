@@ -13,15 +13,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import re
 import secrets
 import time
 import typing as t
 
-from .._errors import MemoryOpsError, StoreUnavailable
+from .._errors import MemoryOpsError, StoreMoved, StoreUnavailable
 from .._model import Claim, Row
 from .leases import check_claim
+from .valkey_cluster import FAILOVER_SECONDS, elsewhere
 from .valkey_connect import Place, Wire, packed
-from .valkey_control import Transaction, counters_of, incident_field, incident_row, space_of
+from .valkey_control import Transaction, counters_of, fresh_space, incident_field, incident_row, space_of
 from .valkey_errors import translate, valkey_errors
 from .valkey_values import THERE, Envelopes, Names, key_bytes, one_key
 
@@ -38,15 +40,19 @@ class Overtaken(StoreUnavailable):
 
 
 def repeated(method: F) -> F:
-    """An operator's method works again from the present state when somebody came in between."""
+    """An operator's method works again from the present state when somebody came in between, or the store moved."""
 
     @functools.wraps(method)
     def wrapper(*args: t.Any, **kwargs: t.Any) -> t.Any:
+        began = time.monotonic()
         for _turn in range(20):
             try:
                 return method(*args, **kwargs)
             except Overtaken:
                 time.sleep(random.uniform(0.001, 0.02))
+            except StoreMoved:
+                if time.monotonic() - began > FAILOVER_SECONDS:
+                    raise
         return method(*args, **kwargs)
 
     return t.cast(F, wrapper)
@@ -128,7 +134,9 @@ class Connected:
         try:
             with valkey_errors(self.place):
                 yield tx
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, StoreMoved):
+                self.wire.drop()  # the hold, if it moved along, is given back where the store is now
             self._release(tx.token)
             raise
         if tx.dirty:
@@ -142,7 +150,7 @@ class Connected:
         commands = tx.commands()
         if not self.wire.connected or self.wire.session != tx.session:  # nothing watches the hold any more
             self._let_go(tx.token)
-            raise StoreUnavailable(
+            raise (StoreMoved if self.place.nodes.clustered else StoreUnavailable)(
                 f"The connection to the server {self.place.where} was lost; nothing was stored.", "try again"
             )
         try:
@@ -154,6 +162,8 @@ class Connected:
         done = replies[-1]
         if isinstance(done, Exception):
             first = next((x for x in replies[1:-1] if isinstance(x, Exception)), done)
+            if self.place.nodes.clustered and elsewhere(first):
+                self.wire.drop()
             self._let_go(tx.token)
             raise translate(first if isinstance(done, e.ExecAbortError) else done, self.place)
         if done is None:
@@ -211,10 +221,15 @@ class Connected:
         )
 
     def _await_disk(self) -> None:
-        """An operator's decision is on disk before it is reported, where the server has an append-only file."""
+        """An operator's decision is on disk before it is reported, where the server has an append-only file; on a
+        Cluster a replica is given a second to have it too."""
         from redis.exceptions import ResponseError
 
         with valkey_errors(self.place):
+            if self.place.nodes.clustered:
+                role = self.wire.many([packed("INFO", "replication")])[0]
+                if isinstance(role, bytes) and re.search(rb"connected_slaves:[1-9]", role):
+                    self.wire.many([packed("WAIT", "1", "1000")])
             try:
                 local = self.wire.call("WAITAOF", "1", "0", "4000")[0]
             except ResponseError:  # no append-only file, no such command, or no right to it: what is saved counts
@@ -259,14 +274,7 @@ class Connected:
         return space_of(None, name, self.place.where) if space is None else space
 
     def _make_namespace(self, tx: Transaction, name: str, state: str, ttl: float | None) -> dict[str, t.Any]:
-        space: dict[str, t.Any] = dict.fromkeys(
-            ("serving_ttl", "incident", "prior_ttl", "prior_state", "restored_snapshot", "restored_epoch",
-             "restored_sequence", "restored_at", "restored_digest", "lock_held", "lock_actor", "lock_since",
-             "lock_until")
-        )  # fmt: skip
-        number = self._make_generation(tx, name)
-        space.update(state=state, ttl=ttl, generation=number, generations=[number])
-        space.update(lock_number=0, changed=0, largest=0, expiring=False)
+        space = fresh_space(state, ttl, self._make_generation(tx, name))
         tx.save(name, space, moved=True)
         return space
 

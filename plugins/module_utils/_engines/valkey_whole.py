@@ -12,8 +12,9 @@ from .._model import Claim
 from .._store import WHOLE
 from .valkey_control import Transaction, space_of
 from .valkey_errors import RightMissing
+from .valkey_fencing import FENCE_PATIENCE
 from .valkey_incidents import Incidents
-from .valkey_operators import FENCE_PATIENCE, Operators
+from .valkey_operators import Operators
 from .valkey_transactions import repeated
 
 

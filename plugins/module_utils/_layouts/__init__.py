@@ -39,16 +39,25 @@ class Layout:
     columns: Columns
     log: str | None = None
     capabilities: frozenset[str] = field(default_factory=frozenset)
+    engines: tuple[str, ...] = ()  # those that can run it; empty: all
 
 
 def layout(name: str) -> Layout:
     """The layout called ``name``. Errors: InvalidInput that lists the known ones."""
+    from .keyspace import KEYSPACE
     from .native import NATIVE
 
-    known = {NATIVE.name: NATIVE}
+    known = {one.name: one for one in (NATIVE, KEYSPACE)}
     if name not in known:
         raise InvalidInput(f"There is no layout {name!r}.", f"set memory_store.layout to one of: {', '.join(known)}")
     return known[name]
+
+
+def seals(name: str) -> bool:
+    """Whether the records of that layout are sealed by the keyring; one that is not known is believed to be."""
+    from .keyspace import KEYSPACE
+
+    return name != KEYSPACE.name
 
 
 ALL_CAPABILITIES: t.Final = (

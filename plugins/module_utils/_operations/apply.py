@@ -36,20 +36,29 @@ class Applier:
     """One plan, one claim; ``sources`` are the snapshots by id that the plan names."""
 
     def __init__(
-        self, store: Store, claim: Claim, plan: PlanFile, sources: t.Mapping[str, Snapshot], keyring: Sealer
+        self,
+        store: Store,
+        claim: Claim,
+        plan: PlanFile,
+        sources: t.Mapping[str, Snapshot],
+        keyring: Sealer,
+        absent: str = "auto",
     ) -> None:
+        """``absent``: keep | restore, what is done about keys that may have been deleted; auto: as planned."""
         self.store = store
         self.claim = claim
         self.plan = plan
         self.sources = sources
         self.keyring = keyring
+        self.absent = absent
+        self.tombstones = "tombstones" in store.capabilities()
         self.codec = RecordCodec(claim.namespace)
         self.refused: list[str] = []
 
     def soft(self) -> dict[str, t.Any]:
         """In place. Returns {method, applied, already, refused}."""
         applied = already = 0
-        for entries in self.plan.entries(batch=BATCH):
+        for entries in self._entries():
             with self.store.reader() as reader:
                 live = reader.get_many(self.claim.namespace, [entry.key for entry in entries])
             todo = [entry for entry in entries if not self._done(entry, live.get(entry.key))]
@@ -66,8 +75,21 @@ class Applier:
             applied += len(todo) - len(refused)
         return {"method": "soft", "applied": applied, "already": already, "refused": len(self.refused)}
 
+    def _entries(self) -> t.Iterator[list[Entry]]:
+        """What is to be done."""
+        for entries in self.plan.entries(batch=BATCH):
+            chosen = [entry for entry in entries if self._chosen(entry)]
+            if chosen:
+                yield chosen
+
+    def _chosen(self, entry: Entry) -> bool:
+        if entry.action == "absent":
+            return self.absent == "restore"
+        return not (self.absent == "keep" and entry.action == "repair" and entry.expected is None)
+
     def hard(self, check: t.Callable[[int, int], None]) -> dict[str, t.Any]:
         """Into a new generation. ``check(generation, rows expected)`` raises when the copy is not what was planned."""
+        self.store.finish_switch(self.claim)
         known = self.store.incident(self.claim).facts
         with self.store.reader() as reader:
             active = reader.namespace(self.claim.namespace).generation
@@ -132,7 +154,7 @@ class Applier:
         try:
             for entries in self.plan.entries(batch=BATCH):
                 copies = None if worker is None else worker.receive()[1]
-                loaded += self._load_part(target, entries, copies)
+                loaded += self._load_part(target, [entry for entry in entries if self._chosen(entry)], copies)
         finally:
             if worker is not None:
                 worker.stop()
@@ -152,7 +174,7 @@ class Applier:
         """Whether the key already is as the plan wants it (an earlier attempt did it)."""
         if entry.digest is not None:
             return live is not None and live[CHECKSUM] == entry.digest and self.codec.intact(live)
-        if entry.action == "expired":
+        if entry.action == "expired" or not self.tombstones:
             return live is None
         if live is None or (not fresh and live[CHECKSUM] == entry.expected):
             return False
@@ -180,7 +202,7 @@ class Applier:
 
     def _tombstones(self, entries: t.Sequence[Entry]) -> dict[str, Row]:
         """A deletion with a reason for each key of which no good copy exists: absent is never left unexplained."""
-        if not entries:
+        if not entries or not self.tombstones:
             return {}
         epoch, first = self.store.reserve(self.claim, len(entries))
         now = now_us()
@@ -194,7 +216,7 @@ class Applier:
     def _log_tombstones(self, generation: int) -> None:
         """In place the store logs a tombstone with its change. Those of a new generation are logged once it is the
         active one: until then, and after an undo that came before, the log must not say that a key was deleted."""
-        for entries in self.plan.entries(batch=BATCH):
+        for entries in self.plan.entries(batch=BATCH) if self.tombstones else ():
             bare = {entry.key: entry for entry in entries if entry.source is None and entry.action != "expired"}
             if not bare:
                 continue
@@ -241,6 +263,11 @@ def undo(*, store: Store, namespace: str, run: Run, check: bool = False) -> dict
         raise CannotProceed(
             f"There is no former generation of {namespace} to go back to.",
             "restore a snapshot with the restore playbook instead",
+        )
+    if known.get("released_at") and "log" not in store.capabilities():
+        raise CannotProceed(
+            f"{namespace} was released since, and it has no access log: nobody can tell what was written to it.",
+            "restore single records with the restore playbook, or rebuild again",
         )
     if known.get("released_sequence") is not None and _written_since(store, namespace, known["released_sequence"]):
         raise CannotProceed(

@@ -14,8 +14,10 @@ import time
 import typing as t
 
 from .._errors import KeyUnavailable, MemoryOpsError, RepositoryUnavailable
+from .._layouts import seals
 from .._store import open_store, scratch_params
 from . import integrity, restore, rotate
+from .master_key import rewrap_keyring
 
 
 def drill(
@@ -76,12 +78,14 @@ def _rehearse(
     rotation: bool,
     started: float,
 ) -> None:
-    params = scratch_params(folder, name)
     ring_params = {**keyring_params, "path": os.path.join(folder, "keyring.json")}
     ring = _copy_ring(keyring_params, ring_params)
+    chosen = repository.newest_good(name, ring) if snapshot_id is None else repository.snapshot(name, snapshot_id, ring)
+    layout = chosen.manifest["store"]["layout"]
+    params = scratch_params(folder, name, layout)
     restored = restore.restore_whole(
         namespaces=namespaces,
-        snapshot_id=snapshot_id,
+        snapshot_id=chosen.id,
         store_params=params,
         repository=repository,
         keyring=ring,
@@ -106,7 +110,13 @@ def _rehearse(
         verdicts.append(part["verdict"])
         result["namespaces"][namespace] = part
     result["records"] = sum(part["records"] for part in result["namespaces"].values())
-    if rotation:
+    if not seals(layout):
+        result["not_rehearsed"] = [
+            f"the values are of the layout {layout}: each is whole and the one that was saved, but its own engine was "
+            "not asked to open it",
+            "nothing of ours seals them: no rotation",
+        ]
+    if rotation and seals(layout):
         turned = rotate.rotate(store_params=params, keyring=ring, force=True)
         result["rotated"] = turned["records"]["rotated"]
         if not turned["complete"]:
@@ -121,11 +131,14 @@ def _rehearse(
 
 
 def _copy_ring(source: t.Mapping[str, t.Any], target: t.Mapping[str, t.Any]) -> t.Any:
-    """A keyring of the drill's own with the same master key, so that the rotation touches no live key."""
+    """A keyring of the drill's own, under this master key alone, so that the rotation touches no live key."""
     from .._keyring import Keyring
 
+    if not source.get("path") or not os.path.exists(str(source["path"])):
+        return Keyring.open({**target, "path": None})  # nothing of the application is sealed: the master key is enough
     shutil.copyfile(str(source["path"]), str(target["path"]))
     os.chmod(str(target["path"]), 0o600)
+    rewrap_keyring(target, None, retire=True, force=True)
     return Keyring.open(target)
 
 

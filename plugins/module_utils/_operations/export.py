@@ -13,6 +13,7 @@ import typing as t
 
 from .._codec import RecordCodec, decode_value
 from .._errors import KeyUnavailable, RecordCorrupt, StoreUnavailable
+from .._layouts import seals
 from .._model import LogEntry, Record, Row
 from .._repository import Repository
 
@@ -30,8 +31,9 @@ def export(
     """Write ``records.jsonl`` and ``log.jsonl`` into ``directory`` (made when missing); default: newest good snapshot.
 
     A record: {namespace, key, epoch, sequence, created, updated, expires, deleted, key_id, checksum, status} and, by
-    its status intact: ``data`` (JSON) or ``data_base64`` (bytes), or nothing (tombstone); by unopenable or damaged:
-    ``payload_base64``. Times are microseconds since 1970 UTC. Nothing is left under these names by a failed export.
+    its status intact: ``data`` (JSON) or ``data_base64`` (bytes), or nothing (tombstone), and of the layout keyspace
+    ``dump_base64`` (what RESTORE takes); by unopenable or damaged: ``payload_base64``. Times are microseconds since
+    1970 UTC. Nothing is left under these names by a failed export.
 
     Returns {changed, snapshot, records, unopenable, damaged, log_entries, files}.
     Errors: SnapshotUnusable, KeyUnavailable, RepositoryUnavailable, StoreUnavailable (the directory).
@@ -44,6 +46,7 @@ def export(
     chosen = snapshot.namespaces() if namespaces is None else list(namespaces)
     for namespace in chosen:
         snapshot.chunks(namespace)
+    ring = keyring if seals(snapshot.manifest["store"]["layout"]) else None
     counts = {"records": 0, "unopenable": 0, "damaged": 0, "log_entries": 0}
     files = {kind: os.path.join(directory, f"{kind}.jsonl") for kind in ("records", "log")}
     parts = {kind: f"{path}.part" for kind, path in files.items()}
@@ -54,7 +57,7 @@ def export(
                 codec = RecordCodec(namespace)
                 for rows in snapshot.scan(namespace):
                     for row in rows:
-                        file.write(_record(namespace, codec, keyring, row, counts))
+                        file.write(_record(namespace, codec, ring, row, counts))
                     counts["records"] += len(rows)
                     if progress is not None:
                         progress({"phase": "export", "records": counts["records"]})
@@ -99,6 +102,9 @@ def _record(namespace: str, codec: RecordCodec, keyring: t.Any, row: Row, counts
     if not codec.intact(row):
         counts["damaged"] += 1
         body["status"] = "damaged"
+    elif keyring is None:
+        body.update(status="intact", dump_base64=base64.b64encode(record.payload).decode())
+        return _line(body)
     else:
         try:
             plain = keyring.open_payload(record.payload, codec.head(row), record.key_id)

@@ -31,7 +31,9 @@ def fit(store: Store, namespace: str, *, needed_at: int, rpo: float, scan: t.Map
         state = reader.namespace(namespace)
     lag = (needed_at - state.restored_at) / 1e6 if state.restored_at is not None else None
     reason = None
-    if state.restored_snapshot is None:
+    if "sequence" not in store.capabilities():
+        reason = "its records have no sequences, so what would be written there could not be merged home"
+    elif state.restored_snapshot is None:
         reason = "it was never filled from a snapshot"
     elif scan["verdict"] != "pass":
         reason = f"its own copy does not verify: {scan['verdict']}, findings {dict(scan['findings'])}"
@@ -60,8 +62,26 @@ def promote(store: Store, claim: Claim, *, above_epoch: int) -> dict[str, t.Any]
     return {"changed": changed, "epoch": epoch, "accepts_writes": accepts_writes(store, claim.namespace)}
 
 
+def serve_reads(store: Store, claim: Claim) -> dict[str, t.Any]:
+    """Let applications read this copy and write nothing, both proven; a copy that fails the proof stands by again.
+
+    No epoch is raised, since nothing is written here. Errors: CannotProceed.
+    """
+    changed = store.set_state(claim, "reading")
+    proof = store.prove(claim.namespace)
+    if not (proof["reads_accepted"] and proof["writes_refused"]):
+        store.set_state(claim, "standby")
+        raise CannotProceed(
+            f"{claim.namespace} cannot be served read-only here, the proof failed: "
+            f"{'; '.join(map(str, proof['detail']))[:300]}.",
+            "give the applications a user of their own (memory_store.application_user), or leave "
+            "memory_secondary_writes out where this copy may take writes",
+        )
+    return {"changed": changed, "proof": proof, "accepts_reads": True, "accepts_writes": False}
+
+
 def demote(store: Store, claim: Claim) -> dict[str, t.Any]:
-    """Fence this copy again: standby, no application writes."""
+    """Fence this copy again: standby, no application writes, wherever it served."""
     return {"changed": store.set_state(claim, "standby")}
 
 

@@ -84,6 +84,12 @@ def _switch(
     check: bool,
 ) -> dict[str, t.Any]:
     begun = _open(old)
+    if begun is not None and begun.facts.get("to") not in (None, new.place):
+        kind = begun.facts.get("kind")
+        raise CannotProceed(
+            f"A {kind} of the whole store to {old.host} began and did not end (incident {begun.incident}).",
+            f"run the {kind} playbook again, which finishes it, then this one",
+        )
     try:
         really_follows(old, new, here, there, wish)
         if begun is None:
@@ -97,7 +103,7 @@ def _switch(
                 "verified_at": at(verified["verified_at"]),
                 "scanned": verified["scanned"],
             }
-    except CannotProceed as exc:
+    except MemoryOpsError as exc:  # the replica is one still, so what a former run fenced can serve again
         if begun is None or check:
             raise
         claim = incidents.claim(old.store, WHOLE, run)
@@ -261,7 +267,7 @@ def _serve(
     claim = incidents.claim(store, WHOLE, run)
     with journal.step("serve-store", run) as outcome:
         facts = store.incident(claim).facts
-        if not facts.get("epoch"):
+        if not facts.get("epoch") or facts.get("to") != new.place:  # else a former run has come this far
             epoch = store.raise_epoch(claim, above)
             more: dict[str, t.Any] = {} if before is None else {"position_before": before, "silent_seconds": silent}
             store.note(

@@ -62,6 +62,11 @@ def chosen_rows(store: Store, namespace: str, choice: Choice) -> t.Iterator[tupl
                 found = reader.get_many(namespace, keys[start : start + BATCH])
             yield fit(store, choice, found.values())
         return
+    if "sequence" not in store.capabilities():  # each reader would list all names anew
+        with store.reader() as reader:
+            for rows in reader.scan(namespace, batch=BATCH):
+                yield fit(store, choice, rows)
+        return
     after: str | None = None
     while True:
         with store.reader() as reader:
@@ -108,7 +113,7 @@ def _plausible(row: Row, newest: tuple[int, int]) -> bool:
 def home(store: Store, namespace: str) -> t.Any:
     with store.reader() as reader:
         state = reader.namespace(namespace)
-    if "standby" in (state.state, state.prior_state):
+    if {"standby", "reading"} & {state.state, state.prior_state}:
         raise CannotProceed(
             f"{namespace} is a standby copy here; its records are isolated and released where it serves.",
             "run the same command against the memory host that serves it",

@@ -18,6 +18,7 @@ import typing as t
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from .. import _inputs
 from .._errors import InvalidInput, MemoryOpsError, StoreUnavailable
 from .._model import Claim
 from .._store import Store, place
@@ -47,10 +48,7 @@ def now_us() -> int:
 
 def rfc3339(us: int | None) -> str | None:
     """Microseconds since 1970 as RFC 3339 UTC with milliseconds."""
-    if us is None:
-        return None
-    seconds, rest = divmod(us, 1_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1000:03d}Z"
+    return None if us is None else _inputs.rfc3339(us, "milliseconds")
 
 
 def microseconds(text: str | None) -> int | None:
@@ -97,6 +95,16 @@ def promoted_epoch(store: Store, namespace: str) -> int | None:
     """The epoch in which this copy last served the namespace, if it ever did."""
     found = (state.facts.get("promoted_epoch") for state in store.incidents(namespace))
     return next((epoch for epoch in found if epoch is not None), None)
+
+
+def served_read_only(store: Store, namespace: str) -> bool:
+    """Whether this copy was read-only when it last served the namespace: nothing was written here then."""
+    for state in store.incidents(namespace):
+        if state.facts.get("promoted_epoch") is not None:
+            return False
+        if state.facts.get("reading"):
+            return True
+    return False
 
 
 def settled(store: Store, namespace: str) -> int:

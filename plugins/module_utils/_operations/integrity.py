@@ -14,6 +14,7 @@ import time
 import typing as t
 
 from .._errors import KeyUnavailable, StoreDamaged, StoreUnavailable
+from .._keyring_unsealed import opener
 from .._store import Reader, open_store
 from .integrity_rows import Bucket, Range, check_range, halve, shown
 from .workers import Parent, Worker, collect
@@ -49,11 +50,12 @@ def scan(
     key is a finding).
     """
     started = time.monotonic()
-    ring = as_keyring(keyring)
+    ring = None
     with _Summary(limit, damage_file) as summary:
         wanted = 1
         store = open_store(store_params)
         try:
+            ring = as_keyring(opener(store, keyring))
             with store.reader() as reader:
                 chosen = reader.namespace(namespace).generation if generation is None else generation
                 if workers > 1 and _more_than(reader, namespace, chosen, SMALL):

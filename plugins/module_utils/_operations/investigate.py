@@ -13,17 +13,20 @@ import json
 import os
 import tempfile
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .._errors import CannotProceed, MemoryOpsError, SnapshotUnusable
+from .._errors import CannotProceed, InvalidInput, MemoryOpsError, SnapshotUnusable
+from .._inputs import moment
+from .._keyring_unsealed import refuse_benchmark
 from .._store import Reader, Store
-from . import held_records, integrity, logscan, plan, sources, validate
+from . import held_records, integrity, logscan, plan, plan_unlogged, sources, validate
 from . import incident as incidents
 from .acknowledged import Acknowledged
 from .diagnose import diagnose
 from .incident import Journal, Run, microseconds, now_us
 from .logreading import Log, LogReading, read_beside
 from .plan_file import PlanFile
+from .plan_unlogged import Window
 from .workers import Worker
 
 LOOK_BACK_US = 24 * 3600 * 1_000_000
@@ -41,18 +44,25 @@ def investigate(
     logs: t.Sequence[t.Any] = (),
     benchmark: str | None = None,
     onset: str | None = None,
+    window: Window | None = None,
     again: bool = False,
     check: bool = False,
 ) -> dict[str, t.Any]:
     """The diagnosis of an open incident (or, in check mode, of the namespace as it is).
 
-    Done once per incident: what it saw is what the damage was, also after repairs. ``again`` starts over.
+    Done once per incident: what it saw is what the damage was, also after repairs. ``again`` starts over. ``window`` is
+    what the operator says of the damage; only a layout without an access log needs it.
     Returns diagnose()'s mapping and {incident, changed, findings, rows, damage_map, probes, baseline, log_health, …}.
     """
     with store.reader() as reader:
         state = reader.namespace(namespace)
         onset_sequence = _sequence_at(reader, namespace, onset)
-    case = _Case(store, store_params, namespace, keyring, repository, name, logs, benchmark, onset_sequence, state.ttl)
+    logged = "log" in store.capabilities()
+    refuse_benchmark(store, benchmark, namespace)
+    window = _window(onset, window, logged)
+    case = _Case(
+        store, store_params, namespace, keyring, repository, name, logs, benchmark, onset_sequence, state.ttl, window
+    )
     incident, known = incidents.facts(store, namespace, run.incident)
     if check or incident is None:
         if not check:
@@ -123,6 +133,7 @@ class _Case:
     benchmark: str | None
     onset_sequence: int | None
     ttl: float | None
+    window: Window | None  # None: the access log tells
 
     def investigate(self, folder: str, known: t.Mapping[str, t.Any], *, check: bool) -> dict[str, t.Any]:
         """``folder`` gets the plan and the list of damaged keys."""
@@ -166,11 +177,21 @@ class _Case:
         with self.store.reader() as reader:
             if check and reader.identity.sequence != log.sequence:  # nothing is fenced: somebody wrote meanwhile
                 log = reading.read(reader)
-            draft = self._draft(reader, chosen, log, damage_file, target)
+            probes: list[dict[str, t.Any]] = []
+            if self.window is None:
+                draft = self._draft(reader, chosen, log, damage_file, target)
+            else:
+                draft, probes = self._draft_unlogged(reader, chosen, damage_file, target, self.window)
+                doubts.append(
+                    "there is no access log: who wrote what, and when, is known from memory_logs and the operator alone"
+                )
             with PlanFile.open(draft["plan_file"]) as planned:
                 reasons = planned.reasons()
                 damage_map = _damage_map(scan["damage_map"], planned)
+                missing = planned.absent()
             findings = {**scan["findings"], "absent": reasons.get("absent", 0)}
+            if self.window is not None:
+                findings["changed"] = sum(n for reason, n in reasons.items() if "inside the window" in reason)
             found = diagnose(
                 review=log.review,
                 findings=findings,
@@ -185,12 +206,13 @@ class _Case:
             onset = found["onset"]
             onset_at = microseconds(onset["at"]) if onset else None
             found["hit_rate"]["before"] = _rate_since(found["hit_rate"]["series"], onset["at"] if onset else None)
-            probes = validate.fix_probes(
-                reader=reader,
-                namespace=self.namespace,
-                before_sequence=self.onset_sequence,
-                before_at=onset_at or fenced,
-            )
+            if self.window is None:
+                probes = validate.fix_probes(
+                    reader=reader,
+                    namespace=self.namespace,
+                    before_sequence=self.onset_sequence,
+                    before_at=onset_at or fenced,
+                )
             baseline = _baseline(reader, self.keyring, self.namespace, self.benchmark)
         return {
             **found,
@@ -210,7 +232,30 @@ class _Case:
             "doubts": doubts,
             "distrusted": [w.__dict__ for w in log.distrust],
             "draft": draft,
+            "missing": missing,
         }
+
+    def _draft_unlogged(
+        self, reader: Reader, chosen: sources.Sources, damage_file: str, target: str, window: Window
+    ) -> tuple[dict[str, t.Any], list[dict[str, t.Any]]]:
+        """plan_unlogged.make over the best sources: (summary, probes)."""
+        while True:
+            try:
+                return plan_unlogged.make(
+                    reader=reader,
+                    namespace=self.namespace,
+                    sources=[(one.info.at, sources.Copies(one, chosen.note)) for one in chosen.snapshots],
+                    window=window,
+                    now=reader.at,
+                    held=held_records.outstanding(self.store, self.namespace),
+                    damage_file=damage_file,
+                    target=target,
+                )
+            except SnapshotUnusable as exc:
+                bad = getattr(exc, "snapshot", None) or (chosen.snapshots[0].id if chosen.snapshots else None)
+                if bad is None:
+                    raise
+                chosen.drop(bad, exc.message)
 
     def _draft(
         self, reader: Reader, chosen: sources.Sources, log: Log, damage_file: str, target: str
@@ -275,6 +320,20 @@ def _damage_map(buckets: t.Sequence[t.Mapping[str, t.Any]], planned: PlanFile) -
             if entry.reason == "absent":
                 cell["absent"] += 1
     return found
+
+
+def _window(onset: str | None, given: Window | None, logged: bool) -> Window | None:
+    """What the operator says of the damage, where nothing else tells. Errors: InvalidInput."""
+    if logged:
+        return None
+    window = given or Window()
+    if not onset:
+        return window
+    if onset.isdigit():
+        raise InvalidInput(
+            f"memory_onset is {onset}, and these records have no sequences.", "give a time such as 2026-01-31T12:00:00Z"
+        )
+    return replace(window, onset=moment(onset))
 
 
 def _sequence_at(reader: Reader, namespace: str, onset: str | None) -> int | None:

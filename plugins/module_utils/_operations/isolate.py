@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._errors import CannotProceed
+from .._errors import CannotProceed, CapabilityMissing
 from .._store import Store
 from . import incident as incidents
 from .incident import Journal, Run, now_us, rfc3339
@@ -23,6 +23,11 @@ def isolate(
     Returns {incident, changed, fenced_at, before, after, proof}. Errors: NamespaceUnknown, LeaseHeld, and
     CannotProceed when the proof fails (the fence stays up as far as it holds).
     """
+    if "fence-reads" not in store.capabilities():
+        raise CapabilityMissing(
+            f"Nothing can keep an application from {namespace} here (fence-reads, fence-writes).",
+            "give the application a user of its own on the server and name it in memory_store.application_user",
+        )
     with store.reader() as reader:
         before = reader.namespace(namespace)
     incident, known = incidents.facts(store, namespace, run.incident)

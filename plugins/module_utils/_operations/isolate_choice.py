@@ -25,6 +25,7 @@ class Choice:
     def __init__(self, keys: frozenset[str], pattern: str | None, since: int | None, until: int | None) -> None:
         self.keys = keys
         self.wide = pattern is not None or since is not None  # whether the whole namespace has to be looked through
+        self.timed = since is not None
         self._pattern, self._since, self._until = pattern, since, until
         self._matches = re.compile(fnmatch.translate(pattern)).match if pattern is not None else None
 

@@ -12,7 +12,7 @@ import time
 import typing as t
 
 from .._codec import RecordCodec
-from .._errors import CannotProceed, InvalidInput
+from .._errors import CannotProceed, CapabilityMissing, InvalidInput
 from .._model import CHECKSUM, KEY, PAYLOAD, UPDATED, Change, Claim, Row, is_isolated
 from .._store import Store
 from . import incident as incidents
@@ -54,6 +54,12 @@ def isolate_records(
     CannotProceed (a standby copy), LeaseHeld, KeyUnavailable (a tombstone has to be sealed).
     """
     state = home(store, namespace)
+    plain = "tombstones" not in store.capabilities()  # nothing stands in the place of what was taken
+    if choice.timed and plain:
+        raise CapabilityMissing(
+            f"The records of {namespace} have no time of their last write (sequence), so none can be chosen by it.",
+            "choose them by memory_keys or memory_pattern",
+        )
     found = _Found()
     for rows, odd in chosen_rows(store, namespace, choice):
         found.add(rows, odd, choice.keys)
@@ -77,8 +83,9 @@ def isolate_records(
     if not found.count:
         end_left_open(store, namespace, run)
         return result
-    ring = open_keyring()
-    ring.cipher(ring.active_id)
+    ring = None if plain else open_keyring()
+    if ring is not None:
+        ring.cipher(ring.active_id)
     claim = claimed(store, namespace, run)
     journal = Journal(incidents.folder(store_params, claim.incident, run.work_dir))
     with closing(store, claim), journal.step("isolate", run, records=found.count) as outcome:
@@ -151,7 +158,9 @@ class _Taker:
                 live = reader.get_many(self._claim.namespace, sorted(refused))
             rows = fit(self._store, self._choice, live.values())[0]
 
-    def _tombstone(self, row: Row) -> Row:
+    def _tombstone(self, row: Row) -> Row | None:
+        if self._ring is None:
+            return None
         key_id = self._ring.active_id
         bare: Row = (
             *row[: UPDATED + 1], None, max(now_us(), row[UPDATED] + 1), key_id, b"", b"",

@@ -378,7 +378,7 @@ def _respect_isolation(draft: PlanFile, reader: Reader, namespace: str, groups: 
 
 
 def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
-    """{records, sources, loss_ratio, lost_keys, lost_total, older_copies, suspect_keys, could_not_verify, …}.
+    """{records, sources, loss_ratio, lost_keys, lost_total, suspect_keys, absent_keys, could_not_verify, …}.
 
     ``loss_ratio`` is lost / expected; None (could-not-verify) when nothing was expected.
     """
@@ -399,6 +399,7 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
             "conflicted": found["conflict"],
             "lost": found["lost"],
             "expired": found["expired"],
+            "absent": found["absent"],
         },
         "sources": [{"snapshot": name, "records": n} for name, n in plan.sources().items()],
         "loss_ratio": found["lost"] / expected if expected else None,
@@ -406,6 +407,8 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
         "lost_total": found["lost"],
         "newest_recovered_at": rfc3339(meta["newest"] or None),
         "suspect_keys": plan.keys("suspect", limit),
+        "absent_keys": plan.keys("absent", limit),
+        "newer": meta.get("changed", 0),
         "could_not_verify": doubts,
         "plan_file": plan.path,
     }

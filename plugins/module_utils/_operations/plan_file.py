@@ -16,12 +16,12 @@ import typing as t
 from .._errors import CannotProceed
 
 #: what will be done with a key
-ACTIONS = ("repair", "suspect", "conflict", "lost", "expired")
+ACTIONS = ("repair", "suspect", "conflict", "lost", "expired", "absent")
 
 SCHEMA = """
 CREATE TABLE plan (
   key TEXT PRIMARY KEY,
-  action TEXT NOT NULL,      -- repair | suspect | conflict | lost | expired
+  action TEXT NOT NULL,      -- repair | suspect | conflict | lost | expired | absent
   reason TEXT NOT NULL,
   expected BLOB,             -- checksum of the live row, NULL: no live row
   source TEXT,               -- snapshot that the row to put there comes from; NULL: none has one
@@ -126,6 +126,11 @@ class PlanFile:
     def counts(self) -> dict[str, int]:
         found = dict(self._db.execute("SELECT action, count(*) FROM plan GROUP BY action"))
         return {action: found.get(action, 0) for action in ACTIONS}
+
+    def absent(self) -> int:
+        """How many repairs put something where nothing is."""
+        query = "SELECT count(*) FROM plan WHERE action='repair' AND expected IS NULL"
+        return int(self._db.execute(query).fetchone()[0])
 
     def reasons(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT reason, count(*) FROM plan GROUP BY reason"))

@@ -10,11 +10,11 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import InvalidInput, LeaseHeld, MemoryOpsError
+from .._model import STRATEGIES
 from .._store import Store
 from . import incident as incidents
 from . import integrity, logreview, sources
 from .incident import Run, now_us, rfc3339
-from .resolve import STRATEGIES
 
 
 def preflight(

@@ -145,6 +145,7 @@ def _would(
         warnings.append(str(exc))
     fresh = (
         newest is not None
+        and "sequence" in store.capabilities()
         and (newest.epoch, newest.sequence) == (identity.epoch, identity.sequence)
         and now_us() - newest.at < min_interval * 1e6
     )

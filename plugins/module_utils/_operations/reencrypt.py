@@ -8,7 +8,6 @@ that the others encrypt meanwhile instead of waiting for the engine's lock, and 
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 import struct
@@ -39,7 +38,6 @@ def resealing(
 ) -> None:
     """A worker: encrypts the ranges that it is given and writes them. Sends "begin" and waits before its first write,
     "written" (rows, refused rows, bytes) after each, "range" (already, unopenable, examples, key ids) after a range."""
-    gc.disable()  # nothing here is in cycles, and looking for them takes a tenth of the time
     store = open_store(store_params)
     encryptor = Encryptor(claim.namespace, ring, target)
     begun = False

@@ -95,6 +95,7 @@ class _Back:
     ) -> None:
         self._store, self._namespace, self._choice, self._groups = store, namespace, choice, groups
         self._claim, self._renewed = claim, time.monotonic()
+        self._versioned = "sequence" in store.capabilities()
         self.count = self.seen = 0
         self.named: set[str] = set()  # of the keys of the choice, those that were isolated
         self.keys: list[str] = []
@@ -120,7 +121,10 @@ class _Back:
                 there = live.get(row[KEY])
                 if _stands_for(there, row):
                     todo[row[KEY]] = (row, there)  # of two copies of one version the later one was the live one
-                elif there is not None and there[: UPDATED + 1] != row[: UPDATED + 1]:
+                elif there is not None and (
+                    there[: UPDATED + 1] != row[: UPDATED + 1]
+                    or (not self._versioned and there[CHECKSUM] != row[CHECKSUM])
+                ):
                     self._conflict(row[KEY])
             refused: set[str] = set()
             if self._claim is not None and todo:

@@ -12,15 +12,16 @@ import json
 import os
 import typing as t
 
-from .._errors import CannotProceed, InvalidInput
+from .._errors import CannotProceed, CapabilityMissing, InvalidInput
+from .._model import STRATEGIES
 from .._store import Store
 from . import apply, integrity, plan, sources
 from . import incident as incidents
 from .incident import Journal, Run
-from .investigate import investigate
 from .plan_file import PlanFile
+from .plan_unlogged import Window
 
-STRATEGIES = ("auto", "soft", "hard", "rotate")
+ABSENT = ("auto", "keep", "restore")
 
 
 def decide(
@@ -32,14 +33,18 @@ def decide(
     open_repository: t.Callable[[], t.Any],
     name: str,
     run: Run,
+    window: Window | None = None,
     strategy: str = "auto",
     max_loss: float = 0.10,
     accept_loss: bool = False,
+    absent: str = "auto",
     check: bool = False,
 ) -> dict[str, t.Any]:
     """Fix the strategy of the incident's plan and say whether it may be carried out.
 
-    Returns plan.summary() and {incident, changed, strategy, escalate, escalate_reason}.
+    ``absent``: keep | restore, for keys of which nobody knows whether they were deleted or lost (auto: restore what is
+    missing inside the window of the damage, keep the rest).
+    Returns plan.summary() and {incident, changed, strategy, escalate, escalate_reason, warnings}.
     Errors: CannotProceed without a diagnosis, InvalidInput.
     """
     if strategy not in STRATEGIES:
@@ -48,13 +53,22 @@ def decide(
         )
     if not 0 <= max_loss <= 1:
         raise InvalidInput(f"max_loss is a share from 0 to 1, not {max_loss}.", "correct memory_slo.max_loss")
+    if absent not in ABSENT:
+        raise InvalidInput(f"memory_absent is {absent!r:.40}.", f"set it to one of: {', '.join(ABSENT)}")
+    if strategy == "rotate" and "encryption" not in store.capabilities():
+        raise CapabilityMissing(
+            f"The keys of {namespace} cannot be rotated: its layout has no encryption of ours.",
+            "set memory_strategy to auto, and rotate the keys of the application with its own tools",
+        )
     incident, known = incidents.facts(store, namespace, run.incident)
     folder = ""
     if incident is not None and known.get("diagnosed"):
         folder = incidents.folder(store_params, incident, run.work_dir)
         with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db")) as planned:
-            summary = plan.summary(planned)
+            summary = _with_absent(plan.summary(planned), planned.absent(), absent)
     elif check:
+        from .investigate import investigate  # apply and a plan that is there can do without loading it
+
         found = investigate(
             store=store,
             store_params=store_params,
@@ -63,9 +77,11 @@ def decide(
             repository=open_repository(),
             name=name,
             run=run,
+            window=window,
             check=True,
         )
-        summary, known = found["draft"], {**known, "proposed": found["strategy"]}
+        summary = _with_absent(found["draft"], found["missing"], absent)
+        known = {**known, "proposed": found["strategy"]}
     else:
         raise CannotProceed(f"{namespace} has no diagnosed incident.", "run the diagnose step first")
     settled = known.get("plan")
@@ -78,11 +94,12 @@ def decide(
         "escalate": bool(reason) and not accept_loss,
         "escalate_reason": reason,
         "records": summary["records"],
+        **({"absent": absent} if absent != "auto" else {}),
     }
     changed = settled is None or {k: settled.get(k) for k in decided} != decided
     if changed and known.get("applied"):
         # what was already carried out is not planned again under another name
-        decided = {k: settled[k] for k in decided} if settled else decided
+        decided = {k: settled.get(k) for k in decided} if settled else decided
         changed = False
     if changed and not check:
         claim = incidents.claim(store, namespace, run)
@@ -90,6 +107,34 @@ def decide(
             store.note(claim, plan=decided, loss_accepted=accept_loss or None)
             outcome.update(decided)
     return {**summary, **decided, "incident": incident, "changed": changed}
+
+
+def _with_absent(summary: dict[str, t.Any], missing: int, absent: str) -> dict[str, t.Any]:
+    """The summary with what is decided about absent keys, and in words what nobody can know."""
+    records = summary["records"]
+    if absent == "restore":
+        records["expected"] += records["absent"]
+        records["repair"] += records["absent"]
+        records["absent"] = 0
+    elif absent == "keep":
+        records["expected"] -= missing
+        records["repair"] -= missing
+        records["absent"] += missing
+    expected = records["expected"]
+    summary["loss_ratio"] = records["lost"] / expected if expected else None
+    said = []
+    if records["absent"]:
+        said.append(
+            f"{records['absent']} keys of the last good snapshot are not there any more: deleted or lost, nobody "
+            "knows; they stay away (memory_absent=restore brings them back)."
+        )
+    if summary["newer"]:
+        said.append(
+            f"{summary['newer']} keys are other than in the last good snapshot, and nobody knows since when; they "
+            "are kept (name memory_onset, memory_keys or memory_pattern to have them repaired)."
+        )
+    summary["warnings"] = said
+    return summary
 
 
 def _write_lost(folder: str) -> str:
@@ -189,7 +234,7 @@ def carry_out(
                     f"The plan relies on snapshot {sorted(gone)[0]}, which cannot be read any more.",
                     "run diagnose with again=true to plan from what is left",
                 )
-            work = apply.Applier(store, claim, planned, chosen.by_id(), keyring)
+            work = apply.Applier(store, claim, planned, chosen.by_id(), keyring, settled.get("absent", "auto"))
             if settled["strategy"] == "hard":
                 result.update(
                     work.hard(lambda generation, rows: _check(store_params, keyring, namespace, generation, rows))

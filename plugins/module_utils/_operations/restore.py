@@ -16,6 +16,7 @@ import typing as t
 from .._codec import check_namespace
 from .._errors import (
     CannotProceed,
+    CapabilityMissing,
     InvalidInput,
     NamespaceUnknown,
     StoreDamaged,
@@ -26,7 +27,7 @@ from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
 from .._store import Store, open_store
 from .restore_fill import fill
-from .restore_guards import no_secondary_overwritten, same_lineage
+from .restore_guards import no_secondary_overwritten, same_layout, same_lineage
 from .snapshot_scan import Checker, Tally
 
 RENEW_SECONDS = 15.0
@@ -106,6 +107,7 @@ def restore(
             raise NamespaceUnknown(
                 f"The store has no namespace {target!r:.80}.", "allow the restore to create it, or correct the name"
             )
+        same_layout(store, snapshot)
         same_lineage(store, snapshot, check)
         needed = {key: one for key, one in snapshot.wrapped_keys().items() if key in snapshot.manifest["keys"]}
         adopted = [key for key in needed if key not in keyring.ids()] if check else keyring.adopt(needed)
@@ -116,6 +118,12 @@ def restore(
         who = owner or "restore"
         work = Work(store, snapshot, keyring, namespace, target, state, who, check, progress, store_params)
         if target != namespace:
+            if "encryption" not in store.capabilities():
+                raise CapabilityMissing(
+                    f"The layout {store.identity().layout} cannot take copies under another name: only its application "
+                    "writes.",
+                    "restore under the same name, or export the snapshot",
+                )
             from .restore_records import copy_under
 
             result.update(copy_under(work, keys, overwrite))
@@ -258,6 +266,9 @@ def _claimed(
 def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.Any]:
     """All of the namespace, through a new generation."""
     store, entry, state, snapshot = work.store, work.entry, work.state, work.snapshot
+    if claim is not None and state is not None:
+        store.finish_switch(claim)  # of a restore that was killed
+        state = _state(store, work.target) or state
     point = (snapshot.info.epoch, snapshot.info.sequence)
     there = state is not None and (
         (as_secondary and state.restored_digest == entry["digest"])

@@ -141,10 +141,7 @@ class Follower:
 
     def committed(self, chunks: int) -> None:
         """So many chunks are loaded. Errors: what the worker raised."""
-        try:
-            self._worker.send(chunks)
-        except OSError:
-            self._worker.receive()
+        self._worker.send(chunks)
 
     def finish(self, each: t.Callable[[], None]) -> tuple[int, str | None, list[int]]:
         """(rows proven, where the store holds something else, log chunks to import); ``each`` is called meanwhile."""

@@ -13,6 +13,16 @@ from .._store import Store
 from .incident import promoted_epoch
 
 
+def same_layout(store: Store, snapshot: Snapshot) -> None:
+    """Errors: RepositoryRefused when the snapshot's records are of another kind than the store's."""
+    made, layout = snapshot.manifest["store"]["layout"], store.identity().layout
+    if made != layout:
+        raise RepositoryRefused(
+            f"Snapshot {snapshot.id} holds records of the layout {made}, and this store has the layout {layout}.",
+            "name the store that the snapshot was taken of, or the snapshot of this store",
+        )
+
+
 def same_lineage(store: Store, snapshot: Snapshot, check: bool) -> None:
     """An empty store takes the snapshot's lineage; another store's snapshot is refused. Errors: RepositoryRefused."""
     lineage, identity = snapshot.info.lineage, store.identity()
@@ -41,7 +51,8 @@ def no_secondary_overwritten(store: Store | None, state: NamespaceState, snapsho
             f"run the failback playbook with memory_namespace={state.name}, then the backup",
         )
     if state.state != "standby":
+        what = "it serves read-only" if state.state == "reading" else f"it is {state.state}"
         raise CannotProceed(
-            f"Namespace {state.name!r:.80} is {state.state} in this store: it is no standby copy.",
+            f"Namespace {state.name!r:.80} is no standby copy in this store: {what}.",
             "fail back first, or check which host is the secondary",
         )

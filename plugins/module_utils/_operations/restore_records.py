@@ -67,6 +67,9 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
     }
     if claim is None:
         return {**result, "would": f"restore {result['restored']} records in place"}
+    if "log" not in work.store.capabilities():  # in place too, whoever wrote the newer one
+        changes += [Change(key, live[key][9], copies[key], "restore") for key in rewritten]
+        rewritten = []
     if rewritten and work.state is not None and work.state.state != "serving":
         raise NamespaceQuarantined(
             f"Namespace {work.target!r:.80} is {work.state.state}: nothing can be written over newer records.",

@@ -16,7 +16,7 @@ import socket
 import time
 import typing as t
 
-from .._errors import KeyUnavailable, MemoryOpsError
+from .._errors import CapabilityMissing, KeyUnavailable, MemoryOpsError
 from .._model import KEY_ID, Claim
 from .._store import Store, open_store
 from .integrity import as_keyring
@@ -71,6 +71,11 @@ def rotate(
         raise KeyUnavailable("A rotation needs the keyring.", "set memory_keyring")
     store = open_store(store_params)
     try:
+        if "encryption" not in store.capabilities():
+            raise CapabilityMissing(
+                "Nothing can be rotated here: the layout has no encryption, its values are the application's own.",
+                "rotate the keys of the application with its own tools",
+            )
         names = _names(store, namespace)
         me = f"{socket.gethostname()}:{os.getpid()}:{int(started)}"
         decision = _decide(store, ring, names, incident, attempt, new_key, min_age, force)

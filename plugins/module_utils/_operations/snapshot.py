@@ -27,7 +27,8 @@ from .._repository.manifest import (
 from .._repository.objects import check_name
 from .._repository.packs import put_checked
 from .._store import Reader, Store, open_store
-from .snapshot_crew import scan
+from .integrity import as_keyring
+from .snapshot_crew import Crew
 from .snapshot_manifest import Scanned, body, result_of, summary, suspicions
 from .snapshot_scan import Base, Job
 
@@ -109,6 +110,7 @@ class _Creation:
     ) -> None:
         self.repository = repository
         self.objects = repository.objects
+        self.read_back = repository.seen.get("checksum_verified") is False
         self.store_params = store_params
         self.keyring = keyring
         self.name = name
@@ -120,6 +122,10 @@ class _Creation:
         self.done = 0
 
     def run(self, workers: int, min_interval: float, base: str | None, open_payloads: bool) -> dict[str, t.Any]:
+        with Crew(self.store_params, as_keyring(self.keyring) if open_payloads else None, workers) as crew:
+            return self._run(crew, min_interval, base)
+
+    def _run(self, crew: Crew, min_interval: float, base: str | None) -> dict[str, t.Any]:
         snapshots = self.repository.snapshots(self.name)
         if self.purpose == "forensic":
             for info in snapshots:
@@ -128,16 +134,22 @@ class _Creation:
                     return self._unchanged(found)
         store = open_store(self.store_params)
         try:
+            known = store.capabilities()
+            if "sequence" not in known:  # what is saved is known from now on, also when all of it is gone
+                with store.reader() as reader:
+                    names = [state.name for state in self._states(reader)]
+                for namespace in names:
+                    store.create_namespace(namespace)
             identity = store.identity()
             self._same_store(snapshots, identity)
             before = self._last_good(snapshots)
             with store.reader() as reader:
                 states = self._states(reader)
-                if self.purpose != "forensic" and before is not None and min_interval > 0:
+                if self.purpose != "forensic" and before is not None and min_interval > 0 and "sequence" in known:
                     fresh = self._nothing_written(reader, states, snapshots, min_interval)
                     if fresh is not None:
                         return self._unchanged(fresh)
-            if self.purpose in ("scheduled", "baseline"):
+            if self.purpose in ("scheduled", "baseline") and "log" in known:
                 with store.reader() as reader:
                     bare = [
                         state.name
@@ -146,24 +158,21 @@ class _Creation:
                     ]
                 for namespace in bare:
                     self._canary(store, namespace)
-            crew = workers if identity.sequence > BIG else 1  # no store has more records than it gave out sequences
         finally:
-            store.close()  # before a fork
+            store.close()
         chosen = self._base(snapshots, base, identity)
         job = Job(
             name=self.name,
             snapshot=new_id(time.time()),
             secret=secrets.token_bytes(32),
-            objects=self.objects,
-            read_back=self.repository.seen.get("checksum_verified") is False,
             base=chosen,
             before=None if before is None else (before.epoch, before.sequence, before.at),
             forensic=self.purpose == "forensic",
-            keyring=self.keyring if open_payloads else None,
         )
         # what cannot be sealed must not be begun
         sealed = pack_keys(job.snapshot, job.secret, self.keyring, self.keyring.export_wrapped())
-        scanned = scan(self.store_params, job, self._states, crew, self._say)
+        small = identity.sequence <= BIG  # no store has more records than it gave out sequences
+        scanned = crew.scan(job, self.objects, self.read_back, self._states, small, self._say)
         return self._publish(job, sealed, scanned, before)
 
     # --- before -----------------------------------------------------------------------------------------------------
@@ -270,8 +279,9 @@ class _Creation:
         index, entries = summary(scanned)
         if scanned.moved:
             self.warnings.append(
-                f"The namespaces {', '.join(map(repr, scanned.moved[:5]))} changed while they were read, and this "
-                "engine has no point in time: the snapshot is fuzzy, with some later writes beside all up to its point."
+                f"The namespaces {', '.join(map(repr, scanned.moved[:5]))} were (or may have been) changed while they "
+                "were read, and this engine has no point in time: the snapshot is fuzzy, with some later writes beside "
+                "all up to its point."
             )
         used = {chunk.pack for kinds in index.values() for chunks in kinds.values() for chunk in chunks
                 if chunk.snapshot != job.snapshot}  # fmt: skip
@@ -294,16 +304,17 @@ class _Creation:
             reasons=reasons,
         )
         where = folder(self.name, job.snapshot)
-        put_checked(self.objects, where + keys_name(self.keyring.master_id), sealed, job.read_back)
-        put_checked(self.objects, where + "index", packed, job.read_back)
+        put_checked(self.objects, where + keys_name(self.keyring.master_id), sealed, self.read_back)
+        put_checked(self.objects, where + "index", packed, self.read_back)
         for referenced in references:
             if read_problem(self.objects, self.name, referenced):
                 raise RepositoryUnavailable(
                     f"The base {referenced} was deleted while the snapshot was taken.", "run the same command again"
                 )
+        self.keyring.export_wrapped()  # an error when its master key was given up meanwhile: nobody could open this
         line = seal_line(manifest, manifest_key(job.secret))
         self.objects.put(where + "manifest.json", line, if_absent=bool(self.repository.seen.get("conditional_put")))
-        if job.read_back and self.objects.get(where + "manifest.json") != line:
+        if self.read_back and self.objects.get(where + "manifest.json") != line:
             raise RepositoryUnavailable(f"{self.objects.location} stored the manifest wrongly.", "do not use it")
         examples: dict[str, list[str]] = {}
         holes: dict[str, list[t.Any]] = {}

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes of one snapshot: they read one point in time and take ranges until there are none.
 
-PRIVATE to the collection.
+PRIVATE to the collection. Forked processes read and seal, this one sends what they sealed. They are forked before
+anything else is done: in a process that ever had a thread each lock inside SQLite costs several times as much, which
+makes reading a row a quarter slower.
 """
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import struct
 import tempfile
@@ -14,103 +17,123 @@ import time
 import typing as t
 
 from .._model import NamespaceState
+from .._repository.manifest import folder
+from .._repository.objects import ObjectStore
+from .._repository.packs import PACK_BYTES, Put, Uploader
 from .._store import Reader, open_store
 from .snapshot_manifest import Scanned
 from .snapshot_plan import gathered, plan
-from .snapshot_scan import Job, Scribe, Tallies, Task
-from .workers import Parent, Worker
+from .snapshot_scan import Job, Scribe, Tallies
+from .workers import Parent, Worker, collect
 
 TELL_SECONDS = 0.2  # between two words about progress
+SLOT_BYTES = PACK_BYTES + (4 << 20)  # shared memory for one pack; one of huge rows goes through the channel
 Say = t.Callable[[int], None]
 StatesOf = t.Callable[[Reader], t.List[NamespaceState]]
 
 
-def scan(store_params: dict[str, t.Any], job: Job, states_of: StatesOf, count: int, told: Say) -> Scanned:
-    """Read and store everything, with ``count`` processes; ``told`` hears of rows. No reader may be open here."""
-    if count == 1:
-        return _alone(store_params, job, states_of, told)
-    return _together(store_params, job, states_of, count, told)
+class Crew:
+    """``count`` processes that wait for a job; none when one process is to do it all."""
 
+    def __init__(self, store_params: dict[str, t.Any], keyring: t.Any, count: int) -> None:
+        self._store_params = store_params
+        self._keyring = keyring
+        # The numbers of the tasks stand in a file whose position all of them share: who reads a number has the task.
+        self._numbers = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self._slots: dict[int, mmap.mmap] = {}
+        self._workers: list[Worker] = []
+        for number in range(count if count > 1 else 0):
+            slot = mmap.mmap(-1, SLOT_BYTES)
+            self._workers.append(Worker(_work, store_params, keyring, self._numbers, number, count, slot))
+            self._slots[id(self._workers[-1])] = slot
 
-def _alone(store_params: dict[str, t.Any], job: Job, states_of: StatesOf, told: Say) -> Scanned:
-    with contextlib.closing(open_store(store_params)) as store, store.reader() as reader:
-        states = states_of(reader)
-        tasks = plan(reader, states, job, 1)
-        scribe = Scribe(job, reader)
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for worker in self._workers:
+            worker.stop()
+        for slot in self._slots.values():
+            slot.close()
+        self._numbers.close()
+
+    def scan(
+        self, job: Job, objects: ObjectStore, read_back: bool, states_of: StatesOf, alone: bool, told: Say
+    ) -> Scanned:
+        """Read and store everything, ``alone`` in this process; ``told`` hears of rows. No reader may be open here."""
+        uploader = Uploader(objects, read_back=read_back)
+        where = folder(job.name, job.snapshot)
+
+        def put(key: str, parts: list[bytes], sha256: bytes) -> None:
+            uploader.put(where + key, b"".join(parts), sha256)
+
         try:
+            if alone or not self._workers:
+                scanned = self._alone(job, put, states_of, told)
+            else:
+                scanned = self._together(job, put, states_of, told)
+            uploader.finish()
+        except BaseException:
+            uploader.abandon()
+            raise
+        return scanned
+
+    def _alone(self, job: Job, put: Put, states_of: StatesOf, told: Say) -> Scanned:
+        with contextlib.closing(open_store(self._store_params)) as store, store.reader() as reader:
+            states = states_of(reader)
+            tasks = plan(reader, states, job, 1)
+            scribe = Scribe(job, reader, put, self._keyring)
             found = {number: scribe.run(task, told) for number, task in enumerate(tasks)}
             packs = scribe.finish()
-        except BaseException:
-            scribe.stop()
-            raise
-        return Scanned(reader.at, reader.identity, states, *gathered(tasks, found), packs, _moved(reader, states))
+            return Scanned(reader.at, reader.identity, states, *gathered(tasks, found), packs, _moved(reader, states))
 
-
-def _together(store_params: dict[str, t.Any], job: Job, states_of: StatesOf, count: int, told: Say) -> Scanned:
-    """This process and ``count`` - 1 forked ones over the tasks of one point in time."""
-    # The numbers of the tasks stand in a file whose position all of them share: who reads a number has the task.
-    with tempfile.TemporaryFile(buffering=0) as numbers:
-        crew = [Worker(_work, store_params, job, numbers, number, count) for number in range(1, count)]
-        try:
-            with contextlib.closing(open_store(store_params)) as store, contextlib.ExitStack() as open_readers:
-                with store.point() as point:
-                    for worker in crew:
-                        worker.send(point)
-                    reader = open_readers.enter_context(store.reader(point))
-                    for worker in crew:
-                        worker.receive()  # its reader is open: the point may be given up
-                states = states_of(reader)
-                tasks = plan(reader, states, job, count)
-                os.pwrite(numbers.fileno(), b"".join(struct.pack(">I", n) for n in range(len(tasks))), 0)
+    def _together(self, job: Job, put: Put, states_of: StatesOf, told: Say) -> Scanned:
+        crew = self._workers
+        with contextlib.closing(open_store(self._store_params)) as store, contextlib.ExitStack() as open_readers:
+            with store.point() as point:
                 for worker in crew:
-                    worker.send((states, tasks))
-                found: dict[int, Tallies] = {}
-                packs: list[list[t.Any]] = []
-                moved: set[str] = set()
-                running = list(crew)
-                heard = time.monotonic()
-
-                def hear(worker: Worker) -> None:
-                    kind, value = worker.receive()
-                    if kind == "rows":
-                        told(value)
-                    elif kind == "result":
-                        found.update(value[0])
-                        packs.extend(value[1])
-                        moved.update(value[2])
-                    elif kind == "done":
-                        running.remove(worker)
-
-                def say(rows: int) -> None:
-                    nonlocal heard
-                    told(rows)
-                    if time.monotonic() - heard > TELL_SECONDS:
-                        heard = time.monotonic()
-                        for worker in list(running):
-                            while worker in running and worker.channel.poll():
-                                hear(worker)
-
-                packs += _share(job, reader, tasks, numbers.fileno(), 0, count, say, found)
-                while running:
-                    hear(running[0])
-                moved.update(_moved(reader, states))
-                parts, log = gathered(tasks, found)
-                return Scanned(reader.at, reader.identity, states, parts, log, sorted(packs), sorted(moved))
-        finally:
+                    worker.send(point)
+                reader = open_readers.enter_context(store.reader(point))
+                for worker in crew:
+                    worker.receive()  # its reader is open: the point may be given up
+            states = states_of(reader)
+            tasks = plan(reader, states, job, len(crew))
+            os.pwrite(self._numbers.fileno(), b"".join(struct.pack(">I", n) for n in range(len(tasks))), 0)
             for worker in crew:
-                worker.stop()
+                worker.send((job, states, tasks))
+            found: dict[int, Tallies] = {}
+            packs: list[list[t.Any]] = []
+            moved: set[str] = set()
+            for worker, kind, value in collect(crew):
+                if kind == "rows":
+                    told(value)
+                elif kind == "pack":
+                    key, parts, sha256 = value
+                    if isinstance(parts, int):  # so many bytes of the shared memory
+                        parts = [self._slots[id(worker)][:parts]]
+                        worker.send(None)
+                    put(key, parts, sha256)
+                elif kind == "result":
+                    found.update(value[0])
+                    packs += value[1]
+                    moved.update(value[2])
+            moved.update(_moved(reader, states))
+            parts, log = gathered(tasks, found)
+            return Scanned(reader.at, reader.identity, states, parts, log, sorted(packs), sorted(moved))
 
 
 def _work(
-    parent: Parent, store_params: dict[str, t.Any], job: Job, numbers: t.IO[bytes], number: int, count: int
-) -> None:
+    parent: Parent, store_params: dict[str, t.Any], keyring: t.Any, numbers: t.IO[bytes], number: int, count: int,
+    slot: mmap.mmap,
+) -> None:  # fmt: skip
     """A forked process: opens a reader of the given point, then stores ranges until there are none."""
     point = parent.receive()
     with open_store(store_params).reader(point) as reader:
         parent.send("ready", None)
-        states, tasks = parent.receive()
+        job, states, tasks = parent.receive()
         done = 0
         told = time.monotonic()
+        full = False  # the slot holds a pack that was not taken yet
 
         def say(rows: int) -> None:
             nonlocal done, told
@@ -120,8 +143,29 @@ def _work(
                 parent.send("rows", done)
                 done, told = 0, time.monotonic()
 
+        def put(key: str, parts: list[bytes], sha256: bytes) -> None:
+            nonlocal full
+            if full:
+                parent.receive()
+                full = False
+            size = sum(map(len, parts))
+            if size > SLOT_BYTES:
+                parent.send("pack", (key, parts, sha256))
+                return
+            slot.seek(0)
+            for part in parts:
+                slot.write(part)
+            full = True
+            parent.send("pack", (key, size, sha256))
+
         found: dict[int, Tallies] = {}
-        packs = _share(job, reader, tasks, numbers.fileno(), number, count, say, found)
+        scribe = Scribe(job, reader, put, keyring, number, count)
+        for taken in iter(lambda: os.read(numbers.fileno(), 4), b""):
+            task = struct.unpack(">I", taken)[0]
+            found[task] = scribe.run(tasks[task], say)
+        packs = scribe.finish()
+        if full:
+            parent.receive()
         parent.send("rows", done)
         parent.send("result", (found, packs, _moved(reader, states)))
         parent.send("done", None)
@@ -129,19 +173,3 @@ def _work(
 
 def _moved(reader: Reader, states: t.Sequence[NamespaceState]) -> list[str]:
     return [state.name for state in states if reader.moved(state.name)]
-
-
-def _share(
-    job: Job, reader: Reader, tasks: t.Sequence[Task], numbers: int, first: int, step: int,
-    say: t.Callable[[int], None], found: dict[int, Tallies],
-) -> list[list[t.Any]]:  # fmt: skip
-    """One process's share: takes tasks until there are none. Returns its packs."""
-    scribe = Scribe(job, reader, first, step)
-    try:
-        for taken in iter(lambda: os.read(numbers, 4), b""):
-            number = struct.unpack(">I", taken)[0]
-            found[number] = scribe.run(tasks[number], say)
-        return scribe.finish()
-    except BaseException:
-        scribe.stop()
-        raise

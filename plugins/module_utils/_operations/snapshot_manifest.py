@@ -132,7 +132,7 @@ def body(
         "log_last_id": max((tally.last_id for tally in scanned.log.values()), default=0),
         "consistency": "fuzzy" if scanned.moved else "point-in-time",
         "namespaces": entries,
-        "keys": sorted({key for _namespace, tally in scanned.parts for key in tally.key_ids}),
+        "keys": sorted({key for _namespace, tally in scanned.parts for key in tally.key_ids if key}),
         "packs": scanned.packs,
         "index": {"size": len(packed), "sha256": hashlib.sha256(packed).hexdigest()},
         "references": references,

@@ -21,9 +21,7 @@ from .._repository.chunks import (
     checksums_digest,
     row_sizes,
 )
-from .._repository.manifest import folder
-from .._repository.objects import ObjectStore
-from .._repository.packs import PackWriter, Uploader
+from .._repository.packs import PackWriter, Put
 from .._store import Reader
 
 BATCH = 500  # rows that are in hand at once: they stay in the processor's cache
@@ -48,12 +46,9 @@ class Job(t.NamedTuple):
     name: str
     snapshot: str
     secret: bytes
-    objects: ObjectStore
-    read_back: bool
     base: t.Optional[Base]
     before: t.Optional[t.Tuple[int, int, int]]  # (epoch, sequence, at) of the last good snapshot
     forensic: bool
-    keyring: t.Any  # to open every payload as well; None: do not
 
 
 class Range(t.NamedTuple):
@@ -117,28 +112,21 @@ class Tally:
 
 
 class Scribe:
-    """Writes packs ``first``, ``first + step``, … of one snapshot."""
+    """Writes packs ``first``, ``first + step``, … of one snapshot. ``keyring``: to open every payload as well."""
 
-    def __init__(self, job: Job, reader: Reader, first: int = 0, step: int = 1) -> None:
+    def __init__(
+        self, job: Job, reader: Reader, put: Put, keyring: t.Any = None, first: int = 0, step: int = 1
+    ) -> None:
         self._job = job
         self._reader = reader
-        where = folder(job.name, job.snapshot)
-        self._uploader = Uploader(job.objects, read_back=job.read_back)
-
-        def put(key: str, data: bytes, sha256: bytes) -> None:
-            self._uploader.put(where + key, data, sha256)
-
+        self._keyring = keyring
         self._writer = PackWriter(put, job.secret, job.snapshot, first, step)
         self._pack = RowPacker().pack
 
     def finish(self) -> list[list[t.Any]]:
         """Put what is left; the packs [number, size, SHA-256, frames]. Entries are complete only after this."""
         self._writer.close()
-        self._uploader.finish()
         return self._writer.packs
-
-    def stop(self) -> None:
-        self._uploader.abandon()
 
     def run(self, task: Task, progress: t.Callable[[int], None]) -> Tallies:
         """Store one range. Errors: StoreDamaged unless forensic, RepositoryUnavailable."""
@@ -150,7 +138,7 @@ class Scribe:
     def _range(self, task: Range, progress: t.Callable[[int], None]) -> Tally:
         tally = Tally()
         chunker = Chunker()
-        check = Checker(task.namespace, tally, self._job.before, self._job.keyring)
+        check = Checker(task.namespace, tally, self._job.before, self._keyring)
         base = self._job.base
         known = {} if base is None else {
             chunk.first_key: chunk for chunk in base.of(task.namespace, "records").values() if chunk.sums is not None
@@ -348,6 +336,7 @@ class Checker:
         self._keyring = keyring
         self._names: dict[t.Any, bytes] = {}  # record key id → its UTF-8
         self._openers: dict[str, t.Any] = {}
+        self._closed: tuple[type[Exception], ...] = ()  # what opening raises
         self._tally = tally
         self.bad: list[int] = []  # positions of the damaged rows of the newest batch
 
@@ -355,9 +344,10 @@ class Checker:
         tally = self._tally
         damaged: list[int] = []
         pack, prefix, length, sha256 = HEAD.pack, self._prefix, self._length, hashlib.sha256
-        names, keyring = self._names, self._keyring
-        for position, row in enumerate(rows):
-            key, epoch, sequence, created, updated, expires, deleted, key_id, payload, checksum = row
+        names, keyring, openers = self._names, self._keyring, self._openers
+        for position, (
+            key, epoch, sequence, created, updated, expires, deleted, key_id, payload, checksum
+        ) in enumerate(rows):  # fmt: skip
             try:
                 text = key.encode()
                 name = names.get(key_id)
@@ -379,7 +369,10 @@ class Checker:
             except Exception:  # fields of a wrong type: damaged, and never in the way
                 damaged.append(position)
                 continue
-            if not self._opens(key_id, payload, head):
+            opener = openers.get(key_id) or self._opener(key_id)
+            try:
+                opener(payload[:12], payload[12:], head)
+            except self._closed:
                 tally.unopenable += 1
         self.bad = damaged
         good: t.Sequence[Row] = rows
@@ -403,22 +396,16 @@ class Checker:
             new = [row for row in good if row[2] > sequence or row[1] != epoch]
             tally.overwritten += sum([row[3] <= at and (row[1], row[2]) > (epoch, sequence) for row in new])
 
-    def _opens(self, key_id: str, payload: bytes, head: bytes) -> bool:
-        opener = self._openers.get(key_id)
-        if opener is None:
-            from cryptography.exceptions import InvalidTag
+    def _opener(self, key_id: str) -> t.Any:
+        from cryptography.exceptions import InvalidTag
 
-            self._closed = (InvalidTag, ValueError)
-            try:
-                opener = self._keyring.cipher(key_id).decrypt
-            except KeyUnavailable:
-                opener = _missing
-            self._openers[key_id] = opener
+        self._closed = (InvalidTag, ValueError)
         try:
-            opener(payload[:12], payload[12:], head)
-        except self._closed:
-            return False
-        return True
+            opener = self._keyring.cipher(key_id).decrypt
+        except KeyUnavailable:
+            opener = _missing
+        self._openers[key_id] = opener
+        return opener
 
 
 def _missing(*_what: bytes) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from .._errors import CannotProceed, InvalidInput
+from .._errors import CannotProceed, CapabilityMissing, InvalidInput
 from .._route import read_route, resolve
 from .._store import Store, place
 from . import failover, integrity
@@ -31,26 +31,33 @@ def take_over(
     rpo: float = 900.0,
     check: bool = False,
 ) -> dict[str, t.Any]:
-    """Promote this copy (state serving) or let it stand back (standby).
+    """Promote this copy (state serving), serve reads from it (reading) or let it stand back (standby).
 
-    A copy that is not fit is left as it is: {changed: False, fit: False, reason}.
+    A copy that is not fit is left as it is: {changed: False, fit: False, reason}. Of a copy that stands back,
+    ``took_writes`` says whether there can be anything to bring home. Errors: CannotProceed.
     """
     with store.reader() as reader:
         before = reader.namespace(namespace)
     if state == "standby":
-        if check or before.state == "standby":
-            return {
-                "changed": before.state != "standby",
-                "incident": run.incident,
-                "epoch": incidents.promoted_epoch(store, namespace),
-            }
-        claim = incidents.claim(store, namespace, run)
-        with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step("demote", run) as outcome:
-            result = failover.demote(store, claim)
-            outcome.update(result)
-        store.close_incident(claim)  # a standby copy has no incident of its own, so that backups go on filling it
-        return {**result, "incident": claim.incident, "epoch": incidents.promoted_epoch(store, namespace)}
+        return _stand_back(store, store_params, namespace, run, before.state, check)
+    if state == "reading" and before.state == "serving":
+        raise CannotProceed(
+            f"{namespace} takes writes in this copy; read-only they would be left behind.",
+            f"bring it home first: run the failback playbook with memory_namespace={namespace}",
+        )
     incident, known = incidents.facts(store, namespace, run.incident)
+    if state == before.state == "reading" and known.get("reading"):
+        proof = store.prove(namespace)
+        return {
+            **known["reading"],
+            "performed": True,
+            "changed": False,
+            "incident": incident,
+            "epoch": None,
+            "accepts_reads": proof["reads_accepted"],
+            "accepts_writes": not proof["writes_refused"],
+            "proof": proof,
+        }
     if before.state == "serving" and known.get("promoted_epoch"):
         return {
             **known["fitness"],
@@ -73,10 +80,31 @@ def take_over(
         }
     claim = incidents.claim(store, namespace, run)
     with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step("promote", run) as outcome:
-        store.note(claim, fitness=fitness)
-        result = failover.promote(store, claim, above_epoch=above_epoch)
+        if state == "reading":
+            store.note(claim, reading=fitness)
+            result = {"epoch": None, **failover.serve_reads(store, claim)}
+        else:
+            store.note(claim, fitness=fitness, reading=None)  # from here on there may be something to bring home
+            result = failover.promote(store, claim, above_epoch=above_epoch)
         outcome.update(result)
     return {**fitness, **result, "performed": True, "incident": claim.incident}
+
+
+def _stand_back(
+    store: Store, store_params: t.Mapping[str, t.Any], namespace: str, run: Run, state: str, check: bool
+) -> dict[str, t.Any]:
+    known = {
+        "epoch": incidents.promoted_epoch(store, namespace),
+        "took_writes": state == "serving" or not incidents.served_read_only(store, namespace),
+    }
+    if check or state == "standby":
+        return {"changed": state != "standby", "incident": run.incident, **known}
+    claim = incidents.claim(store, namespace, run)
+    with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step("demote", run) as outcome:
+        result = failover.demote(store, claim)
+        outcome.update(result)
+    store.close_incident(claim)  # a standby copy has no incident of its own, so that backups go on filling it
+    return {**result, "incident": claim.incident, **known}
 
 
 def come_home(
@@ -94,8 +122,13 @@ def come_home(
 ) -> dict[str, t.Any]:
     """Merge the secondary's writes into the quarantined home.
 
-    Errors: CannotProceed, SnapshotUnusable, KeyUnavailable.
+    Errors: CannotProceed, CapabilityMissing, SnapshotUnusable, KeyUnavailable.
     """
+    if "sequence" not in store.capabilities():
+        raise CapabilityMissing(
+            f"Writes to {namespace} cannot be merged: its records have no sequence.",
+            "copy what was written elsewhere by the means of that application",
+        )
     with store.reader() as reader:
         quarantined = reader.namespace(namespace).state == "quarantined"
     incident, known = incidents.facts(store, namespace, run.incident)

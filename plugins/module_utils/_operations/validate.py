@@ -15,6 +15,7 @@ import typing as t
 
 from .._codec import RecordCodec, log_checksum
 from .._errors import KeyUnavailable, RecordCorrupt, StoreDamaged
+from .._keyring_unsealed import opener, refuse_benchmark
 from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, is_isolated
 from .._store import Reader, open_store
 from . import integrity
@@ -156,6 +157,8 @@ def validate(
         if fenced_sequence is None:
             open_ones = [one.facts for one in store.incidents(namespace) if one.state == "open"]
             fenced_sequence = open_ones[0].get("fenced_sequence") if open_ones else None
+        ring = opener(store, ring)
+        refuse_benchmark(store, benchmark, namespace)
         with store.reader() as reader:
             probed = _probe(reader, namespace, generation, ring, probes or (), fenced_sequence)
             measured = _benchmark(reader, namespace, generation, ring, benchmark, baseline, gain)

@@ -8,6 +8,7 @@ Fork them before a read transaction is opened here, never while one is open: SQL
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -16,6 +17,7 @@ import typing as t
 
 from .._errors import CannotProceed, MemoryOpsError
 
+COLLECT_AFTER = 50_000  # objects; rows are no garbage, and looking through them every 700 takes a tenth of the time
 Channel = multiprocessing.connection.Connection
 
 
@@ -55,7 +57,12 @@ class Worker:
         there.close()
 
     def send(self, value: t.Any) -> None:
-        self.channel.send(value)
+        """Errors: as of receive, when the worker has ended."""
+        try:
+            self.channel.send(value)
+        except OSError:
+            while True:  # to the end of what it sent before, which tells why
+                self.receive()
 
     def receive(self) -> tuple[str, t.Any]:
         """The next (kind, value). Errors: what the worker raised; CannotProceed when it was killed."""
@@ -93,6 +100,8 @@ def _run(work: t.Callable[..., None], there: Channel, here: Channel, args: tuple
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and stops us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     here.close()
+    gc.freeze()  # looking through what was inherited would copy all its pages
+    gc.set_threshold(COLLECT_AFTER)
     parent = Parent(there)
     try:
         work(parent, *args)

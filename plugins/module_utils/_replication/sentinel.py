@@ -160,7 +160,7 @@ class Sentinels:
             server.setting("replica-priority", before)
 
     def _fail_over(self, sentinel: t.Any, *, alive: bool) -> None:
-        """With the primary's help where it lives and Sentinel can (Valkey from 9.1)."""
+        """With the primary's help where it lives and Sentinel knows how (recent Valkey)."""
         from redis.exceptions import ResponseError
 
         command = ("SENTINEL", "FAILOVER", self.place.service)

@@ -159,7 +159,7 @@ class ValkeyServer:
         """By the primary; False where that cannot be reached. Errors: CannotProceed, with the roles as they were."""
         host, _colon, port = upstream.rpartition(":")
         with contextlib.closing(ValkeyServer(replace(self.place, host=host.strip("[]"), port=int(port)))) as other:
-            other.wire = Wire(other.place, PATIENCE)
+            other.wire = Wire(other.place, answer=PATIENCE)
             try:
                 known = other.info()
             except RightMissing:

@@ -6,14 +6,12 @@ PRIVATE to the collection. docs/snapshot_format.md describes every object.
 """
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 import time
 import typing as t
 
 from .._errors import KeyUnavailable, MemoryOpsError, RepositoryRefused, RepositoryUnavailable, SnapshotUnusable
-from . import catalogue
+from . import catalogue, journal
 from .manifest import FORMAT, SNAPSHOT_ID, SnapshotInfo, open_line, read_keys, seal_line
 from .objects import ObjectExists, ObjectMissing, ObjectStore, check_name, open_objects
 from .reader import Snapshot
@@ -69,6 +67,16 @@ class Repository:
             ) from None
         return cls(objects, identity)
 
+    @classmethod
+    def open_if_there(cls, params: t.Mapping[str, t.Any]) -> Repository | None:
+        """None where no repository was ever made. Errors: as ``open``."""
+        objects = open_objects(params)
+        try:
+            objects.get(IDENTITY)
+        except ObjectMissing:
+            return None
+        return cls.at(objects)
+
     @property
     def location(self) -> str:
         return self.objects.location
@@ -93,9 +101,12 @@ class Repository:
         )
         if not isinstance(snapshot_id, str) or not SNAPSHOT_ID.match(snapshot_id):
             raise unknown
-        if catalogue.read_problem(self.objects, name, snapshot_id):
-            raise unknown
-        secret, wrapped = read_keys(self.objects, name, snapshot_id, keyring)
+        try:
+            secret, wrapped = read_keys(self.objects, name, snapshot_id, keyring)
+        except (SnapshotUnusable, KeyUnavailable):
+            if catalogue.read_problem(self.objects, name, snapshot_id):
+                raise unknown from None
+            raise
         info = catalogue.read_info(self.objects, name, snapshot_id, secret)
         if info is None:
             raise unknown
@@ -133,73 +144,11 @@ class Repository:
 
         Errors: RepositoryRefused (another entry is there, or the one before is missing), RepositoryUnavailable.
         """
-        where = f"incidents/{check_name('incident', incident)}/"
-        try:
-            if _open_journal(self.objects.get(f"{where}{number:06d}"), incident, number, keyring)[1] == data:
-                return False
-            raise RepositoryRefused(
-                f"The journal of {incident} already has another entry {number}.", "another attempt writes; look who"
-            )
-        except ObjectMissing:
-            pass
-        previous = ""
-        if number:
-            try:
-                previous = hashlib.sha256(self.objects.get(f"{where}{number - 1:06d}")).hexdigest()
-            except ObjectMissing:
-                raise RepositoryRefused(
-                    f"The journal of {incident} has no entry {number - 1}.", "append the entries in order"
-                ) from None
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        secret = secrets.token_bytes(32)
-        head = json.dumps(
-            {
-                "format": FORMAT,
-                "incident": incident,
-                "number": number,
-                "previous": previous,
-                "key": keyring.wrap(secret, f"journal {incident} {number}"),
-            },
-            sort_keys=True,
-        ).encode()
-        body = head + b"\n" + AESGCM(secret).encrypt(bytes(12), data, head)
-        self.objects.put(f"{where}{number:06d}", body, if_absent=True)
-        return True
+        return journal.put(self.objects, incident, number, data, keyring)
 
     def read_journal(self, incident: str, keyring: t.Any) -> list[bytes]:
         """All entries in order. Errors: SnapshotUnusable (changed, missing, swapped), KeyUnavailable."""
-        where = f"incidents/{check_name('incident', incident)}/"
-        entries: list[bytes] = []
-        previous = ""
-        for number, child in enumerate(self.objects.children(where)):
-            if child != f"{number:06d}":
-                raise SnapshotUnusable(f"The journal of {incident} has no entry {number}.", "read the host's mirror")
-            data = self.objects.get(where + child)
-            before, body = _open_journal(data, incident, number, keyring)
-            if before != previous:
-                raise SnapshotUnusable(f"Entry {number} of the journal of {incident} does not continue the one before.",
-                                       "read the host's mirror")  # fmt: skip
-            entries.append(body)
-            previous = hashlib.sha256(data).hexdigest()
-        return entries
-
-
-def _open_journal(data: bytes, incident: str, number: int, keyring: t.Any) -> tuple[str, bytes]:
-    from cryptography.exceptions import InvalidTag
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    head, _newline, body = data.partition(b"\n")
-    try:
-        fields = json.loads(head)
-        if fields["incident"] != incident or fields["number"] != number:
-            raise ValueError
-        secret = keyring.unwrap(fields["key"], f"journal {incident} {number}")
-        return fields["previous"], AESGCM(secret).decrypt(bytes(12), body, head)
-    except (ValueError, KeyError, TypeError, AttributeError, InvalidTag):
-        raise SnapshotUnusable(
-            f"Entry {number} of the journal of {incident} was changed.", "read the host's mirror"
-        ) from None
+        return journal.read(self.objects, incident, keyring)
 
 
 def probe(objects: ObjectStore) -> dict[str, t.Any]:

@@ -151,12 +151,13 @@ def put_checked(objects: ObjectStore, key: str, data: bytes, read_back: bool, sh
         )
 
 
+Put = t.Callable[[str, t.List[bytes], bytes], None]  # key below the snapshot's folder, parts of the data, their SHA-256
+
+
 class PackWriter:
     """Collects frames into packs. Its packs are numbered first, first + step, …: writers side by side never meet."""
 
-    def __init__(
-        self, put: t.Callable[[str, bytes, bytes], None], secret: bytes, snapshot: str, first: int = 0, step: int = 1
-    ) -> None:
+    def __init__(self, put: Put, secret: bytes, snapshot: str, first: int = 0, step: int = 1) -> None:
         self._put = put
         self._secret = secret
         self._snapshot = snapshot
@@ -166,10 +167,10 @@ class PackWriter:
         self._held: tuple[bytes, list[t.Any]] | None = None  # the newest frame: it may turn out to be the last
         self._start()
         self.packs: list[list[t.Any]] = []  # [number, size, SHA-256 in hex, frames]
-        self.bytes = 0
 
     def _start(self) -> None:
         self._sealed: list[bytes] = []
+        self._digest = hashlib.sha256()  # once: for the manifest and for the endpoint
         self._frames = 0
         self._size = 0
         self._cipher: FrameCipher | None = None
@@ -196,16 +197,15 @@ class PackWriter:
             self._cipher = FrameCipher(self._secret, self._snapshot, f"pack {pack_name(self._number)}")
         entry[4] = last
         self._sealed.append(self._cipher.seal(entry[1], body, last))
+        self._digest.update(self._sealed[-1])
 
     def close(self) -> None:
         """Put the pack under way, if there is one."""
         if not self._frames:
             return
         self._flush(True)
-        data = b"".join(self._sealed)
-        digest = hashlib.sha256(data)  # once: for the manifest and for the endpoint
-        self.packs.append([self._number, len(data), digest.hexdigest(), self._frames])
-        self.bytes += len(data)
+        sealed, digest = self._sealed, self._digest
+        self.packs.append([self._number, self._size, digest.hexdigest(), self._frames])
         self._number += self._step
         self._start()
-        self._put(f"packs/{pack_name(self.packs[-1][0])}.pack", data, digest.digest())
+        self._put(f"packs/{pack_name(self.packs[-1][0])}.pack", sealed, digest.digest())

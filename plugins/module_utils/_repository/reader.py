@@ -110,7 +110,7 @@ class Snapshot:
                 wanted.setdefault(position, set()).add(key)
         found: dict[str, Row] = {}
         positions = sorted(wanted)
-        for position, (_chunk, rows) in zip(positions, self.read([chunks[p] for p in positions], threads=4)):
+        for position, (_chunk, rows) in zip(positions, self.read([chunks[p] for p in positions], threads=8)):
             keep = wanted[position]
             found.update((row[KEY], row) for row in rows if row[KEY] in keep)
         return found

@@ -12,9 +12,10 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.certificates import Authority
 from tests.support.debian import need
+from tests.support.guard import Guarded
 from tests.support.postgresql_server import PostgresqlServer
 from tests.support.s3_server import free_ports
-from tests.support.valkey_server import ValkeyServer
+from tests.support.valkey_server import OWNER, ValkeyServer
 from tests.unit.engines.sqlite_help import keys_of, write
 from tests.unit.engines.valkey_help import prefix
 
@@ -149,3 +150,31 @@ def test_plain_to_a_tls_port_and_tls_to_a_plain_one(redis, authority, monkeypatc
     monkeypatch.setattr(valkey_connect, "CONNECT_SECONDS", 0.3)  # the server waits for the end of a line
     url = redis.url.replace("valkey:", "valkeys:").replace("127.0.0.1", "localhost")
     assert "whether it speaks TLS" in refused(redis.store(prefix(), url=url, tls_ca=authority.ca, busy_timeout=0.3))
+
+
+# --- Sentinel -------------------------------------------------------------------------------------------------------
+def test_a_sentinel_that_speaks_tls_alone(redis, authority, stranger):
+    sentinel, port = Guarded("sentinel"), free_ports(1)[0]
+    certificate, key = authority.certificate("localhost", sentinel.directory)
+    primary = redis.tls.rpartition(":")[2].partition("/")[0]
+    config = os.path.join(sentinel.directory, "sentinel.conf")
+    with open(config, "w", encoding="ascii") as file:
+        file.write(
+            f"port 0\ntls-port {port}\ndir {sentinel.directory}\ntls-cert-file {certificate}\ntls-key-file {key}\n"
+            f"tls-ca-cert-file {authority.ca}\ntls-auth-clients optional\ntls-replication yes\n"
+            f"sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n"
+            f"sentinel monitor mymaster localhost {primary} 1\nsentinel auth-user mymaster {OWNER}\n"
+            f"sentinel auth-pass mymaster {redis.passwords[OWNER]}\n"
+        )
+    sentinel.run([need("redis-server", "redis-server"), config, "--sentinel"])
+    try:
+        params = redis.store(
+            prefix(), url="valkeys://elsewhere/0", tls_ca=authority.ca, sentinels=[f"localhost:{port}"],
+            sentinel_service="mymaster",
+        )  # fmt: skip
+        serves(params)
+        nobody = "No Sentinel of mymaster answers and names a primary that is up"
+        assert nobody in refused(params, tls_ca=stranger.ca, busy_timeout=0.1)
+        assert nobody in refused(params, url=None, busy_timeout=0.1)  # without TLS
+    finally:
+        sentinel.stop()

@@ -71,6 +71,20 @@ def test_an_open_connection_meets_the_fence_at_once(store, claim, agent, plan):
     assert agent.execute("DELETE FROM memory_records").rowcount == 2
 
 
+def test_an_open_connection_reads_and_does_not_write_what_is_served_read_only(store, claim, agent):
+    store.set_state(claim, "reading")
+    assert agent.execute("SELECT count(*) FROM memory_records").fetchone() == (3,)
+    fenced(agent, VALUES, b"c")
+    fenced(agent, "UPDATE memory_records SET payload = ''")
+    fenced(agent, "DELETE FROM memory_records WHERE generation = 1 AND key = 'a'")
+    assert agent.execute("DELETE FROM memory_records WHERE generation = 2").rowcount == 1
+    proof = store.prove("n")
+    assert proof["writes_refused"] and proof["reads_accepted"]
+    assert "raw SELECT as agent: sees records" in proof["detail"]
+    store.set_state(claim, "serving")
+    assert agent.execute("DELETE FROM memory_records").rowcount == 2
+
+
 def test_rows_of_an_inactive_generation_are_not_there_for_applications(store, claim, agent):
     new_one = store.begin_generation(claim)
     store.copy_generation(claim, 1, new_one, after=None, limit=10, excluding=None)

@@ -41,7 +41,7 @@ SECRET = "the-secret-word"
         ({"url": "valkey://localhost/first"}, "does not name a Valkey"),
         ({"url": f"valkey://user:{SECRET}@localhost/0"}, "contains a password"),
         ({"prefix": "a*"}, "prefix is 'a.'"),
-        ({"prefix": "a{b}"}, "only letters"),
+        ({"prefix": "a{b"}, "only letters"),
         ({"busy_timeout": "soon"}, "busy_timeout is 'soon'"),
         ({"tls_ca": "/does/not/exist"}, "There is no file /does/not/exist"),
         ({"password_file": "/does/not/exist"}, "password file /does/not/exist cannot be read: No such file"),

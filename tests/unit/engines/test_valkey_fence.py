@@ -12,12 +12,15 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valke
     OPERATORS_RIGHTS,
     RIGHTS,
 )
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_fence import (
-    application_keys,
-    without,
-)
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_fence import application_keys
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_rules import readable, without
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_values import Names
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceQuarantined, StoreUnavailable
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    CannotProceed,
+    NamespaceQuarantined,
+    StoreUnavailable,
+)
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import failover
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.valkey_server import APPLICATION, APPLICATION_RULES, ValkeyServer
 from tests.unit.engines.sqlite_help import all_rows, keys_of, structure, write
@@ -103,6 +106,71 @@ def test_a_connection_that_was_open_loses_the_namespace_at_once_and_gets_it_back
         assert raw.zcard(key) == 2
     assert users(server) == before
     assert not store.unfence(claim)
+
+
+@pytest.mark.parametrize(
+    "rules", [("~*",), ("~PREFIX:*",), ("~PREFIX:store*", "~PREFIX:{n}:*"), ("~PREFIX:store*", "(+@all ~PREFIX:*)")]
+)
+def test_a_connection_that_was_open_may_only_read_what_is_served_read_only(store, claim, server, rules):
+    write(store, "n", {"a": b"1"})
+    write(store, "m", {"a": b"1"})
+    rules = [rule.replace("PREFIX", store.place.prefix) for rule in rules]
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", APPLICATION, "resetkeys", "clearselectors", *rules)
+    before, key = users(server), store.names.records("n", 1)
+    with server.client(APPLICATION) as raw:
+        raw.zadd(key, {"": 0})
+        assert store.set_state(claim, "reading")
+        for attempt in attempts(raw, key)[:4]:
+            with pytest.raises(ResponseError, match=r"(?i)permission|NOPERM"):
+                attempt()
+        assert raw.zcard(key) == len(raw.zrange(key, 0, -1)) == 2
+        if len(rules) == 1:
+            raw.zadd(store.names.records("m", 2), {"": 0})
+        raw.hget(store.names.store, "epoch")
+        store.fence(claim)
+        with pytest.raises(ResponseError, match=r"(?i)permission|NOPERM"):
+            raw.zcard(key)
+        store.unfence(claim)
+        assert raw.zcard(key) == 2 and store.prove("n")["writes_refused"]
+        assert store.set_state(claim, "serving")
+        raw.zadd(key, {"": 0})
+    assert users(server) == before
+
+
+def test_a_copy_whose_user_cannot_be_kept_from_writing_does_not_serve_reads(store, claim, server):
+    store.set_state(claim, "standby")
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", APPLICATION, "resetkeys", "~*:r:*", f"~{store.place.prefix}:store*")
+    before = users(server)
+    with pytest.raises(CannotProceed, match="cannot be served read-only here, the proof failed"):
+        failover.serve_reads(store, claim)
+    with store.reader() as reader:
+        assert reader.namespace("n").state == "standby"
+    assert users(server) == before
+
+
+def test_a_server_that_was_killed_while_writing_came_back_gives_the_user_everything(tmp_path):
+    with ValkeyServer(durable=True) as own:
+        store = new_valkey(own)
+        store.create_namespace("n")
+        claim = store.claim("n", "attempt-1", "operator", new_incident="inc-1")
+        before = users(own)
+        store.set_state(claim, "reading")
+        store._let_in_first(claim, reading=True)
+        own.kill()
+        own.again()
+        assert store.set_state(claim, "serving")
+        assert users(own) == before and not store.prove("n")["writes_refused"]
+        store.close()
+
+
+def test_big_records_that_are_served_read_only_are_listed_by_an_application(store, claim, server):
+    write(store, "n", {f"k{n}": bytes(400_000) for n in range(3)})
+    store.set_state(claim, "reading")
+    application = open_store(server.application(store.place.prefix))
+    assert keys_of(application, "n") == ["k0", "k1", "k2"]
+    application.close()
 
 
 def test_memory_as_the_applications_user_meets_the_fence_and_other_namespaces_do_not(store, claim, server):
@@ -280,11 +348,16 @@ def test_the_real_login_is_tried_where_it_is_known(store, claim, server, tmp_pat
     secret = tmp_path / "password"
     secret.write_text(server.passwords[APPLICATION] + "\n")
     known = same(store, server, application_password_file=str(secret))
-    line = f"ZADD and ZCARD on a connection of user {APPLICATION}: "
-    assert line + "accepted" in known.prove("n")["detail"]
+    lines = [f"{verb} on a connection of user {APPLICATION}: " for verb in ("ZADD", "ZCARD")]
+    assert {line + "accepted" for line in lines} <= set(known.prove("n")["detail"])
     known.fence(claim)
-    assert line + "refused" in known.prove("n")["detail"]
+    assert {line + "refused" for line in lines} <= set(known.prove("n")["detail"])
     known.unfence(claim)
+    known.set_state(claim, "reading")
+    proof = known.prove("n")
+    assert {lines[0] + "refused", lines[1] + "accepted"} <= set(proof["detail"])
+    assert proof["writes_refused"] and proof["reads_accepted"]
+    known.set_state(claim, "serving")
     known.close()
 
 
@@ -355,6 +428,17 @@ def test_all_other_keys_stay(server, fenced, others, base, tails):
         for one in beginnings:
             one_by_one = without(one_by_one, [one])
         assert may(*one_by_one) == after
+
+        def may_write(*rules):
+            client.execute_command("ACL", "SETUSER", "tried", "resetkeys", "on", "+@all", *rules)
+            pipe = client.pipeline(transaction=False)
+            for key in keys:
+                pipe.execute_command("ACL", "DRYRUN", "tried", "SET", key, "x")
+            return {key for key, said in zip(keys, pipe.execute()) if said == b"OK"}
+
+        writable, read_only = may_write(base), readable([base], beginnings)
+        assert may(*read_only) == before
+        assert may_write(*read_only) == {k for k in writable if not any(k.startswith(one) for one in beginnings)}
         client.execute_command("ACL", "DELUSER", "tried")
     assert set(one_by_one) == set(without([base], beginnings))
     assert after == {key for key in before if not any(key.startswith(one) for one in beginnings)}

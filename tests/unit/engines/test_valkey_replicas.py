@@ -12,16 +12,15 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines impor
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceQuarantined
 from ansible_collections.memops.agent_memory.plugins.module_utils._replication import open_server
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
-from tests.support.valkey_replicas import ReplicaSet, frozen, wait_for
+from tests.support.valkey_replicas import frozen, wait_for
 from tests.support.valkey_server import APPLICATION
 from tests.unit.engines.sqlite_help import structure, write
 from tests.unit.engines.valkey_help import prefix
 
 
-@pytest.fixture(scope="module")
-def group():
-    with ReplicaSet(replicas=2, sentinels=3) as servers:
-        yield servers
+@pytest.fixture
+def group(sentinel_group):
+    return sentinel_group
 
 
 @pytest.fixture
@@ -140,7 +139,8 @@ def test_sentinels_own_failover_in_a_quarantine_to_a_server_that_was_not_fenced(
         with one.client() as client:
             client.execute_command("ACL", "SETUSER", APPLICATION, "resetkeys", "~*")
     before.kill()
-    new = wait_for("another primary", lambda: (p := group.primary()) is not before and p)
+    with group.alert():
+        new = wait_for("another primary", lambda: (p := group.primary()) is not before and p)
     assert store.reader().namespace("n").state == "quarantined"  # data: Memory refuses
     with contextlib.closing(open_store(group.application(store.place.prefix))) as application:
         with pytest.raises(NamespaceQuarantined):

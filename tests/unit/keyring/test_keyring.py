@@ -12,7 +12,7 @@ import traceback
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils import _keyring
+from ansible_collections.memops.agent_memory.plugins.module_utils import _keyring, _keyring_file
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     InvalidInput,
     KeyUnavailable,
@@ -135,14 +135,14 @@ def test_a_crash_before_the_rename_leaves_the_old_file(ring, params, monkeypatch
 
 
 def test_a_key_that_does_not_come_back_from_the_disk_is_not_handed_out(ring, monkeypatch):
-    genuine = _keyring.replace_file
+    genuine = _keyring_file.replace_file
 
     def lose_newest(path, data, **options):
         body = json.loads(data)
         body["keys"] = {body["active"]: body["keys"][body["active"]]}
         genuine(path, json.dumps(body).encode(), **options)
 
-    monkeypatch.setattr(_keyring, "replace_file", lose_newest)
+    monkeypatch.setattr(_keyring_file, "replace_file", lose_newest)
     with pytest.raises(KeyUnavailable, match="did not come back"):
         ring.create_key()
 

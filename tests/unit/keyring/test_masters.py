@@ -12,9 +12,16 @@ import threading
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput, KeyUnavailable
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    InvalidInput,
+    KeyDoesNotOpen,
+    KeyUnavailable,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring_masters import open_master
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.master_key import rewrap_keyring
+from tests.support.aws_server import AwsServer
+from tests.support.vault_server import VaultServer
 
 KEY = bytes(range(100, 132))
 
@@ -66,10 +73,50 @@ def test_missing_things_are_named(tmp_path, monkeypatch):
         open_master({"source": "ldap"})
 
 
-class Transit(http.server.BaseHTTPRequestHandler):
-    """A stand-in for Vault: the two calls of its transit engine, with associated data.
+@pytest.fixture(scope="module")
+def bao():
+    with VaultServer() as server:
+        for name in ("memory", "later"):
+            server.key(name)
+        yield server
 
-    It keeps what it was given under a number. A real Vault cannot be started in a unit test.
+
+def test_a_real_server_keeps_record_keys(bao, tmp_path):
+    params = bao.keyring("memory", str(tmp_path / "token"), path=str(tmp_path / "keyring.json"))
+    ring = Keyring.open(params, create=True)
+    sealed = ring.seal(b"memory", b"h", ring.active_id)
+    again = Keyring.open(params)
+    assert again.open_payload(sealed, b"h", again.active_id) == b"memory"
+    bao.call("POST", "transit/keys/memory/rotate")
+    assert Keyring.open(params).open_payload(sealed, b"h", again.active_id) == b"memory", "a new version, the same key"
+    master = open_master(params)
+    wrapped = master.encrypt(b"secret", "k1")
+    for other, bound in ((master, "k2"), (open_master(bao.keyring("later", str(tmp_path / "t"))), "k1")):
+        with pytest.raises(KeyDoesNotOpen, match="does not open"):
+            other.decrypt(wrapped, bound)
+    with pytest.raises(KeyUnavailable, match=r"encrypt with the key other: HTTP status 403.*Next: check the token"):
+        open_master({**params, "vault_key": "other"}).encrypt(b"secret", "k1")
+    (tmp_path / "token").write_text("s.wrong")
+    with pytest.raises(KeyUnavailable, match="HTTP status 403") as caught:
+        master.decrypt(wrapped, "k1")
+    assert "s.wrong" not in str(caught.value)
+
+
+def test_a_real_server_that_is_sealed(tmp_path):
+    with VaultServer() as server:
+        server.key("memory")
+        master = open_master(server.keyring("memory", str(tmp_path / "token")))
+        wrapped = master.encrypt(b"secret", "k1")
+        server.call("POST", "sys/seal")
+        with pytest.raises(KeyUnavailable, match=r"HTTP status 503.*Next: .*is up and unsealed") as caught:
+            master.decrypt(wrapped, "k1")
+        assert not isinstance(caught.value, KeyDoesNotOpen)
+
+
+class Transit(http.server.BaseHTTPRequestHandler):
+    """A stand-in for Vaults that no server of today is: one that ignores associated data, ones that answer rubbish.
+
+    It keeps what it was given under a number.
     """
 
     kept: dict
@@ -127,15 +174,6 @@ def vault(tmp_path):
     server.server_close()
 
 
-def test_vault_keeps_record_keys(vault):
-    ring = Keyring.open(vault.params, create=True)
-    sealed = ring.seal(b"memory", b"h", ring.active_id)
-    again = Keyring.open(vault.params)
-    assert again.open_payload(sealed, b"h", again.active_id) == b"memory"
-    assert ring.master_id == "vault-transit-memory"
-    assert "s.right" not in repr(vars(ring)) + pathlib.Path(vault.params["path"]).read_text()
-
-
 @pytest.mark.parametrize("ignores", [False, True])
 def test_vault_binds_the_key_id_even_where_vault_does_not(vault, ignores):
     vault.ignores_associated_data = ignores
@@ -163,11 +201,7 @@ def test_vault_trouble_is_one_sentence(vault, answer, why):
     assert caught.value.next_step
 
 
-def test_vault_wrong_token_and_url(vault, tmp_path, monkeypatch):
-    (tmp_path / "token").write_text("s.wrong")
-    with pytest.raises(KeyUnavailable, match="403") as caught:
-        open_master(vault.params).encrypt(b"secret", "k")
-    assert "s.wrong" not in str(caught.value)
+def test_vault_missing_token_and_wrong_url(vault, monkeypatch):
     monkeypatch.delenv("VAULT_TOKEN", raising=False)
     with pytest.raises(KeyUnavailable, match="VAULT_TOKEN"):
         open_master({**vault.params, "vault_token_file": None}).encrypt(b"secret", "k")
@@ -179,58 +213,29 @@ def test_vault_wrong_token_and_url(vault, tmp_path, monkeypatch):
         open_master({**vault.params, "vault_url": "http://127.0.0.1:9"}).encrypt(b"secret", "k")
 
 
-class Kms(http.server.BaseHTTPRequestHandler):
-    """A stand-in for AWS KMS: Encrypt and Decrypt of its JSON protocol with the encryption context, unsigned.
-
-    boto3 is the real one. It keeps what it was given under a number.
-    """
-
-    kept: dict
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        context = json.dumps(body["EncryptionContext"], sort_keys=True)
-        if body.get("KeyId") != "alias/memory":
-            return self.reply(400, {"__type": "NotFoundException", "message": "secret detail"})
-        if self.headers["X-Amz-Target"].endswith(".Encrypt"):
-            name = base64.b64encode(b"blob %d" % len(self.kept)).decode()
-            self.kept[name] = (body["Plaintext"], context)
-            return self.reply(200, {"CiphertextBlob": name, "KeyId": "alias/memory"})
-        plaintext, bound = self.kept.get(body["CiphertextBlob"], (None, None))
-        if plaintext is None or bound != context:
-            return self.reply(400, {"__type": "InvalidCiphertextException"})
-        return self.reply(200, {"Plaintext": plaintext, "KeyId": "alias/memory"})
-
-    def reply(self, status, body):
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/x-amz-json-1.1")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_args):
-        pass
+@pytest.fixture(scope="module")
+def aws():
+    """moto's server imitates AWS KMS: it encrypts, authenticates the encryption context, and knows keys and aliases."""
+    with AwsServer() as server:
+        for alias in ("alias/memory", "alias/later"):
+            key = server.client("kms").create_key()["KeyMetadata"]["KeyId"]
+            server.client("kms").create_alias(AliasName=alias, TargetKeyId=key)
+        yield server
 
 
 @pytest.fixture
-def kms(tmp_path, monkeypatch):
-    handler = type("Handler", (Kms,), {"kept": {}})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+def kms(aws, tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    yield {
+    return {
         "source": "aws_kms",
         "kms_key_id": "alias/memory",
-        "region": "eu-central-1",
-        "endpoint_url": f"http://127.0.0.1:{server.server_port}",
+        "region": "us-east-1",
+        "endpoint_url": aws.endpoint,
         "path": str(tmp_path / "keyring.json"),
     }
-    server.shutdown()
-    server.server_close()
 
 
 def test_kms_keeps_record_keys(kms):
@@ -243,10 +248,50 @@ def test_kms_keeps_record_keys(kms):
 def test_kms_trouble_is_one_sentence(kms):
     master = open_master(kms)
     wrapped = master.encrypt(b"secret", "k1")
-    with pytest.raises(KeyUnavailable, match="does not open"):
+    assert master.decrypt(wrapped, "k1") == b"secret"
+    with pytest.raises(KeyDoesNotOpen, match="does not open"):
         master.decrypt(wrapped, "k2")
+    with pytest.raises(KeyUnavailable, match="alias/later"):  # AWS says IncorrectKey, moto AccessDenied
+        open_master({**kms, "kms_key_id": "alias/later"}).decrypt(wrapped, "k1")
     with pytest.raises(KeyUnavailable, match="NotFoundException") as caught:
         open_master({**kms, "kms_key_id": "alias/other"}).encrypt(b"secret", "k1")
     assert "secret" not in str(caught.value)
     with pytest.raises(KeyUnavailable, match="cannot be used"):
         open_master({**kms, "profile": "nobody"})
+
+
+def test_a_keyring_moves_from_a_file_to_kms_to_vault(tmp_path, kms, bao):
+    file = tmp_path / "master.key"
+    file.write_text(KEY.hex())
+    file.chmod(0o600)
+    path = kms["path"]
+    first = {"master_key_file": str(file), "path": path}
+    later = bao.keyring("later", str(tmp_path / "token"), path=path)
+    ring = Keyring.open(first, create=True)
+    sealed, key = ring.seal(b"memory", b"h", ring.active_id), ring.active_id
+    for old, new in ((first, kms), (kms, later)):
+        assert rewrap_keyring(old, new)["changed"]
+        for params in (old, new):
+            assert Keyring.open(params).open_payload(sealed, b"h", key) == b"memory"
+        assert not rewrap_keyring(old, new)["changed"]
+        assert rewrap_keyring(old, new, retire=True)["changed"]
+        with pytest.raises(KeyUnavailable, match="is wrapped by the master key"):
+            Keyring.open(old)
+    assert Keyring.open(later).open_payload(sealed, b"h", key) == b"memory"
+
+
+def test_a_key_service_that_is_away_is_not_taken_for_a_wrong_key(tmp_path, kms, bao):
+    """Else a snapshot would be listed as lost, or a keyring be given up, because a service did not answer."""
+    Keyring.open(kms, create=True)
+    before = pathlib.Path(kms["path"]).read_bytes()
+    later = bao.keyring("later", str(tmp_path / "token"))
+    bao.call("POST", "sys/policies/acl/later", policy='path "transit/encrypt/later" { capabilities = ["update"] }')
+    for old, new, why in (
+        (kms, later, "did not decrypt with the key later: HTTP status 403"),  # encrypts, and would never open again
+        ({**kms, "endpoint_url": "http://127.0.0.1:9"}, later, "AWS KMS cannot be used"),
+        (kms, {**later, "vault_url": "http://127.0.0.1:9"}, "did not encrypt"),
+    ):
+        with pytest.raises(KeyUnavailable, match=why) as caught:
+            rewrap_keyring(old, new, retire=True)
+        assert not isinstance(caught.value, KeyDoesNotOpen)
+        assert pathlib.Path(kms["path"]).read_bytes() == before

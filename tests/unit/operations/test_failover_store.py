@@ -102,6 +102,18 @@ def test_the_same_command_finishes_what_was_killed(pair, monkeypatch, step):
     pair.rejoin(home, away)
 
 
+def test_the_way_back_waits_for_the_end_of_the_way_there(pair, monkeypatch):
+    home, away = pair.roles()
+    run = pair.run()
+    with killed_after("serve-store", monkeypatch), pytest.raises(Killed):
+        pair.fail_over(home, away, run=run)
+    pair.rejoin(home, away)
+    refused("failover .* began and did not end", lambda: pair.fail_over(away, home, kind="failback"))
+    done = pair.fail_over(home, away, run=pair.run(takeover=run.attempt))
+    assert pair.fail_over(away, home, kind="failback")["epoch"] == done["epoch"] + 1
+    pair.rejoin(away, home)
+
+
 def test_a_rejoin_that_was_killed_goes_on(pair, monkeypatch):
     home, away = pair.roles()
     pair.fail_over(home, away)

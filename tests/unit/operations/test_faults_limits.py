@@ -14,6 +14,8 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import valkey_connect
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import isolate_records, release_records
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.engines import Bench
 from tests.support.postgresql_server import PostgresqlServer, Standby
@@ -149,6 +151,54 @@ def test_a_valkey_server_that_is_full_or_may_drop_records_while_a_generation_is_
             refused("may drop records", lambda: store.begin_generation(claim))
         client.config_set("maxmemory-policy", "noeviction")
     finish(site, run)
+    bench.close()
+
+
+def test_a_valkey_server_that_may_drop_records_takes_no_bulk_write_of_an_operator_but_every_isolation(
+    valkey, tmp_path
+):
+    bench = Bench("valkey", tmp_path, valkey)
+    site, run = Site(tmp_path / "site", bench=bench), attempt()
+    values = {f"k{n:03d}": n for n in range(50)}
+    with site.memory() as memory:
+        memory.write_many(NS, values)
+    site.backup()
+    site.raw.remove(NS, ["k001", "k002"])
+    with valkey.client() as client, site.open() as store:
+        client.config_set("maxmemory", 1 << 30)
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        assert any("may drop records" in line for line in store.warnings())
+        isolated = isolate_records.isolate_records(
+            store=store, store_params=site.store, namespace=NS, run=run, open_keyring=site.ring,
+            choice=choose(["k003"], None, None, None),
+        )
+        assert isolated["isolated"] == 1
+        refused(
+            "may drop records",
+            lambda: release_records.release_records(
+                store=store, store_params=site.store, namespace=NS, run=run,
+                choice=choose(["k003"], None, None, None),
+            ),
+        )
+        site.rebuild("soft", until="plan", run=run)
+        assert site.state() == "quarantined"
+        before = site.rows()
+        refused("may drop records", lambda: site.step("apply", run))
+        claim = store.claim(NS, run.attempt, "the test", new_incident="x")
+        with store.reader() as reader:
+            entries = [entry for page in reader.log(NS) for entry in page]
+        refused("may drop records", lambda: store.reseal(claim, []))
+        refused("may drop records", lambda: store.import_log(claim, entries))
+        assert site.rows() == before
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 0)
+    for name in ("apply", "validate", "release"):
+        site.step(name, run, **options(name, "soft"))
+    with site.open() as store:
+        release_records.release_records(
+            store=store, store_params=site.store, namespace=NS, run=attempt(takeover=run.attempt), choice=None
+        )
+    assert site.served() == values
     bench.close()
 
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the actions do on the controller alone: misspelt variables, the list of lost keys."""
+"""What the actions do on the controller alone: misspelt variables, what is sent to a host, the list of lost keys."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import types
 import typing as t
 
 import pytest
+import yaml
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_collections.memops.agent_memory.plugins.action import memory, report
+from ansible_collections.memops.agent_memory.plugins.modules import dispatch
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 def test_a_misspelt_variable_is_refused_and_a_strange_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +28,8 @@ def test_a_misspelt_variable_is_refused_and_a_strange_one_is_told(monkeypatch: p
     assert told == ["memory_into is no variable of this collection and has no effect."]
     refused = action._misspelt({"memory_stratgy": "hard"})
     assert refused is not None and refused["failed"] and not refused["changed"]
-    assert refused["msg"] == "There is no variable memory_stratgy. Next: did you mean memory_strategy?"
+    said = "There is no variable memory_stratgy; nothing was changed. Next: did you mean memory_strategy?"
+    assert refused["msg"] == said
 
 
 @pytest.mark.parametrize("fetched", [False, True], ids=["written here", "fetched by the role"])
@@ -79,3 +84,50 @@ def test_a_host_that_cannot_run_a_module_is_told_in_one_sentence(
     action._used_interpreter = "/opt/x/python"
     result = action._call({}, {"inventory_hostname": "m1"})
     assert (result["failed"], result["changed"], result["error"], result["msg"]) == (True, False, error, said)
+
+
+def test_a_failure_is_printed_without_its_parts_and_long_lists() -> None:
+    said = "The store /a.db has no namespace 'x'. Next: name one of those that the playbook info lists"
+    parts = {"reason": "The store /a.db has no namespace 'x'.", "next_step": said.rpartition("Next: ")[2]}
+    failed = {"failed": True, "changed": False, "error": "namespace-unknown", "msg": said}
+    assert memory._brief({**failed, **parts, "holder": {"owner": "o"}}) == {**failed, "holder": {"owner": "o"}}
+    judged = {**failed, "error": "verdict", "msg": "The verdict is fail: a long enough reason. Next: look."}
+    more = {"reasons": ["a long enough reason."], "findings": ["x" * 300], "snapshot": "s-1", "verdict": "fail"}
+    assert memory._brief({**judged, **more}) == {**judged, "snapshot": "s-1", "verdict": "fail"}
+    many = {"reasons": [f"snapshot {n} opens with neither key" for n in range(50)]}  # more than the sentence holds
+    assert memory._brief({**judged, **many}) == {**judged, **many}
+
+
+@pytest.mark.parametrize(
+    ("role", "parents", "sent"),
+    [
+        ("memops.agent_memory.isolate", [], "memops.agent_memory.isolate"),
+        ("memops.agent_memory.isolate", ["memops.agent_memory.rebuild"], "memops.agent_memory.dispatch"),
+        ("memops.agent_memory.failover", [], "memops.agent_memory.dispatch"),
+        (None, None, "memops.agent_memory.dispatch"),
+        ("own.collection.isolate", [], "memops.agent_memory.dispatch"),
+    ],
+    ids=["a step alone", "within the runbook", "a role of several modules", "a play's own task", "a role of others"],
+)
+def test_modules_of_one_run_are_sent_as_one(
+    monkeypatch: pytest.MonkeyPatch, role: t.Any, parents: t.Any, sent: str
+) -> None:
+    called: t.List[t.Any] = []
+
+    def execute(self: t.Any, **arguments: t.Any) -> t.Any:
+        called.append((arguments["module_name"], arguments["module_args"]))
+        return {}
+
+    monkeypatch.setattr(memory.ActionModule, "_execute_module", execute)
+    action = object.__new__(memory.ActionModule)
+    action._task = types.SimpleNamespace(action="memops.agent_memory.isolate", async_val=0, delegate_to=None)
+    found = {"inventory_hostname": "m1", "ansible_role_name": role, "ansible_parent_role_names": parents}
+    action._call({"namespace": "a"}, {name: value for name, value in found.items() if value is not None})
+    assert called == [(sent, {"namespace": "a", "module": "isolate"})]
+
+
+def test_every_module_of_the_action_can_be_sent_as_the_shared_one() -> None:
+    runtime = yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text(encoding="utf-8"))
+    assert runtime["action_groups"]["memory"] == dispatch.MODULES
+    for module in dispatch.MODULES:
+        assert dispatch.main_of(module).__module__.endswith(f"module_utils._modules.{module}")

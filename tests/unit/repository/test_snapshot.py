@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import typing as t
 from pathlib import Path
@@ -14,7 +15,12 @@ import pytest
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite_reader import SqliteReader
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore, snapshot, snapshot_scan
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    restore,
+    snapshot,
+    snapshot_crew,
+    snapshot_scan,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.stores import keyring_params, log_of, new_keyring, new_store, rows_of
@@ -123,6 +129,27 @@ def test_two_processes_give_the_same_rows(place: Place) -> None:
     assert three["bytes"]["sent"] < one["bytes"]["sent"] / 5
     found = place.open().snapshot(NAME, two["snapshot"], place.keyring)
     assert sum(len(part) for part in found.log("n")) == two["namespaces"]["n"]["log_entries"] == 51_001
+
+
+def test_two_processes_hand_over_packs_of_any_size(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "BIG", 0)
+    place.fill("n", {**many(20, size=1 << 20), "key/0000003/huge": os.urandom(snapshot_crew.SLOT_BYTES + 1000)})
+    result = place.snapshot(open_payloads=True)
+    packs = place.open().snapshot(NAME, result["snapshot"], place.keyring).manifest["packs"]
+    assert len(packs) > 2 and max(pack[1] for pack in packs) > snapshot_crew.SLOT_BYTES
+    assert rows_in(place, result["snapshot"], "n") == rows_of(place.store, "n")
+    assert result["namespaces"]["n"]["unopenable"] == 0
+
+
+def test_a_process_that_is_killed_ends_the_snapshot(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "BIG", 0)
+    place.fill("n", many(2000))
+    monkeypatch.setattr(snapshot_scan, "row_sizes", lambda rows: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(errors.CannotProceed, match="killed"):
+        place.snapshot()
+    assert place.open().snapshots(NAME) == []
+    monkeypatch.undo()
+    assert place.snapshot()["changed"]
 
 
 def test_the_log_of_the_base_is_read_again_when_it_is_not_the_same(place: Place) -> None:

@@ -16,6 +16,7 @@ PLACE = {"engine": "postgresql", "url": "postgresql://db/memory", "schema": "one
     ("login", "told"),
     [
         ({}, {}),
+        ({"server": {"data_directory": "/data", "replication_password_file": "/of/the/server"}}, {}),
         ({"user": "u", "password": "secret"}, {"user": "u"}),
         ({"user": "u", "password_file": "/of/the/operator"}, {"user": "u", "password_file": "/of/the/operator"}),
         (

@@ -1,0 +1,119 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""An open store on a Valkey server, whatever its layout: recognise it or make it, and lend connections to readers.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+import uuid
+
+from .._errors import InvalidInput, StoreDamaged, StoreMissing
+from .._layouts import Layout
+from .._model import StoreIdentity
+from .valkey_connect import Place, Wire, hello, packed
+from .valkey_control import counters_of, identity_of
+from .valkey_errors import RESTORE, valkey_errors
+from .valkey_reader import point_of
+from .valkey_transactions import Connected
+from .valkey_values import FORMAT
+
+IDLE_CONNECTIONS = 2
+
+
+class Opened(Connected):
+    """One connection writes; every reader has a connection of its own."""
+
+    def __init__(self, place: Place, layout: Layout) -> None:
+        super().__init__(place)
+        self._layout = layout
+        self._idle: list[Wire] = []
+        self._pid = os.getpid()
+
+    def _recognise(self, create: bool) -> None:
+        """Errors: StoreMissing, StoreDamaged, InvalidInput for another format or layout."""
+        where, prefix = self.place.where, self.place.prefix
+        with valkey_errors(self.place):
+            role = hello(self.wire).get("role")
+            raw = self.wire.ask([packed("HGETALL", self.names.store)])[0]
+            if not raw:
+                if self.wire.call("EXISTS", self.names.namespaces, self.names.incidents, self.names.logs):
+                    raise StoreDamaged(f"The store {where} (prefix {prefix}) has lost its identity.", RESTORE)
+                if not create and role in ("slave", "replica"):
+                    raise StoreMissing(
+                        f"The server {where} is a replica, and has no memory store with the prefix {prefix} (yet).",
+                        "set memory_store.url to the primary, or wait until this one has its primary's data",
+                    )
+                if not create:
+                    raise StoreMissing(
+                        f"There is no memory store at {where} with the prefix {prefix}.",
+                        "correct memory_store.url and memory_store.prefix, or restore a snapshot there",
+                    )
+                raw = self._make()
+        self._check_kind(raw)
+
+    def _check_kind(self, raw: t.Sequence[bytes]) -> None:
+        """Errors: InvalidInput for another format or layout."""
+        where = self.place.where
+        said, _numbers = counters_of(raw, where)
+        if said.get("format") != str(FORMAT):
+            raise InvalidInput(
+                f"The store {where} has format {said.get('format')}; this version knows format {FORMAT}.",
+                "upgrade the collection memops.agent_memory",
+            )
+        if said.get("layout") != self._layout.name:
+            raise InvalidInput(
+                f"The store {where} has the layout {said.get('layout')}, not {self._layout.name}.",
+                f"set memory_store.layout to {said.get('layout')}",
+            )
+
+    def _make(self) -> t.Any:
+        """Whoever comes first makes it; nobody ever sees a half-made one."""
+        store_id = str(uuid.uuid4())
+        fields = {
+            "format": FORMAT, "store_id": store_id, "lineage": store_id, "layout": self._layout.name, "epoch": 1,
+            **self._more_fields(),
+        }  # fmt: skip
+        replies = self.wire.many(
+            [
+                packed("WATCH", self.names.store), packed("EXISTS", self.names.store), packed("MULTI"),
+                packed("HSET", self.names.store, *(x for pair in fields.items() for x in pair)),
+            ]
+        )  # fmt: skip
+        last = self.wire.many([packed("DISCARD" if replies[1] else "EXEC")])[0]
+        for reply in [*replies, *(last if isinstance(last, list) else (last,))]:
+            if isinstance(reply, Exception):
+                raise reply
+        return self.wire.call("HGETALL", self.names.store)
+
+    def _more_fields(self) -> dict[str, t.Any]:
+        """What the store's own hash says beside."""
+        return {}
+
+    def identity(self) -> StoreIdentity:
+        return identity_of(*counters_of(self._ask("HGETALL", self.names.store), self.place.where))
+
+    def _lent(self) -> Wire:
+        """A connection for a reader."""
+        return self._idle.pop() if self._pid == os.getpid() and self._idle else Wire(self.place)
+
+    def _take_back(self, wire: Wire) -> None:
+        if len(self._idle) < IDLE_CONNECTIONS and self._pid == os.getpid() and wire.connected:
+            self._idle.append(wire)
+        else:
+            wire.drop()
+
+    @contextlib.contextmanager
+    def point(self) -> t.Iterator[str]:
+        """Nobody else writes while it is open."""
+        with self._transaction() as tx:  # pylint: disable=contextmanager-generator-missing-cleanup
+            yield point_of(tx.said, tx.numbers)
+
+    def close(self) -> None:
+        for wire in self._idle:
+            wire.drop()
+        self._idle = []
+        self.wire.drop()

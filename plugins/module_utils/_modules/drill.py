@@ -1,0 +1,44 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the module drill does.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._ansible import Context, execute
+from .._operations.drill import drill
+
+
+def operate(context: Context) -> dict[str, t.Any]:
+    params = context.params
+    if context.check:
+        return {"changed": False, "verdict": "could-not-verify", "reasons": ["check mode: nothing was restored"]}
+    context.keyring()
+    found = drill(
+        repository=context.repository(),
+        keyring_params=context.params["keyring"],
+        name=context.name,
+        snapshot_id=params["snapshot"],
+        namespaces=params["namespaces"],
+        benchmark=params["benchmark"],
+        accuracy=params["accuracy"],
+        rotation=params["rotation"],
+        scratch=params["scratch"],
+    )
+    return context.judged(found, "look at the reasons; no restore is proven until a drill passes")
+
+
+def main() -> None:
+    options = {
+        "snapshot": {"type": "str"},
+        "namespaces": {"type": "list", "elements": "str"},
+        "benchmark": {"type": "path"},
+        "accuracy": {"type": "float", "default": 0.8},
+        "rotation": {"type": "bool", "default": True},
+        "scratch": {"type": "path"},
+    }
+    execute(operate, options)

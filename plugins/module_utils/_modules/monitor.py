@@ -1,0 +1,53 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the module monitor does.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._ansible import Context, execute
+from .._operations.watch import watch
+
+
+def operate(context: Context) -> dict[str, t.Any]:
+    params = context.params
+    repository, warnings = context.repository_or_none()
+    found = watch(
+        store=context.store,
+        store_params=context.store_params,
+        namespace=context.namespace,
+        keyring=context.keyring(),
+        repository=repository,
+        run=context.run,
+        seconds=params["seconds"],
+        interval=params["interval"],
+        hit_rate=params["hit_rate"],
+        logs=params["logs"],
+        again=params["again"],
+        part=params["part"],
+        check=context.check,
+    )
+    if found.get("watching"):
+        return found
+    found["warnings"] = [*found.get("warnings", []), *warnings]
+    name = context.namespace
+    again = f"once it is read, watch again: the monitor playbook with memory_namespace={name} and memory_again=true"
+    failed = f"run the rebuild playbook with memory_namespace={name}"
+    return context.judged(found, failed if found["verdict"] == "fail" else again)
+
+
+def main() -> None:
+    options = {
+        "namespace": {"type": "str", "required": True},
+        "seconds": {"type": "float", "default": 900.0},
+        "interval": {"type": "float", "default": 15.0},
+        "hit_rate": {"type": "float", "default": 0.8},
+        "logs": {"type": "list", "elements": "raw", "default": []},
+        "again": {"type": "bool", "default": False},
+        "part": {"type": "float"},
+    }
+    execute(operate, options)

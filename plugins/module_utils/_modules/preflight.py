@@ -1,0 +1,40 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the module preflight does.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._ansible import Context, execute
+from .._operations.preflight import preflight
+
+
+def operate(context: Context) -> dict[str, t.Any]:
+    return preflight(
+        store=context.store,
+        store_params=context.store_params,
+        namespace=context.namespace,
+        run=context.run,
+        open_keyring=context.keyring,
+        open_repository=context.repository,
+        name=context.name,
+        strategy=context.params["strategy"],
+        benchmark=context.params["benchmark"],
+        recent=context.params["recent"],
+        force=context.params["force"],
+    )
+
+
+def main() -> None:
+    options = {
+        "namespace": {"type": "str", "required": True},
+        "strategy": {"type": "str", "default": "auto", "choices": ["auto", "soft", "hard", "rotate"]},
+        "benchmark": {"type": "path"},
+        "recent": {"type": "float", "default": 3600.0},
+        "force": {"type": "bool", "default": False},
+    }
+    execute(operate, options)

@@ -1,0 +1,21 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the module replication_info does.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._ansible import Context, execute
+from .._operations.replicas import describe
+
+
+def operate(context: Context) -> dict[str, t.Any]:
+    return describe(context.store_params)
+
+
+def main() -> None:
+    execute(operate, {})

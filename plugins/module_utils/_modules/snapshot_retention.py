@@ -1,0 +1,42 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the module snapshot_retention does.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._ansible import Context, diff, execute
+from .._errors import RepositoryRefused
+from .._operations.retention import apply as retain
+
+
+def operate(context: Context) -> dict[str, t.Any]:
+    try:
+        repository = context.repository()
+    except RepositoryRefused:
+        if not context.check:
+            raise
+        return {"changed": False, "removed": [], "kept": []}  # the backup that makes it was only rehearsed
+    result = retain(
+        repository=repository,
+        keyring=context.keyring(),
+        name=context.name,
+        keep_last=context.params["keep_last"],
+        keep_within=context.params["keep_within"],
+        check=context.check,
+    )
+    before = sorted([*(kept["snapshot"] for kept in result["kept"]), *result["removed"]])
+    after = sorted(kept["snapshot"] for kept in result["kept"])
+    return {**result, "diff": diff({"snapshots": before}, {"snapshots": after}, context.name)}
+
+
+def main() -> None:
+    options = {
+        "keep_last": {"type": "int", "default": 96},
+        "keep_within": {"type": "float", "default": 604800.0},
+    }
+    execute(operate, options)

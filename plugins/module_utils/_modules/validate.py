@@ -1,0 +1,37 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the module validate does.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._ansible import Context, execute
+from .._operations.validation import judge
+
+
+def operate(context: Context) -> dict[str, t.Any]:
+    found = judge(
+        store=context.store,
+        store_params=context.store_params,
+        namespace=context.namespace,
+        keyring=context.keyring(),
+        run=context.run,
+        benchmark=context.params["benchmark"],
+        thresholds={"hit_rate": context.params["hit_rate"], "accuracy_gain": context.params["accuracy_gain"]},
+        check=context.check,
+    )
+    return context.judged(found, f"look at the reasons; {context.namespace} stays as it is")
+
+
+def main() -> None:
+    options = {
+        "namespace": {"type": "str", "required": True},
+        "benchmark": {"type": "path"},
+        "hit_rate": {"type": "float", "default": 0.8},
+        "accuracy_gain": {"type": "float", "default": 0.3},
+    }
+    execute(operate, options)

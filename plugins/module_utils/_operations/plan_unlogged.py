@@ -1,0 +1,244 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Decide, for every key, what a rebuild does where nobody logged who wrote it, or when: no access log, no sequences, no
+tombstones.
+
+PRIVATE to the collection. A record is good when it is sound and either equals a verified snapshot or is newer than that
+and lies outside the window of the damage. Nobody knows when a key changed, so the window is what the operator says:
+since when (onset), and which keys. Three streams are merged in key order: the live rows, the newest good snapshot, and
+the newest good one from before the onset. Nothing is held in memory but a batch of each.
+"""
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import heapq
+import re
+import secrets
+import typing as t
+from dataclasses import dataclass, field
+
+from .._codec import RecordCodec
+from .._model import CHECKSUM, EXPIRES, KEY, Row
+from .._store import Reader
+from .held_records import aside_of
+from .plan import Source, _damage, _rows, summary
+from .plan_file import Entry, PlanFile
+
+PROBES = 200
+ABSENT = "absent"
+CHANGED_INSIDE = "changed inside the window"
+MADE_INSIDE = "made inside the window; no snapshot from before has it"
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the operator says of the damage. Times are µs; without any of it nothing is inside."""
+
+    onset: int | None = None
+    until: int | None = None
+    keys: frozenset[str] = field(default_factory=frozenset)
+    pattern: str | None = None
+
+    @property
+    def given(self) -> bool:
+        return self.onset is not None or bool(self.keys) or self.pattern is not None
+
+    def inside(self) -> t.Callable[[str], bool]:
+        """Whether a key is meant; with a time alone every key is."""
+        if self.pattern is None and not self.keys:
+            return lambda _key: self.onset is not None
+        matches = re.compile(fnmatch.translate(self.pattern)).match if self.pattern is not None else None
+        return lambda key: key in self.keys or bool(matches and matches(key))
+
+
+@dataclass
+class Found:
+    """What a plan of this kind counts beside its entries."""
+
+    good: int = 0
+    damaged: int = 0
+    changed: int = 0  # sound, other than the newest snapshot, outside the window: kept
+
+
+def make(
+    *,
+    reader: Reader,
+    namespace: str,
+    sources: t.Sequence[tuple[int, Source]],
+    window: Window,
+    now: int,
+    held: frozenset[str],
+    damage_file: str | None,
+    target: str,
+) -> tuple[dict[str, t.Any], list[dict[str, t.Any]]]:
+    """Write the plan to ``target``; its summary, and probes (see validate.fix_probes). ``sources``: (time, snapshot),
+    newest first. Probes are records on whose value two copies agree, so that none comes from one source alone."""
+    draft = PlanFile.create(target + ".new")
+    base = next((n for n, (at, _s) in enumerate(sources) if window.onset is None or at < window.onset), None)
+    newest = sources[0][1] if sources else None
+    before = None if base is None else sources[base][1]
+    # what changed after a snapshot that is younger than the window's end was not changed inside the window
+    later = bool(sources) and window.until is not None and sources[0][0] >= window.until
+    decide = _Decisions(namespace, window, later, newest, before, now)
+    sample = _Sample()
+    found = Found()
+    streams = [
+        _rows(reader.scan(namespace)),
+        _rows(newest.scan(namespace)) if newest else iter(()),
+        _rows(before.scan(namespace)) if before is not None and before is not newest else iter(()),
+        _damage(damage_file),
+    ]
+    pending: list[Entry] = []
+    for key, (live, copy, old, hurt) in _merged(streams):
+        if before is newest:
+            old = copy
+        entry = decide(key, live, copy, old, hurt, found)
+        if copy is not None and not _over(copy, now) and _agreed(copy, live, old, entry):
+            sample.add(copy)
+        if entry is not None:
+            pending.append(entry)
+        if len(pending) >= 1000:
+            draft.add(pending)
+            pending = []
+    draft.add(pending)
+    for place, (_at, source) in enumerate(sources):
+        if base is not None and place > base:
+            _look_deeper(draft, namespace, source, decide)
+    found.damaged -= _respect_isolation(draft, reader, namespace, held)
+    counts = {"good_before": found.good, "damaged": found.damaged}
+    plan = draft.finish(
+        target, counts=counts, unlogged=0, log_intact=True, newest=0, changed=found.changed,
+        newest_snapshot=newest.id if newest else None,
+    )  # fmt: skip
+    return summary(plan), sample.probes()
+
+
+class _Decisions:
+    def __init__(
+        self, namespace: str, window: Window, later: bool, newest: Source | None, before: Source | None, now: int
+    ) -> None:
+        self._codec, self._inside, self._later, self._now = RecordCodec(namespace), window.inside(), later, now
+        self._newest, self._before = newest, before
+
+    def good(self, row: Row | None) -> bool:
+        return row is not None and self._codec.intact(row)
+
+    def over(self, row: Row) -> bool:
+        return _over(row, self._now)
+
+    def __call__(
+        self, key: str, live: Row | None, newest: Row | None, before: Row | None, hurt: t.Any, found: Found
+    ) -> Entry | None:
+        """What to do with the key; None when nothing is."""
+        same = live is not None and newest is not None and live[CHECKSUM] == newest[CHECKSUM]
+        inside = self._inside(key) and (not self._later or same or (live is None and newest is None))
+        copy, source = (before, self._before) if inside else (newest, self._newest)
+        if not self.good(copy):
+            copy = None
+        id_ = source.id if source is not None else None
+        if hurt is not None:
+            found.damaged += 1
+            if copy is None:
+                return _entry(key, "lost", str(hurt[1]), live, None, None)
+            return _entry(key, "expired" if self.over(copy) else "repair", str(hurt[1]), live, copy, id_)
+        if live is None:
+            if copy is None or self.over(copy):
+                return None  # it was not there, or its time was over: it does not come back
+            if not inside:
+                return _entry(key, ABSENT, "absent since the snapshot: deleted or lost", None, copy, id_)
+            found.damaged += 1
+            return _entry(key, "repair", ABSENT, None, copy, id_)
+        if inside and (copy is None or copy[CHECKSUM] != live[CHECKSUM]):
+            if self.over(live):
+                return None
+            found.damaged += 1
+            if copy is None:
+                return _entry(key, "suspect", MADE_INSIDE, live, None, None)
+            if self.over(copy):
+                return _entry(key, "expired", f"{CHANGED_INSIDE}; what was there had expired", live, None, None)
+            return _entry(key, "repair", CHANGED_INSIDE, live, copy, id_)
+        if not self.over(live):
+            found.good += 1
+            found.changed += not same and newest is not None
+        return None
+
+
+def _entry(key: str, action: str, reason: str, live: Row | None, copy: Row | None, source: str | None) -> Entry:
+    kept = copy if action != "expired" else None
+    return Entry(
+        key, action, reason, None if live is None else live[CHECKSUM], source if kept is not None else None,
+        kept[CHECKSUM] if kept is not None else None, None, None,
+    )  # fmt: skip
+
+
+def _agreed(copy: Row, live: Row | None, old: Row | None, entry: Entry | None) -> bool:
+    """Whether another copy has the value of ``copy`` too, and the key is to have it after the plan."""
+    digest = copy[CHECKSUM]
+    if entry is None:
+        return live is not None and live[CHECKSUM] == digest
+    return entry.digest == digest and old is not None and old is not copy and old[CHECKSUM] == digest
+
+
+def _over(row: Row, now: int) -> bool:
+    return row[EXPIRES] is not None and row[EXPIRES] <= now
+
+
+def _look_deeper(draft: PlanFile, namespace: str, source: Source, decide: _Decisions) -> None:
+    """A damaged record of which the newer snapshots have no good copy gets that of an older one."""
+    for entries in draft.unsourced():
+        wanted = {entry.key: entry for entry in entries if entry.action == "lost"}
+        found = source.get_many(namespace, list(wanted)) if wanted else {}
+        draft.add(
+            wanted[key]._replace(action="repair", source=source.id, digest=row[CHECKSUM])
+            for key, row in found.items()
+            if decide.good(row) and not decide.over(row)
+        )
+
+
+def _respect_isolation(draft: PlanFile, reader: Reader, namespace: str, groups: frozenset[str]) -> int:
+    """A record that an operator isolated is absent because of that. How many of them were counted as damaged."""
+    dropped = 0
+    for rows in aside_of(reader, namespace, groups):
+        mine = [entry for entry in draft.get([row[KEY] for row in rows]) if entry.expected is None]
+        dropped += sum(entry.action != ABSENT for entry in mine)
+        draft.drop([entry.key for entry in mine])
+    return dropped
+
+
+class _Sample:
+    """Keys drawn at random, whatever order they come in."""
+
+    def __init__(self) -> None:
+        self._salt = secrets.token_bytes(8)
+        self._heap: list[tuple[int, str, bytes, int | None]] = []
+
+    def add(self, row: Row) -> None:
+        digest = hashlib.blake2b(row[KEY].encode(), digest_size=8, key=self._salt).digest()
+        one = (-int.from_bytes(digest, "big"), row[KEY], row[CHECKSUM], row[EXPIRES])
+        if len(self._heap) < PROBES:
+            heapq.heappush(self._heap, one)
+        elif one > self._heap[0]:
+            heapq.heapreplace(self._heap, one)
+
+    def probes(self) -> list[dict[str, t.Any]]:
+        found = {
+            key: {"key": key, "digest": digest.hex(), "at": 0, "epoch": None, "sequence": None, "expires": expires}
+            for _rank, key, digest, expires in self._heap
+        }
+        return [found[key] for key in sorted(found)]
+
+
+def _merged(streams: t.Sequence[t.Iterator[t.Any]]) -> t.Iterator[tuple[str, list[t.Any]]]:
+    """Full outer join of streams in key order: each key once, with what each stream has of it."""
+    heads = [next(stream, None) for stream in streams]
+    while True:
+        there = [head[0] for head in heads if head is not None]
+        if not there:
+            return
+        key = min(there)
+        row = [head if head is not None and head[0] == key else None for head in heads]
+        for number, one in enumerate(row):
+            if one is not None:
+                heads[number] = next(streams[number], None)
+        yield key, row

@@ -1,0 +1,80 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks on another application's keys in Valkey; that application is a plain client and is never changed."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import time
+import typing as t
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from playbooks import Outcome, Site
+from tests.support.valkey_server import ValkeyServer
+from tests.unit.operations.keyspace_help import Agent, KeyspaceSite
+
+NAMESPACE = "agent-7"
+
+
+class Plays(Site):
+    """One memory host and its server; no route, since nobody follows one."""
+
+    def __init__(self, folder: pathlib.Path, keys: t.Any) -> None:
+        self.folder, self.stores, self.bench = folder, {"primary": keys.store}, keys.server
+        self.reports, self.inventory = folder / "reports", folder / "inventory.json"
+        self.variables = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "memory_cluster": "site",
+            "memory_repository": keys.repository,
+            "memory_keyring": {**keys.keyring, "path": str(folder / "no-keyring.json")},
+            "memory_route": {"kind": "none"},
+            "memory_report_dir": str(self.reports),
+            "memory_monitor_seconds": 1,
+            "memory_monitor_interval": "0.5",
+        }
+        self.write_inventory()
+
+    def told(self, playbook: str, *arguments: str, changed: bool, status: int = 0, **variables: t.Any) -> Outcome:
+        outcome = self.play(playbook, *arguments, **variables)
+        assert outcome.status == status, outcome.text[-6000:]
+        assert (outcome.changed > 0) is changed, outcome.text[-6000:]
+        assert "Traceback" not in outcome.text
+        return outcome
+
+
+@pytest.fixture
+def keys(tmp_path: pathlib.Path, valkey_server: ValkeyServer) -> t.Iterator[t.Any]:
+    one = KeyspaceSite(tmp_path, valkey_server)
+    one.fill(NAMESPACE, 100)
+    one.fill("agent-8", 20)
+    yield one
+    one.wipe()
+
+
+def test_backup_damage_check_rebuild_and_again(keys: t.Any, tmp_path: pathlib.Path) -> None:
+    plays = Plays(tmp_path, keys)
+    before, sibling = keys.values(NAMESPACE), keys.dumps("agent-8")
+    plays.told("backup", changed=True)
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
+    while time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) < since:
+        time.sleep(0.05)
+    keys.app.delete(keys.key("set"), keys.key("s00003"))
+    keys.app.set(keys.key("list"), "garbage")
+    damaged = keys.values(NAMESPACE)
+    window = {"memory_namespace": NAMESPACE, "memory_since": since}
+    checked = plays.told("rebuild", "--check", "--diff", changed=True, **window)
+    assert "to repair: 3" in checked.text
+    assert keys.values(NAMESPACE) == damaged
+    with Agent(keys, "agent-9") as neighbour:
+        plays.told("rebuild", changed=True, **window)
+    assert neighbour.written and not neighbour.refused and not neighbour.wrong and not neighbour.other
+    assert keys.values(NAMESPACE) == before and keys.dumps("agent-8") == sibling
+    assert "Nothing to rebuild" in plays.told("rebuild", changed=False, **window).text
+    report = plays.report()
+    assert (report["verdict"], report["state"]) == ("pass", "closed"), report
+    assert report["records"]["lost"] == 0 and report["records"]["recovered"] == 3

@@ -1,0 +1,46 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an on-call engineer sees of a failure: its sentence where it happened, and at the end where to look."""
+from __future__ import annotations
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from playbooks import Site
+
+
+def printed(text: str, sentence: str) -> int:
+    """How often; newer versions of Ansible print each failure once in words and once in JSON."""
+    return " ".join(text.split()).count(sentence)
+
+
+def test_a_failure_is_said_where_it_happened(tmp_path: pathlib.Path) -> None:
+    site = Site(tmp_path, secondary=False)
+    site.fill("agent-7", 5)
+    before = site.fingerprint()
+    misspelt = site.play("isolate", memory_namespce="agent-7")
+    said = "There is no variable memory_namespce; nothing was changed. Next: did you mean memory_namespace?"
+    assert misspelt.status != 0 and said in misspelt.text
+    assert site.fingerprint() == before
+
+    empty = site.play("restore", memory_namespace="agent-7")
+    assert empty.status != 0
+    assert printed(empty.text, "There is no repository in") in (1, 2), empty.text
+    assert printed(empty.text, "Next: run a backup, which makes it, or correct the url") in (1, 2)
+    assert "site failed in the task 'Bring records back from the snapshot', which says why" in empty.text
+    assert '"error": "repository-refused"' in empty.text
+
+    unknown = site.play("isolate", memory_namespace="nobody")
+    assert unknown.status != 0
+    above, _task, end = unknown.text.rpartition("TASK [Fail when a namespace failed]")
+    assert "nobody failed in the task 'Quarantine the namespace and prove the fence'" in end
+    assert printed(end, "has no namespace 'nobody'") == 0
+    assert 1 <= printed(above.partition("TASK [Report]")[0], "has no namespace 'nobody'") <= 2
+    assert printed(above.partition("TASK [Report]")[2], "has no namespace 'nobody'") == 1, "the report's own sentence"
+
+    two = site.play("validate", memory_namespace=["nobody", "no-one"])
+    assert two.status != 0
+    end = two.text.rpartition("TASK [Fail when a namespace failed]")[2]
+    assert "nobody: " in end and "no-one: " in end, "of several, all that they said stands at the end"
