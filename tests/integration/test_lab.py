@@ -33,22 +33,22 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._repository im
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from playbooks import RECAP, Outcome
 
-# Step -> what the text of its module has.
+# Step -> what is said to its module.
 STEPS = {
-    "isolate": ["modules.isolate'"],
-    "snapshot": ["modules.snapshot'", "forensic"],
-    "failover": ["modules.promote'", "serving"],
-    "diagnose": ["modules.diagnose'"],
-    "plan": ["modules.plan'"],
-    "apply": ["modules.apply'"],
-    "validate": ["modules.validate'"],
-    "failback": ["modules.failback'"],
-    "release": ["modules.release'"],
-    "baseline": ["modules.snapshot'", "baseline"],
-    "verify": ["modules.snapshot_verify'"],
-    "monitor": ["modules.monitor'"],
+    "isolate": ['"module": "isolate"'],
+    "snapshot": ['"module": "snapshot"', "forensic"],
+    "failover": ['"module": "promote"', "serving"],
+    "diagnose": ['"module": "diagnose"'],
+    "plan": ['"module": "plan"'],
+    "apply": ['"module": "apply"'],
+    "validate": ['"module": "validate"'],
+    "failback": ['"module": "failback"'],
+    "release": ['"module": "release"'],
+    "baseline": ['"module": "snapshot"', "baseline"],
+    "verify": ['"module": "snapshot_verify"'],
+    "monitor": ['"module": "monitor"'],
 }
-WHOLE = {"failover of the store": ["modules.failover_store'"]}  # runs on the replica's host
+WHOLE = {"failover of the store": ['"module": "failover_store"']}  # runs on the replica's host
 REPLICATED = ("postgresql",)  # Valkey's Sentinels change servers by themselves when the primary's host is lost
 CROWD = max(4, int(os.environ.get("MEMOPS_CROWD", "30")))
 SUPPORT = pathlib.Path(__file__).resolve().parents[1] / "support"
@@ -148,7 +148,7 @@ def test_thirty_hosts_are_backed_up_side_by_side_and_two_broken_ones_fail_alone(
     assert "Traceback" not in outcome.text
     recap = {row[0]: row for row in RECAP.findall(outcome.text)}
     assert {name for name, row in recap.items() if row[3:] != ("0", "0")} == {gone, broken}, outcome.text[-8000:]
-    assert [line for line in outcome.text.splitlines() if line.startswith(f"fatal: [{broken}]") and "Next: " in line]
+    assert [line for line in fatal(outcome) if line.startswith(f"fatal: [{broken}]") and "Next: " in line], outcome.text
     repository = Repository.open(lab.s3.repository("lab"))
     for name in sound:
         ring = Keyring.open(lab.ring_of(name))
