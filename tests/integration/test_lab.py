@@ -49,7 +49,7 @@ STEPS = {
     "monitor": ['"module": "monitor"'],
 }
 WHOLE = {"failover of the store": ['"module": "failover_store"']}  # runs on the replica's host
-REPLICATED = ("postgresql",)  # Valkey's Sentinels change servers by themselves when the primary's host is lost
+REPLICATED = ("postgresql",)
 ONLY = ("--limit", "postgresql")
 CROWD = max(4, int(os.environ.get("MEMOPS_CROWD", "30")))
 SUPPORT = pathlib.Path(__file__).resolve().parents[1] / "support"

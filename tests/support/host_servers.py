@@ -244,6 +244,8 @@ class HostValkey(HostServer):
 class HostSentinel(HostServer):
     """Watches ``primary`` under the name ``SERVICE_NAME``."""
 
+    PATIENCE = 60  # seconds without an answer until it lets a replica take over
+
     def __init__(self, host: NamespaceHost, primary: HostValkey, quorum: int = 2) -> None:
         super().__init__(host, "sentinel", 26379)
         name = SERVICE_NAME
@@ -254,7 +256,7 @@ class HostSentinel(HostServer):
                 f"bind {host.address} 127.0.0.1\nport {self.port}\ndir {self.path}\nprotected-mode no\n"
                 f"sentinel monitor {name} {primary.host.address} {primary.port} {quorum}\n"
                 f"sentinel auth-user {name} {OWNER}\nsentinel auth-pass {name} {primary.passwords[OWNER]}\n"
-                f"sentinel down-after-milliseconds {name} 2000\nsentinel failover-timeout {name} 10000\n",
+                f"sentinel down-after-milliseconds {name} {self.PATIENCE * 1000}\nsentinel failover-timeout {name} 10000\n",
             ),
             "--sentinel",
         )
