@@ -256,7 +256,8 @@ class HostSentinel(HostServer):
                 f"bind {host.address} 127.0.0.1\nport {self.port}\ndir {self.path}\nprotected-mode no\n"
                 f"sentinel monitor {name} {primary.host.address} {primary.port} {quorum}\n"
                 f"sentinel auth-user {name} {OWNER}\nsentinel auth-pass {name} {primary.passwords[OWNER]}\n"
-                f"sentinel down-after-milliseconds {name} {self.PATIENCE * 1000}\nsentinel failover-timeout {name} 10000\n",
+                f"sentinel down-after-milliseconds {name} {self.PATIENCE * 1000}\n"
+                f"sentinel failover-timeout {name} 10000\n",
             ),
             "--sentinel",
         )
