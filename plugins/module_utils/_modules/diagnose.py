@@ -14,7 +14,10 @@ from .._operations.investigate import investigate
 
 
 def operate(context: Context) -> dict[str, t.Any]:
-    repository, doubts = context.repository_or_none()
+    if context.check or not context.has_repository:
+        repository, doubts = context.repository_or_none()
+    else:  # what is kept of it prepares the plan, which would call lost what only the snapshots hold
+        repository, doubts = context.repository(), []
     found = investigate(
         store=context.store,
         store_params=context.store_params,
