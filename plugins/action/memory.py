@@ -27,6 +27,7 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import sentence, unknown
 
 display = Display()
+KILLED = (-9, 137)  # exit codes after SIGKILL, of a process and as a shell tells it
 PART_SECONDS = 30.0  # a watch says how it goes about as often
 COLLECTION = "memops.agent_memory."
 SHARED = COLLECTION + "dispatch"  # what modules are sent as, so that a run packs their code once
@@ -112,6 +113,14 @@ class ActionModule(ActionBase):
                 "error": "host-not-prepared",
                 "msg": f"{host} has no Python at {python.lstrip('#!')}. "
                 "Next: run memops.agent_memory.prepare for this host, or correct its ansible_python_interpreter.",
+            }
+        if result.get("rc") in KILLED and "module_stdout" in result:
+            return {
+                "failed": True,
+                "changed": False,
+                "error": "host-killed",
+                "msg": f"The step was killed on {host} before it could answer. "
+                "Next: look there for why (dmesg, when memory ran out), then run the same command again.",
             }
         return t.cast("dict[str, t.Any]", result)
 

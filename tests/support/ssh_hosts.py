@@ -223,8 +223,8 @@ class Host:
         self.signal(signal.SIGCONT, servers=True)
 
     def kill(self) -> None:
-        """The power goes."""
-        for pid in sorted(self.processes(), reverse=True):
+        """The power goes: the first process takes all others with it, so that none has a last word."""
+        for pid in sorted(self.processes()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if self.process:

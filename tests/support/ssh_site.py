@@ -147,7 +147,8 @@ class SshSite(Site):
         deadline = time.monotonic() + 240
         while not there():
             if process.poll() is not None or time.monotonic() > deadline:
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 raise AssertionError(f"There was no {what}: {process.communicate()[0][-3000:]}")
             time.sleep(0.01)
 

@@ -67,8 +67,14 @@ def test_lost_keys_are_not_for_everybody(tmp_path: pathlib.Path, fetched: bool) 
             "m1 has no Python at /opt/x/python. "
             "Next: run memops.agent_memory.prepare for this host, or correct its ansible_python_interpreter.",
         ),
+        (
+            {"failed": True, "rc": 137, "module_stdout": "", "msg": "No start of json char found"},
+            "host-killed",
+            "The step was killed on m1 before it could answer. "
+            "Next: look there for why (dmesg, when memory ran out), then run the same command again.",
+        ),
     ],
-    ids=["gone", "no pipelining", "not prepared"],
+    ids=["gone", "no pipelining", "not prepared", "killed"],
 )
 def test_a_host_that_cannot_run_a_module_is_told_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, outcome: t.Any, error: str, said: str
