@@ -389,7 +389,7 @@ options:
         description: How memories lie in the engine.
         type: str
         default: native
-        choices: [native]
+        choices: [native, keyspace]
       path:
         description: The store's file (O(primary.engine=sqlite), which needs it).
         type: path
@@ -453,6 +453,9 @@ options:
         description: What every key of the store begins with (O(primary.engine=valkey)).
         type: str
         default: memops
+      pattern:
+        description: Which keys are an application's memories (O(primary.layout=keyspace)).
+        type: str
       name:
         description: The memory cluster's name. Its snapshots lie under this name in the repository.
         type: str

@@ -104,7 +104,8 @@ def listen(lab: MemoryLab) -> None:
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            verb, _, name = self.rfile.readline().decode().strip().partition(" ")
+            said = self.rfile.readline().decode().strip().partition(" ")
+            verb, name = said[0], said[2]
             try:
                 done = change(lab, verb, name)
             except Exception as error:

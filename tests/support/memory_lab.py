@@ -43,7 +43,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from playbooks import Site
-from tests.support.engines import RAW, Bench
+from tests.support.engines import RAW
 
 ENGINES = ("sqlite", "postgresql", "valkey")
 HOSTS = {"sqlite": ("sqlite-1", "sqlite-3")}
@@ -306,7 +306,7 @@ class MemoryLab(Site):
                 server=self.servers.get(name), params=lambda _name, engine=engine: self.store(engine)
             )
             for key in keys:
-                RAW[engine](t.cast("Bench", there), "").flip(namespace, key)
+                RAW[engine](there, "").flip(namespace, key)
 
     def state(self, engine: str, namespace: str, number: int = 1) -> str:
         """serving, quarantined, standby … as the store has it."""

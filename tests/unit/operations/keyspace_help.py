@@ -5,6 +5,7 @@ with a user of its own; it knows nothing of the collection."""
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import threading
@@ -41,7 +42,7 @@ class KeyspaceSite(Site):
 
     def fill(self, namespace="agent-7", count=30):
         """What an application may have: every type, with and without expiry, small and big, odd names."""
-        app, key = self.app, lambda name: self.key(name, namespace)
+        app, key = self.app, functools.partial(self.key, namespace=namespace)
         for number in range(count):
             app.set(key(f"s{number:05}"), f"value {number} of {namespace} " * 5)
         app.set(key("ends"), "some day", exat=FAR)
