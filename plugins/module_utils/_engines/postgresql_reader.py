@@ -282,6 +282,8 @@ class PostgresqlReader:
         try:
             return structure(self._session, self._sql)
         except MemoryOpsError as exc:
+            if not self._session.usable:  # a connection that was lost says nothing about the store
+                raise
             return [exc.message]
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StoreDamaged
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StoreDamaged, StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.postgresql_server import PostgresqlServer
 from tests.unit.engines.postgresql_help import new_postgresql, raw, same, spoil
@@ -147,3 +147,15 @@ def test_what_a_crash_may_cost_is_said(server, store):
     finally:
         with server.connect() as con:
             con.execute("ALTER ROLE memops RESET synchronous_commit")
+
+
+def test_a_connection_that_is_lost_is_no_finding(server, store):
+    write(store, "n", {"a": b"x"})
+    with store.reader() as reader:
+        with raw(server, store, "postgres") as con:
+            con.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        with pytest.raises(StoreUnavailable, match="was lost"):
+            reader.structure()
