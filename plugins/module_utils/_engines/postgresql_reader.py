@@ -13,7 +13,7 @@ import typing as t
 from functools import partial
 
 from .._codec import log_checksum
-from .._errors import MemoryOpsError, NamespaceUnknown, StoreDamaged
+from .._errors import NamespaceUnknown, StoreDamaged
 from .._model import LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 from .._store import Checked
 from .postgresql_connect import NAMESPACE_COLUMNS, namespace_state, read_namespace, wall_clock
@@ -281,9 +281,7 @@ class PostgresqlReader:
     def structure(self) -> list[str]:
         try:
             return structure(self._session, self._sql)
-        except MemoryOpsError as exc:
-            if not self._session.usable:  # a connection that was lost says nothing about the store
-                raise
+        except StoreDamaged as exc:  # all else, a connection that is lost, says nothing about the store
             return [exc.message]
 
 

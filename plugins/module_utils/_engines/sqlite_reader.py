@@ -14,7 +14,7 @@ from itertools import islice
 from operator import itemgetter
 
 from .._codec import log_checksum
-from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown
+from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged
 from .._model import LastWrite, LogEntry, NamespaceState, Row
 from .._store import Checked
 from .sqlite_connect import (
@@ -406,7 +406,7 @@ class SqliteReader:
     def structure(self) -> list[str]:
         try:
             return structure(self._con, self._sql, self._path)
-        except MemoryOpsError as exc:
+        except StoreDamaged as exc:  # all else says nothing about the store
             return [exc.message]
 
     def moved(self, namespace: str) -> bool:

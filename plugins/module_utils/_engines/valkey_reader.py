@@ -9,12 +9,12 @@ from __future__ import annotations
 import heapq
 import typing as t
 
-from .._errors import CannotProceed, MemoryOpsError, NamespaceUnknown, StoreUnavailable
+from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged, StoreUnavailable
 from .._model import LastWrite, LogEntry, NamespaceState, Row
 from .._store import Checked
 from .valkey_connect import Wire, packed
 from .valkey_control import counters_of, identity_of, space_of, state_of
-from .valkey_errors import translate, valkey_errors
+from .valkey_errors import valkey_errors
 from .valkey_log import MOST, aside_of, health, stream_id
 from .valkey_structure import structure
 from .valkey_transactions import AT_ONCE, live_members, wall_clock
@@ -346,17 +346,10 @@ class ValkeyReader:
 
     # --- structure ----------------------------------------------------------------------------------------------
     def structure(self) -> list[str]:
-        from redis.exceptions import ConnectionError as Lost
-        from redis.exceptions import RedisError
-        from redis.exceptions import TimeoutError as Late
-
         try:
-            return structure(self._wire, self._names, self._envelopes)
-        except (Lost, Late) as exc:  # says nothing about the store
-            raise translate(exc, self._wire.place) from None
-        except RedisError as exc:
-            return [translate(exc, self._wire.place).message]
-        except MemoryOpsError as exc:
+            with valkey_errors(self._wire.place):
+                return structure(self._wire, self._names, self._envelopes)
+        except StoreDamaged as exc:  # all else says nothing about the store
             return [exc.message]
 
 

@@ -18,7 +18,11 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valke
     one_key,
     written,
 )
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput, StoreDamaged
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    InvalidInput,
+    StoreDamaged,
+    StoreUnavailable,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
 from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, health, keys_of, row, structure, write
 from tests.unit.engines.valkey_help import new_valkey, same
@@ -301,3 +305,15 @@ def test_new_seals_leave_what_lies_between_as_it_is(store, claim, raw):
     again = [("k3", b"newer", b"d" * 32, key, b"c" * 32) for key in sorted(after) if after[key][9] == b"c" * 32]
     assert store.reseal(claim, again) == []
     assert {r[9] for r in all_rows(store, "n")} >= {b"d" * 32}
+
+
+def test_what_the_server_refuses_to_tell_is_no_finding(store, raw, valkey_server):
+    write(store, "n", {"a": b"x"})
+    raw.execute_command("ACL", "SETUSER", "limited", "on", ">limited", "~*", "+@all", "-zmscore")
+    limited = same(store, valkey_server, user="limited", password="limited")
+    try:
+        with limited.reader() as reader, pytest.raises(StoreUnavailable, match="does not allow user limited"):
+            reader.structure()
+    finally:
+        limited.close()
+        raw.execute_command("ACL", "DELUSER", "limited")
