@@ -4,20 +4,8 @@
 
 from __future__ import annotations
 
-
-class ModuleDocFragment:
-    DOCUMENTATION = r"""
-requirements:
-  - Python 3.9 or newer on the memory host
-  - cryptography, msgpack, zstandard (memory host)
-  - boto3 (memory host, for repositories on S3 and master keys in AWS KMS)
-  - psycopg 3 (memory host, for stores in PostgreSQL)
-  - redis (memory host, for stores in Valkey or Redis)
-options:
-  store:
-    description: The memory store to work on.
-    type: dict
-    suboptions:
+#: Which store: the options of ``store``, and of ``primary`` where a module works on two.
+STORE = r"""    suboptions:
       engine:
         description: What runs the store.
         type: str
@@ -136,7 +124,22 @@ options:
           replication_password_file:
             description: File on the replica's host with that user's password.
             type: path
-  repository:
+"""
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+requirements:
+  - Python 3.9 or newer on the memory host
+  - cryptography, msgpack, zstandard (memory host)
+  - boto3 (memory host, for repositories on S3 and master keys in AWS KMS)
+  - psycopg 3 (memory host, for stores in PostgreSQL)
+  - redis (memory host, for stores in Valkey or Redis)
+options:
+  store:
+    description: The memory store to work on.
+    type: dict
+""" + STORE + r"""  repository:
     description: Where snapshots live.
     type: dict
     suboptions:
@@ -379,115 +382,4 @@ options:
     description: The store on the primary's server, in the words of O(store). It has to be reached from this host.
     type: dict
     required: true
-    suboptions:
-      engine:
-        description: What runs the store.
-        type: str
-        default: sqlite
-        choices: [sqlite, postgresql, valkey]
-      layout:
-        description: How memories lie in the engine.
-        type: str
-        default: native
-        choices: [native, keyspace]
-      path:
-        description: The store's file (O(primary.engine=sqlite), which needs it).
-        type: path
-      url:
-        description: >-
-          Where the server is (the other engines need it), such as
-          V(postgresql://host:5432/database?sslmode=verify-full), V(valkey://host:6379/0), V(redis://host:6379/0), or
-          V(valkeys://host:6379/0) for TLS. A password in it is refused.
-        type: str
-      user:
-        description: Who the operator is on the server. It owns the store, and is another user than the applications.
-        type: str
-      password:
-        description: The password of O(primary.user). It goes into no route and no report.
-        type: str
-      password_file:
-        description: File on the memory host with the password of O(primary.user), in place of O(primary.password).
-        type: path
-      tls_ca:
-        description: Certificates to trust for the server.
-        type: path
-      tls_cert:
-        description: A client certificate.
-        type: path
-      tls_key:
-        description: The client certificate's key.
-        type: path
-      sentinels:
-        description: >-
-          The Sentinels (V(host:26379) each) that know which Valkey or Redis server is the primary. The store is where
-          they say. O(primary.url) then is optional. Where it is set, its scheme (TLS, of the Sentinels too) and
-          database count, and it names the memory host's own server.
-        type: list
-        elements: str
-      sentinel_service:
-        description: What the Sentinels call primary and replicas, such as V(mymaster). Goes with O(primary.sentinels).
-        type: str
-      sentinel_user:
-        description: Who operator and applications are on the Sentinels.
-        type: str
-      sentinel_password_file:
-        description: >-
-          File with the password of O(primary.sentinel_user), on the memory host and under the same path on the hosts of
-          the applications.
-        type: path
-      application_user:
-        description: >-
-          Who applications are on the server. A fence is proven against this user, and a route sends applications to the
-          store as this user.
-        type: str
-      application_password_file:
-        description: >-
-          File on the hosts of the applications with their password. It is named in the route. Where the memory host has
-          it too, the proof of a fence logs in with it.
-        type: path
-      schema:
-        description: The schema that holds the store (O(primary.engine=postgresql)).
-        type: str
-        default: memops
-      prefix:
-        description: What every key of the store begins with (O(primary.engine=valkey)).
-        type: str
-        default: memops
-      pattern:
-        description: Which keys are an application's memories (O(primary.layout=keyspace)).
-        type: str
-      name:
-        description: The memory cluster's name. Its snapshots lie under this name in the repository.
-        type: str
-        default: memory
-      busy_timeout:
-        description: Seconds to wait for another writer.
-        type: float
-        default: 10.0
-      server:
-        description: >-
-          How the server of this store is made a replica again on its own host, and who replicas connect as
-          (O(primary.engine=postgresql)).
-        type: dict
-        suboptions:
-          data_directory:
-            description: >-
-              Where the server's files lie on its host. Whoever runs the module there has to be root or their owner.
-            type: path
-          binaries:
-            description: >-
-              The folder of PostgreSQL's programs on that host. Default is the one from which the server was last
-              started.
-            type: path
-          service:
-            description: The systemd unit that runs the server. Without it C(pg_ctl) stops and starts it.
-            type: str
-          replication_user:
-            description: >-
-              Who a replica connects as. It needs C(REPLICATION), and for C(pg_rewind) the functions that its
-              documentation names. Default is O(primary.user).
-            type: str
-          replication_password_file:
-            description: File on the replica's host with that user's password.
-            type: path
-"""
+""" + STORE.replace("O(store.", "O(primary.")
