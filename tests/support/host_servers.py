@@ -9,6 +9,7 @@ postgresql_server.py and valkey_server.py, whose interface these servers have.
 """
 from __future__ import annotations
 
+import abc
 import importlib.util
 import os
 import pathlib
@@ -46,13 +47,13 @@ def passwords() -> dict[str, str]:
     return {name: secrets.token_hex(12) for name in (OWNER, APPLICATION, ADMINISTRATOR, REPLICATOR)}
 
 
-class HostServer:
+class HostServer(abc.ABC):
     """One server on one host. ``command`` starts it."""
 
     command: t.Sequence[str] = ()
 
     def __init__(self, host: NamespaceHost, name: str, port: int) -> None:
-        self.host, self.name, self.port = host, name, port
+        self.host, self.name, self.address, self.port = host, name, host.address, port
         self.folder, self.path = host.folder / name, f"/srv/{name}"  # as this machine sees it, and as the host does
         self.process: subprocess.Popen[t.Any] | None = None
         self.first = True  # whether it never ran; later its part may be another one
@@ -72,9 +73,9 @@ class HostServer:
             time.sleep(0.05)
         self.first = False
 
+    @abc.abstractmethod
     def _unanswered(self) -> str | None:
         """Why it does not answer as it should yet; None when it does."""
-        raise NotImplementedError
 
     def _write(self, name: str, text: str) -> str:
         """A file in its folder; as the host sees it."""
@@ -90,35 +91,13 @@ class HostServer:
             raise RuntimeError(f"{command[0]} on {self.host.name} exited with {done.returncode}: {said[-1000:]}")
 
 
-class HostPostgresql(HostServer):
+class HostPostgresql(HostServer, postgresql_server.Logins):
     """``like``: a server whose replica this becomes, by streaming."""
 
     def __init__(self, host: NamespaceHost, words: dict[str, str], like: HostPostgresql | None = None) -> None:
         super().__init__(host, "postgresql", 5432)
         self.passwords, self.like = words, like
         self.command = ("/opt/postgresql/bin/postgres", "-D", f"{self.path}/data")
-
-    @property
-    def url(self) -> str:
-        return f"postgresql://{self.host.address}:{self.port}/{DATABASE}"
-
-    def store(self, schema: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
-        return {
-            "engine": "postgresql", "url": self.url, "user": OWNER, "password": self.passwords[OWNER],
-            "application_user": APPLICATION, "schema": schema, **more,
-        }  # fmt: skip
-
-    def application(self, schema: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
-        return self.store(schema, user=APPLICATION, password=self.passwords[APPLICATION], **more)
-
-    def connect(self, user: str = ADMINISTRATOR, database: str = DATABASE) -> t.Any:
-        """A raw connection in autocommit mode."""
-        from psycopg import connect
-
-        return connect(
-            host=self.host.address, port=self.port, user=user, password=self.passwords[user], dbname=database,
-            autocommit=True, connect_timeout=5,
-        )  # fmt: skip
 
     def start(self) -> HostPostgresql:
         if self.like:
@@ -171,7 +150,7 @@ class HostPostgresql(HostServer):
         return "it does not follow" if self.first and self.like and not follows else None
 
 
-class HostValkey(HostServer):
+class HostValkey(HostServer, valkey_server.Logins):
     """``like``: a server whose replica this becomes."""
 
     def __init__(self, host: NamespaceHost, words: dict[str, str], like: HostValkey | None = None) -> None:
@@ -191,19 +170,6 @@ class HostValkey(HostServer):
         if like:
             settings += f"replicaof {like.host.address} {like.port}\n"
         self.command = ("/opt/valkey/valkey-server", self._write("valkey.conf", settings))
-
-    @property
-    def url(self) -> str:
-        return f"valkey://{self.host.address}:{self.port}/0"
-
-    def store(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
-        return {
-            "engine": "valkey", "url": self.url, "user": OWNER, "password": self.passwords[OWNER],
-            "application_user": APPLICATION, "prefix": prefix, **more,
-        }  # fmt: skip
-
-    def application(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
-        return self.store(prefix, user=APPLICATION, password=self.passwords[APPLICATION], **more)
 
     def client(self, user: str = OWNER) -> t.Any:
         """A raw client; its answers are bytes."""

@@ -43,7 +43,37 @@ log_min_messages = warning
 """
 
 
-class PostgresqlServer(Guarded):
+class Logins:
+    """How a server with the three users is reached."""
+
+    address = "127.0.0.1"
+    port: int
+    passwords: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{self.address}:{self.port}/{DATABASE}"
+
+    def store(self, schema: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
+        return {
+            "engine": "postgresql", "url": self.url, "user": OWNER, "password": self.passwords[OWNER],
+            "application_user": APPLICATION, "schema": schema, **more,
+        }  # fmt: skip
+
+    def application(self, schema: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
+        return self.store(schema, user=APPLICATION, password=self.passwords[APPLICATION], **more)
+
+    def connect(self, user: str = ADMINISTRATOR, database: str = DATABASE) -> t.Any:
+        """A raw connection in autocommit mode."""
+        from psycopg import connect
+
+        return connect(
+            host=self.address, port=self.port, user=user, password=self.passwords[user], dbname=database,
+            autocommit=True, connect_timeout=5,
+        )  # fmt: skip
+
+
+class PostgresqlServer(Guarded, Logins):
     """``start`` returns when the server answers, with the database and its two roles made."""
 
     def __init__(self, *settings: str, user: str = "nobody", binaries: str = "", initdb: t.Sequence[str] = ()) -> None:
@@ -60,28 +90,6 @@ class PostgresqlServer(Guarded):
         if self.user:
             shutil.chown(self.directory, user, self._as["group"])
         self.bin = binaries or self._find()
-
-    @property
-    def url(self) -> str:
-        return f"postgresql://127.0.0.1:{self.port}/{DATABASE}"
-
-    def store(self, schema: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
-        return {
-            "engine": "postgresql", "url": self.url, "user": OWNER, "password": self.passwords[OWNER],
-            "application_user": APPLICATION, "schema": schema, **more,
-        }  # fmt: skip
-
-    def application(self, schema: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
-        return self.store(schema, user=APPLICATION, password=self.passwords[APPLICATION], **more)
-
-    def connect(self, user: str = ADMINISTRATOR, database: str = DATABASE) -> t.Any:
-        """A raw connection in autocommit mode."""
-        from psycopg import connect
-
-        return connect(
-            host="127.0.0.1", port=self.port, user=user, password=self.passwords[user], dbname=database,
-            autocommit=True, connect_timeout=5,
-        )  # fmt: skip
 
     def start(self, timeout: float = 60.0) -> PostgresqlServer:
         try:

@@ -21,7 +21,28 @@ OWNER, APPLICATION = "memops", "agent"
 APPLICATION_RULES = ("~*", "&*", "+@all", "-@admin", "-@dangerous", "+info")
 
 
-class ValkeyServer(Guarded):
+class Logins:
+    """How a server with the two users is reached."""
+
+    address = "127.0.0.1"
+    port: int
+    passwords: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"valkey://{self.address}:{self.port}/0"
+
+    def store(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
+        return {
+            "engine": "valkey", "url": self.url, "user": OWNER, "password": self.passwords[OWNER],
+            "application_user": APPLICATION, "prefix": prefix, **more,
+        }  # fmt: skip
+
+    def application(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
+        return self.store(prefix, user=APPLICATION, password=self.passwords[APPLICATION], **more)
+
+
+class ValkeyServer(Guarded, Logins):
     """``start`` returns when the server answers."""
 
     def __init__(
@@ -33,19 +54,6 @@ class ValkeyServer(Guarded):
         self.settings, self.durable, self.binary, self.of = settings, durable, binary, of
         self.port = 0
         self.passwords = dict(of.passwords) if of else {name: secrets.token_hex(12) for name in (OWNER, APPLICATION)}
-
-    @property
-    def url(self) -> str:
-        return f"valkey://127.0.0.1:{self.port}/0"
-
-    def store(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
-        return {
-            "engine": "valkey", "url": self.url, "user": OWNER, "password": self.passwords[OWNER],
-            "application_user": APPLICATION, "prefix": prefix, **more,
-        }  # fmt: skip
-
-    def application(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
-        return self.store(prefix, user=APPLICATION, password=self.passwords[APPLICATION], **more)
 
     def client(self, user: str = OWNER, patience: float | None = None) -> t.Any:
         """A raw client; its answers are bytes. ``patience``: seconds for an answer, asked for once."""

@@ -6,6 +6,7 @@ PRIVATE to the collection. Every layout shares it.
 """
 from __future__ import annotations
 
+import abc
 import typing as t
 
 from .._errors import CannotProceed, RepositoryRefused
@@ -16,7 +17,7 @@ from .valkey_server import refuse_eviction
 from .valkey_transactions import Connected, repeated
 
 
-class Filling(Connected):
+class Filling(Connected, abc.ABC):
     """The part of ``Store`` that fills namespaces, but for the records."""
 
     def begin_generation(self, claim: Claim) -> int:
@@ -83,6 +84,6 @@ class Filling(Connected):
             tx.add("HSET", self.names.store, "lineage", lineage)
         return True
 
+    @abc.abstractmethod
     def _any_record(self, tx: Transaction) -> bool:
         """Whether any namespace holds a record."""
-        raise NotImplementedError
