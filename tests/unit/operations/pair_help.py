@@ -9,7 +9,13 @@ import os
 import threading
 import time
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    CannotProceed,
+    LeaseHeld,
+    MemoryOpsError,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_checks import Wish
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_store import fail_over
@@ -170,3 +176,25 @@ class Writers:
         self.ended.set()
         for thread in self.threads:
             thread.join()
+
+
+def refused(words, attempt, error=CannotProceed):
+    with pytest.raises(error, match=words) as caught:
+        attempt()
+    assert caught.value.next_step
+    return caught.value
+
+
+def killed_then_finished(pair, monkeypatch, step):
+    """A failover that ended with ``step``; nobody else comes near it, and the same command ends it."""
+    home, away = pair.roles()
+    before = pair.values(home, "agent-1")
+    run = pair.run()
+    with killed_after(step, monkeypatch), pytest.raises(Killed):
+        pair.fail_over(home, away, run=run)
+    refused("worked on", lambda: pair.fail_over(home, away), LeaseHeld)
+    done = pair.fail_over(home, away, run=pair.run(takeover=run.attempt))
+    assert done["performed"] and pair.serving(away) == list(NAMESPACES)
+    assert [state.state for state in pair.incidents(away)][0] == "closed"
+    assert pair.values(away, "agent-1") == before
+    return home, away

@@ -11,7 +11,6 @@ import time
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
-    CannotProceed,
     LeaseHeld,
     MemoryOpsError,
     NamespaceQuarantined,
@@ -20,7 +19,15 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.in
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import describe
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.postgresql_server import PostgresqlServer
-from tests.unit.operations.pair_help import NAMESPACES, Killed, Pair, Writers, killed_after
+from tests.unit.operations.pair_help import (
+    NAMESPACES,
+    Killed,
+    Pair,
+    Writers,
+    killed_after,
+    killed_then_finished,
+    refused,
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +48,6 @@ def pair(_servers, tmp_path):
     primary, replica = _servers.roles()
     assert set(_servers.serving(primary)) == set(NAMESPACES)
     caught_up(_servers, primary, replica)
-
-
-def refused(words, attempt, error=CannotProceed):
-    with pytest.raises(error, match=words) as caught:
-        attempt()
-    assert caught.value.next_step
-    return caught.value
 
 
 def test_nothing_acknowledged_is_lost_across_failover_and_failback(pair):
@@ -89,16 +89,8 @@ def test_nothing_acknowledged_is_lost_across_failover_and_failback(pair):
 
 @pytest.mark.parametrize("step", ["replicates", "fence-store", "catch-up", "promote-replica", "serve-store"])
 def test_the_same_command_finishes_what_was_killed(pair, monkeypatch, step):
-    home, away = pair.roles()
-    before = pair.values(home, "agent-1")
-    run = pair.run()
-    with killed_after(step, monkeypatch), pytest.raises(Killed):
-        pair.fail_over(home, away, run=run)
-    refused("worked on", lambda: pair.fail_over(home, away), LeaseHeld)
-    done = pair.fail_over(home, away, run=pair.run(takeover=run.attempt))
-    assert done["performed"] and pair.serving(away) == list(NAMESPACES) and pair.serving(home) == []
-    assert [state.state for state in pair.incidents(away)][0] == "closed"
-    assert pair.values(away, "agent-1") == before
+    home, away = killed_then_finished(pair, monkeypatch, step)
+    assert pair.serving(home) == []
     pair.rejoin(home, away)
 
 

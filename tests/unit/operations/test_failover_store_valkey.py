@@ -10,7 +10,6 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
-    CannotProceed,
     LeaseHeld,
     NamespaceQuarantined,
 )
@@ -19,7 +18,15 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._store import 
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.support.valkey_replicas import ReplicaSet, wait_for
 from tests.support.valkey_server import APPLICATION
-from tests.unit.operations.pair_help import NAMESPACES, Killed, Pair, Writers, killed_after
+from tests.unit.operations.pair_help import (
+    NAMESPACES,
+    Killed,
+    Pair,
+    Writers,
+    killed_after,
+    killed_then_finished,
+    refused,
+)
 
 
 class ValkeyPair(Pair):
@@ -69,13 +76,6 @@ def pair(_servers, tmp_path):
     assert [seen(_servers, primary, name) for name in NAMESPACES] == ["served"] * 3
     with _servers.side(replica) as side, _servers.side(primary) as main:
         side.server.applied(main.standing().position, 10)
-
-
-def refused(words, attempt, error=CannotProceed):
-    with pytest.raises(error, match=words) as caught:
-        attempt()
-    assert caught.value.next_step
-    return caught.value
 
 
 def seen(pair, host, name):
@@ -133,16 +133,7 @@ def test_nor_is_it_under_sentinel_with_applications_that_know_sentinel_alone(sen
 
 @pytest.mark.parametrize("step", ["fence-store", "promote-replica", "serve-store"])
 def test_the_same_command_finishes_what_was_killed(pair, monkeypatch, step):
-    home, away = pair.roles()
-    before = pair.values(home, "agent-1")
-    run = pair.run()
-    with killed_after(step, monkeypatch), pytest.raises(Killed):
-        pair.fail_over(home, away, run=run)
-    refused("worked on", lambda: pair.fail_over(home, away), LeaseHeld)
-    done = pair.fail_over(home, away, run=pair.run(takeover=run.attempt))
-    assert done["performed"] and pair.serving(away) == list(NAMESPACES)
-    assert [state.state for state in pair.incidents(away)][0] == "closed"
-    assert pair.values(away, "agent-1") == before
+    home, away = killed_then_finished(pair, monkeypatch, step)
     pair.rejoin(home, away)
 
 
