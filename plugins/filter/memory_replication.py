@@ -53,7 +53,7 @@ def memory_replication(primary: t.Any, secondary: t.Any) -> dict[str, t.Any]:
         # Of one store: the newer one took over, and the other has not rejoined yet.
         return _said(one_store, one_store and (secondary.get("epoch") or 0) > (primary.get("epoch") or 0))
     if home is None and away == "primary":  # a dead primary that was passed over, or one with a secondary of its own
-        took_over = bool(secondary.get("last_switch"))
+        took_over = bool(secondary.get("last_switch") or secondary.get("appointed"))
         return _said(took_over, took_over)
     if away is None and home == "primary":
         return _said(bool(primary.get("last_switch") or primary.get("replicas")), False)

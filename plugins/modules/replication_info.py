@@ -72,6 +72,10 @@ writable:
   description: Whether the server takes writes.
   type: bool
   returned: success
+appointed:
+  description: Whether the Sentinels of O(store.sentinels) name this server as the primary, with a quorum.
+  type: bool
+  returned: success
 store_id:
   description: Which store it holds; null when it holds none.
   type: str

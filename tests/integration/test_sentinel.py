@@ -11,7 +11,7 @@ import typing as t
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from playbooks import Site, holding
-from tests.support.valkey_replicas import ReplicaSet
+from tests.support.valkey_replicas import SERVICE, ReplicaSet, wait_for
 
 
 class Behind:
@@ -43,5 +43,15 @@ def test_the_whole_store_fails_over_by_sentinel_under_an_application(tmp_path: p
         assert (report["verdict"], report["state"], told["scope"], told["epoch"]) == ("pass", "failed-over", "store", 2)
         (space,) = holding(site.stores["primary"])[2]
         assert space.state == "serving"
+        with group.sentinels[0].client() as client:  # it goes home, without a playbook
+            client.execute_command("SENTINEL", "FAILOVER", SERVICE)
+        wait_for("Sentinel promotes", lambda: group.primary() is group.servers[0])
+        group.settled()
+        taken_up = site.play("failback")
+        assert taken_up.status == 0, taken_up.text[-6000:]
+        assert site.report()["details"]["failback"]["epoch"] == 3
+        assert "Sentinel made the other server the primary by itself" in taken_up.text
+        again = site.play("failback")
+        assert again.status == 0 and "changed=0" in again.text, again.text[-6000:]
         for secret in (*group.servers[0].passwords.values(), group.sentinels[0].password):
-            assert secret not in outcome.text
+            assert secret not in outcome.text + taken_up.text

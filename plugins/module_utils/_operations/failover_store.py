@@ -12,6 +12,7 @@ itself, first on the one side and, replicated, on the other: the same command fi
 from __future__ import annotations
 
 import typing as t
+from dataclasses import replace
 
 from .._errors import CannotProceed, InvalidInput, MemoryOpsError, StaleAttempt, StoreUnavailable
 from .._model import Claim, IncidentState
@@ -219,7 +220,7 @@ def _force(
     new.close()
     chosen = Run(run.attempt, run.owner, name, run.takeover, run.work_dir)
     result = _serve(
-        old, new, wish, chosen, journal, above=epoch, position=promoted.position, before=received,
+        old, new, wish, chosen, journal, above=epoch, position=promoted.position, unfenced=True, before=received,
         silent=there.silent_seconds,
     )  # fmt: skip
     return {
@@ -233,14 +234,18 @@ def _finish(old: Side, new: Side, wish: Wish, run: Run, check: bool) -> dict[str
     """``new`` is a primary already: of this failover, done or half done, or of nobody's."""
     not_overtaken(old, new)
     last = new.switch()
-    if last is None or last.facts.get("to") != new.place:
-        # A forced one that was cut short right after the promotion has left no note.
-        if not (wish.force and reachable(old) is None):
+    unfenced = last is None or last.facts.get("to") != new.place
+    if unfenced:
+        # A forced one that was cut short right after the promotion has left no note, and Sentinel leaves none.
+        dead = wish.force and reachable(old) is None
+        if not dead and not _appointed(old, new):
             raise CannotProceed(
                 f"{new.host} is a primary and no replica of {old.host}.",
                 "name the replica as secondary in memory_role, or fail over one namespace",
             )
-    elif last.state == "closed":
+        if not dead:
+            wish = replace(wish, outside_fence="Sentinel made the other server the primary by itself")
+    elif last is not None and last.state == "closed":
         return {**_result(old, new, wish), **_recorded(last), "changed": False, "detail": f"{new.host} serves already"}
     if check:
         return {**_result(old, new, wish), "changed": True, "detail": f"would finish the {wish.kind} to {new.host}"}
@@ -248,7 +253,19 @@ def _finish(old: Side, new: Side, wish: Wish, run: Run, check: bool) -> dict[str
     journal = Journal(incidents.folder(new.params, name, run.work_dir))
     above = last.facts.get("fenced_epoch") if last else None
     chosen = Run(run.attempt, run.owner, name, run.takeover, run.work_dir)
-    return _serve(old, new, wish, chosen, journal, above=above or 0, position=new.standing().position)
+    result = _serve(
+        old, new, wish, chosen, journal, above=above or 0, position=new.standing().position, unfenced=unfenced
+    )
+    if unfenced:
+        lost = f"what {old.host} had acknowledged beyond that is told when it rejoins, if it is there still"
+        result["detail"] += f"; {wish.outside_fence}: {lost}"
+    return result
+
+
+def _appointed(old: Side, new: Side) -> bool:
+    """Whether Sentinel let ``new`` take over: ``old`` follows it, or is gone."""
+    here = reachable(old)
+    return new.server.appointed() and (here is None or new.server.follows(here, new.standing()))
 
 
 def _serve(
@@ -260,6 +277,7 @@ def _serve(
     *,
     above: int,
     position: int,
+    unfenced: bool = False,
     before: int | None = None,
     silent: float | None = None,
 ) -> dict[str, t.Any]:
@@ -272,7 +290,7 @@ def _serve(
             more: dict[str, t.Any] = {} if before is None else {"position_before": before, "silent_seconds": silent}
             store.note(
                 claim, kind=wish.kind, epoch=epoch, promoted_at=now_us(), position_after=position,
-                forced=wish.force if before is not None else None, outside_fence=wish.outside_fence or None,
+                forced=unfenced or None, outside_fence=wish.outside_fence or None,
                 **{"from": old.place, "to": new.place, "run": run.attempt, **more},
             )  # fmt: skip
         lifted = store.serve_again(claim)

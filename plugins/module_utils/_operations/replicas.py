@@ -7,6 +7,7 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 from dataclasses import asdict
 
@@ -24,7 +25,7 @@ class Side:
 
     def __init__(self, params: t.Mapping[str, t.Any], host: str = "") -> None:
         self.params, self._server_params = own_store(params), params
-        self.place = " ".join(part for part in place(params) if part)
+        self.place = " ".join(part for part in place(self.params) if part)  # its own: behind Sentinel both share one
         self.host = host or self.place
         self._server: Server | None = None
         self._store: Store | None = None
@@ -68,8 +69,10 @@ class Side:
 def describe(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """What one server says of itself, and what its copy of the store knows of the last failover. Writes nothing."""
     with Side(params) as side:
-        found: dict[str, t.Any] = {"changed": False, **asdict(side.standing())}
+        found: dict[str, t.Any] = {"changed": False, **asdict(side.standing()), "appointed": False}
         found["replicas"] = [{"address": address, "position": at} for address, at in found["replicas"]]
+        with contextlib.suppress(MemoryOpsError):  # no Sentinel answers, or they have no quorum
+            found["appointed"] = side.server.appointed()
         try:
             identity, last = side.store.identity(), side.switch()
         except MemoryOpsError as exc:  # a server without a store is a server all the same

@@ -40,6 +40,10 @@ class Server(t.Protocol):
     def applied(self, position: int, timeout: float) -> int:
         """A replica: wait until it has applied ``position``; where it stands. Errors: CannotProceed (what it lacks)."""
 
+    def appointed(self) -> bool:
+        """Whether who watches over these servers, and changes their roles alone, names this one as the primary. False
+        where nobody does."""
+
     def promote(self, timeout: float) -> Standing:
         """Make this replica a primary that takes writes; nothing when it already is one. Returns when it does."""
 

@@ -105,6 +105,9 @@ class PostgresqlServer:
                 )
             time.sleep(POLL_SECONDS)
 
+    def appointed(self) -> bool:
+        return False
+
     def promote(self, timeout: float) -> Standing:
         if not self._row("SELECT pg_is_in_recovery()")[0]:
             return self.standing()

@@ -38,6 +38,13 @@ class Sentinels:
                 self._fail_over(sentinel, alive=not any(flag in primary["flags"] for flag in DOWN))
                 self._await(server, (wanted["ip"], wanted["port"]), deadline)
 
+    def name(self, server: ValkeyServer) -> bool:
+        """Whether all of them that answer, and enough for a quorum, say that this server is the primary."""
+        with self._first() as sentinel:
+            self._check_quorum(sentinel)
+            primary = self._ask(sentinel, "SENTINEL", "MASTERS", one=self.place.service)
+        return primary.get("runid") == server.run_id and self._named() == {(str(primary["ip"]), str(primary["port"]))}
+
     # --- what they know -----------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def _first(self) -> t.Iterator[t.Any]:

@@ -130,6 +130,9 @@ class ValkeyServer:
                 )
             time.sleep(POLL_SECONDS)
 
+    def appointed(self) -> bool:
+        return self.sentinels is not None and self.sentinels.name(self)
+
     # --- the change of roles ------------------------------------------------------------------------------------
     def promote(self, timeout: float) -> Standing:
         deadline = time.monotonic() + timeout

@@ -16,7 +16,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import Side, describe
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
-from tests.support.valkey_replicas import ReplicaSet, wait_for
+from tests.support.valkey_replicas import SERVICE, ReplicaSet, wait_for
 from tests.support.valkey_server import APPLICATION
 from tests.unit.operations.pair_help import (
     NAMESPACES,
@@ -78,6 +78,14 @@ def pair(_servers, tmp_path):
         side.server.applied(main.standing().position, 10)
 
 
+@pytest.fixture(scope="module")
+def watched(sentinel_group, tmp_path_factory):
+    sentinel_group.settled()
+    pair = ValkeyPair(tmp_path_factory.mktemp("watched"), sentinel_group)
+    pair.start()
+    return pair
+
+
 def seen(pair, host, name):
     """By a raw client, as the application's user."""
     with contextlib.closing(open_store(pair.params(host))) as store:
@@ -114,10 +122,8 @@ def test_nothing_acknowledged_is_lost_across_failover_and_failback(pair):
     assert describe(pair.params(home))["last_switch"]["kind"] == "failback"
 
 
-def test_nor_is_it_under_sentinel_with_applications_that_know_sentinel_alone(sentinel_group, tmp_path):
-    sentinel_group.settled()
-    pair = ValkeyPair(tmp_path, sentinel_group)
-    pair.start()
+def test_nor_is_it_under_sentinel_with_applications_that_know_sentinel_alone(sentinel_group, watched):
+    pair = watched
     home, away = pair.roles()
     with Writers(pair) as writers:
         writers.wait()
@@ -129,6 +135,31 @@ def test_nor_is_it_under_sentinel_with_applications_that_know_sentinel_alone(sen
     for name in NAMESPACES:
         found = pair.values(away, name)
         assert {key for space, key, _host in writers.acknowledged if space == name} <= set(found)
+
+
+def test_what_sentinel_did_by_itself_is_taken_up(sentinel_group, watched):
+    pair = watched
+    home, away = pair.roles()
+    with pair.side(home) as here, pair.side(away) as there:
+        assert here.place != there.place and not there.server.appointed()
+        wait_for("Sentinel has asked it who it is", here.server.appointed)
+    with sentinel_group.sentinels[0].client() as client:
+        client.execute_command("SENTINEL", "FAILOVER", SERVICE)
+    wait_for("Sentinel promotes", lambda: sentinel_group.primary() is not pair.hosts[home])
+    pair.hosts[away] = sentinel_group.primary()  # whichever it took
+    sentinel_group.settled()
+    with pair.side(away) as there:
+        wait_for("Sentinel has asked it, too", there.server.appointed)
+    assert pair.fail_over(home, away, check=True)["changed"]
+    pair.hosts[home].kill()
+    done = pair.fail_over(home, away)
+    assert done["changed"] and done["forced"] and "Sentinel" in done["outside_fence"]
+    assert done["epoch"] == describe(sentinel_group.store(at=pair.hosts[away]))["epoch"]
+    assert "serves already" in pair.fail_over(home, away)["detail"]
+    pair.hosts[home].again()
+    sentinel_group.settled()
+    assert not pair.fail_over(home, away)["changed"]
+    assert pair.serving(away) == list(NAMESPACES)
 
 
 @pytest.mark.parametrize("step", ["fence-store", "promote-replica", "serve-store"])

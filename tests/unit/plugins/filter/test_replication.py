@@ -33,6 +33,7 @@ def server(role, epoch=1, store="s", switch=None, replicas=()):
         (DEAD, server("replica"), "store", False),
         (DEAD, server("primary"), "namespace", False),
         (DEAD, server("primary", 2, switch={"to": "it"}), "store", True),
+        (DEAD, {**server("primary"), "appointed": True}, "store", True),
         (server("primary"), DEAD, "namespace", False),
         (server("primary", replicas=[{"address": "x"}]), DEAD, "store", False),
         (server("replica"), DEAD, "store", False),
