@@ -19,13 +19,13 @@ import typing as t
 
 from tests.support.s3_server import S3Server
 
-from . import isolating, keyspace, postgresql, rebuild, restores, rows, snapshots, valkey
+from . import failing_over, isolating, keyspace, postgresql, rebuild, restores, rows, snapshots, valkey
 from .data import NAMESPACE, Place
 from .measure import Table
 
 EMBEDDED = ("isolate", "scan", "snapshot", "again", "restore", "rotation", "rebuild", "growth")
 SERVERS = ("postgresql", "valkey")
-PARTS = EMBEDDED + SERVERS + ("keyspace",)
+PARTS = EMBEDDED + SERVERS + ("keyspace", "failover")
 USE_S3 = {"snapshot", "again", "restore", "rebuild", "growth", *SERVERS}
 
 
@@ -69,6 +69,7 @@ def main() -> int:
                 "postgresql": lambda: postgresql.measure(table, place, at, rounds),
                 "valkey": lambda: valkey.measure(table, place, at, rounds),
                 "keyspace": lambda: keyspace.measure(table, place, rounds),
+                "failover": lambda: failing_over.measure(table, place, rounds),
             }
             for part in parts:
                 try:
