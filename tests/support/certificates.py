@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
 import pathlib
 import shutil
@@ -20,7 +21,8 @@ class Authority:
         self.ca = str(self._write(f"{name}.crt", _pem(self._made)))
 
     def certificate(self, host: str, folder: t.Any = None, owner: str = "") -> tuple[str, str]:
-        """Paths in ``folder`` of a certificate for this host name alone and of its key, which ``owner`` may read."""
+        """Paths in ``folder`` of a certificate for this host name or address alone and of its key, which ``owner`` may
+        read."""
         key = _new_key()
         made = self._sign(host, key, ca=False)
         paths = self._write(f"{host}.crt", _pem(made), folder), self._write(f"{host}.key", _private(key), folder)
@@ -47,10 +49,19 @@ class Authority:
             x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
             .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
             .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_named(host)]), critical=False)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
         )  # fmt: skip
+
+
+def _named(host: str) -> t.Any:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _new_key() -> t.Any:

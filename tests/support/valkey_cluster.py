@@ -7,12 +7,14 @@
 """
 from __future__ import annotations
 
+import secrets
 import time
 import typing as t
 
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
+from tests.support.certificates import Authority
 from tests.support.s3_server import free_ports
 from tests.support.valkey_server import APPLICATION, OWNER, ValkeyServer
 
@@ -22,10 +24,21 @@ THIRDS = ((0, 5460), (5461, 10922), (10923, 16383))
 
 
 class Node(ValkeyServer):
-    def __init__(self, passwords: dict[str, str]) -> None:
-        super().__init__(*SETTINGS, f"cluster-port {free_ports(1)[0]}", "cluster-config-file nodes.conf",
-                         f"primaryuser {OWNER}", f"primaryauth {passwords[OWNER]}")  # fmt: skip
-        self.passwords = passwords
+    """With ``authority`` clients may come by TLS, too, and the nodes talk by it."""
+
+    def __init__(self, passwords: dict[str, str], binary: str = "", authority: Authority | None = None) -> None:
+        bus, self.tls_port = free_ports(2)
+        super().__init__(*SETTINGS, f"cluster-port {bus}", "cluster-config-file nodes.conf", binary=binary)
+        self.passwords, self._authority = passwords, authority
+
+    def start(self, timeout: float = 30.0) -> ValkeyServer:
+        if self._authority is not None:
+            certificate, key = self._authority.certificate("127.0.0.1", self.directory)
+            self.settings += (
+                f"tls-port {self.tls_port}", "tls-cluster yes", "tls-replication yes", "tls-auth-clients no",
+                f"tls-cert-file {certificate}", f"tls-key-file {key}", f"tls-ca-cert-file {self._authority.ca}",
+            )  # fmt: skip
+        return super().start(timeout)
 
     def execute(self, *args: t.Any) -> t.Any:
         with self.client() as client:
@@ -41,13 +54,13 @@ class Node(ValkeyServer):
 
 
 class ValkeyCluster:
-    """``primaries`` as they began, and the one ``replica`` of the first."""
+    """``primaries`` as they began, and the one ``replica`` of the first. ``binary``: another server than Valkey;
+    ``authority``: stores are reached by TLS."""
 
-    def __init__(self) -> None:
-        first = ValkeyServer()
-        self.passwords = first.passwords
-        first.stop()
-        self.nodes = [Node(self.passwords) for _number in range(4)]
+    def __init__(self, binary: str = "", authority: Authority | None = None) -> None:
+        self.authority = authority
+        self.passwords = {name: secrets.token_hex(12) for name in (OWNER, APPLICATION)}
+        self.nodes = [Node(self.passwords, binary, authority) for _number in range(4)]
         self.primaries, self.replica = self.nodes[:3], self.nodes[3]
 
     def __enter__(self) -> ValkeyCluster:
@@ -117,9 +130,13 @@ class ValkeyCluster:
         )
 
     def store(self, prefix: str, /, *, at: t.Sequence[Node] = (), **more: t.Any) -> dict[str, t.Any]:
-        hosts = ",".join(f"127.0.0.1:{node.port}" for node in at or self.nodes)
+        scheme, ports = "valkey", [node.port for node in at or self.nodes]
+        if self.authority is not None:
+            scheme, ports = "valkeys", [node.tls_port for node in at or self.nodes]
+            more = {"tls_ca": self.authority.ca, **more}
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
         return {
-            "engine": "valkey", "url": f"valkey://{hosts}/0", "user": OWNER, "password": self.passwords[OWNER],
+            "engine": "valkey", "url": f"{scheme}://{hosts}/0", "user": OWNER, "password": self.passwords[OWNER],
             "application_user": APPLICATION, "prefix": prefix, **more,
         }  # fmt: skip
 
@@ -135,10 +152,11 @@ class ValkeyCluster:
             password=self.passwords[user],
         )  # fmt: skip
 
-    def shard(self, prefix: str) -> tuple[Node, list[Node]]:
-        """(the node that serves the prefix's slot, those that follow it)."""
+    def shard(self, prefix: str, by: Node | None = None) -> tuple[Node, list[Node]]:
+        """(the node that serves the prefix's slot, those that follow it), as that node or the first one says."""
         slot = key_slot(prefix.encode())
-        for part in next(node for node in self.nodes if not node.ended()).execute("CLUSTER", "SLOTS"):
+        asked = by or next(node for node in self.nodes if not node.ended())
+        for part in asked.execute("CLUSTER", "SLOTS"):
             low, high, *places = part if isinstance(part, list) else (part, part, [])
             if low <= slot <= high:
                 owner, *others = [next(n for n in self.nodes if n.port == place[1]) for place in places]

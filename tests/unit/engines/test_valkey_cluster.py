@@ -16,12 +16,15 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valke
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     CapabilityMissing,
     InvalidInput,
+    NamespaceQuarantined,
     StoreMoved,
     StoreUnavailable,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
+from tests.support.certificates import Authority
+from tests.support.debian import need
 from tests.support.engines import Bench
 from tests.support.valkey_cluster import APPLICATION, Tagged, ValkeyCluster
 from tests.support.valkey_server import APPLICATION_RULES
@@ -182,6 +185,33 @@ def test_the_fence_stands_at_every_node_of_the_shard_and_moves_with_the_slot(clu
     assert store.set_state(claim, "reading") and store.prove("n")["writes_refused"] and read_there(owner) == 2
     assert store.set_state(claim, "serving")
     assert {node: node.execute("ACL", "GETUSER", APPLICATION) for node in (owner, replica)} == before
+
+
+def test_redis_7_as_a_cluster_over_tls(tmp_path):
+    redis = need("redis-server", "redis-server")
+    with ValkeyCluster(redis, Authority(tmp_path)) as cluster, contextlib.ExitStack() as stack:
+        prefix = cluster.tag(0, "tls")
+        params = cluster.store(prefix, at=[cluster.primaries[1]], busy_timeout=5)  # one that does not have it
+        store = stack.enter_context(contextlib.closing(open_store(params, create=True)))
+        owner, [replica] = cluster.shard(prefix)
+        assert store.wire.address == ("127.0.0.1", owner.tls_port)
+        memory = stack.enter_context(Memory(store=cluster.application(prefix), keyring=keyring(tmp_path)))
+        with Writer(memory) as writer:
+            writer.more(20)
+            replica.execute("CLUSTER", "FAILOVER")
+            cluster.until(lambda: cluster.leads(replica) and cluster.follows(owner))
+            writer.more(20)
+        assert writer.errors == [] and list(memory.list_keys("n")) == writer.acknowledged
+        cluster.until(lambda: cluster.shard(prefix, by=replica) == (replica, [owner]))
+        claim = store.claim("n", "attempt-1", "operator", new_incident="inc-1")
+        assert store.fence(claim)
+        proof = store.prove("n")
+        assert proof["writes_refused"] and proof["reads_refused"], proof
+        assert any(line.startswith(f"at 127.0.0.1:{owner.tls_port}: raw ZRANGE") for line in proof["detail"]), proof
+        with pytest.raises(NamespaceQuarantined):
+            memory.write("n", "more", 1)
+        assert store.unfence(claim)
+        memory.write("n", "more", 1)
 
 
 def test_an_application_writes_on_through_a_failover_that_waits_and_loses_nothing(cluster, store, prefix, tmp_path):
