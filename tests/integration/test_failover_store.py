@@ -102,3 +102,11 @@ def test_the_whole_store_fails_over_and_comes_home(site: Site) -> None:
     with site.memory() as memory:
         assert set(memory.read_many("agent-7", ["at-home", "away", "home-again"])) == {"at-home", "away", "home-again"}
     done(site, site.play("failback"), changed=False)
+
+    # A rebuild can begin with it, and goes on where everything is served then.
+    rebuilt = site.play("rebuild", memory_namespace="agent-7", memory_failover_scope="store")
+    assert "served from" in rebuilt.text
+    report = reported(site)
+    assert report["namespace"] == "agent-7" and report["details"]["failover"]["performed"] is False
+    assert "the whole store was failed over to this server first" in report["details"]["failover"]["reason"]
+    assert {space.state for space in holding(site.stores["primary"])[2]} == {"standby", "quarantined"}
