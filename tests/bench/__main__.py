@@ -19,23 +19,26 @@ import typing as t
 
 from tests.support.s3_server import S3Server
 
-from . import failing_over, isolating, keyspace, postgresql, rebuild, restores, rows, snapshots, valkey
+from . import failing_over, isolating, keyspace, memory, postgresql, rebuild, restores, rows, snapshots, valkey
 from .data import NAMESPACE, Place
 from .measure import Table
 
 EMBEDDED = ("isolate", "scan", "snapshot", "again", "restore", "rotation", "rebuild", "growth")
 SERVERS = ("postgresql", "valkey")
-PARTS = EMBEDDED + SERVERS + ("keyspace", "failover")
-USE_S3 = {"snapshot", "again", "restore", "rebuild", "growth", *SERVERS}
+OTHERS = ("keyspace", "failover")
+PARTS = EMBEDDED + SERVERS + OTHERS
+ASKED_FOR = ("memory",)  # not among the default ones
+USE_S3 = {"snapshot", "again", "restore", "rebuild", "growth", "memory", *SERVERS}
 
 
 def main() -> int:
     records, rounds = int(os.environ.get("BENCH_RECORDS", 1_000_000)), int(os.environ.get("BENCH_ROUNDS", 3))
     parts = os.environ.get("BENCH_ONLY", "").replace(",", " ").split() or list(PARTS)
-    unknown = set(parts) - set(PARTS)
+    unknown = set(parts) - set(PARTS + ASKED_FOR)
     if unknown or records < 20_000 or rounds < 1:
         print(
-            f"BENCH_ONLY knows {', '.join(PARTS)}; BENCH_RECORDS begins at 20000, BENCH_ROUNDS at 1.", file=sys.stderr
+            f"BENCH_ONLY knows {', '.join(PARTS + ASKED_FOR)}; BENCH_RECORDS begins at 20000, BENCH_ROUNDS at 1.",
+            file=sys.stderr,
         )
         return 2
     signal.signal(signal.SIGTERM, lambda *_what: sys.exit(143))  # the server is stopped and the folder removed
@@ -49,7 +52,7 @@ def main() -> int:
     broken: list[str] = []
     try:
         place = Place(folder, records)
-        if set(parts) & set(EMBEDDED):
+        if set(parts) & {*EMBEDDED, "memory"}:
             stores(place, parts)
         server = S3Server(place.path("s3"), bucket="bench")
         if server.weed is None and USE_S3.intersection(parts):
@@ -69,6 +72,7 @@ def main() -> int:
                 "postgresql": lambda: postgresql.measure(table, place, at, rounds),
                 "valkey": lambda: valkey.measure(table, place, at, rounds),
                 "keyspace": lambda: keyspace.measure(table, place, rounds),
+                "memory": lambda: memory.measure(table, place, at),
                 "failover": lambda: failing_over.measure(table, place, rounds),
             }
             for part in parts:
