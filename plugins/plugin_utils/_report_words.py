@@ -255,6 +255,8 @@ def headline(report: t.Mapping[str, t.Any]) -> str:
     if reasons:
         return shown(reasons[0]["text"], 300)
     lost = report["records"]["lost"]
+    if whole(report) and lost != 0:
+        return f"Every step passed. {loss_sentence(report)}"
     return (
         "Every step passed and nothing was lost."
         if not lost
