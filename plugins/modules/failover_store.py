@@ -134,7 +134,7 @@ namespaces:
 proof:
   description: Which writes were tried and refused or accepted.
   type: dict
-  returned: something was done
+  returned: state is promoted
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._modules.failover_store import main

@@ -168,7 +168,9 @@ def build_report(
             "failback": parts.failback(run),
             "apply": {"method": given.text(apply.get("method")), "generation": parts.generation(apply)},
             "validate": parts.validation(run.result("validate")),
-            "released_at": given.rfc3339(run.result("release").get("released_at")),
+            "released_at": given.rfc3339(
+                parts.switch(run).get("promoted_at") if run.whole else run.result("release").get("released_at")
+            ),
             "first_write_at": given.rfc3339(_first_write(run)),
             "monitor": {
                 "deadline": given.rfc3339(run.result("monitor").get("deadline")),

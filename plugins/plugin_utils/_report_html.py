@@ -16,6 +16,7 @@ import typing as t
 
 import jinja2
 
+from . import _report_input as given
 from . import _report_view as view
 from . import _report_words as words
 
@@ -45,9 +46,10 @@ def render(report: t.Mapping[str, t.Any], template: t.Optional[str] = None) -> s
 
     A template sees ``report``, the drawings ``timeline``, ``damage``, ``curve`` and ``plan``, the sentences
     ``headline``, ``state_sentence`` and ``loss_sentence``, ``state_known`` and ``under_way`` (bools; the latter: what
-    ran went well and the runbook goes on), ``next_step`` (name and command of its next step then, else none), and the
-    filters shown, amount, percent, span, size, clock, label and refusal. All values are escaped. Raises
-    jinja2.TemplateError and OSError.
+    ran went well and the runbook goes on), ``next_step`` (name and command of its next step then, else none), ``whole``
+    (whether it is about a whole store), ``without_writes`` (how many seconds nobody could write to that, or none),
+    ``running`` (the line above each printed page, safe inside a CSS string), and the filters shown, amount, percent,
+    span, size, clock, label and refusal. All values are escaped. Raises jinja2.TemplateError and OSError.
     """
     path = os.path.abspath(template or default_template())
     environment = jinja2.Environment(
@@ -72,6 +74,9 @@ def render(report: t.Mapping[str, t.Any], template: t.Optional[str] = None) -> s
         under_way=words.under_way(report),
         state_sentence=words.state_sentence(report),
         loss_sentence=words.loss_sentence(report),
+        whole=words.whole(report),
+        running=words.running(report),
+        without_writes=given.between(report["details"]["fence"]["fenced_at"], report["details"]["released_at"]),
         timeline=view.timeline(report),
         damage=view.damage(report),
         curve=view.curve(report),

@@ -103,7 +103,15 @@ def forensic(result: t.Mapping[str, t.Any], namespace: t.Optional[str]) -> t.Dic
     return {name: given.count(value) for name, value in found.items()}
 
 
+def switch(run: Run) -> t.Dict[str, t.Any]:
+    """Of a whole store, the newest change of servers that came as far as the fence, or as the promotion when forced."""
+    results = (run.result("failback"), run.result("failover"))
+    return next((r for r in results if given.text(r.get("fenced_at") or r.get("promoted_at"))), {}) if run.whole else {}
+
+
 def fence(run: Run) -> t.Dict[str, t.Any]:
+    if run.whole:
+        return _fence_of_store(switch(run))
     result = run.result("isolate")
     proof = given.mapping(result.get("proof"))
     at = next((q["from"] for q in run.quarantine if q["from"]), None)
@@ -112,6 +120,26 @@ def fence(run: Run) -> t.Dict[str, t.Any]:
         "writes_refused": given.flag(proof.get("writes_refused")),
         "reads_refused": given.flag(proof.get("reads_refused")),
         "detail": "; ".join(given.texts(proof.get("detail"), 20))[:2000] or None,
+        "not_fenced": given.texts(proof.get("not_fenced"), 50),
+    }
+
+
+def _fence_of_store(result: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    """The old primary's. Reads are not its matter: what it holds is what the new one took over."""
+    proof = given.mapping(result.get("proof"))
+    tried, fenced = given.text(proof.get("tried_on")), given.count(proof.get("fenced"))
+    told = [
+        f"{fenced:,} namespace{' was' if fenced == 1 else 's were'} fenced" if fenced is not None else "",
+        f"a write to {tried} was refused before the replica took over" if tried else "",
+        "the former primary refused a write afterwards" if proof.get("old_refuses_writes") is True else "",
+        "the new primary accepted one" if proof.get("new_accepts_writes") is True else "",
+    ]
+    refused = given.flag(proof.get("writes_refused"))
+    return {
+        "fenced_at": given.rfc3339(result.get("fenced_at")),
+        "writes_refused": False if proof.get("old_refuses_writes") is False else refused,
+        "reads_refused": None,
+        "detail": "; ".join(part for part in told if part)[:2000] or None,
         "not_fenced": given.texts(proof.get("not_fenced"), 50),
     }
 
@@ -145,6 +173,8 @@ def failback(run: Run) -> t.Dict[str, t.Any]:
         "epoch": given.count(result.get("epoch")),
         "position_before": given.count(result.get("position_before")),
         "position_after": given.count(result.get("position_after")),
+        "lag_seconds": given.number(result.get("lag_seconds")),
+        "verified_at": given.rfc3339(result.get("verified_at")),
         "lost": given.count(result.get("lost")),
         "lost_file": given.text(result.get("lost_file")),
         "forensic": given.text(result.get("forensic")),
@@ -173,8 +203,10 @@ def generation(apply: t.Mapping[str, t.Any]) -> t.Dict[str, t.Optional[int]]:
 def stores(run: Run) -> t.Dict[str, t.Any]:
     """Where the namespace was served before and is served now, with the generation when it changed."""
     if run.whole:
-        result = run.result("failback") or run.result("failover")
-        return {"before": given.store(result.get("from")), "after": given.store(result.get("to"))}
+        newest = next((name for name in ("failback", "failover") if run.result(name)), "")
+        result = run.result(newest)
+        left, reached = (given.store(result.get(side)) for side in ("from", "to"))
+        return {"before": left, "after": reached if run.passed(newest) else left if run.state == "untouched" else None}
     before = given.store(run.result("preflight").get("store"))
     after = given.store(run.result("failover").get("to")) if run.failed_over else before
     moved = generation(run.result("apply"))

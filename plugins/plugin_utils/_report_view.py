@@ -110,6 +110,7 @@ def timeline(report: t.Mapping[str, t.Any]) -> t.Optional[t.Dict[str, t.Any]]:
         starts.setdefault(item["attempt"], begin)
     return {
         "rows": list(rows.values()),
+        "replaced": any(not item["counts"] for item, _begin, _end in bars),
         "quarantine": [
             {
                 "x": scale(a),

@@ -8,6 +8,7 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
+import re
 import typing as t
 import unicodedata
 
@@ -49,6 +50,12 @@ def whole(report: t.Mapping[str, t.Any]) -> bool:
 
 def subject(report: t.Mapping[str, t.Any], limit: int = 40) -> str:
     return "the whole store" if whole(report) else shown(report["namespace"] or "no namespace", limit)
+
+
+def running(report: t.Mapping[str, t.Any]) -> str:
+    """The line above each printed page. It stands in a style sheet, so what could end a string there is replaced."""
+    line = f"{title(report)} - {subject(report)} - {report['incident'] or 'no incident id'}"
+    return re.sub(r"[^A-Za-z0-9 ._:@/+-]", "_", line)[:120]
 
 
 def place(name: str) -> int:
@@ -255,6 +262,8 @@ def headline(report: t.Mapping[str, t.Any]) -> str:
     if reasons:
         return shown(reasons[0]["text"], 300)
     lost = report["records"]["lost"]
+    if whole(report) and lost != 0:
+        return f"Every step passed. {loss_sentence(report)}"
     return (
         "Every step passed and nothing was lost."
         if not lost

@@ -81,10 +81,15 @@ def test_the_whole_store_fails_over_and_comes_home(site: Site) -> None:
     assert told["position_before"] <= told["position_after"] and report["records"]["lost"] == 0
     assert "the whole store" in first.text and "Nothing that was acknowledged was lost." in first.text
     page = max(site.reports.glob("*/report.html"), key=lambda path: path.stat().st_mtime_ns).read_text()
-    assert "the whole store: position" in page
+    assert "2 namespaces were fenced" in page and "before it took over" in page
     write(site, "away")
     assert {space.state for space in holding(site.stores["primary"])[2]} == {"standby"}
     done(site, site.play("failover"), changed=False)
+    again = reported(site)
+    fence, former = again["details"]["fence"], report["details"]["fence"]
+    assert again["verdict"] == "pass" and fence["writes_refused"] and fence["detail"]
+    assert fence["fenced_at"] == former["fenced_at"] is not None
+    assert again["details"]["failover"]["lag_seconds"] == told["lag_seconds"] is not None
 
     # What else is done goes to the server that serves now, though the inventory names the other one.
     done(site, site.play("backup"), changed=True)

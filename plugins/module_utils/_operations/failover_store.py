@@ -120,7 +120,10 @@ def _switch(
         with journal.step("fence-store", run) as outcome:
             names = store.stand_by(claim)
             proof = prove(old, names)
-            fenced = {"fenced_at": now_us(), "position_before": old.standing().position}
+            fenced = {
+                "fenced_at": now_us(), "position_before": old.standing().position, "lag_seconds": lag,
+                "verified_at": verified["verified_at"], "fence_proof": proof,
+            }  # fmt: skip
             identity = store.identity()
             store.note(claim, **fenced, fenced_epoch=identity.epoch, fenced_sequence=identity.sequence)
             outcome.update(namespaces=len(names), position=fenced["position_before"])
@@ -144,10 +147,7 @@ def _switch(
             f"{old.host} still takes writes although {new.host} serves.",
             "stop its server, then run the same command again",
         )
-    return {
-        **result, "lag_seconds": lag, "verified_at": at(verified["verified_at"]), "scanned": verified["scanned"],
-        "proof": {**proof, "old_refuses_writes": refused, **result["proof"]},
-    }  # fmt: skip
+    return {**result, "scanned": verified["scanned"], "proof": {**result["proof"], "old_refuses_writes": refused}}
 
 
 def _open(side: Side) -> IncidentState | None:
@@ -222,9 +222,10 @@ def _force(
     result = _serve(
         old, new, wish, chosen, journal, above=epoch, position=promoted.position, unfenced=True, before=received,
         silent=there.silent_seconds,
+        verified=verified["verified_at"],
     )  # fmt: skip
     return {
-        **result, "verified_at": at(verified["verified_at"]), "scanned": verified["scanned"],
+        **result, "scanned": verified["scanned"],
         "detail": f"{result['detail']}, forced: {known}; what {old.host} had beyond that is told when it rejoins",
     }  # fmt: skip
 
@@ -280,6 +281,7 @@ def _serve(
     unfenced: bool = False,
     before: int | None = None,
     silent: float | None = None,
+    verified: int | None = None,
 ) -> dict[str, t.Any]:
     store = new.store
     claim = incidents.claim(store, WHOLE, run)
@@ -292,6 +294,7 @@ def _serve(
                 claim, kind=wish.kind, epoch=epoch, promoted_at=now_us(), position_after=position,
                 forced=unfenced or None, outside_fence=wish.outside_fence or None,
                 **{"from": old.place, "to": new.place, "run": run.attempt, **more},
+                **({} if verified is None else {"verified_at": verified}),
             )  # fmt: skip
         lifted = store.serve_again(claim)
         facts = store.incident(claim).facts
@@ -303,11 +306,12 @@ def _serve(
             f"{new.host} was promoted but refuses a write to {names[0]}.",
             "look at its server, then run the same command",
         )
+    store.note(claim, accepts_writes=accepted)
     last = store.incident(claim)
     store.close_incident(claim)
     return {
         **_result(old, new, wish), **_recorded(last), "changed": True, "lifted": len(lifted),
-        "proof": {"new_accepts_writes": accepted}, "detail": f"served from {new.host} in epoch {last.facts['epoch']}",
+        "detail": f"served from {new.host} in epoch {last.facts['epoch']}",
     }  # fmt: skip
 
 
@@ -334,6 +338,12 @@ def _recorded(last: IncidentState) -> dict[str, t.Any]:
         "position_before": known["position_before"],
         "position_after": known["position_after"],
         "silent_seconds": known["silent_seconds"],
+        "lag_seconds": last.facts.get("lag_seconds"),
+        "verified_at": at(last.facts.get("verified_at")),
+        "proof": {
+            **last.facts.get("fence_proof", {}),
+            **({"new_accepts_writes": True} if last.facts.get("accepts_writes") else {}),
+        },
         "fenced_at": at(last.facts.get("fenced_at")),
         "promoted_at": at(known["promoted_at"]),
     }

@@ -62,6 +62,10 @@ def test_nothing_acknowledged_is_lost_across_failover_and_failback(pair):
         writers.wait()
         again = pair.fail_over(home, away)
         assert not again["changed"] and again["epoch"] == 2 and again["incident"] == first["incident"]
+        for told in ("fenced_at", "promoted_at", "verified_at", "lag_seconds"):  # the replicated incident has them
+            assert again[told] is not None and again[told] == first[told], told
+        assert again["proof"].items() <= first["proof"].items()
+        assert again["proof"]["writes_refused"] and again["proof"]["new_accepts_writes"]
         assert pair.serving(home) == [] and pair.serving(away) == list(NAMESPACES)
 
         assert pair.rejoin(home, away, check=True)["changed"]

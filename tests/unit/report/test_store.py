@@ -15,7 +15,8 @@ OVER = {
     "incident": "INC-9", "scope": "store", "performed": True, "from": {"host": "db-1"}, "to": {"host": "db-2"},
     "epoch": 2, "position_before": 1000, "position_after": 1200, "lag_seconds": 0.0, "forced": False,
 }  # fmt: skip
-HOME = {"incident": "INC-9", "scope": "store", "epoch": 3, "position_before": 2000, "position_after": 2100, "lost": 0}
+HOME = {"incident": "INC-9", "scope": "store", "epoch": 3, "position_before": 2000, "position_after": 2100, "lost": 0,
+        "from": "db-2", "to": "db-1"}  # fmt: skip
 
 
 def made(*steps: tuple[str, str, dict[str, t.Any]]) -> dict[str, t.Any]:
@@ -42,7 +43,7 @@ def test_a_failover_passes_and_names_the_way_home() -> None:
     assert "failover: position 1,000 before, 1,200 after, epoch 2" in said(report)
     assert "Nothing that was acknowledged was lost." in said(report)
     page = _report_html.render(report, None)
-    assert "the whole store: position 1,000 before, 1,200 after" in page
+    assert "position 1,000 before, 1,200 after" in page
     assert "Failover of <b>the whole store</b>" in page
 
 
@@ -56,12 +57,49 @@ def test_a_forced_failover_says_what_is_known_and_the_rejoin_what_was_lost() -> 
     forced = {**OVER, "forced": True, "outside_fence": "power is off", "silent_seconds": 42.0}
     report = made(("failover", "pass", forced))
     assert report["records"]["lost"] is None
+    assert "nothing was lost" not in _report_html.render(report, None)
     assert "whose last change was 42 s old, is told when it rejoins" in said(report)
     lost = {**HOME, "lost": 2, "lost_keys": ["agent-7: a", "agent-7: b"], "forensic": "F-1"}
     report = made(("failover", "pass", forced), ("failback", "pass", lost))
     assert report["records"]["lost"] == 2 and report["lost_keys"] == ["agent-7: a", "agent-7: b"]
+    assert report["store"] == {"before": {"name": "db-2"}, "after": {"name": "db-1"}}
     assert "2 acknowledged writes were on the former primary alone and are lost" in said(report)
     assert "agent-7: a" in said(report) and "kept in snapshot F-1" in _report_html.render(report, None)
+
+
+PROVEN = {
+    **OVER, "fenced_at": at(0.1), "promoted_at": at(0.7), "verified_at": at(-300),
+    "proof": {"writes_refused": True, "tried_on": "agent-7", "fenced": 3, "not_fenced": ["raw reads by agent"]},
+}  # fmt: skip
+
+
+def test_the_page_shows_the_fence_of_the_old_primary_and_nothing_that_is_not_about_a_store() -> None:
+    report = made(("failover", "pass", PROVEN))
+    assert report["details"]["fence"] == {
+        "fenced_at": "2025-03-04T03:12:00.100Z", "writes_refused": True, "reads_refused": None,
+        "detail": "3 namespaces were fenced; a write to agent-7 was refused before the replica took over",
+        "not_fenced": ["raw reads by agent"],
+    }  # fmt: skip
+    page = _report_html.render(report, None)
+    for absent in ("Damage", "Hit rate", "Causes", "Validation", "Records of the namespace", "not known", "not proven"):
+        assert absent not in page.partition("<body>")[2].partition('class="raw"')[0], absent
+    assert '<span class="big">0.6 s</span><span class="sub">fence to promotion' in page
+    assert "2025-03-04 03:07:00 UTC, before it took over" in page
+
+
+def test_the_newest_change_of_servers_is_shown() -> None:
+    home = {**HOME, "fenced_at": at(5), "promoted_at": at(7), "lag_seconds": 0.5, "proof": {"writes_refused": True}}
+    report = made(("failover", "pass", PROVEN), ("failback", "pass", home))
+    assert (report["details"]["failback"]["lag_seconds"], report["details"]["released_at"][-6:]) == (0.5, "7.000Z")
+    assert '<span class="big">2.0 s</span><span class="sub">fence to promotion' in _report_html.render(report, None)
+
+
+def test_a_failover_that_was_refused_shows_no_empty_figures() -> None:
+    refused = {**OVER, "performed": False, "epoch": None, "position_before": None, "position_after": None}
+    report = made(("failover", "fail", {**refused, "lag_seconds": None, "reason": "the replica is behind"}))
+    assert report["store"]["after"] == report["store"]["before"]
+    body = _report_html.render(report, None).partition("<body>")[2]
+    assert "Key figures" not in body and "The fence" not in body and "the replica is behind" in body
 
 
 @pytest.mark.parametrize("name", ["failover", "failback"])
