@@ -30,7 +30,7 @@ display = Display()
 KILLED = (-9, 137)  # exit codes after SIGKILL, of a process and as a shell tells it
 PART_SECONDS = 30.0  # a watch says how it goes about as often
 LONGEST_LEASE = 75.0  # seconds; longer than any lease that is not renewed
-LOOK_SECONDS = 5.0  # how often to look whether a lease is over
+LOOK_SECONDS = 2.0  # how often to look whether a lease is over
 COLLECTION = "memops.agent_memory."
 SHARED = COLLECTION + "dispatch"  # what modules are sent as, so that a run packs their code once
 # the roles of several modules
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        arguments.setdefault("attempt", attempt())
+        arguments.setdefault("attempt", attempt(task_vars.get("awx_workflow_job_id")))
         arguments.setdefault("owner", owner())
         if self._task.action.endswith("monitor") and not self._task.check_mode:
             arguments.setdefault("part", PART_SECONDS)
@@ -183,7 +183,7 @@ class ActionModule(ActionBase):
             "started": _rfc3339(started),
             "seconds": round(time.time() - started, 3),
             "host": str(self._task.delegate_to or task_vars.get("inventory_hostname", "")),
-            "attempt": attempt(),
+            "attempt": attempt(task_vars.get("awx_workflow_job_id")),
             "check": bool(self._task.check_mode),
             "detail": "; ".join(map(str, result.get("reasons") or ()))
             if judged

@@ -12,12 +12,19 @@ import getpass
 import os
 import socket
 import subprocess
+import typing as t
 
 FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO: every Linux kernel's own, outside of any container
 
 
-def attempt() -> str:
-    """The ansible-playbook process as controller:pid:start; its workers are its children and give the same answer."""
+def attempt(workflow: t.Any = None) -> str:
+    """The ansible-playbook process as controller:pid:start; its workers are its children and give the same answer.
+
+    ``workflow``: the number of AWX's workflow, if this is one of its jobs. They come one after the other and are one
+    run, though each has a container of its own: none has to wait for the lease of the one before it.
+    """
+    if workflow:
+        return f"{os.environ.get('AWX_HOST') or 'awx'}/workflow-{workflow}"
     pid = os.getppid() if _is_worker() else os.getpid()
     return f"{_controller()}:{pid}:{_start(pid) or '0'}"
 

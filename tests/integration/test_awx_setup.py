@@ -86,14 +86,13 @@ Plain.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(no
 
 
 def some() -> dict[str, t.Any]:
-    """Of the role's 24 job templates and 13 nodes some: a module's call takes half a second, and a unit test has them all."""
+    """Of the role's 24 job templates and 13 nodes some: a call of a module takes half a second; a unit test has all."""
     data = yaml.load((ROOT / "roles" / "awx_setup" / "vars" / "main.yml").read_text(encoding="utf-8"), Plain)
-    kept = ("rebuild", "plan", "apply", "snapshot", "verify")
-    nodes = [one for one in data["awx_setup_nodes"] if one["name"] in ("plan", "apply", "baseline")]
-    last = {name: value for name, value in nodes[2].items() if name != "next"}
+    nodes = {one["name"]: one for one in data["awx_setup_nodes"]}
+    templates = data["awx_setup_templates"]
     return {
-        "awx_setup_templates": [one for one in data["awx_setup_templates"] if one["playbook"] in kept],
-        "awx_setup_nodes": [{**one, "next": follows} for one, follows in zip(nodes, ("approval", "baseline"))] + [last],
+        "awx_setup_templates": [one for one in templates if one["playbook"] in ("plan", "apply", "verify")],
+        "awx_setup_nodes": [{**nodes["plan"], "extra_data": {"memory_strategy": "soft"}}, {"name": "apply"}],
         "memory_awx_schedules": [
             {
                 "name": "verify",
@@ -121,7 +120,7 @@ def test_an_awx_is_checked_set_up_found_right_and_put_right(server: AwxServer, t
     assert "job templates, the workflow Memory runbook with approval and 1 schedules would be made" in checked.text
     assert server.writes[made:] == []
 
-    first = play(server, tmp_path, "-v")
+    first = play(server, tmp_path, "-vv")
     assert first.status == 0, first.text
     assert first.changed > 10
     assert SLACK not in first.text
@@ -132,18 +131,18 @@ def test_an_awx_is_checked_set_up_found_right_and_put_right(server: AwxServer, t
     assert second.status == 0, second.text
     assert (second.changed, server.writes[written:]) == (0, []), second.text
 
-    server.named("job_templates", "Memory rebuild")["allow_simultaneous"] = False
+    server.named("job_templates", "Memory apply")["allow_simultaneous"] = False
     server.named("schedules", "Memory verify")["enabled"] = False
     seen = play(server, tmp_path, "--check")
     assert (seen.status, seen.changed, server.writes[written:]) == (0, 2, []), seen.text
 
 
 def looks(server: AwxServer) -> None:
-    rebuild = server.named("job_templates", "Memory rebuild")
-    assert json.loads(rebuild["extra_vars"]) == {"memory_report_dir": "/reports"}
-    assert server.surveys[rebuild["id"]]["spec"][0]["variable"] == "memory_namespace"
-    assert server.linked("job_templates", "Memory rebuild", "credentials") == ["ssh to memory hosts"]
-    told = server.linked("job_templates", "Memory rebuild", "notification_templates_error")
+    apply = server.named("job_templates", "Memory apply")
+    assert json.loads(apply["extra_vars"]) == {"memory_report_dir": "/reports"}
+    assert server.surveys[apply["id"]]["spec"][0]["variable"] == "memory_namespace"
+    assert server.linked("job_templates", "Memory apply", "credentials") == ["ssh to memory hosts"]
+    told = server.linked("job_templates", "Memory apply", "notification_templates_error")
     assert sorted(told) == ["Memory log", "Memory on call"]
     flow = "Memory runbook with approval"
     assert server.linked("workflow_job_templates", flow, "notification_templates_approvals") == ["Memory on call"]
@@ -151,8 +150,8 @@ def looks(server: AwxServer) -> None:
     while step:
         seen.append(step)
         step = "".join(server.linked("workflow_job_template_nodes", step, "success_nodes"))
-    assert seen == ["plan", "approval", "apply", "baseline"]
-    assert server.named("workflow_job_template_nodes", "baseline")["extra_data"] == {"memory_purpose": "baseline"}
+    assert seen == ["plan", "approval", "apply"]
+    assert server.named("workflow_job_template_nodes", "plan")["extra_data"] == {"memory_strategy": "soft"}
     approval = server.named("workflow_job_template_nodes", "approval")["unified_job_template"]
     assert server.objects["workflow_approval_templates"][approval]["name"] == "Carry out the plan"
     slack = server.named("notification_templates", "Memory on call")

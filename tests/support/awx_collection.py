@@ -1,7 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The collection awx.awx, taken from PyPI's package ansible: what Galaxy has, where a Python package index is enough."""
+"""The collection awx.awx, taken from PyPI's package ansible: the one of Galaxy, by way of a Python package index."""
 from __future__ import annotations
 
 import fcntl

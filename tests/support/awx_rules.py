@@ -49,8 +49,8 @@ FIELDS: t.Dict[str, t.Dict[str, t.Tuple[str, t.Any]]] = {
     },
     "inventory_sources": {
         "name!": NAME, "inventory!": ("id", "inventories"), "source!": ("choice", ["scm"]),
-        "source_project": ("id", "projects"), "source_path": ("string", 1024), "overwrite": BOOL, "overwrite_vars": BOOL,
-        "update_on_launch": BOOL, "update_cache_timeout": INT,
+        "source_project": ("id", "projects"), "source_path": ("string", 1024), "overwrite": BOOL,
+        "overwrite_vars": BOOL, "update_on_launch": BOOL, "update_cache_timeout": INT,
         "execution_environment": ("id", "execution_environments"),
     },
     "notification_templates": {
@@ -59,8 +59,9 @@ FIELDS: t.Dict[str, t.Dict[str, t.Tuple[str, t.Any]]] = {
         "notification_configuration": MAP, "messages": MAP,
     },
     "job_templates": {
-        "name!": NAME, "description": TEXT, "organization": ("id", "organizations"), "job_type": ("choice", ["run", "check"]),
-        "inventory": ("id", "inventories"), "project!": ("id", "projects"), "playbook!": ("string", 1024),
+        "name!": NAME, "description": TEXT, "organization": ("id", "organizations"),
+        "job_type": ("choice", ["run", "check"]), "inventory": ("id", "inventories"),
+        "project!": ("id", "projects"), "playbook!": ("string", 1024),
         "execution_environment": ("id", "execution_environments"), "extra_vars": ("variables", None),
         "ask_job_type_on_launch": BOOL, "ask_diff_mode_on_launch": BOOL, "ask_verbosity_on_launch": BOOL,
         "ask_variables_on_launch": BOOL, "allow_simultaneous": BOOL, "survey_enabled": BOOL,
@@ -94,12 +95,13 @@ NOTIFICATIONS: t.Dict[str, t.Dict[str, t.Tuple[t.Any, ...]]] = {
 }  # fmt: skip
 PASSWORDS = ("password", "token")
 SURVEY_TYPES: t.Dict[str, t.Any] = {
-    "text": str, "textarea": str, "password": str, "multiplechoice": str, "multiselect": str, "integer": int, "float": float,
+    "text": str, "textarea": str, "password": str, "multiplechoice": str, "multiselect": str, "integer": int,
+    "float": float,
 }  # fmt: skip
-PLAYBOOK = re.compile(r"^\s*?-?\s*?(?:hosts|(ansible\.builtin\.)?include|(ansible\.builtin\.)?import_playbook):\s*?.*?$")
+PLAYBOOK = re.compile(r"^\s*?-?\s*?(?:hosts|(ansible\.builtin\.)?(include|import_playbook)):\s*?.*?$")
 #: What a message of a notification may name.
 MESSAGE = {
-    "job": {"id": 42, "name": "a", "status": "failed", "url": "/api/v2/jobs/42/", "artifacts": {}, "job_explanation": ""},
+    "job": {"id": 42, "name": "a", "status": "failed", "url": "/api/v2/jobs/42/", "artifacts": {}},
     "job_friendly_name": "Job", "url": "https://awx", "workflow_url": "https://awx", "approval_status": "approved",
     "approval_node_name": "a", "job_metadata": "{}",
 }  # fmt: skip
@@ -199,7 +201,8 @@ def answers(questions: t.Sequence[Json], data: Json, *, all_needed: bool = True)
 
 def rrule(text: str) -> t.List[str]:
     wrong = []
-    if len(re.findall(r"DTSTART(?:;TZID=[^:]+:\d{8}T\d{6}|:\d{8}T\d{6}Z)(?= )", text)) != 1 or text.count("DTSTART") != 1:
+    starts = re.findall(r"DTSTART(?:;TZID=[^:]+:\d{8}T\d{6}|:\d{8}T\d{6}Z)(?= )", text)
+    if len(starts) != 1 or text.count("DTSTART") != 1:
         wrong.append("One DTSTART is required, with a time zone.")
     rules = re.findall(r"RRULE:(\S*)", text)
     if not rules:
@@ -212,8 +215,10 @@ def rrule(text: str) -> t.List[str]:
             wrong.append(f"{parts.get('FREQ')} is not supported")
         if not parts.get("INTERVAL", "").isdigit():
             wrong.append("INTERVAL required in rrule")
-        if re.match(r"\d", parts.get("BYDAY", "")) or ("COUNT" in parts and "UNTIL" in parts) or int(parts.get("COUNT", 0)) > 999:
-            wrong.append("BYDAY with a number, COUNT with UNTIL, or a COUNT above 999")
+        if re.match(r"\d", parts.get("BYDAY", "")):
+            wrong.append("BYDAY with numeric prefix not supported")
+        if ("COUNT" in parts and "UNTIL" in parts) or int(parts.get("COUNT", 0)) > 999:
+            wrong.append("COUNT with UNTIL, or a COUNT above 999")
     return wrong
 
 
@@ -222,10 +227,11 @@ def credential_type(given: Json) -> t.List[str]:
     ids = []
     inputs, injectors = given.get("inputs", {}), given.get("injectors", {})
     wrong += [f"inputs has no {name}" for name in set(inputs) - {"fields", "required"}]
-    allowed = {"id", "label", "type", "format", "choices", "help_text", "multiline", "secret", "ask_at_runtime", "default"}
+    allowed = {"id", "label", "type", "format", "choices", "help_text", "multiline", "secret", "default"}
     for one in inputs.get("fields", []):
         ids.append(one.get("id"))
-        if not re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", str(one.get("id"))) or one.get("id") == "tower" or not one.get("label"):
+        named = re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", str(one.get("id"))) and one["id"] != "tower"
+        if not named or not one.get("label"):
             wrong.append(f"the field {one} needs an id that is a variable's name, and a label")
         if set(one) - allowed or one.get("type", "string") not in ("string", "boolean"):
             wrong.append(f"the field {one.get('id')} has {set(one) - allowed} or a type that there is not")

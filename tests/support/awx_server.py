@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An HTTP server that keeps AWX's objects as its API shows them, for the real modules of awx.awx to work on.
 
-It is no AWX: it starts no job. It refuses what AWX refuses (awx_rules.py), fills in what AWX fills in, and hides secrets.
+It is no AWX: it starts no job. It refuses what AWX refuses (awx_rules.py), fills in what AWX does, and hides secrets.
 """
 from __future__ import annotations
 
@@ -129,7 +129,8 @@ class AwxServer:
         for kind in kinds:
             for one in self.objects[kind].values():
                 shown = self._shown(kind, one)
-                exact = all(str(shown.get(k)) == v for k, v in query.items() if not k.startswith("or__") and v != "None")
+                asked = {k: v for k, v in query.items() if not k.startswith("or__") and v != "None"}
+                exact = all(str(shown.get(k)) == v for k, v in asked.items())
                 either = [str(shown.get(k[4:])) == v for k, v in query.items() if k.startswith("or__")]
                 if exact and (any(either) or not either):
                     found.append(shown)
@@ -206,7 +207,9 @@ class AwxServer:
         return 200, {}
 
     def _associate(self, resource: str, number: int, sub: str, method: str, body: Json) -> t.Tuple[int, t.Any]:
-        target = "workflow_job_template_nodes" if sub.endswith("_nodes") else re.sub("_(started|success|error|approvals)$", "", sub)
+        target = re.sub("_(started|success|error|approvals)$", "", sub)
+        if sub.endswith("_nodes"):
+            target = "workflow_job_template_nodes"
         if target not in self.objects:
             return 404, {"detail": "Not found."}
         ids = self.associations.setdefault(f"{resource}/{number}/{sub}", [])

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All that the role awx_setup would send, against the roles it starts, the modules of awx.awx 24.6.1 and AWX's own rules."""
+"""All that the role awx_setup sends, against the roles it starts, the modules of awx.awx 24.6.1 and AWX's own rules."""
 from __future__ import annotations
 
 import copy
@@ -215,5 +215,6 @@ def test_what_every_task_sends_is_what_its_module_takes() -> None:
 
 def test_a_module_refuses_what_it_does_not_have() -> None:
     awx_collection.bring()
-    result = ArgumentSpecValidator(specification("job_template")).validate({"name": "a", "job_type": "off", "surveys": 1})
+    validator = ArgumentSpecValidator(specification("job_template"))
+    result = validator.validate({"name": "a", "job_type": "off", "surveys": 1})
     assert len(result.error_messages) == 2
