@@ -99,6 +99,7 @@ def test_a_failed_job_that_is_relaunched_resumes_its_incident_and_keeps_no_secre
     site.flip("agent-7", ["key-00003", "plain-7"])
     hosts = inventory_of(site)
     away = json.loads(json.dumps(hosts))
+    away["memory"]["vars"]["memory_report_dir"] = str(tmp_path / "gone with its container")
     away["memory"]["vars"]["memory_repository"]["url"] = f"file://{site.keyring['path']}/nowhere"
     failed = Job(tmp_path, 41, "rebuild", away, survey("rebuild", memory_namespace="agent-7"))
     failed.answers["memory_monitor_seconds"] = 1
