@@ -8,7 +8,9 @@ import contextlib
 import json
 import pathlib
 import sqlite3
+import subprocess
 import sys
+import threading
 import time
 import typing as t
 
@@ -17,9 +19,11 @@ import yaml
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from awx_job import ROOT, Job, script_of
 
+from ansible_collections.memops.agent_memory.plugins.plugin_utils import _attempt
 from playbooks import Site
 
 SECRET = "the-secret-key-of-the-repository"
+WAITS = "Waiting for the end of that lease"
 PLAIN = "the-plain-text-of-a-memory"
 
 
@@ -49,13 +53,33 @@ def inventory_of(site: Site) -> dict[str, t.Any]:
     return script_of(json.loads(site.inventory.read_text(encoding="utf-8")))
 
 
-def ends_soon(site: Site) -> None:
-    """Let the lease of whoever worked last be nearly over, so that nobody waits a minute for it."""
-    with contextlib.closing(sqlite3.connect(site.stores["primary"]["path"])) as con, con:
-        changed = con.execute(
-            "UPDATE memops_incident SET lease_until = ? WHERE state = 'open'", (int((time.time() + 4) * 1e6),)
-        )
+def lease(site: Site, seconds: float) -> None:
+    """Let the lease of whoever worked last end in so many seconds."""
+    until = int((time.time() + seconds) * 1e6)
+    with contextlib.closing(sqlite3.connect(site.stores["primary"]["path"], timeout=30)) as con:
+        changed = con.execute("UPDATE memops_incident SET lease_until = ? WHERE state = 'open'", (until,))
+        con.commit()
         assert changed.rowcount == 1
+
+
+@contextlib.contextmanager
+def until_it_waits(site: Site, job: Job) -> t.Iterator[None]:
+    """A lease that ends when the job has said that it waits for that, rather than after a minute."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            if (job.artifacts_folder / "stdout").is_file() and WAITS in job.said:
+                return lease(site, 0)
+
+    lease(site, 300)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def incidents(site: Site) -> list[tuple[str, str]]:
@@ -109,12 +133,12 @@ def test_a_failed_job_that_is_relaunched_resumes_its_incident_and_keeps_no_secre
     assert one["verdict"] == "fail"
     assert incidents(site) == [(one["incident"], "open")]
 
-    ends_soon(site)
     failed.inventory = hosts
-    with site_works(site, master):
-        again = failed.relaunched(42).run()
+    again = failed.relaunched(42)
+    with site_works(site, master), until_it_waits(site, again):
+        again.run()
     assert again.status == 0, again.said
-    assert "Waiting for the end of that lease" in again.said
+    assert WAITS in again.said
     (passed,) = again.artifacts["memory_results"].values()
     assert (passed["incident"], passed["verdict"], passed["state"]) == (one["incident"], "pass", "closed")
     assert passed["verdicts"]["apply"] == "pass"
@@ -141,6 +165,22 @@ def site_works(site: Site, master: str) -> t.Iterator[None]:
 def found(folder: pathlib.Path, words: t.Sequence[str]) -> list[str]:
     every = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return [f"{path}: {word}" for path in every for word in words if word.encode() in path.read_bytes()]
+
+
+ATTEMPT = """
+import sys
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt
+print(attempt(), alive(sys.argv[1]))
+"""
+
+
+def test_another_container_of_this_host_name_is_not_judged_by_its_pids() -> None:
+    """With its host's network a container has the host's name, and a process table of its own all the same."""
+    mine = _attempt.attempt()
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", ATTEMPT, mine]
+    there, judged = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert judged == "None"
+    assert _attempt.alive(there) is None
 
 
 def test_nodes_of_a_workflow_with_questions_left_empty_and_the_artifacts_before_them(tmp_path: pathlib.Path) -> None:

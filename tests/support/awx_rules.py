@@ -107,6 +107,11 @@ MESSAGE = {
 }  # fmt: skip
 
 
+def is_a(value: t.Any, kind: t.Any) -> bool:
+    """In JSON a boolean is no number."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
 def fields(resource: str, given: Json, exists: t.Callable[[str, int], bool], *, creating: bool) -> t.Dict[str, str]:
     """field -> what is wrong with it."""
     wrong = {}
@@ -131,25 +136,26 @@ def _field(rule: t.Tuple[str, t.Any], value: t.Any, exists: t.Callable[[str, int
     if kind == "choice":
         return "" if value in more else f'"{value}" is not a valid choice.'
     if kind == "id":
-        return "" if type(value) is int and exists(more, value) else f'Invalid pk "{value}" - object does not exist.'
+        return "" if is_a(value, int) and exists(more, value) else f'Invalid pk "{value}" - object does not exist.'
     if kind == "variables":
         try:
             return "" if isinstance(json.loads(value), dict) else "Input type is not a dictionary."
         except (TypeError, ValueError):
             return "Cannot parse as JSON."
     expected = {"boolean": bool, "integer": int, "json": dict}[kind]
-    return "" if type(value) is expected else f"Not a valid {kind}."
+    return "" if is_a(value, expected) else f"Not a valid {kind}."
 
 
 def survey(spec: t.Any) -> t.List[str]:
-    if not isinstance(spec, dict) or [type(spec.get(n)) for n in ("name", "description", "spec")] != [str, str, list]:
+    parts = (("name", str), ("description", str), ("spec", list))
+    if not isinstance(spec, dict) or not all(is_a(spec.get(name), kind) for name, kind in parts):
         return ["name, description and spec have to be text, text and list."]
     wrong = [] if spec["spec"] else ["'spec' doesn't contain any items."]
     seen = set()
     for number, one in enumerate(spec["spec"]):
         where = f"question {number} ({one.get('variable')}):"
         for name, kind in (("type", str), ("question_name", str), ("variable", str), ("required", bool)):
-            if type(one.get(name)) is not kind:
+            if not is_a(one.get(name), kind):
                 wrong.append(f"{where} {name} has to be {kind.__name__}")
         if one.get("variable") in seen:
             wrong.append(f"{where} asked twice")
@@ -159,12 +165,12 @@ def survey(spec: t.Any) -> t.List[str]:
             wrong.append(f"{where} no type of question: {kind}")
             continue
         default = one.get("default", "")
-        if default != "" and type(default) is not SURVEY_TYPES[kind]:
+        if default != "" and not is_a(default, SURVEY_TYPES[kind]):
             wrong.append(f"{where} the default {default!r} is no {SURVEY_TYPES[kind].__name__}")
-        wrong += [f"{where} {n} is no integer" for n in ("min", "max") if n in one and type(one[n]) is not int]
+        wrong += [f"{where} {n} is no integer" for n in ("min", "max") if n in one and not is_a(one[n], int)]
         if kind in ("multiplechoice", "multiselect"):
             choices = one.get("choices")
-            if not isinstance(choices, list) or not choices or [c for c in choices if type(c) is not str or not c]:
+            if not isinstance(choices, list) or not choices or not all(is_a(c, str) and c for c in choices):
                 wrong.append(f"{where} the choices {choices!r} are no texts")
             elif default != "" and default not in choices:
                 wrong.append(f"{where} the default {default!r} is none of its choices")
@@ -186,7 +192,7 @@ def answers(questions: t.Sequence[Json], data: Json, *, all_needed: bool = True)
         if kind in ("text", "textarea", "password"):
             size = len(value) if isinstance(value, str) else None
         elif kind in ("integer", "float"):
-            size = value if type(value) in ((int,) if kind == "integer" else (int, float)) else None
+            size = value if is_a(value, int) or (kind == "float" and is_a(value, float)) else None
         else:
             if value not in one["choices"]:
                 wrong.append(f"Value {value!r} for '{name}' expected to be one of {one['choices']}")
@@ -254,7 +260,7 @@ def notification(given: Json) -> t.List[str]:
         if name not in configuration:
             if len(rule) < 2:
                 wrong.append(f"Missing required fields for Notification Configuration: {name}.")
-        elif type(configuration[name]) is not rule[0] or (rule[0] is list and not configuration[name]):
+        elif not is_a(configuration[name], rule[0]) or (rule[0] is list and not configuration[name]):
             wrong.append(f"Configuration field '{name}' incorrect type, expected {rule[0].__name__}.")
     for event, told in (given.get("messages") or {}).items():
         if event not in ("started", "success", "error", "workflow_approval"):

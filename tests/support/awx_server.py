@@ -160,9 +160,7 @@ class AwxServer:
 
     def _wrong(self, resource: str, whole: Json, sent: Json, *, creating: bool) -> t.Dict[str, t.Any]:
         """As AWX judges: what was sent by the rules of the field, the whole object by those of its kind."""
-        wrong: t.Dict[str, t.Any] = dict(
-            awx_rules.fields(resource, sent, lambda name, number: self._is(name, number), creating=creating)
-        )
+        wrong: t.Dict[str, t.Any] = dict(awx_rules.fields(resource, sent, self._is, creating=creating))
         more: t.List[str] = []
         if wrong:
             return wrong
