@@ -17,7 +17,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, owner
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, awx_job, owner
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
     remember,
     remember_incident,
@@ -29,6 +29,8 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables imp
 display = Display()
 KILLED = (-9, 137)  # exit codes after SIGKILL, of a process and as a shell tells it
 PART_SECONDS = 30.0  # a watch says how it goes about as often
+LONGEST_LEASE = 75.0  # seconds; longer than any lease that is not renewed
+LOOK_SECONDS = 2.0  # how often to look whether a lease is over
 COLLECTION = "memops.agent_memory."
 SHARED = COLLECTION + "dispatch"  # what modules are sent as, so that a run packs their code once
 # the roles of several modules
@@ -44,7 +46,7 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        arguments.setdefault("attempt", attempt())
+        arguments.setdefault("attempt", attempt(task_vars.get("awx_workflow_job_id")))
         arguments.setdefault("owner", owner())
         if self._task.action.endswith("monitor") and not self._task.check_mode:
             arguments.setdefault("part", PART_SECONDS)
@@ -53,6 +55,8 @@ class ActionModule(ActionBase):
         dead = self._dead_holder(result)
         if dead:
             result = self._call({**arguments, "takeover": dead}, task_vars)
+        if awx_job():
+            result = self._outwait(result, arguments, task_vars)
         while self._task.action.endswith("monitor") and result.get("watching") and not result.get("failed"):
             display.display(f"    {result['said']}")
             result = self._call({**arguments, "again": False}, task_vars)
@@ -143,6 +147,23 @@ class ActionModule(ActionBase):
         holder = str((result.get("holder") or {}).get("attempt") or "")
         return holder if holder and alive(holder) is False else None
 
+    def _outwait(
+        self, result: dict[str, t.Any], arguments: dict[str, t.Any], task_vars: dict[str, t.Any]
+    ) -> dict[str, t.Any]:
+        """A job that is relaunched cannot know whether the one before it still runs: each has a container of its own.
+
+        Who is alive renews its lease, so one whose end stays the same is waited for until it is over.
+        """
+        until = _lease_end(result)
+        deadline = time.monotonic() + LONGEST_LEASE
+        if until:
+            display.display(f"    {result.get('msg')} Waiting for the end of that lease, unless it is renewed.")
+        while until and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+            result = self._call(arguments, task_vars)
+            until = until if _lease_end(result) == until else None
+        return result
+
     def _keep_step(self, result: dict[str, t.Any], task_vars: dict[str, t.Any], started: float) -> None:
         """Keep what happened for the report, when the role named this a step of the runbook."""
         host = str(task_vars.get("inventory_hostname", ""))
@@ -162,7 +183,7 @@ class ActionModule(ActionBase):
             "started": _rfc3339(started),
             "seconds": round(time.time() - started, 3),
             "host": str(self._task.delegate_to or task_vars.get("inventory_hostname", "")),
-            "attempt": attempt(),
+            "attempt": attempt(task_vars.get("awx_workflow_job_id")),
             "check": bool(self._task.check_mode),
             "detail": "; ".join(map(str, result.get("reasons") or ()))
             if judged
@@ -196,6 +217,13 @@ class ActionModule(ActionBase):
         if isinstance(named, (list, tuple)):
             named = named[0] if len(named) == 1 else ""
         return str(named or "")
+
+
+def _lease_end(result: dict[str, t.Any]) -> str | None:
+    """When the lease that stopped a module ends, as it was told; None when no lease did."""
+    if result.get("error") != "lease-held":
+        return None
+    return str((result.get("holder") or {}).get("until") or "") or None
 
 
 def _payload(module: str, task_vars: dict[str, t.Any]) -> str:

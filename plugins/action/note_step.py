@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
             "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started)) + f".{int(started * 1000) % 1000:03d}Z",
             "seconds": round(max(0.0, now - started), 3),
             "host": host,
-            "attempt": attempt(),
+            "attempt": attempt(task_vars.get("awx_workflow_job_id")),
             "check": bool(self._task.check_mode),
             "detail": args["detail"].strip(),
             "result": args["result"],

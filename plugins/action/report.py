@@ -95,6 +95,7 @@ class ActionModule(ActionBase):
             "state": report["state"],
             "next_command": report["next_command"],
             "incident": incident,
+            "verdicts": {step["name"]: step["verdict"] for step in report["steps"]},
             "path_json": paths["json"],
             "path_html": paths["html"],
             "table": table.splitlines(),

@@ -196,7 +196,7 @@ options:
         description: Where the master key is.
         type: str
         default: file
-        choices: [file, env, aws_kms, vault]
+        choices: [file, env, value, aws_kms, vault]
       path:
         description: The keyring file with the wrapped record keys.
         type: path
@@ -204,6 +204,11 @@ options:
       master_key_file:
         description: File with the master key, 32 bytes in base64 or hex (O(keyring.source=file)).
         type: path
+      master_key:
+        description: >-
+          The master key itself, in base64 or hex, for a controller that keeps it and hands it to its jobs
+          (O(keyring.source=value)).
+        type: str
       master_key_env:
         description: Environment variable with the master key (O(keyring.source=env)).
         type: str
@@ -272,10 +277,15 @@ options:
         description: Where the master key is.
         type: str
         default: file
-        choices: [file, env, aws_kms, vault]
+        choices: [file, env, value, aws_kms, vault]
       master_key_file:
         description: File with the master key, 32 bytes in base64 or hex (O(new_master.source=file)).
         type: path
+      master_key:
+        description: >-
+          The master key itself, in base64 or hex, for a controller that keeps it and hands it to its jobs
+          (O(new_master.source=value)).
+        type: str
       master_key_env:
         description: Environment variable with the master key (O(new_master.source=env)).
         type: str

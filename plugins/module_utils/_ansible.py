@@ -72,9 +72,10 @@ REPOSITORY: dict[str, t.Any] = {
     "retries": {"type": "int", "default": 3},
 }
 KEYRING: dict[str, t.Any] = {
-    "source": {"type": "str", "default": "file", "choices": ["file", "env", "aws_kms", "vault"]},
+    "source": {"type": "str", "default": "file", "choices": ["file", "env", "value", "aws_kms", "vault"]},
     "path": {"type": "path", "required": True},
     "master_key_file": {"type": "path"},
+    "master_key": {"type": "str", "no_log": True},
     "master_key_env": {"type": "str", "default": "MEMOPS_MASTER_KEY", "no_log": False},
     "kms_key_id": {"type": "str", "no_log": False},
     "region": {"type": "str"},

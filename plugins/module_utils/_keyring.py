@@ -23,8 +23,8 @@ OVERHEAD = NONCE + 16  # bytes that sealing adds
 class Keyring:
     """Record keys of one store. Safe for threads and after a fork; other processes' changes are seen.
 
-    ``params``: source (file | env | aws_kms | vault) and its options say where the MASTER key is; ``path`` is the
-    keyring file. Without ``path`` there is only the master key: wrap and unwrap work, and record keys come from
+    ``params``: source (file | env | value | aws_kms | vault) and its options say where the MASTER key is; ``path`` is
+    the keyring file. Without ``path`` there is only the master key: wrap and unwrap work, and record keys come from
     ``adopt`` and live in this process (reading a snapshot on a bare machine).
     """
 

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the master key is (a file, the environment, AWS KMS, Vault transit) and how it encrypts a few bytes.
+"""Where the master key is (a file, the environment, the caller, AWS KMS, Vault) and how it encrypts a few bytes.
 
 PRIVATE to the collection. A master never leaves this file: callers hand in bytes and a context that is bound to them.
 """
@@ -65,12 +65,15 @@ def open_master(params: t.Mapping[str, t.Any]) -> Master:
                 f"set {name} to the master key in base64, or choose another memory_keyring.source",
             )
         return LocalMaster(_parse(text, f"the environment variable {name}"))
+    if source == "value":
+        return LocalMaster(_parse(_need(params, "master_key"), "memory_keyring.master_key"))
     if source == "aws_kms":
         return KmsMaster(params)
     if source == "vault":
         return VaultMaster(params)
     raise InvalidInput(
-        f"There is no keyring source {source!r:.40}.", "set memory_keyring.source to one of: file, env, aws_kms, vault"
+        f"There is no keyring source {source!r:.40}.",
+        "set memory_keyring.source to one of: file, env, value, aws_kms, vault",
     )
 
 

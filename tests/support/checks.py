@@ -16,6 +16,7 @@ import subprocess
 import sys
 import typing as t
 
+import awx_collection
 import pythons
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -161,6 +162,7 @@ def integration() -> None:
 
 
 def lint() -> None:
+    awx_collection.bring()  # the role awx_setup is judged with its modules
     run(tool("ansible-lint"), "--offline", "--profile", "production", "--nocolor", timeout=1200)
 
 

@@ -37,7 +37,8 @@ def test_file_and_env_take_hex_and_base64(tmp_path, monkeypatch, text):
     monkeypatch.setenv("MY_MASTER", f" {text} ")
     one = open_master({"source": "file", "master_key_file": str(path)})
     two = open_master({"source": "env", "master_key_env": "MY_MASTER"})
-    assert one.id == two.id
+    three = open_master({"source": "value", "master_key": f"{text}\n"})
+    assert one.id == two.id == three.id
     assert len(one.id) == 16
     assert two.decrypt(one.encrypt(b"secret", "k"), "k") == b"secret"
 
