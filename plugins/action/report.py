@@ -14,7 +14,7 @@ import typing as t
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.memops.agent_memory.plugins.plugin_utils import _report, _report_html, _report_text
+from ansible_collections.memops.agent_memory.plugins.plugin_utils import _live, _report, _report_html, _report_text
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import planned, would_happen
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import read_steps
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
@@ -88,7 +88,12 @@ class ActionModule(ActionBase):
         paths = _report.write_report(folder, report, _report_html.render(report, args["template"]))
         table = _report_text.render(report, paths["html"])
         if not args["quiet"]:
-            display.display("\n" + table + "\n")
+            width = _live.steps_shown()
+            shown = {step["name"] for step in mine}
+            if width and all(step["name"] in shown for step in report["steps"]):
+                display.display("\n" + _report_text.render(report, paths["html"], width=width, steps=False) + "\n")
+            else:
+                display.display("\n" + table + "\n")
         return {
             "changed": False,
             "verdict": report["verdict"],
@@ -105,6 +110,8 @@ class ActionModule(ActionBase):
         """In check mode nothing happened and nothing is written: say what would."""
         lines = [f"CHECK MODE  {args['namespace'] or 'the whole store'}: nothing was changed"]
         for step, (name, changes, said) in zip(mine, would_happen(mine)):
+            if step["failed"] and _live.steps_shown():
+                said = ""
             would = "failed" if step["failed"] else "would change" if changes else "no change"
             lines.append(f"{name:<14} {would:<14} {said}".rstrip())
         plan = planned(next((s["result"] for s in reversed(mine) if s["name"] == "plan"), {}))
