@@ -18,7 +18,9 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, owner
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._progress import Watch, every
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
+    of_this_run,
     remember,
     remember_incident,
     report_dir,
@@ -49,10 +51,10 @@ class ActionModule(ActionBase):
         if self._task.action.endswith("monitor") and not self._task.check_mode:
             arguments.setdefault("part", PART_SECONDS)
         started = time.time()
-        result = self._misspelt(task_vars) or self._call(arguments, task_vars)
+        result = self._misspelt(task_vars) or self._watched(arguments, task_vars)
         dead = self._dead_holder(result)
         if dead:
-            result = self._call({**arguments, "takeover": dead}, task_vars)
+            result = self._watched({**arguments, "takeover": dead}, task_vars)
         while self._task.action.endswith("monitor") and result.get("watching") and not result.get("failed"):
             display.display(f"    {result['said']}")
             result = self._call({**arguments, "again": False}, task_vars)
@@ -75,6 +77,16 @@ class ActionModule(ActionBase):
             "error": "invalid-input",
             "msg": sentence(name, meant),
         }
+
+    def _watched(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Call the module, and show meanwhile how far it is."""
+        watch = self._watch(task_vars)
+        if watch is None:
+            return self._call(arguments, task_vars)
+        try:
+            return self._call({**arguments, "progress_file": watch.path}, task_vars)
+        finally:
+            watch.stop()
 
     def _call(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         host = self._task.delegate_to or task_vars.get("inventory_hostname", "the memory host")
@@ -123,6 +135,17 @@ class ActionModule(ActionBase):
                 "Next: look there for why (dmesg, when memory ran out), then run the same command again.",
             }
         return t.cast("dict[str, t.Any]", result)
+
+    def _watch(self, task_vars: dict[str, t.Any]) -> Watch | None:
+        """None when nothing is to be shown, or the module tells it itself."""
+        seconds = every(self._templar.template(task_vars.get("memory_progress_seconds")))
+        if not seconds or self._task.check_mode or self._task.async_val or self._task.action.endswith("monitor"):
+            return None
+        host = str(task_vars.get("inventory_hostname", ""))
+        namespace = self._namespace(task_vars)
+        counts = [step["result"].get("records") for step in of_this_run(host, namespace)] if namespace else []
+        known = [count for count in counts if isinstance(count, int)]
+        return Watch(self._connection, namespace or host, seconds, known[-1] if known else None)
 
     def _update_module_args(
         self, module_name: str, module_args: dict[str, t.Any], *args: t.Any, **kwargs: t.Any

@@ -79,12 +79,14 @@ class CallbackModule(Default):
 
     # --- printing -------------------------------------------------------------------------------------------------
     def _line(self, text: str = "", color: str | None = None) -> None:
-        if self._heading:
-            heading, self._heading = self._heading, ""
-            self._line()
-            self._line(heading, C.COLOR_HIGHLIGHT)
+        self._head()
         _live.clear()
         self._display.display(text, color=color)
+
+    def _head(self) -> None:
+        if self._heading:
+            heading, self._heading = self._heading, ""
+            self._line("\n" + heading, C.COLOR_HIGHLIGHT)
 
     def _paragraph(self, lead: str, text: str, color: str | None = None) -> None:
         """``text`` behind ``lead``, wrapped below itself; where that leaves too little room, below the lead."""
@@ -107,8 +109,10 @@ class CallbackModule(Default):
         """A step in one line; of one that failed its task's ``title``, as the error stands below."""
         namespace = str(step.get("namespace") or "")
         if namespace and namespace != self._subject.get(host):
+            if self._subject.get(host):
+                self._line()
             self._subject[host] = namespace
-            self._line(("" if self._heading else "\n") + self._lead(host) + shown(namespace, 60), C.COLOR_HIGHLIGHT)
+            self._line(self._lead(host) + shown(namespace, 60), C.COLOR_HIGHLIGHT)
         verdict, changed = str(step.get("verdict")), bool(step.get("changed"))
         if step.get("failed"):
             verdict = "fail"
@@ -204,7 +208,8 @@ class CallbackModule(Default):
         self._started[name, task._uuid] = time.monotonic()
         if task._role is not None:
             self._hosts.add(name)
-        if _ours(task):
+        if _ours(task) and not task.action.endswith(ASKING):
+            self._head()
             _live.show(f"{self._lead(name)}… {task.get_name().rpartition(' : ')[2]}")
 
     def v2_runner_on_ok(self, result: t.Any) -> None:
@@ -253,7 +258,8 @@ class CallbackModule(Default):
 
     def v2_runner_on_skipped(self, result: t.Any) -> None:
         if self._display.verbosity:
-            super().v2_runner_on_skipped(result)
+            return super().v2_runner_on_skipped(result)
+        _live.clear()
 
     def v2_runner_item_on_skipped(self, result: t.Any) -> None:
         if self._display.verbosity:
