@@ -20,12 +20,14 @@ from ansible.utils.display import Display
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, owner
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._progress import Watch, every
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
+    incident_of,
     of_this_run,
     remember,
     remember_incident,
     report_dir,
     save,
 )
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._traces import Traces, of_module
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import sentence, unknown
 
 display = Display()
@@ -60,6 +62,7 @@ class ActionModule(ActionBase):
             result = self._call({**arguments, "again": False}, task_vars)
             result["changed"] = True
         self._keep_step(result, task_vars, started)
+        self._trace(arguments, result, task_vars, started)
         handled = self._task.failed_when or self._task.ignore_errors  # who deals with a failure reads all of it
         return _brief(result) if result.get("failed") and not handled else result
 
@@ -208,6 +211,29 @@ class ActionModule(ActionBase):
                 )
             except OSError as exc:
                 result.setdefault("warnings", []).append(f"The steps cannot be kept for the report: {exc}")
+
+    def _trace(
+        self, arguments: dict[str, t.Any], result: dict[str, t.Any], task_vars: dict[str, t.Any], started: float
+    ) -> None:
+        """Export the spans of this call where a receiver is set."""
+        endpoint = self._value(task_vars, "memory_otlp_endpoint")
+        if not endpoint or self._task.check_mode:
+            return
+        host, namespace = str(task_vars.get("inventory_hostname", "")), self._namespace(task_vars)
+        step = self._value(task_vars, "memory_step") or ""
+        at = str(self._task.delegate_to or host)
+        traces = Traces(endpoint, host, namespace)
+        spans = of_module(traces, self._task.action.rpartition(".")[2], step, arguments, result, started, at)
+        incident = incident_of(
+            report_dir(self._value(task_vars, "memory_report_dir")),
+            host,
+            namespace,
+            named=self._value(task_vars, "memory_incident"),
+            cluster=self._value(task_vars, "memory_cluster"),
+        )
+        problem = traces.add(spans, incident, last=not namespace)
+        if problem:
+            result.setdefault("warnings", []).append(problem)
 
     def _value(self, task_vars: dict[str, t.Any], name: str) -> str | None:
         value = self._templar.template(task_vars.get(name))

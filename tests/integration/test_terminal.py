@@ -10,6 +10,7 @@ import typing as t
 
 import pytest
 
+from tests.support.otlp_server import OtlpServer, attributes
 from tests.support.playbooks import Site
 from tests.support.terminal import Terminal
 
@@ -28,16 +29,23 @@ def terminal(
 
 
 @pytest.fixture
+def receiver() -> t.Iterator[OtlpServer]:
+    with OtlpServer() as one:
+        yield one
+
+
+@pytest.fixture
 def site(tmp_path: pathlib.Path) -> Site:
     return Site(tmp_path, secondary=False)
 
 
-def test_a_rebuild_is_shown_as_its_steps(site: Site) -> None:
+def test_a_rebuild_is_shown_as_its_steps_and_is_one_trace(site: Site, receiver: OtlpServer) -> None:
     site.fill(NS, 300)
     assert site.play("backup").status == 0
     site.read(NS, 100)
     site.flip(NS, [f"key-{n:05}" for n in range(20)])
-    with site.working(NS), terminal(site, "rebuild", memory_namespace=NS, memory_monitor_seconds=3) as run:
+    more = {"memory_monitor_seconds": 3, "memory_otlp_endpoint": receiver.endpoint}
+    with site.working(NS), terminal(site, "rebuild", memory_namespace=NS, **more) as run:
         assert "  … Watch the namespace until the deadline" in run.seen("… Watch the namespace")
         assert run.status() == 0, run.screen()
         told, coloured = run.screen(), run.screen(colours=True)
@@ -52,6 +60,41 @@ def test_a_rebuild_is_shown_as_its_steps(site: Site) -> None:
     assert re.search(r"^Done in [\d.]+ s, \d+ changed\.$", told, re.MULTILINE)
     assert SGR.search(coloured)
     assert SGR.sub("", coloured).split() == told.split()
+    assert not receiver.refused
+    check_trace(receiver.spans, site)
+
+
+def check_trace(spans: list[t.Any], site: Site) -> None:
+    """One trace: the run, below it a span per step in the order of the report, below each what it did on the store."""
+    assert len({span.trace_id for span in spans}) == 1
+    by_id = {span.span_id: span for span in spans}
+    assert len(by_id) == len(spans)
+    (root,) = (span for span in spans if not span.parent_span_id)
+    assert root.name == "memory_incident"
+    incident = site.report()["incident"]
+    for span in spans:
+        assert attributes(span)["memory.incident"] == incident
+        assert attributes(span)["memory.verdict"] == "pass"
+        assert root.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
+        assert span.status.code == 1
+    steps = [span for span in spans if "memory.step" in attributes(span)]
+    assert [span.name for span in steps] == [*STEPS, "monitor"]
+    assert {span.parent_span_id for span in steps} == {root.span_id}
+    done = {by_id[span.parent_span_id].name: attributes(span) for span in spans if span.name == "memory_operation"}
+    assert {name: one.get("gen_ai.operation.name") for name, one in done.items()} == {
+        "preflight": "search_memory",
+        "isolate": None,
+        "snapshot": "search_memory",
+        "diagnose": "search_memory",
+        "plan": "search_memory",
+        "apply": "update_memory",
+        "validate": "search_memory",
+        "release": None,
+        "baseline": "search_memory",
+        "monitor": "search_memory",
+    }
+    assert done["apply"]["gen_ai.memory.record.count"] == 20
+    assert {one["gen_ai.memory.store.id"] for one in done.values()} == {"site"}
 
 
 def test_an_error_is_said_once_on_a_narrow_terminal_without_colour(site: Site) -> None:
