@@ -185,7 +185,7 @@ class Demo:
         shown = ["ansible-playbook", "-i", "inventories/demo", f"memops.agent_memory.{playbook}", *more]
         self.show.say("$ " + " ".join(shown))
         program = os.path.join(os.path.dirname(sys.executable), "ansible-playbook")
-        environment = dict(os.environ)
+        environment = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "memops.agent_memory.runbook"}
         if sys.stdout.isatty() and not environment.get("NO_COLOR"):
             environment["ANSIBLE_FORCE_COLOR"] = "1"
         process = self.children.start(

@@ -18,12 +18,16 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, awx_job, owner
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._progress import Watch, every
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
+    incident_of,
+    of_this_run,
     remember,
     remember_incident,
     report_dir,
     save,
 )
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._traces import Traces, of_module
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import sentence, unknown
 
 display = Display()
@@ -51,10 +55,10 @@ class ActionModule(ActionBase):
         if self._task.action.endswith("monitor") and not self._task.check_mode:
             arguments.setdefault("part", PART_SECONDS)
         started = time.time()
-        result = self._misspelt(task_vars) or self._call(arguments, task_vars)
+        result = self._misspelt(task_vars) or self._watched(arguments, task_vars)
         dead = self._dead_holder(result)
         if dead:
-            result = self._call({**arguments, "takeover": dead}, task_vars)
+            result = self._watched({**arguments, "takeover": dead}, task_vars)
         if awx_job():
             result = self._outwait(result, arguments, task_vars)
         while self._task.action.endswith("monitor") and result.get("watching") and not result.get("failed"):
@@ -62,6 +66,7 @@ class ActionModule(ActionBase):
             result = self._call({**arguments, "again": False}, task_vars)
             result["changed"] = True
         self._keep_step(result, task_vars, started)
+        self._trace(arguments, result, task_vars, started)
         handled = self._task.failed_when or self._task.ignore_errors  # who deals with a failure reads all of it
         return _brief(result) if result.get("failed") and not handled else result
 
@@ -79,6 +84,16 @@ class ActionModule(ActionBase):
             "error": "invalid-input",
             "msg": sentence(name, meant),
         }
+
+    def _watched(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Call the module, and show meanwhile how far it is."""
+        watch = self._watch(task_vars)
+        if watch is None:
+            return self._call(arguments, task_vars)
+        try:
+            return self._call({**arguments, "progress_file": watch.path}, task_vars)
+        finally:
+            watch.stop()
 
     def _call(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         host = self._task.delegate_to or task_vars.get("inventory_hostname", "the memory host")
@@ -128,6 +143,17 @@ class ActionModule(ActionBase):
             }
         return t.cast("dict[str, t.Any]", result)
 
+    def _watch(self, task_vars: dict[str, t.Any]) -> Watch | None:
+        """None when nothing is to be shown, or the module tells it itself."""
+        seconds = every(self._templar.template(task_vars.get("memory_progress_seconds")))
+        if not seconds or self._task.check_mode or self._task.async_val or self._task.action.endswith("monitor"):
+            return None
+        host = str(task_vars.get("inventory_hostname", ""))
+        namespace = self._namespace(task_vars)
+        counts = [step["result"].get("records") for step in of_this_run(host, namespace)] if namespace else []
+        known = [count for count in counts if isinstance(count, int)]
+        return Watch(self._connection, namespace or host, seconds, known[-1] if known else None)
+
     def _update_module_args(
         self, module_name: str, module_args: dict[str, t.Any], *args: t.Any, **kwargs: t.Any
     ) -> None:
@@ -160,7 +186,7 @@ class ActionModule(ActionBase):
             display.display(f"    {result.get('msg')} Waiting for the end of that lease, unless it is renewed.")
         while until and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
-            result = self._call(arguments, task_vars)
+            result = self._watched(arguments, task_vars)
             until = until if _lease_end(result) == until else None
         return result
 
@@ -206,6 +232,29 @@ class ActionModule(ActionBase):
                 )
             except OSError as exc:
                 result.setdefault("warnings", []).append(f"The steps cannot be kept for the report: {exc}")
+
+    def _trace(
+        self, arguments: dict[str, t.Any], result: dict[str, t.Any], task_vars: dict[str, t.Any], started: float
+    ) -> None:
+        """Export the spans of this call where a receiver is set."""
+        endpoint = self._value(task_vars, "memory_otlp_endpoint")
+        if not endpoint or self._task.check_mode:
+            return
+        host, namespace = str(task_vars.get("inventory_hostname", "")), self._namespace(task_vars)
+        step = self._value(task_vars, "memory_step") or ""
+        at = str(self._task.delegate_to or host)
+        traces = Traces(endpoint, host, namespace)
+        spans = of_module(traces, self._task.action.rpartition(".")[2], step, arguments, result, started, at)
+        incident = incident_of(
+            report_dir(self._value(task_vars, "memory_report_dir")),
+            host,
+            namespace,
+            named=self._value(task_vars, "memory_incident"),
+            cluster=self._value(task_vars, "memory_cluster"),
+        )
+        problem = traces.add(spans, incident, last=not namespace)
+        if problem:
+            result.setdefault("warnings", []).append(problem)
 
     def _value(self, task_vars: dict[str, t.Any], name: str) -> str | None:
         value = self._templar.template(task_vars.get(name))

@@ -11,7 +11,8 @@ import typing as t
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import attempt
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import remember, report_dir, save
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import incident_of, remember, report_dir, save
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._traces import Traces, of_step
 
 
 class ActionModule(ActionBase):
@@ -52,13 +53,20 @@ class ActionModule(ActionBase):
             "result": args["result"],
         }
         remember(host, step)
-        if not self._task.check_mode:
-            try:
-                named, cluster = (
-                    str(value) if value else None
-                    for value in map(self._templar.template, map(task_vars.get, ("memory_incident", "memory_cluster")))
-                )
-                save(report_dir(args["report_dir"]), host, args["namespace"], named=named, cluster=cluster)
-            except OSError as exc:
-                return {"changed": False, "warnings": [f"The steps cannot be kept for the report: {exc}"]}
-        return {"changed": False, "step": step}
+        if self._task.check_mode:
+            return {"changed": False, "step": step}
+        variables = ("memory_incident", "memory_cluster", "memory_otlp_endpoint")
+        named, cluster, endpoint = (
+            str(value) if value else None for value in map(self._templar.template, map(task_vars.get, variables))
+        )
+        directory, warnings = report_dir(args["report_dir"]), []
+        try:
+            save(directory, host, args["namespace"], named=named, cluster=cluster)
+        except OSError as exc:
+            warnings.append(f"The steps cannot be kept for the report: {exc}")
+        if endpoint:
+            traces = Traces(endpoint, host, args["namespace"])
+            incident = incident_of(directory, host, args["namespace"], named=named, cluster=cluster)
+            problem = traces.add(of_step(traces, step, started), incident, last=False)
+            warnings += [problem] if problem else []
+        return {"changed": False, "step": step, **({"warnings": warnings} if warnings else {})}

@@ -14,9 +14,9 @@ import typing as t
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.memops.agent_memory.plugins.plugin_utils import _report, _report_html, _report_text
+from ansible_collections.memops.agent_memory.plugins.plugin_utils import _live, _report, _report_html, _report_text
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import planned, would_happen
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import read_steps
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import moment, read_steps
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
     NO_INCIDENT,
     STEPS,
@@ -25,6 +25,7 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import 
     of_this_run,
     report_dir,
 )
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._traces import Traces, of_run
 
 display = Display()
 
@@ -54,13 +55,22 @@ class ActionModule(ActionBase):
         if self._task.check_mode:
             return self._rehearsed(mine, args, incident)
         try:
-            return self._written(directory, mine, args, incident)
+            result = self._written(directory, mine, args, incident)
         except OSError as exc:
             return {
                 "failed": True,
                 "msg": f"The report cannot be written to {directory}: {exc.strerror or exc}. "
                 "Next: set memory_report_dir to a folder that can be written, then run the report playbook.",
             }
+        endpoint = self._templar.template(task_vars.get("memory_otlp_endpoint"))
+        if endpoint and mine:
+            traces = Traces(str(endpoint), host, args["namespace"])
+            begun = moment(mine[0]["started"])
+            spans = of_run(traces, result["report"], begun.timestamp() if begun else time.time())
+            problem = traces.add(spans, incident, last=True)
+            if problem:
+                result["warnings"] = [problem]
+        return result
 
     def _build(
         self, steps: list[t.Any], unreadable: int, args: dict[str, t.Any], incident: str | None, listed: int | None
@@ -88,7 +98,12 @@ class ActionModule(ActionBase):
         paths = _report.write_report(folder, report, _report_html.render(report, args["template"]))
         table = _report_text.render(report, paths["html"])
         if not args["quiet"]:
-            display.display("\n" + table + "\n")
+            width = _live.steps_shown()
+            shown = {step["name"] for step in mine}
+            if width and all(step["name"] in shown for step in report["steps"]):
+                display.display("\n" + _report_text.render(report, paths["html"], width=width, steps=False) + "\n")
+            else:
+                display.display("\n" + table + "\n")
         return {
             "changed": False,
             "verdict": report["verdict"],
@@ -106,6 +121,8 @@ class ActionModule(ActionBase):
         """In check mode nothing happened and nothing is written: say what would."""
         lines = [f"CHECK MODE  {args['namespace'] or 'the whole store'}: nothing was changed"]
         for step, (name, changes, said) in zip(mine, would_happen(mine)):
+            if step["failed"] and _live.steps_shown():
+                said = ""
             would = "failed" if step["failed"] else "would change" if changes else "no change"
             lines.append(f"{name:<14} {would:<14} {said}".rstrip())
         plan = planned(next((s["result"] for s in reversed(mine) if s["name"] == "plan"), {}))

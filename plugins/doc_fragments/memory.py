@@ -262,6 +262,11 @@ options:
       Folder on the memory host for the incident's plan and journal. Default is beside the store's file, or for a store
       on a server in C(/var/lib/memops) (root) or C(~/.local/state/memops).
     type: path
+  progress_file:
+    description: >-
+      Where the module tells how far it is while it works, when it takes longer than a second. The collection's action
+      plugin sets it, reads it, and shows it (C(memory_progress_seconds)).
+    type: path
 """
 
     NEW_MASTER = r"""

@@ -15,6 +15,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from . import _progress
 from ._codec import check_namespace
 from ._errors import InvalidInput, MemoryOpsError
 from ._inputs import moment
@@ -110,6 +111,7 @@ RUN: dict[str, t.Any] = {
     "owner": {"type": "str"},
     "takeover": {"type": "str"},
     "work_dir": {"type": "path"},
+    "progress_file": {"type": "path"},
 }
 
 
@@ -278,6 +280,8 @@ def execute(
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=check, **rules)
     context = Context(module)
+    if not module.check_mode:
+        _progress.start(module.params["progress_file"])
     try:
         context.require(store=store, repository=repository, keyring=keyring)
         result = operation(context)
@@ -296,6 +300,7 @@ def execute(
             error="host-refused",
         )
     finally:
+        _progress.finish()
         context.close()
     result.setdefault("changed", False)
     warnings = result.pop("warnings", [])

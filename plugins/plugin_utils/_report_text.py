@@ -17,14 +17,59 @@ WIDTH = 100
 _KEYS = 5
 
 
-def render(report: t.Mapping[str, t.Any], path: t.Optional[str] = None) -> str:
-    """Lines without a trailing newline. Commands and paths are never broken, so that they can be copied."""
+def render(
+    report: t.Mapping[str, t.Any], path: t.Optional[str] = None, *, width: int = WIDTH, steps: bool = True
+) -> str:
+    """Lines without a trailing newline. Commands and paths are never broken, so that they can be copied.
+
+    Without ``steps`` it leaves out what somebody has read who saw each step and its error as it happened.
+    """
+    width = min(WIDTH, max(width, 40))
     details = report["details"]
     namespace = words.subject(report)
     incident = words.shown(report["incident"] or words.UNKNOWN, 40)
-    lines = _wrap(f"{words.title(report).upper()}  {namespace}  incident {incident}")
+    lines = _wrap(f"{words.title(report).upper()}  {namespace}  incident {incident}", width)
     lines.append("")
-    lines.append(f"{'step':<14} {'result':<17} {'time':>9}  what happened")
+    if steps:
+        lines += _table(report)
+    if details["not_run"]:
+        lines += _wrap("not run: " + ", ".join(details["not_run"]), width)
+    if steps:
+        lines.append("")
+    # a run without a plan was not about loss
+    if report["records"]["lost"] is not None or not words.under_way(report):
+        lines += _wrap(words.loss_sentence(report), width)
+    if words.whole(report):
+        lines += [_wrap(line, width)[0] for line in _positions(details)]
+    for key in report["lost_keys"][:_KEYS]:
+        lines.append("  " + words.shown(key, 60)[: width - 2])
+    if (report["records"]["lost"] or 0) > _KEYS:
+        lines.append("  … all of them in lost_keys.jsonl")
+    going = words.under_way(report)
+    if going:
+        lines += _wrap(words.headline(report), width)
+    read = [] if steps else [words.shown(step["detail"], 300) for step in report["steps"] if step["detail"]]
+    # what was not run stands under the table
+    for reason in [r for r in details["reasons"] if not r["text"].startswith("Not run: ")][:5]:
+        text = words.shown(reason["text"], 300)
+        if not any(one in text or text in one for one in read):
+            lines += _wrap(f"{reason['verdict']}: {text}", width)
+    state = report["state"] if words.state_known(report) else words.UNKNOWN
+    lines += _wrap(f"State: {state}. {words.state_sentence(report)}", width)
+    if details["advice"] and not any(words.shown(details["advice"], 300) in one for one in read):
+        lines += _wrap("Do: " + words.shown(details["advice"], 300), width)
+    name, alone = words.next_step(report) if going else (None, "")
+    if alone:
+        lines.append(_command(f"Only {name}: ", alone))
+    if report["next_command"]:
+        lines.append(_command("Next: ", report["next_command"]))
+    if path:
+        lines.append("Report: " + path)
+    return "\n".join(lines)
+
+
+def _table(report: t.Mapping[str, t.Any]) -> t.List[str]:
+    lines = [f"{'step':<14} {'result':<17} {'time':>9}  what happened"]
     for step in report["steps"]:
         said = words.shown(step["detail"], 400)
         room = WIDTH - 44
@@ -36,36 +81,7 @@ def render(report: t.Mapping[str, t.Any], path: t.Optional[str] = None) -> str:
         )
     if any(step["changed"] for step in report["steps"]):
         lines.append(f"{'':<31}* changed something")
-    if details["not_run"]:
-        lines += _wrap("not run: " + ", ".join(details["not_run"]))
-    lines.append("")
-    # a run without a plan was not about loss
-    if report["records"]["lost"] is not None or not words.under_way(report):
-        lines += _wrap(words.loss_sentence(report))
-    if words.whole(report):
-        lines += [_wrap(line)[0] for line in _positions(details)]
-    for key in report["lost_keys"][:_KEYS]:
-        lines.append("  " + words.shown(key, 60)[: WIDTH - 2])
-    if (report["records"]["lost"] or 0) > _KEYS:
-        lines.append("  … all of them in lost_keys.jsonl")
-    going = words.under_way(report)
-    if going:
-        lines += _wrap(words.headline(report))
-    # what was not run stands under the table
-    for reason in [r for r in details["reasons"] if not r["text"].startswith("Not run: ")][:5]:
-        lines += _wrap(f"{reason['verdict']}: {words.shown(reason['text'], 300)}")
-    state = report["state"] if words.state_known(report) else words.UNKNOWN
-    lines += _wrap(f"State: {state}. {words.state_sentence(report)}")
-    if details["advice"]:
-        lines += _wrap("Do: " + words.shown(details["advice"], 300))
-    name, alone = words.next_step(report) if going else (None, "")
-    if alone:
-        lines.append(_command(f"Only {name}: ", alone))
-    if report["next_command"]:
-        lines.append(_command("Next: ", report["next_command"]))
-    if path:
-        lines.append("Report: " + path)
-    return "\n".join(lines)
+    return lines
 
 
 def _positions(details: t.Mapping[str, t.Any]) -> t.List[str]:
@@ -85,5 +101,5 @@ def _command(lead: str, command: str) -> str:
     return line if len(line) <= WIDTH else line.replace(" -e ", " \\\n  -e ", 1)  # as a shell takes it
 
 
-def _wrap(sentence: str) -> t.List[str]:
-    return textwrap.wrap(sentence, WIDTH, subsequent_indent="  ") or [""]
+def _wrap(sentence: str, width: int) -> t.List[str]:
+    return textwrap.wrap(sentence, width, subsequent_indent="  ") or [""]

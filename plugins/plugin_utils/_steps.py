@@ -59,6 +59,18 @@ def of_this_run(host: str, namespace: str) -> t.List[t.Dict[str, t.Any]]:
     return [s for s in _lines_of_this_run(host, namespace) if s.get("name")]
 
 
+def steps_since(host: str, offset: int) -> t.Tuple[t.List[t.Dict[str, t.Any]], int]:
+    """The steps that this run has kept for a host beyond ``offset`` bytes, and where they end: whole lines only."""
+    try:
+        with open(_run_file(host), "rb") as stream:
+            stream.seek(offset)
+            told = stream.read()
+    except OSError:
+        return [], offset
+    whole = told[: told.rfind(b"\n") + 1]
+    return [step for step in map(json.loads, whole.splitlines()) if step.get("name")], offset + len(whole)
+
+
 def incident_of(
     directory: str, host: str, namespace: str, *, named: t.Optional[str] = None, cluster: t.Optional[str] = None
 ) -> t.Optional[str]:

@@ -27,8 +27,10 @@ INTERNAL = frozenset(
         "memory_step",
     }
 )
+#: Variables that the action plugins read on the controller, beside any role.
+OF_ACTIONS = frozenset({"memory_otlp_endpoint", "memory_progress_seconds"})
 #: All of them; a unit test compares them with the roles' argument specifications.
-KNOWN = INTERNAL | frozenset(
+KNOWN = INTERNAL | OF_ACTIONS | frozenset(
     {
         "memory_absent",
         "memory_accept_loss",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import signal
 import sqlite3
 import subprocess
@@ -103,6 +104,20 @@ def test_a_power_cut_in_the_snapshot_then_the_whole_runbook_with_a_failover(site
     memory = site.memory()
     assert memory.read("agent-7", "key-00077") == {"fact": "agent-7 fact 77"}
     memory.close()
+
+
+def test_a_long_step_on_another_host_tells_how_far_it_is(site: SshSite) -> None:
+    site.fill("archive", 150_000)
+    passed(site.play("backup"))
+    outcome = site.play("restore", memory_namespace="archive", memory_to_namespace="copy", memory_progress_seconds=0.1)
+    passed(outcome)
+    line = re.compile(r"^    archive: restoring records: ([\d,]+) of ([\d,]+) records, [\d,]+/s, .* left$", re.M)
+    told = line.findall(outcome.text)
+    assert told, outcome.text
+    for done, total in told:
+        assert 0 < int(done.replace(",", "")) <= int(total.replace(",", ""))
+    for host in site.hosts.values():
+        assert host.run("ls /tmp/memops-progress* 2>/dev/null", check=False).stdout == ""
 
 
 def test_a_step_that_lost_its_controller_is_harmless_and_another_controller_ends_the_run(site: SshSite) -> None:

@@ -153,8 +153,7 @@ class Site:
             ended.set()
             worker.join()
 
-    def start(self, playbook: str, *arguments: str, **variables: t.Any) -> subprocess.Popen[str]:
-        """ansible-playbook in a process group of its own, its output in one pipe."""
+    def command(self, playbook: str, *arguments: str, **variables: t.Any) -> list[str]:
         command = [
             *self.launcher,
             os.path.join(os.path.dirname(sys.executable), "ansible-playbook"),
@@ -163,10 +162,11 @@ class Site:
             f"memops.agent_memory.{playbook}",
             *arguments,
         ]
-        if variables:
-            command += ["-e", json.dumps(variables)]
-        environment = {
-            **os.environ,
+        return [*command, "-e", json.dumps(variables)] if variables else command
+
+    def environment(self) -> dict[str, str]:
+        """What ansible-playbook needs beside the caller's."""
+        return {
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
             "ANSIBLE_HOME": str(self.folder / "ansible"),
             "ANSIBLE_NOCOLOR": "1",
@@ -174,10 +174,13 @@ class Site:
             "LC_ALL": "C.UTF-8",
             "HOME": str(self.folder),
         }
+
+    def start(self, playbook: str, *arguments: str, **variables: t.Any) -> subprocess.Popen[str]:
+        """ansible-playbook in a process group of its own, its output in one pipe."""
         return subprocess.Popen(
-            command,
+            self.command(playbook, *arguments, **variables),
             cwd=self.folder,
-            env=environment,
+            env={**os.environ, **self.environment()},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

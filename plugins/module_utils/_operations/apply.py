@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import typing as t
 
+from .. import _progress
 from .._codec import RecordCodec, log_checksum
 from .._errors import CannotProceed, SnapshotUnusable
 from .._model import CHECKSUM, DELETED, EPOCH, PAYLOAD, SEQUENCE, UPDATED, Change, Claim, Row
@@ -58,6 +59,7 @@ class Applier:
     def soft(self) -> dict[str, t.Any]:
         """In place. Returns {method, applied, already, refused}."""
         applied = already = 0
+        _progress.begin("repairing records", sum(self.plan.counts().values()))
         for entries in self._entries():
             with self.store.reader() as reader:
                 live = reader.get_many(self.claim.namespace, [entry.key for entry in entries])
@@ -73,6 +75,7 @@ class Applier:
             refused = self.store.change(self.claim, changes)
             self.refused += refused
             applied += len(todo) - len(refused)
+            _progress.add(len(todo))
         return {"method": "soft", "applied": applied, "already": already, "refused": len(self.refused)}
 
     def _entries(self) -> t.Iterator[list[Entry]]:
@@ -126,6 +129,7 @@ class Applier:
     def _copy_kept(self, active: int, target: int) -> int:
         """Everything that the plan does not name, by the engine's own bulk copy; resumes after the last key copied."""
         after: str | None = None
+        _progress.begin("copying what is sound")
         while True:
             after_next = self.store.copy_generation(
                 self.claim, active, target, after=after, limit=COPY_BATCH, excluding=self.plan.path
@@ -133,6 +137,7 @@ class Applier:
             if after_next is None:
                 break
             after = after_next
+            _progress.add(COPY_BATCH)
             self.store.settle()
             self.store.renew(self.claim)
         with self.store.reader() as reader:
@@ -146,6 +151,7 @@ class Applier:
     def _load_repairs(self, target: int) -> int:
         loaded = 0
         worker = None
+        _progress.begin("loading repairs", sum(self.plan.counts().values()))
         if sum(self.plan.counts().values()) > BATCH:
             # Elsewhere: what a long download leaves in a process, those that check the result would inherit.
             for source in self.sources.values():
@@ -155,6 +161,7 @@ class Applier:
             for entries in self.plan.entries(batch=BATCH):
                 copies = None if worker is None else worker.receive()[1]
                 loaded += self._load_part(target, [entry for entry in entries if self._chosen(entry)], copies)
+                _progress.add(len(entries))
         finally:
             if worker is not None:
                 worker.stop()

@@ -11,6 +11,7 @@ import json
 import os
 import typing as t
 
+from .. import _progress
 from .._codec import RecordCodec, decode_value
 from .._errors import KeyUnavailable, RecordCorrupt, StoreUnavailable
 from .._layouts import seals
@@ -52,6 +53,7 @@ def export(
     parts = {kind: f"{path}.part" for kind, path in files.items()}
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
+        _progress.begin("exporting records", sum(snapshot.manifest["namespaces"][n]["records"] for n in chosen))
         with _create(parts["records"]) as file:
             for namespace in chosen:
                 codec = RecordCodec(namespace)
@@ -59,6 +61,7 @@ def export(
                     for row in rows:
                         file.write(_record(namespace, codec, ring, row, counts))
                     counts["records"] += len(rows)
+                    _progress.add(len(rows))
                     if progress is not None:
                         progress({"phase": "export", "records": counts["records"]})
         with _create(parts["log"]) as file:

@@ -13,6 +13,7 @@ import sqlite3
 import time
 import typing as t
 
+from .. import _progress
 from .._errors import KeyUnavailable, StoreDamaged, StoreUnavailable
 from .._keyring_unsealed import opener
 from .._store import Reader, open_store
@@ -53,6 +54,7 @@ def scan(
     ring = None
     with _Summary(limit, damage_file) as summary:
         wanted = 1
+        _progress.begin("checking records")
         store = open_store(store_params)
         try:
             ring = as_keyring(opener(store, keyring))

@@ -11,6 +11,7 @@ import hashlib
 import struct
 import typing as t
 
+from .. import _progress
 from .._codec import HEAD, namespace_prefix
 from .._errors import KeyUnavailable, StoreDamaged
 from .._model import Row
@@ -39,7 +40,9 @@ def check_range(reader: Reader, job: Range, ring: t.Any, send: Send) -> list[Buc
     end = job.until
     reached = job.after
     try:
-        for batch in reader.scan(job.namespace, after=job.after, until=job.until, generation=job.generation):
+        for batch in _progress.counted(
+            reader.scan(job.namespace, after=job.after, until=job.until, generation=job.generation)
+        ):
             checker.check(batch)
             reached = batch[-1][0]
         checker.flush()

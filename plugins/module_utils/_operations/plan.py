@@ -14,6 +14,7 @@ import sqlite3
 import typing as t
 from itertools import chain
 
+from .. import _progress
 from .._codec import RecordCodec
 from .._errors import KeyUnavailable, RecordCorrupt
 from .._model import (
@@ -122,8 +123,9 @@ def make(
     pending: list[Entry] = []
     base = sources[0] if sources else None
     plain = _Plain(evidence)
+    _progress.begin("planning")
     streams = _aligned(
-        _rows(reader.scan(namespace)),
+        _rows(_progress.counted(reader.scan(namespace))),
         _rows(reader.last_writes(namespace)),
         _rows(base.scan(namespace)) if base else iter(()),
         _damage(damage_file),

@@ -13,6 +13,7 @@ import secrets
 import time
 import typing as t
 
+from .. import _progress
 from .._codec import check_namespace
 from .._errors import (
     CannotProceed,
@@ -183,11 +184,13 @@ class Work:
         self.namespace, self.target, self.state = namespace, target, state
         self.owner, self.check, self.store_params = owner, check, store_params
         self.entry: dict[str, t.Any] = snapshot.manifest["namespaces"][namespace]
+        _progress.begin("restoring records", self.entry["records"])
         self._progress = progress
         self._renewed = time.monotonic()
         self.locked: int | None = None
 
     def say(self, done: int, phase: str = "restore") -> None:
+        _progress.tell(done)
         if self._progress is not None:
             self._progress({"phase": phase, "done": done, "of": self.entry["records"]})
 

@@ -16,6 +16,7 @@ import socket
 import time
 import typing as t
 
+from .. import _progress
 from .._errors import CapabilityMissing, KeyUnavailable, MemoryOpsError
 from .._model import KEY_ID, Claim
 from .._store import Store, open_store
@@ -266,6 +267,7 @@ class _Run:
     def _namespace(self, claim: Claim, target: str, former: str) -> dict[str, t.Any]:
         """Rounds over the namespace until no record that opens carries another key."""
         result = {"rotated": 0, "already": 0, "unopenable": 0, "remaining": 0, "from": [], "incident": claim.incident}
+        _progress.begin("encrypting anew")
         for number in range(ROUNDS):
             before = self.store.identity().sequence
             seen = self._pass(claim, target, former, result)
@@ -329,6 +331,7 @@ class _Run:
         if now - self._renewed > LEASE / 6:
             self.store.renew(claim, LEASE)
             self._renewed = now
+        _progress.tell(done)
         if self.progress:
             self.progress({"phase": "rotate", "namespace": claim.namespace, "done": done})
 

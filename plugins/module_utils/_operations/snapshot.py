@@ -10,6 +10,7 @@ import secrets
 import time
 import typing as t
 
+from .. import _progress
 from .._codec import RecordCodec, encode_value
 from .._errors import InvalidInput, MemoryOpsError, NamespaceUnknown, RepositoryRefused, RepositoryUnavailable
 from .._model import LogEntry, NamespaceState, Record, StoreIdentity
@@ -172,6 +173,8 @@ class _Creation:
         # what cannot be sealed must not be begun
         sealed = pack_keys(job.snapshot, job.secret, self.keyring, self.keyring.export_wrapped())
         small = identity.sequence <= BIG  # no store has more records than it gave out sequences
+        before_records = None if before is None else sum(e["records"] for e in before.namespaces.values())
+        _progress.begin("copying records", before_records if self.wanted is None else None)
         scanned = crew.scan(job, self.objects, self.read_back, self._states, small, self._say)
         return self._publish(job, sealed, scanned, before)
 
@@ -271,6 +274,7 @@ class _Creation:
     # --- the scan ---------------------------------------------------------------------------------------------------
     def _say(self, rows: int) -> None:
         self.done += rows
+        _progress.add(rows)
         if self.progress is not None:
             self.progress({"phase": "snapshot", "records": self.done})
 

@@ -12,6 +12,7 @@ import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
+from .. import _progress
 from .._codec import RecordCodec
 from .._errors import InvalidInput, KeyUnavailable, MemoryOpsError, RepositoryUnavailable, SnapshotUnusable
 from .._layouts import seals
@@ -196,9 +197,11 @@ class _Examination:
             return key, len(data), hashlib.sha256(data).hexdigest() == digest
 
         todo = [item for item in sorted(expected.items()) if item[0] not in known_bad]
+        _progress.begin("checking hashes", sum(size for _key, (size, _digest) in todo), "bytes")
         with ThreadPoolExecutor(3) as pool:
             for key, size, same in pool.map(one, todo):
                 self.counts["bytes"] += size
+                _progress.add(size)
                 if not same:
                     self.problem("Its SHA-256 is not the one of the manifest.", object=key)
                 if self.progress is not None:
@@ -219,6 +222,8 @@ class _Examination:
             self.problem(exc.message, object=self.where + "index")
             return
         ciphers = _Ciphers(self.keyring, snapshot)
+        entries = snapshot.manifest["namespaces"].values()
+        _progress.begin("opening records", sum(entry["records"] for entry in entries))
         for key in snapshot.manifest["keys"]:
             reason = ciphers.problem(key)
             if reason:
@@ -289,6 +294,7 @@ class _Examination:
                 for chunk, found in snapshot.read(chunks[position:]):
                     look(found)
                     rows += len(found)
+                    _progress.add(len(found) if kind == "records" else 0)
                     position += 1
                     if self.progress is not None:
                         done = self.counts["records"] + rows

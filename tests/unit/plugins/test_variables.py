@@ -10,7 +10,12 @@ import re
 import pytest
 import yaml
 
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import INTERNAL, KNOWN, unknown
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import (
+    INTERNAL,
+    KNOWN,
+    OF_ACTIONS,
+    unknown,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -21,8 +26,11 @@ def test_the_known_names_are_those_of_the_roles_and_the_internal_ones() -> None:
         for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
             options |= {name for name in entry.get("options", {}) if name.startswith("memory_")}
     assert len(options) > 40
-    assert options | INTERNAL == KNOWN
-    assert not options & INTERNAL
+    assert options | INTERNAL | OF_ACTIONS == KNOWN
+    assert not options & (INTERNAL | OF_ACTIONS)
+    code = [*ROOT.glob("plugins/action/*.py"), *ROOT.glob("plugins/callback/*.py")]
+    actions = "".join(path.read_text(encoding="utf-8") for path in code)
+    assert all(f'"{name}"' in actions for name in OF_ACTIONS)
 
 
 def test_every_internal_name_is_used_and_every_name_of_an_inventory_is_known() -> None:
