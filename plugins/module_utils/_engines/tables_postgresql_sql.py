@@ -125,7 +125,7 @@ def _sound(live: LiveRoot, version: int) -> str:
     return " AND ".join(parts) or "true"
 
 
-def _row_sql(table: Table, alias: str, sent: str) -> tuple[str, str]:
+def row_sql(table: Table, alias: str, sent: str) -> tuple[str, str]:
     """(a lateral join that sends the columns, the bytes of a row)."""
     columns = ", ".join(f"{c.send}({alias}.{quoted(c.name)}) AS c{n}" for n, c in enumerate(table.columns))
     null = r"'\xffffffff'::bytea"
@@ -139,10 +139,10 @@ class RootSql:
 
     def __init__(self, live: LiveRoot, version: int) -> None:
         self.live, self.version = live, version
-        join, row = _row_sql(live.table, "r", "s")
+        join, row = row_sql(live.table, "r", "s")
         joins, body = [join], [r"'\x00000001'::bytea", row]
         for number, (companion, table) in enumerate(live.companions):
-            inner, cells = _row_sql(table, "x", "y")
+            inner, cells = row_sql(table, "x", "y")
             same = " AND ".join(f"x.{quoted(own)} = r.{quoted(parent)}" for own, parent in companion.parent)
             order = ", ".join(
                 f"x.{quoted(key)}" + (' COLLATE "C"' if table.column(key).base in _BIG else "")

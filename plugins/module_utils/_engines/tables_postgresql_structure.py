@@ -10,6 +10,7 @@ import contextlib
 import typing as t
 
 from .._errors import StoreDamaged
+from .._table_records import header
 from .postgresql_arrays import Ints
 from .postgresql_schema import literal, quoted
 from .postgresql_session import Session
@@ -17,6 +18,7 @@ from .postgresql_structure import MOST_LINES, Structure, _transaction
 from .tables_postgresql_proof import TablesProof
 from .tables_postgresql_reader import Live
 from .tables_postgresql_schema import Table
+from .tables_postgresql_sql import row_sql
 
 
 def findings(session: Session, live: Live, schema: str) -> list[str]:
@@ -75,12 +77,16 @@ def damaged(session: Session, live: Live) -> list[tuple[str, str, str]]:
     return found
 
 
-def _orphans(session: Session, root: Table, table: Table, parent: tuple[tuple[str, str], ...]) -> list[str]:
+def _alone(root: Table, parent: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+    """(the condition that a row x belongs to no row of the root, what names it)."""
     same = " AND ".join(f"r.{quoted(other)} = x.{quoted(own)}" for own, other in parent)
     keys = " || '/' || ".join(f"x.{quoted(own)}::text" for own, _other in parent)
-    rows = session.rows(
-        f"SELECT {keys} FROM {table.name} x WHERE NOT EXISTS (SELECT 1 FROM {root.name} r WHERE {same}) LIMIT 1000"
-    )
+    return f"NOT EXISTS (SELECT 1 FROM {root.name} r WHERE {same})", keys
+
+
+def _orphans(session: Session, root: Table, table: Table, parent: tuple[tuple[str, str], ...]) -> list[str]:
+    alone, keys = _alone(root, parent)
+    rows = session.rows(f"SELECT {keys} FROM {table.name} x WHERE {alone} LIMIT 1000")
     if not rows:
         return []
     return [f"{len(rows)} rows of {table.plain} belong to no row of {root.plain}, such as {str(rows[0][0])[:80]!r}"]
@@ -137,6 +143,9 @@ class TablesStructure(TablesProof, Structure):
     live: Live
     made: bool
 
+    def _make_control(self) -> None:
+        raise NotImplementedError
+
     def warnings(self) -> list[str]:
         lines = Structure.warnings(self)
         unbound = self.unbound_application()
@@ -167,12 +176,38 @@ class TablesStructure(TablesProof, Structure):
                     f"SELECT setval({literal(sequence)}::regclass, (SELECT max({quoted(column)}) FROM {table.name}))"
                 )
                 done.append(f"set the sequence {sequence} to the newest row of {table.plain}")
+            done += self._orphans_aside(session)
             if self.made:
                 with _transaction(session):
                     if self.fence_lost(session) and self._carry_out(session):
                         done.append("raised the fence again")
         finally:
             session.close()
+        return done
+
+
+    def _orphans_aside(self, session: Session) -> list[str]:
+        """Rows that belong to no record: no framework reads them, and no rebuild of a namespace would meet them."""
+        done = []
+        for root in self.live.roots:
+            for companion, table in root.companions:
+                alone, keys = _alone(root.table, companion.parent)
+                if session.row(f"SELECT 1 FROM {table.name} x WHERE {alone} LIMIT 1") is None:
+                    continue
+                self._make_control()
+                join, row = row_sql(table, "x", "y")
+                head = header("postgresql", [(table.plain, [(c.name, c.kind) for c in table.columns])]).hex()
+                with _transaction(session):
+                    count = session.run(
+                        f"INSERT INTO {self.sql.aside} (namespace, incident, reason, at, epoch, sequence, created, "
+                        "updated, key, key_id, payload, checksum) SELECT '', 'structure', 'belongs to no row'::bytea, "
+                        f"%s, 0, 0, 0, 0, convert_to({keys}, 'UTF8'), '', "
+                        f"'\\x{head}'::bytea || int4send(1) || {row}, '' "
+                        f"FROM {table.name} x {join} WHERE {alone}",
+                        self.clock(),
+                    )
+                    session.run(f"DELETE FROM {table.name} x WHERE {alone}")
+                done.append(f"set {count} rows of {table.plain} aside that belong to no row of {root.table.plain}")
         return done
 
 

@@ -5,6 +5,7 @@ in a process of its own, with a role of its own, and knows nothing of the collec
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import urllib.parse
@@ -67,6 +68,33 @@ class TablesSite(Site):
             "FROM pg_class c WHERE c.relnamespace = %s::regnamespace ORDER BY 1",
             self.schema,
         )
+
+    def clear(self, folder):
+        """Empty tables, nothing of the collection's, and a repository of its own: as at the beginning."""
+        self.folder, self.repository = str(folder), {"url": "file://" + os.path.join(folder, "repository")}
+        if self.sql("SELECT 1 FROM pg_namespace WHERE nspname = %s", self.own):
+            for (name,) in self.sql(f"SELECT convert_from(name, 'UTF8') FROM {self.own}.memops_namespace "
+                                    "WHERE state <> 'serving'"):  # fmt: skip
+                self.close_by_release(name)  # of a test that failed
+        self.root.execute(f"DROP SCHEMA IF EXISTS {self.own} CASCADE")
+        self.root.execute(f"TRUNCATE {', '.join(self.tables)} CASCADE")
+
+    def last_attempt(self, namespace="agent-7"):
+        """Of the open incident, if there is one."""
+        with self.open() as store:
+            return next((one.attempt for one in store.incidents(namespace) if one.state == "open"), None)
+
+    def close_by_release(self, namespace):
+        self.step("release", attempt(takeover=self.last_attempt(namespace)), namespace, force=True)
+
+    @contextlib.contextmanager
+    def as_user(self, user):
+        """With another application_user for a while."""
+        before, self.store = self.store, {**self.store, "application_user": user}
+        try:
+            yield
+        finally:
+            self.store = before
 
     def rebuild(self, namespace, window=None, strategy="auto", absent="auto", until="release", run=None):
         run, done = run or attempt(), {}
