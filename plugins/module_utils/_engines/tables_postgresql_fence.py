@@ -109,7 +109,7 @@ END
         return "memops " + hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def policies(self, table: Table, rule: Namespaces) -> dict[str, str]:
-        free = f"NOT ({self.condition(table, rule, quoted(table.plain))})"
+        free = f"({self.condition(table, rule, quoted(table.plain))}) IS NOT TRUE"
         refuse = f"{free} OR {self.schema}.memops_refused()"
         return {
             "memops_read": f"AS RESTRICTIVE FOR SELECT USING ({free} OR {self.schema}.memops_hidden())",
@@ -248,7 +248,7 @@ class TablesFence(TablesRecords):
         """Make the tables' rules those of the fenced namespaces; whether anything was to be done."""
         rules = self._rules(session)
         noted = {row[0]: row[1:] for row in session.rows(f"SELECT name, enabled, forced FROM {self._notes}")}
-        if not rules.names and not noted or rules.names and not lost_of(session, rules):
+        if (not rules.names and not noted) or (rules.names and not lost_of(session, rules)):
             return False
         self._own_tables(session)
         self._hold(session, [table.name for table, _rule in rules.tables])

@@ -169,7 +169,7 @@ def _name(said: t.Mapping[str, t.Any], where: str) -> str:
 def _names(said: t.Mapping[str, t.Any], what: str, where: str, needed: bool = False) -> tuple[str, ...]:
     found = said.get(what) or []
     found = [found] if isinstance(found, str) else found
-    if not isinstance(found, list) or not all(isinstance(one, str) and one for one in found) or needed and not found:
+    if not isinstance(found, list) or not all(isinstance(one, str) and one for one in found) or (needed and not found):
         raise _wrong(f"{where}.{what}", "it must be a list of columns")
     return tuple(found)
 
