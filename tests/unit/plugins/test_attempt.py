@@ -56,6 +56,6 @@ def test_a_lease_that_is_renewed_is_refused_and_one_that_is_not_is_waited_for(
     monkeypatch.setattr(memory, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(memory.display, "display", lambda _: None)
     action = object.__new__(memory.ActionModule)
-    action._call = Lease(*until)
-    result = action._outwait(action._call(), {}, {})
+    action._watched = Lease(*until)
+    result = action._outwait(action._watched(), {}, {})
     assert result.get("changed", False) is taken

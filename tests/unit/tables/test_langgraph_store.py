@@ -149,7 +149,7 @@ def test_on_an_open_connection_nothing_of_the_namespace_is_read_or_written_and_a
         lambda: site.put(NS, {"fact 00001": {"text": "x"}}), lambda: site.put(f"{NS}.notes", {"new": {"text": "x"}}),
         lambda: site.app.ask("delete", namespace=[NS], keys=["fact 00001"]),
     ):  # fmt: skip
-        with pytest.raises(RuntimeError, match="memops fence|row-level security"):
+        with pytest.raises(RuntimeError, match=r"memops fence|row-level security"):
             what()
     for namespace in ("agent-77", "agent", "x.agent-7"):
         site.put(namespace, {"k": {"text": "written in the quarantine"}})
