@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import sqlite3
 import subprocess
@@ -178,7 +179,9 @@ def test_another_container_of_this_host_name_is_not_judged_by_its_pids() -> None
     """With its host's network a container has the host's name, and a process table of its own all the same."""
     mine = _attempt.attempt()
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", ATTEMPT, mine]
-    there, judged = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    there, judged = done.stdout.split()
     assert judged == "None"
     assert _attempt.alive(there) is None
 

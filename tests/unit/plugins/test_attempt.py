@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import typing as t
@@ -14,15 +15,16 @@ from ansible_collections.memops.agent_memory.plugins.action import memory
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _attempt
 
 OTHER = """
-import sys
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt
-print(attempt(), alive(sys.argv[1]))
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import attempt
+print(attempt())
 """
 
 
 def test_a_process_that_ended_here_is_dead_and_this_one_lives() -> None:
-    ended = subprocess.run([sys.executable, "-c", OTHER, ""], capture_output=True, text=True, check=True).stdout.split()
-    assert _attempt.alive(ended[0]) is False
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", OTHER]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert _attempt.alive(done.stdout.strip()) is False
     assert _attempt.alive(_attempt.attempt()) is True
 
 
