@@ -18,7 +18,10 @@ author:
   - The memops.agent_memory maintainers (@memops)
 options:
   logs:
-    description: Log files of the application, or mappings with C(path) or C(journal_unit), on the memory host.
+    description: >-
+      Log files of the application, or mappings with C(path), C(journal_unit) or C(spans), on the memory host. C(spans)
+      is an absolute path of a file with OTLP JSON, as an OpenTelemetry collector's file exporter writes it, or an http(s)
+      address that answers it.
     type: list
     elements: raw
     default: []
@@ -117,8 +120,14 @@ baseline:
   description: Accuracy of the benchmark on the damaged state.
   type: float
   returned: success
+spans_seen:
+  description: >-
+    What the application's OpenTelemetry spans of memory operations say, from a day before the quarantine on: sources,
+    how many there are, each operation's count with how many failed or found nothing, deletions. None without C(spans).
+  type: dict
+  returned: success
 errors_seen:
-  description: What the application's log lines say, by kind.
+  description: What the application's log lines and spans say, by kind.
   type: list
   elements: dict
   returned: success

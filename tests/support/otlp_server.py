@@ -57,7 +57,7 @@ class OtlpServer:
         return ""
 
     def __enter__(self) -> OtlpServer:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_exc: object) -> None:

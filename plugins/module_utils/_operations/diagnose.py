@@ -42,9 +42,13 @@ def diagnose(
     log_health: t.Mapping[str, t.Any],
     errors: t.Sequence[t.Mapping[str, t.Any]] = (),
     structure: t.Sequence[str] = (),
+    deletions: t.Mapping[str, int] | None = None,
     ttl: float | None = None,
 ) -> dict[str, t.Any]:
-    """Returns {causes: [{cause, confidence, evidence}], onset, strategy, hit_rate}, causes by confidence."""
+    """``deletions``: {count, whole} of the application's spans.
+
+    Returns {causes: [{cause, confidence, evidence}], onset, strategy, hit_rate}, causes by confidence.
+    """
     distrusted = sum(b.writes + b.deletes for b in review.unlocked)
     damaged = sum(n for kind, n in findings.items() if kind in ("checksum", "unopenable", "key-missing", "absent"))
     total = damaged + distrusted
@@ -67,7 +71,7 @@ def diagnose(
         add(
             "lost-rows",
             findings["absent"],
-            [f"{findings['absent']} records are gone and no deletion of them is logged"],
+            [f"{findings['absent']} records are gone and no deletion of them is logged", *_deletions(deletions)],
         )
     if findings.get("unopenable"):
         count = findings["unopenable"]
@@ -136,4 +140,12 @@ def _onset(review: Review, errors: t.Sequence[t.Mapping[str, t.Any]]) -> dict[st
 
 
 def _line(error: t.Mapping[str, t.Any]) -> str:
-    return f"{error['count']} log lines say {error['kind']} failure, for example: {error.get('sample', '')[:160]}"
+    what = error.get("what", "log lines")
+    return f"{error['count']} {what} say {error['kind']} failure, for example: {error.get('sample', '')[:160]}"
+
+
+def _deletions(seen: t.Mapping[str, int] | None) -> list[str]:
+    if not seen or not seen["count"]:
+        return []
+    whole = f", {seen['whole']} of them of everything" if seen["whole"] else ""
+    return [f"{seen['count']} spans of the application are deletions{whole}"]

@@ -19,7 +19,7 @@ from .._errors import CannotProceed, InvalidInput, MemoryOpsError, SnapshotUnusa
 from .._inputs import moment
 from .._keyring_unsealed import refuse_benchmark
 from .._store import Reader, Store
-from . import held_records, integrity, logscan, plan, plan_unlogged, sources, validate
+from . import held_records, integrity, logscan, plan, plan_unlogged, sources, spanreading, validate
 from . import incident as incidents
 from .acknowledged import Acknowledged
 from .diagnose import diagnose
@@ -138,6 +138,7 @@ class _Case:
     def investigate(self, folder: str, known: t.Mapping[str, t.Any], *, check: bool) -> dict[str, t.Any]:
         """``folder`` gets the plan and the list of damaged keys."""
         doubts: list[str] = []
+        logs, span_sources = spanreading.split(self.logs)
         chosen = sources.Sources([], [])
         if self.repository is not None:
             try:
@@ -164,7 +165,11 @@ class _Case:
                 damage_file=damage_file,
                 structure=False,
             )
-            errors = logscan.scan(self.logs) if self.logs else []
+            errors = logscan.scan(logs) if logs else []
+            spans = spanreading.read(
+                span_sources, namespace=self.namespace, store=self.name, since=fenced - LOOK_BACK_US, until=fenced
+            )
+            errors += spans.pop("errors")
             kind, said = beside.receive()
             if kind == "broken":
                 beside.send("mend it: nothing is read here any more")
@@ -172,6 +177,11 @@ class _Case:
             structure, log = said
         finally:
             beside.stop()
+        doubts += [
+            f"spans could not be read from {one['source']}: {one['reason']}"
+            for one in spans["sources"]
+            if one["status"] != "read"
+        ]
         if structure.broken:
             doubts.append("the store's own structure is damaged beyond what the engine can rebuild in place")
         with self.store.reader() as reader:
@@ -199,6 +209,7 @@ class _Case:
                 log_health=log.health,
                 errors=errors,
                 structure=structure.found,
+                deletions=spans["deletions"],
                 ttl=self.ttl,
             )
             if found["strategy"] == "none" and reasons:
@@ -224,6 +235,7 @@ class _Case:
             "structure_repairs": structure.mended,
             "structure_broken": structure.broken,
             "errors_seen": errors,
+            "spans_seen": spans if span_sources else None,
             "log_health": log.health,
             "probes": probes,
             "baseline": baseline,

@@ -124,6 +124,17 @@ def positions(sources: t.Sequence[Source]) -> dict[str, t.Any]:
     return found
 
 
+@functools.lru_cache(maxsize=1)
+def _known() -> list[tuple[str, t.Any]]:
+    return _compile(None)
+
+
+def kind_of(text: str) -> str | None:
+    """Which kind of failure a text tells of, as of a log line; None: of none."""
+    raw = text.encode("utf-8", "replace")
+    return next((kind for kind, pattern in _known() if pattern.search(raw, 0, LINE)), None)
+
+
 def mask(text: str) -> str:
     """``text`` without anything that looks like a secret, on one line, cut."""
     for pattern, replacement in _SECRETS:

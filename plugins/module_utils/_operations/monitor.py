@@ -16,7 +16,7 @@ from .._errors import KeyUnavailable, MemoryOpsError, RecordCorrupt, StaleAttemp
 from .._keyring_unsealed import opener
 from .._model import DELETED, KEY_ID, PAYLOAD, Claim
 from .._store import Reader, Store, open_store
-from . import integrity, logscan
+from . import integrity, logscan, spanreading
 from .incident import microseconds, now_us, rfc3339
 from .integrity import as_keyring
 from .integrity_rows import shown
@@ -121,7 +121,8 @@ class _Watch:
         self.interval = max(0.01, interval)
         self.slo = float(thresholds.get("hit_rate", HIT_RATE))
         self.error_limit = int(thresholds.get("errors", 0))
-        self.logs, self.patterns, self.clock, self.scans = logs, patterns, clock, scans
+        self.logs = spanreading.split(logs)[0]  # spans are a diagnosis' evidence
+        self.patterns, self.clock, self.scans = patterns, clock, scans
         self.note: dict[str, t.Any] = {}
         self.codec = RecordCodec(namespace)
         logged = "log" in store.capabilities()
