@@ -1,0 +1,27 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings of Sphinx for the documentation site. `make docs` lays out what it reads: see tests/support/docs_site.py."""
+
+project = "memops.agent_memory"
+author = "memops.agent_memory contributors"
+copyright = "2026, memops.agent_memory contributors"  # noqa: A001  # Sphinx wants this name
+
+extensions = ["myst_parser", "sphinx_antsibull_ext"]
+root_doc = "index"
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+nitpicky = True
+# Labels of ansible-core's own site, which every module's page names.
+nitpick_ignore = [
+    ("std:ref", name) for name in ("action_plugins", "ansible_configuration_settings", "common_return_values")
+]
+
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+
+html_theme = "furo"
+html_title = "memops.agent_memory"
+html_show_sphinx = False
+html_copy_source = False
+# Nothing is fetched from elsewhere when a page is read.
+html_theme_options = {"navigation_with_keys": True}
