@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Settings of Sphinx for the documentation site. `make docs` lays out what it reads: see tests/support/docs_site.py."""
 
+import re
+
 project = "memops.agent_memory"
 author = "memops.agent_memory contributors"
 copyright = "2026, memops.agent_memory contributors"  # noqa: A001  # Sphinx wants this name
@@ -20,8 +22,17 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 
 html_theme = "furo"
-html_title = "memops.agent_memory"
+html_title = "Agent memory"
 html_show_sphinx = False
 html_copy_source = False
-# Nothing is fetched from elsewhere when a page is read.
-html_theme_options = {"navigation_with_keys": True}
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
+
+
+def setup(app):
+    """The theme shows the contents of a page beside it, and complains of a second list in the pages of antsibull-docs."""
+
+    def without_contents(_app, _name, source):
+        source[0] = re.sub(r"^\.\. contents::\n(?: {3}:.*\n)*", "", source[0], flags=re.MULTILINE)
+
+    app.connect("source-read", without_contents)
