@@ -30,7 +30,7 @@ html_css_files = ["site.css"]
 
 
 def setup(app):
-    """The theme shows the contents of a page beside it, and complains of a second list in the pages of antsibull-docs."""
+    """The theme shows the contents of a page beside it, and complains of a second list, as antsibull-docs makes one."""
 
     def without_contents(_app, _name, source):
         source[0] = re.sub(r"^\.\. contents::\n(?: {3}:.*\n)*", "", source[0], flags=re.MULTILINE)
