@@ -9,10 +9,11 @@ RUN = env $$(env | sed -n 's/^\(A[NW]S[A-Z]*_[A-Za-z0-9_]*\)=.*/-u \1/p') \
 	ANSIBLE_HOME="$(CURDIR)/.ansible" ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/.ansible/collections" \
 	PYTHONPATH="$(CURDIR):$(CURDIR)/.ansible/collections"
 
-.PHONY: help demo lab lab-do lab-down test bench stages clean
+.PHONY: help demo docs lab lab-do lab-down test bench stages clean
 
 help:
 	@echo 'make demo          damage an agent'"'"'s memory on this machine and rebuild it, step by step, by ansible-playbook'
+	@echo 'make docs          the documentation as a site, in build/site'
 	@echo 'make lab           hosts with networks of their own, with memory in SQLite, PostgreSQL and Valkey, to break things on (root)'
 	@echo 'make lab-down      remove the lab'
 	@echo 'make test          everything that continuous integration runs (STAGES="ruff mypy": only these stages)'
@@ -23,6 +24,10 @@ help:
 demo:
 	@sh tests/support/venv.sh core requirements-demo.txt
 	@$(RUN) .venv/core/bin/python -m demo
+
+docs:
+	@sh tests/support/venv.sh docs requirements-docs.txt requirements-docs.txt
+	@$(RUN) .venv/docs/bin/python tests/support/docs_site.py
 
 lab:
 	@[ "$$(id -u)" = 0 ] || { echo 'The lab needs root, to give each host a network and a file system of its own.' \

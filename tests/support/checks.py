@@ -191,6 +191,12 @@ def _undocumented(bin_dir: pathlib.Path, kind: str, names: list[str], env: dict[
     return [f"{kind} {name}" for name in full if not shown.get(name)]
 
 
+def site() -> None:
+    """The documentation as a site: a page that cannot be read, or a link that leads nowhere, fails it."""
+    run("sh", "tests/support/venv.sh", "docs", "requirements-docs.txt", "requirements-docs.txt")
+    run(ROOT / ".venv" / "docs" / "bin" / "python", "tests/support/docs_site.py")
+
+
 def sanity() -> None:
     """ansible-test in a copy of the tree; its own environments and cache stay inside this checkout."""
     where = tree(WORK / "sanity")
@@ -351,6 +357,7 @@ STAGES = [
     Stage("molecule", "molecule: converge, idempotence, check mode, verify", molecule, "b"),
     Stage("importer", "galaxy-importer", importer, "b"),
     Stage("doc", "documentation of every plugin and role", documentation, "b"),
+    Stage("site", "documentation site, without a warning", site, "b"),
     *(
         Stage(f"core-{release[:4]}", f"the Ansible surface under ansible-core {release}", core(release), "b")
         for release in CORES

@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# venv.sh NAME REQUIREMENTS-FILE
+# venv.sh NAME REQUIREMENTS-FILE [CONSTRAINTS-FILE]
 #
 # Makes or renews the virtual environment .venv/NAME and the link by which Ansible finds this checkout as the
 # collection memops.agent_memory. Does nothing when the requirements did not change since.
@@ -12,6 +12,7 @@ set -eu
 
 name=$1
 requirements=$2
+constraints=${3:-constraints.txt}
 venv=.venv/$name
 
 fail() {
@@ -72,7 +73,7 @@ echo "Setting up $venv with Python $shown from $requirements (once; on a new mac
     "Next: check the free space and the rights there (Debian, Ubuntu: is python3-venv installed?), then try again."
 # Bytecode is compiled where it is first used: much of what the tools bring is never imported.
 "$venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check \
-    -r "$requirements" -c constraints.txt || fail "Installing $requirements into $venv failed (pip's reason is above)." \
+    -r "$requirements" -c "$constraints" || fail "Installing $requirements into $venv failed (pip's reason is above)." \
     "Next: check that a Python package index can be reached (proxy, mirror: pip config), then try again."
 printf '%s\n' "$("$venv/bin/python" -c 'import sys; print(sys.version)')" "$(cat requirements*.txt constraints.txt | cksum)" >"$venv/.stamp"
 echo "Ready: $venv"
