@@ -42,12 +42,18 @@ class Layout:
     engines: tuple[str, ...] = ()  # those that can run it; empty: all
 
 
-def layout(name: str) -> Layout:
-    """The layout called ``name``. Errors: InvalidInput that lists the known ones."""
+def layouts() -> dict[str, Layout]:
+    """Every layout that has a name of its own."""
     from .keyspace import KEYSPACE
+    from .langgraph_store import LANGGRAPH_STORE
     from .native import NATIVE
 
-    known = {one.name: one for one in (NATIVE, KEYSPACE)}
+    return {one.name: one for one in (NATIVE, KEYSPACE, LANGGRAPH_STORE)}
+
+
+def layout(name: str) -> Layout:
+    """The layout called ``name``. Errors: InvalidInput that lists the known ones."""
+    known = layouts()
     if name not in known:
         raise InvalidInput(f"There is no layout {name!r}.", f"set memory_store.layout to one of: {', '.join(known)}")
     return known[name]
@@ -55,9 +61,7 @@ def layout(name: str) -> Layout:
 
 def seals(name: str) -> bool:
     """Whether the records of that layout are sealed by the keyring; one that is not known is believed to be."""
-    from .keyspace import KEYSPACE
-
-    return name != KEYSPACE.name
+    return name == "native" or name not in layouts()
 
 
 ALL_CAPABILITIES: t.Final = (

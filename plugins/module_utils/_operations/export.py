@@ -16,6 +16,8 @@ from .._errors import KeyUnavailable, RecordCorrupt, StoreUnavailable
 from .._layouts import seals
 from .._model import LogEntry, Record, Row
 from .._repository import Repository
+from .._table_records import MAGIC as TABLES
+from .._table_values import readable
 
 
 def export(
@@ -31,9 +33,10 @@ def export(
     """Write ``records.jsonl`` and ``log.jsonl`` into ``directory`` (made when missing); default: newest good snapshot.
 
     A record: {namespace, key, epoch, sequence, created, updated, expires, deleted, key_id, checksum, status} and, by
-    its status intact: ``data`` (JSON) or ``data_base64`` (bytes), or nothing (tombstone), and of the layout keyspace
-    ``dump_base64`` (what RESTORE takes); by unopenable or damaged: ``payload_base64``. Times are microseconds since
-    1970 UTC. Nothing is left under these names by a failed export.
+    its status intact: ``data`` (JSON) or ``data_base64`` (bytes), or nothing (tombstone), of the layout keyspace
+    ``dump_base64`` (what RESTORE takes), and of layouts of tables ``tables`` ({table: [{column: value}]}); by
+    unopenable or damaged: ``payload_base64``. Times are microseconds since 1970 UTC. Nothing is left under these names
+    by a failed export.
 
     Returns {changed, snapshot, records, unopenable, damaged, log_entries, files}.
     Errors: SnapshotUnusable, KeyUnavailable, RepositoryUnavailable, StoreUnavailable (the directory).
@@ -97,13 +100,13 @@ def _plain(value: t.Any) -> t.Any:
 
 def _record(namespace: str, codec: RecordCodec, keyring: t.Any, row: Row, counts: dict[str, int]) -> str:
     record = Record._make(row)
-    body = {"namespace": namespace}
+    body: dict[str, t.Any] = {"namespace": namespace}
     body.update((key, _plain(value)) for key, value in record._asdict().items() if key != "payload")
     if not codec.intact(row):
         counts["damaged"] += 1
         body["status"] = "damaged"
     elif keyring is None:
-        body.update(status="intact", dump_base64=base64.b64encode(record.payload).decode())
+        body.update(status="intact", **_unsealed(record.payload))
         return _line(body)
     else:
         try:
@@ -119,6 +122,15 @@ def _record(namespace: str, codec: RecordCodec, keyring: t.Any, row: Row, counts
     payload = record.payload if isinstance(record.payload, bytes) else repr(record.payload).encode()
     body["payload_base64"] = base64.b64encode(payload).decode()
     return _line(body)
+
+
+def _unsealed(payload: bytes) -> dict[str, t.Any]:
+    if payload.startswith(TABLES):
+        try:
+            return {"tables": readable(payload)}
+        except RecordCorrupt:
+            return {"payload_base64": base64.b64encode(payload).decode()}
+    return {"dump_base64": base64.b64encode(payload).decode()}
 
 
 def _value(value: bytes) -> dict[str, str]:
