@@ -319,6 +319,7 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     operators never make one by a mistyped path.
     """
     from ._layouts import layout
+    from ._layouts.tables import TablesLayout
 
     engine = params.get("engine") or "sqlite"
     if engine not in ENGINES:
@@ -344,6 +345,10 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
         from ._engines.valkey import ValkeyStore
 
         opened = ValkeyStore.open(params, chosen, create=create)
+    elif engine == "sqlite" and isinstance(chosen, TablesLayout):
+        from ._engines.tables_sqlite import TablesSqliteStore
+
+        opened = TablesSqliteStore.open(params, chosen, create=create)
     else:
         from ._engines.sqlite import SqliteStore
 
