@@ -17,10 +17,10 @@ from .._errors import CannotProceed, InvalidInput, NamespaceUnknown, StoreDamage
 from .._layouts.tables import TablesLayout
 from .._model import NamespaceState, StoreIdentity
 from .._table_records import overlap
-from .sqlite_connect import RESTORE, Opened, lenient, read_identity, read_namespace
+from .sqlite_connect import RESTORE, Opened, read_identity, read_namespace
 from .sqlite_schema import CONTROL_TABLES, FORMAT
 from .tables_sqlite_rows import Records
-from .tables_sqlite_sql import HELD, PARTS, Schema, Table, name, parts_of, read_schema
+from .tables_sqlite_sql import HELD, PARTS, Schema, Table, name, parts_of, prepared, read_schema
 
 OWN_TABLES: t.Final = ("memops_store", "memops_namespace", "memops_generation", "memops_incident", "memops_aside")
 FENCE_TABLE: t.Final = (
@@ -72,7 +72,7 @@ class TablesOpened(Opened):
         super().__init__(path, busy_timeout)
         self.layout = layout
         self._con.execute("PRAGMA foreign_keys = OFF")  # rows leave and come back with all that refers to them
-        self._con.text_factory = lenient
+        prepared(self._con)
         self._known: tuple[int, Schema] | None = None
 
     def schema(self, con: sqlite3.Connection) -> Schema:
@@ -236,7 +236,7 @@ class TablesOpened(Opened):
         if table.rowid is None:
             con.execute(f"INSERT INTO {table.plain} ({listed}) SELECT {listed} {rows} ORDER BY {order}")
             return
-        # Rows that others wrote meanwhile may have taken rowids: from the first of those on new ones are given, in order.
+        # Rows that came meanwhile may have taken rowids: from the first of those on new ones are given, in order.
         taken = con.execute(
             f"SELECT min(h.memops_rowid) FROM {table.held()} h JOIN {table.plain} p "
             f"ON p.{table.rowid} = h.memops_rowid WHERE h.memops_generation = {int(number)}"

@@ -19,7 +19,7 @@ from .sqlite_connect import sqlite_errors
 from .sqlite_schema import ASIDE_COLUMNS
 from .tables_sqlite_connect import TablesOpened, any_row
 from .tables_sqlite_rows import Records
-from .tables_sqlite_sql import HELD
+from .tables_sqlite_sql import HELD, Schema
 
 DROP_ROWS = 5000  # rows that one dropping transaction deletes
 PART = 200  # keys that one change looks at
@@ -205,6 +205,8 @@ class TablesGenerations(TablesOpened):
             elif not self.held(space):  # a namespace that serves is copied as it was when the copy began
                 where, number = "temp", COPY
                 self._copied_of(con, claim.namespace, again=after is None)
+            if after is None:
+                self._copy_rest(con, schema, where, number, target)
             bound = (number, "" if after is None else after)
             part = "memops_generation = ? AND memops_key > ?"
             # of several roots each has keys of its own
@@ -234,6 +236,17 @@ class TablesGenerations(TablesOpened):
                     (*bound, last),
                 )
         return str(last)
+
+    def _copy_rest(self, con: sqlite3.Connection, schema: Schema, where: str, number: int, target: int) -> None:
+        """Rows of the namespace that are no records stay with it."""
+        for table in schema.tables:
+            con.execute(f"DELETE FROM {table.held()} WHERE memops_generation = ? AND memops_key IS NULL", (target,))
+            con.execute(
+                f"INSERT INTO {table.held()} (memops_generation, memops_key, memops_rowid, {table.listed}) "
+                f"SELECT {int(target)}, NULL, memops_rowid, {table.listed} FROM {table.held(where)} "
+                "WHERE memops_generation = ? AND memops_key IS NULL",
+                (number,),
+            )
 
     def _copied_of(self, con: sqlite3.Connection, namespace: str, again: bool) -> None:
         records = self.records(con)

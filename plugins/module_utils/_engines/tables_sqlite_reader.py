@@ -19,12 +19,12 @@ from .._layouts.tables import TablesLayout
 from .._model import LastWrite, LogEntry, NamespaceState, Row
 from .._store import Checked
 from .._table_records import namespace_of
-from .sqlite_connect import NAMESPACE_COLUMNS, lenient, read_identity, sqlite_errors, wall_clock
+from .sqlite_connect import NAMESPACE_COLUMNS, read_identity, sqlite_errors, wall_clock
 from .sqlite_schema import ASIDE_COLUMNS
 from .tables_sqlite_connect import has_control, nobody, state_of
 from .tables_sqlite_copies import copied, opened_copy
 from .tables_sqlite_rows import BATCH_BYTES, Records
-from .tables_sqlite_sql import HELD, read_schema
+from .tables_sqlite_sql import HELD, prepared, read_schema
 from .tables_sqlite_structure import structure
 
 
@@ -37,7 +37,7 @@ class TablesReader:
         self._closed = False
         try:
             with sqlite_errors(path):
-                con.text_factory = lenient
+                prepared(con)
                 self._still = copy is not None or con.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
                 self._begin()
         except BaseException:
@@ -90,9 +90,8 @@ class TablesReader:
             return
         with sqlite_errors(self._path):
             with copied(self._con, self._path) as copy:
-                con = opened_copy(copy)
+                con = prepared(opened_copy(copy))
             self._con.close()
-            con.text_factory = lenient
             self._con, self._still, self._brought = con, True, {}
             self._begin()
 
@@ -164,11 +163,12 @@ class TablesReader:
             for root in self._schema.roots:
                 if place is None:
                     inside, values = root.inside(namespace)
-                    query, bound = f"SELECT count(*) FROM {root.plain} WHERE {inside}", values
+                    key, named = root.key(namespace)
+                    query, bound = f"SELECT count({key}) FROM {root.plain} WHERE {inside}", (*named, *values)
                 elif place[0] == "main" and not self._has(HELD + root.name):
                     continue
                 else:
-                    query = f"SELECT count(*) FROM {root.held(place[0])} WHERE memops_generation = ?"
+                    query = f"SELECT count(memops_key) FROM {root.held(place[0])} WHERE memops_generation = ?"
                     bound = (place[1],)
                 total += int(self._con.execute(query, bound).fetchone()[0])
         return total
@@ -215,7 +215,7 @@ class TablesReader:
         if place is None or (place[0] == "main" and not self._has(HELD + self._schema.tables[0].name)):
             return []
         keys = " UNION ALL ".join(
-            f"SELECT memops_key FROM {root.held(place[0])} WHERE memops_generation = {place[1]}"
+            f"SELECT memops_key FROM {root.held(place[0])} WHERE memops_generation = {place[1]} AND memops_key > ''"
             for root in self._schema.roots
         )
         rows = self.count(namespace)

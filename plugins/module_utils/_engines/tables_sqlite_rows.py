@@ -119,7 +119,8 @@ class Records:
                 text += f" AND memops_key IN ({', '.join('?' * len(keys))})"
                 bound += keys
             query = (
-                f"SELECT memops_key, {root.listed} FROM {root.held(where)} WHERE memops_generation = ?{text} "
+                f"SELECT memops_key, {root.listed} FROM {root.held(where)} "
+                f"WHERE memops_generation = ? AND memops_key > ''{text} "
                 f"ORDER BY memops_key {'DESC' if down else 'ASC'}"
             )
             found, more = self._page(query, bound, batch)
@@ -156,7 +157,7 @@ class Records:
         tables = self.schema.group(root)
         for row in found:
             parts.setdefault(row[0], [[] for _table in tables])[0].append(row[1:])
-        low, high = sorted((found[0][0], found[-1][0]), key=lambda key: key.encode("utf-8", "surrogateescape"))
+        low, high = sorted((found[0][0], found[-1][0]), key=str.encode)
         for place, table in enumerate(tables[1:], 1):
             order = "".join(f", {name(column)}" for column in table.order)
             for row in self.con.execute(
@@ -168,10 +169,6 @@ class Records:
                     parts[row[0]][place].append(row[1:])
         codec = self._codecs.setdefault(namespace, RecordCodec(namespace))
         for key, rows in parts.items():
-            try:
-                key.encode()
-            except UnicodeEncodeError:
-                continue  # no key can be written like that; ``structure`` reports it
             yield self._row(codec, key, tables, rows)
 
     def _row(self, codec: RecordCodec, key: str, tables: t.Sequence[Table], rows: t.Sequence[list[Found]]) -> Row:

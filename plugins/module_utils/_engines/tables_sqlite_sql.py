@@ -15,12 +15,27 @@ from dataclasses import dataclass
 from .._errors import InvalidInput
 from .._layouts.tables import Companion, Namespaces, Root, TablesLayout
 from .._table_records import escape, namespace_columns
+from .sqlite_connect import lenient
 from .sqlite_schema import FENCE_MESSAGE
 
 HELD: t.Final = "memops_held_"
 PARTS: t.Final = 4  # columns that a namespace may be made of
 LONGEST_NUMBER: t.Final = 19
 Sql = t.Tuple[str, t.Tuple[t.Any, ...]]
+
+
+def prepared(con: sqlite3.Connection) -> sqlite3.Connection:
+    """A connection on which these statements run: it gives text that is no UTF-8, and knows what is none."""
+    con.text_factory = lenient
+    con.create_function("memops_text", 1, _text, deterministic=True)
+    return con
+
+
+def _text(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def name(identifier: str) -> str:
@@ -95,7 +110,8 @@ class Table:
         return f"EXISTS (SELECT 1 FROM memops_fence f WHERE {same})"
 
     def key(self, namespace: str) -> Sql:
-        """The expression that gives the record's key (see _table_records)."""
+        """The expression that gives the record's key (see _table_records); NULL for a row whose key no record can
+        have. The connection has to be ``prepared``."""
         parts: list[str] = []
         bound: list[t.Any] = []
         if self.root.label:
@@ -118,7 +134,9 @@ class Table:
             else:
                 keys.append(_escaped(f"CAST({column} AS TEXT)"))
         parts.append(" || '/' || ".join(f"({key})" for key in keys))
-        return " || ".join(f"({part})" for part in parts), tuple(bound)
+        named = " || ".join(f"({part})" for part in parts)
+        fit = " AND ".join(f"typeof({name(self.of[key])}) IN ('text', 'integer')" for key in self.root.key)
+        return f"CASE WHEN {fit} THEN memops_text(CAST({named} AS BLOB)) END", tuple(bound)
 
     def one(self) -> str:
         """The condition for the rows of one record, with a value for each of ``identity``."""

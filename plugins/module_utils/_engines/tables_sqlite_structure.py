@@ -14,7 +14,7 @@ from .._errors import MemoryOpsError
 from .._layouts.tables import TablesLayout
 from .sqlite_connect import connect, sqlite_errors
 from .sqlite_structure import MOST_LINES, _integrity
-from .tables_sqlite_connect import TablesOpened, has_control
+from .tables_sqlite_connect import TablesOpened, any_row, has_control
 from .tables_sqlite_sql import Schema, Table, name
 
 
@@ -145,7 +145,22 @@ class TablesStructure(TablesOpened):
                 with self._transaction() as con:
                     con.execute(f"REINDEX main.{name(index)}")
                 done.append(f"rebuilt the index {index}")
+        if done:
+            done += self._take_out_what_appeared()
         return done if self._lines() != before else []
+
+    def _take_out_what_appeared(self) -> list[str]:
+        """Rows that a damaged index hid when their namespace was quarantined."""
+        done = []
+        with self._transaction() as con:
+            spaces = con.execute("SELECT name, generation FROM memops_namespace WHERE state = 'quarantined'").fetchall()
+            for namespace, generation in spaces:
+                if any_row(con, self.schema(con), namespace):
+                    self._unfence_writes(con, namespace)
+                    self._take_out(con, namespace, generation)
+                    self._fence_writes(con, namespace)
+                    done.append(f"took the rows of {namespace!r:.80} out of sight that an index had hidden")
+        return done
 
     def _indexes(self) -> list[str]:
         with sqlite_errors(self.path):
