@@ -14,10 +14,11 @@ STORE = r"""    suboptions:
       layout:
         description: >-
           How memories lie in the engine. V(native) is the collection's own layout; V(keyspace) is any other
-          application's keys in Valkey or Redis, which O(store.pattern) names.
+          application's keys in Valkey or Redis, which O(store.pattern) names; the others are the tables of agent
+          frameworks. What each can do is said in docs/layouts.md.
         type: str
         default: native
-        choices: [native, keyspace]
+        choices: [native, keyspace, langgraph_store, openai_agents, google_adk, agno]
       path:
         description: The store's file (O(store.engine=sqlite), which needs it).
         type: path

@@ -26,7 +26,11 @@ from ._store import ENGINES, Store, open_store
 
 STORE: dict[str, t.Any] = {
     "engine": {"type": "str", "default": "sqlite", "choices": list(ENGINES)},
-    "layout": {"type": "str", "default": "native", "choices": ["native", "keyspace"]},
+    "layout": {
+        "type": "str",
+        "default": "native",
+        "choices": ["native", "keyspace", "langgraph_store", "openai_agents", "google_adk", "agno"],
+    },
     "path": {"type": "path"},
     "url": {"type": "str"},
     "user": {"type": "str"},

@@ -3,8 +3,8 @@
 """A SQLite file with another application's tables: its control tables, and what all parts do with it.
 
 PRIVATE to the collection. The control tables lie in the same file, since only there a namespace's rows and the note
-that they were taken away change in one transaction whatever the journal mode, and since triggers see no other file. They
-are made with the first thing that an operator changes; all names begin with ``memops_``.
+that they were taken away change in one transaction whatever the journal mode, and since triggers see no other file.
+They are made with the first thing that an operator changes; all names begin with ``memops_``.
 """
 from __future__ import annotations
 

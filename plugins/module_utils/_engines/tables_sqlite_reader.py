@@ -292,7 +292,7 @@ class TablesReader:
         self._stand_still()
         try:
             with sqlite_errors(self._path):
-                return structure(self._con, self._layout, self._schema)
+                return structure(self._con, self._schema)
         except StoreDamaged as exc:  # all else says nothing about the store
             return [exc.message]
 

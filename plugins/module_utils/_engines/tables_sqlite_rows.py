@@ -8,6 +8,7 @@ of the store where a namespace is quarantined or staged, temporary ones where it
 from __future__ import annotations
 
 import array
+import base64
 import json
 import sqlite3
 import typing as t
@@ -291,11 +292,24 @@ def readable(table: Table, columns: t.Mapping[str, t.Any]) -> bool:
     for column in table.json:
         value = columns.get(column)
         try:
-            if value is not None:
-                json.loads(value, parse_constant=_no_number)
+            parsed = None if value is None else json.loads(value, parse_constant=_no_number)
+            if table.envelopes and not whole_envelope(parsed):
+                return False
         except (ValueError, TypeError, RecursionError):
             return False
     return all(finite(columns.get(column)) for column in table.vectors)
+
+
+def whole_envelope(item: t.Any) -> bool:
+    """Whether what the OpenAI Agents SDK encrypted is a whole Fernet token; True for anything else."""
+    if not isinstance(item, dict) or item.get("__enc__") != 1:
+        return True
+    try:
+        token = base64.b64decode(item["payload"], altchars=b"-_", validate=True)
+    except (KeyError, TypeError, ValueError):
+        return False
+    # a byte of version, 8 of time, 16 of initialisation vector, blocks of 16, 32 of signature
+    return token[:1] == b"\x80" and len(token) >= 73 and (len(token) - 57) % 16 == 0
 
 
 def _no_number(word: str) -> t.Any:

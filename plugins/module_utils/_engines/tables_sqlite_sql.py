@@ -61,6 +61,7 @@ class Table:
     rowid: str | None  # what gives the rowid, where it is none of the columns
     json: tuple[str, ...] = ()
     vectors: tuple[str, ...] = ()
+    envelopes: bool = False  # its JSON may be what the application encrypted
 
     @property
     def plain(self) -> str:
@@ -116,7 +117,7 @@ class Table:
         bound: list[t.Any] = []
         if self.root.label:
             parts.append("?")
-            bound.append(escape(self.root.label) + "/")
+            bound.append(escape(self.root.label) + ("/" if self.root.key else ""))
         rule = self.root.namespace
         if rule.kind == "prefix":
             column = name(self.of[rule.columns[0]])
@@ -133,9 +134,10 @@ class Table:
                 keys.append(f"CASE WHEN {column} < 0 THEN printf('%0{LONGEST_NUMBER + 1}d', {column}) ELSE {wide} END")
             else:
                 keys.append(_escaped(f"CAST({column} AS TEXT)"))
-        parts.append(" || '/' || ".join(f"({key})" for key in keys))
+        if keys:
+            parts.append(" || '/' || ".join(f"({key})" for key in keys))
         named = " || ".join(f"({part})" for part in parts)
-        fit = " AND ".join(f"typeof({name(self.of[key])}) IN ('text', 'integer')" for key in self.root.key)
+        fit = " AND ".join(f"typeof({name(self.of[key])}) IN ('text', 'integer')" for key in self.root.key) or "1"
         return f"CASE WHEN {fit} THEN memops_text(CAST({named} AS BLOB)) END", tuple(bound)
 
     def one(self) -> str:
@@ -260,8 +262,9 @@ def _table(
             "use a version of the collection that knows this version of the application",
         )
     return Table(
-        one.name, root, columns, of, order, one is root, _rowid(con, one.name, there), one.json, one.vectors
-    )
+        one.name, root, columns, of, order, one is root, _rowid(con, one.name, there), one.json, one.vectors,
+        "envelopes" in layout.findings,
+    )  # fmt: skip
 
 
 def _rowid(con: sqlite3.Connection, table: str, columns: t.Collection[str]) -> str | None:

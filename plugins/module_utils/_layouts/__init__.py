@@ -44,11 +44,14 @@ class Layout:
 
 def layouts() -> dict[str, Layout]:
     """Every layout that has a name of its own."""
+    from .agno import AGNO
+    from .google_adk import GOOGLE_ADK
     from .keyspace import KEYSPACE
     from .langgraph_store import LANGGRAPH_STORE
     from .native import NATIVE
+    from .openai_agents import OPENAI_AGENTS
 
-    return {one.name: one for one in (NATIVE, KEYSPACE, LANGGRAPH_STORE)}
+    return {one.name: one for one in (NATIVE, KEYSPACE, LANGGRAPH_STORE, OPENAI_AGENTS, GOOGLE_ADK, AGNO)}
 
 
 def layout(name: str) -> Layout:

@@ -1,0 +1,36 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions of the OpenAI Agents SDK (SQLiteSession, and EncryptedSession on top of it).
+
+PRIVATE to the collection. A namespace is a session; its records are the messages, by their numbers, and the session's
+own row.
+"""
+from __future__ import annotations
+
+from .tables import Moment, Namespaces, Root, described
+
+_SESSION = Namespaces("columns", ("session_id",))
+
+OPENAI_AGENTS = described(
+    "openai_agents",
+    Root(
+        name="agent_sessions",
+        label="session",
+        namespace=_SESSION,
+        key=(),
+        created=Moment("created_at"),
+        updated=Moment("updated_at"),
+    ),
+    Root(
+        name="agent_messages",
+        label="message",
+        namespace=_SESSION,
+        key=("id",),
+        numbers=frozenset(("id",)),
+        created=Moment("created_at"),
+        payload=("message_data",),
+        json=("message_data",),
+    ),
+    engines=("sqlite",),
+    findings=("transcript", "envelopes"),
+)
