@@ -344,5 +344,3 @@ def _present(records: Records, namespace: str, number: int, live: bool, keys: t.
     if live:
         return records.live(namespace, keys)
     return {row[0]: row for rows in records.scan("main", number, namespace, keys=keys) for row in rows}
-
-

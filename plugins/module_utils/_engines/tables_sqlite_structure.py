@@ -101,4 +101,3 @@ class TablesStructure(TablesOpened):
                     "SELECT name FROM main.sqlite_master WHERE type = 'index' AND tbl_name = ?", (table.name,)
                 )
             ]
-

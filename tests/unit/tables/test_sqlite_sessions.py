@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pathlib
 
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.tables_sqlite import CAPABILITIES
+from ansible_collections.memops.agent_memory.plugins.module_utils._layouts import ALL_CAPABILITIES, layouts
+from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.tables import TablesLayout
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
@@ -203,3 +207,21 @@ def test_a_transcript_that_no_model_takes_is_told(openai):
         assert store.warnings() == [
             "1 sessions have a tool's result without its call, which no model takes: 'user-2'"
         ]
+
+
+# --- what is documented ---------------------------------------------------------------------------------------------
+def test_the_documented_table_of_capabilities_is_that_of_the_code():
+    path = pathlib.Path(__file__).parents[3] / "docs" / "tables_sqlite.md"
+    head, lines = None, []
+    for line in path.read_text(encoding="utf-8").partition("### What each can do\n")[2].splitlines():
+        if not line.startswith("|"):
+            break
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if head is None:
+            head = cells[1:]
+        elif set(cells[0]) != {"-"}:
+            lines.append(cells)
+    here = [one for one in layouts().values() if isinstance(one, TablesLayout) and "sqlite" in one.engines]
+    assert head == [one.name for one in here]
+    said = {cells[0]: [cell == "yes" for cell in cells[1:]] for cells in lines}
+    assert said == {word: [word in CAPABILITIES & one.capabilities for one in here] for word in ALL_CAPABILITIES}
