@@ -14,11 +14,12 @@ STORE = r"""    suboptions:
       layout:
         description: >-
           How memories lie in the engine. V(native) is the collection's own layout; V(keyspace) is any other
-          application's keys in Valkey or Redis, which O(store.pattern) names; the others are the tables of agent
-          frameworks. What each can do is said in docs/layouts.md.
+          application's keys in Valkey or Redis, which O(store.pattern) names; V(custom) is any other application's
+          tables, which O(store.tables) describes; the others are the tables of the agent frameworks of these names.
+          docs/layouts.md and docs/tables_sqlite.md say which engine runs which.
         type: str
         default: native
-        choices: [native, keyspace, langgraph_store, openai_agents, google_adk, agno]
+        choices: [native, keyspace, langgraph_store, openai_agents, google_adk, agno, custom]
       path:
         description: The store's file (O(store.engine=sqlite), which needs it).
         type: path
@@ -91,6 +92,18 @@ STORE = r"""    suboptions:
           Which keys are an application's memories (O(store.layout=keyspace), which needs it), such as
           V(mem:{namespace}:*). It has one C({namespace}) and, behind it, one C(*) for the name of a record.
         type: str
+      table_schema:
+        description: >-
+          The schema in which an application's own tables lie (O(store.engine=postgresql) with a layout of tables). The
+          collection's own data stay in O(store.schema).
+        type: str
+        default: public
+      tables:
+        description: >-
+          With O(store.layout=custom), which needs it, the list of the application's tables, as docs/layouts.md
+          describes it. With another layout of tables a mapping of the framework's names of tables to those that they
+          have here, such as V({store: agent_store}).
+        type: raw
       name:
         description: The memory cluster's name. Its snapshots lie under this name in the repository.
         type: str

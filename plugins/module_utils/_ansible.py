@@ -24,13 +24,10 @@ from ._operations.plan_unlogged import Window
 from ._operations.workers import COLLECT_AFTER
 from ._store import ENGINES, Store, open_store
 
+LAYOUTS = ("native", "keyspace", "langgraph_store", "openai_agents", "google_adk", "agno", "custom")
 STORE: dict[str, t.Any] = {
     "engine": {"type": "str", "default": "sqlite", "choices": list(ENGINES)},
-    "layout": {
-        "type": "str",
-        "default": "native",
-        "choices": ["native", "keyspace", "langgraph_store", "openai_agents", "google_adk", "agno"],
-    },
+    "layout": {"type": "str", "default": "native", "choices": list(LAYOUTS)},
     "path": {"type": "path"},
     "url": {"type": "str"},
     "user": {"type": "str"},
@@ -48,6 +45,8 @@ STORE: dict[str, t.Any] = {
     "schema": {"type": "str", "default": "memops"},
     "prefix": {"type": "str", "default": "memops"},
     "pattern": {"type": "str"},
+    "table_schema": {"type": "str", "default": "public"},
+    "tables": {"type": "raw"},
     "name": {"type": "str", "default": "memory"},
     "busy_timeout": {"type": "float", "default": 10.0},
     "server": {

@@ -7,7 +7,6 @@ Everything here works on batches; an implementation never goes record by record 
 """
 from __future__ import annotations
 
-import dataclasses
 import os
 import typing as t
 import urllib.parse
@@ -318,22 +317,25 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     store is made (applications, a secondary that is filled for the first time) and one that exists is opened;
     operators never make one by a mistyped path.
     """
-    from ._layouts import layout
+    from ._layouts import layout, scratch_layout
     from ._layouts.tables import TablesLayout
 
     engine = params.get("engine") or "sqlite"
     if engine not in ENGINES:
         raise InvalidInput(f"There is no engine {engine!r:.80}.", f"set memory_store.engine to {' | '.join(ENGINES)}")
-    chosen = layout(params.get("layout") or "native")
-    if chosen.engines and engine not in chosen.engines and not params.get("scratch"):
+    name = params.get("layout") or "native"
+    chosen = scratch_layout(name) if params.get("scratch") else layout(name, params.get("tables"))
+    if chosen.engines and engine not in chosen.engines:
         raise InvalidInput(
             f"The engine {engine} cannot run the layout {chosen.name}.",
             f"set memory_store.engine to {' | '.join(chosen.engines)}",
         )
-    if params.get("scratch"):  # the rows as they are, and no more abilities than theirs
-        chosen = dataclasses.replace(layout("native"), name=chosen.name, capabilities=chosen.capabilities)
     opened: Store
-    if engine == "postgresql":
+    if engine == "postgresql" and isinstance(chosen, TablesLayout):
+        from ._engines.tables_postgresql import TablesPostgresqlStore
+
+        opened = TablesPostgresqlStore.open(params, chosen, create=create)
+    elif engine == "postgresql":
         from ._engines.postgresql import PostgresqlStore
 
         opened = PostgresqlStore.open(params, chosen, create=create)

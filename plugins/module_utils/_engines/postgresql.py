@@ -166,11 +166,17 @@ class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, Lo
         if point is not None and not re.fullmatch(r"[0-9A-Fa-f-]+", point):
             raise passed
         try:  # a page that cannot be read must not end the reader: a savepoint; and a query, which takes the snapshot
-            session, row = self._borrow(SNAPSHOT, *join, "SAVEPOINT memops", identity_query(self.sql))
+            session, row = self._borrow(SNAPSHOT, *join, "SAVEPOINT memops", self._first_query())
         except MemoryOpsError as exc:
             if point is not None and (isinstance(exc, (InvalidInput, StoreDamaged)) or "snapshot" in exc.message):
                 raise passed from exc
             raise
+        return self._reader(session, row)
+
+    def _first_query(self) -> str:
+        return identity_query(self.sql)
+
+    def _reader(self, session: Session, row: t.Any) -> PostgresqlReader:
         return PostgresqlReader(session, self.path, self.sql, store_identity(row), self._take_back)
 
     @contextlib.contextmanager

@@ -30,7 +30,7 @@ def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema) -> li
         ("half-migrated", _half_migrated), ("transcript", _transcripts), ("envelopes", _envelopes), ("adk", _adk),
     ):  # fmt: skip
         if word in layout.findings:
-            lines += look(con)
+            lines += look(con, schema)
     return lines
 
 
@@ -66,7 +66,7 @@ def _dimensions(con: sqlite3.Connection, table: Table, column: str) -> list[str]
     ]
 
 
-def _half_migrated(con: sqlite3.Connection) -> list[str]:
+def _half_migrated(con: sqlite3.Connection, _schema: Schema) -> list[str]:
     """LangGraph notes its migrations; one that notes more than there is was cut off."""
     there = {row[0] for row in con.execute("SELECT name FROM main.sqlite_master WHERE type IN ('table', 'index')")}
     lines = []
@@ -87,12 +87,12 @@ def _half_migrated(con: sqlite3.Connection) -> list[str]:
     return lines
 
 
-def _transcripts(con: sqlite3.Connection) -> list[str]:
+def _transcripts(con: sqlite3.Connection, schema: Schema) -> list[str]:
     """Sessions of the OpenAI Agents SDK that no model would take: a tool's result without its call."""
     broken: list[str] = []
-    for (session,) in con.execute("SELECT session_id FROM agent_sessions ORDER BY session_id").fetchall():
+    for (session,) in con.execute(f"SELECT session_id FROM {schema.tables[0].plain} ORDER BY session_id").fetchall():
         called: set[str] = set()
-        messages = "SELECT message_data FROM agent_messages WHERE session_id = ? ORDER BY id"
+        messages = f"SELECT message_data FROM {schema.tables[1].plain} WHERE session_id = ? ORDER BY id"
         for (text,) in con.execute(messages, (session,)):
             item = _parsed(text)
             if item.get("type") == "function_call":
@@ -105,11 +105,11 @@ def _transcripts(con: sqlite3.Connection) -> list[str]:
     return lines if broken else []
 
 
-def _envelopes(con: sqlite3.Connection) -> list[str]:
+def _envelopes(con: sqlite3.Connection, schema: Schema) -> list[str]:
     """Messages that the application encrypted: with a wrong key it sees an empty memory, and says nothing."""
     sealed, sessions = con.execute(
-        "SELECT count(*), count(DISTINCT session_id) FROM agent_messages WHERE json_valid(message_data) "
-        "AND json_extract(message_data, '$.__enc__') = 1"
+        f"SELECT count(*), count(DISTINCT session_id) FROM {schema.tables[1].plain} "
+        "WHERE CASE WHEN json_valid(message_data) THEN json_extract(message_data, '$.__enc__') END = 1"
     ).fetchone()
     if not sealed:
         return []
@@ -119,11 +119,11 @@ def _envelopes(con: sqlite3.Connection) -> list[str]:
     ]
 
 
-def _adk(con: sqlite3.Connection) -> list[str]:
+def _adk(con: sqlite3.Connection, schema: Schema) -> list[str]:
     lines = []
     lost = con.execute(
-        "SELECT count(*) FROM events e WHERE NOT EXISTS (SELECT 1 FROM sessions s WHERE s.app_name = e.app_name "
-        "AND s.user_id = e.user_id AND s.id = e.session_id)"
+        f"SELECT count(*) FROM {schema.tables[1].plain} e WHERE NOT EXISTS (SELECT 1 FROM {schema.tables[0].plain} s "
+        "WHERE s.app_name = e.app_name AND s.user_id = e.user_id AND s.id = e.session_id)"
     ).fetchone()[0]
     if lost:
         lines.append(f"{lost} events belong to no session")

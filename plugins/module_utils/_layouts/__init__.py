@@ -7,7 +7,7 @@ PRIVATE to the collection.
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .._errors import InvalidInput
 
@@ -54,17 +54,31 @@ def layouts() -> dict[str, Layout]:
     return {one.name: one for one in (NATIVE, KEYSPACE, LANGGRAPH_STORE, OPENAI_AGENTS, GOOGLE_ADK, AGNO)}
 
 
-def layout(name: str) -> Layout:
-    """The layout called ``name``. Errors: InvalidInput that lists the known ones."""
+def layout(name: str, tables: t.Any = None) -> Layout:
+    """The layout called ``name``; ``tables``: what memory_store says of them. Errors: InvalidInput that lists the known
+    ones, or says what is wrong with the tables."""
+    from .custom import CUSTOM, described_by, renamed
+
     known = layouts()
+    if name == CUSTOM:
+        return described_by(tables)
     if name not in known:
-        raise InvalidInput(f"There is no layout {name!r}.", f"set memory_store.layout to one of: {', '.join(known)}")
-    return known[name]
+        names = ", ".join([*known, CUSTOM])
+        raise InvalidInput(f"There is no layout {name!r}.", f"set memory_store.layout to one of: {names}")
+    return renamed(known[name], tables) if tables else known[name]
+
+
+def scratch_layout(name: str) -> Layout:
+    """For a rehearsal with records of that layout: the rows as they are, and no more abilities than theirs."""
+    from .langgraph_store import LANGGRAPH_STORE
+
+    known = layouts()
+    return replace(known["native"], name=name, capabilities=known.get(name, LANGGRAPH_STORE).capabilities)
 
 
 def seals(name: str) -> bool:
     """Whether the records of that layout are sealed by the keyring; one that is not known is believed to be."""
-    return name == "native" or name not in layouts()
+    return name == "native" or name not in (*layouts(), "custom")
 
 
 ALL_CAPABILITIES: t.Final = (

@@ -145,7 +145,7 @@ NAMES = [f"k{number}" for number in range(12)]
 CHANGE = st.tuples(st.sampled_from(NAMES), st.sampled_from(["set", "delete", "break", "expiry", "vector"]))
 
 
-@settings(max_examples=12, phases=(Phase.generate,), suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=6, phases=(Phase.generate,), suppress_health_check=list(HealthCheck), deadline=None)
 @given(
     between=st.lists(CHANGE, max_size=5),
     damage=st.lists(CHANGE, max_size=8),

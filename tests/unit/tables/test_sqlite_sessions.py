@@ -225,3 +225,62 @@ def test_the_documented_table_of_capabilities_is_that_of_the_code():
     assert head == [one.name for one in here]
     said = {cells[0]: [cell == "yes" for cell in cells[1:]] for cells in lines}
     assert said == {word: [word in CAPABILITIES & one.capabilities for one in here] for word in ALL_CAPABILITIES}
+
+
+# --- tables that nobody has seen, and other names -------------------------------------------------------------------
+class CustomSite(TablesSite):
+    """An application with two tables of its own; it is this test."""
+
+    layout, namespace = "custom", "7"
+    tables = ("memories", "notes")
+
+    def __init__(self, folder):
+        super().__init__(folder, FrameworkNone())
+        self.store["tables"] = [
+            {
+                "name": "memories", "namespace": {"columns": ["owner"]}, "key": ["number"], "numbers": ["number"],
+                "expires": {"column": "over", "form": "seconds"}, "payload": ["said"],
+                "beside": [{"name": "notes", "parent": {"owner": "owner", "number": "number"}, "key": ["place"]}],
+            }
+        ]  # fmt: skip
+        self.sql("CREATE TABLE memories (owner INTEGER, number INTEGER, said TEXT, over REAL, UNIQUE (owner, number))")
+        self.sql(
+            "CREATE TABLE notes (owner INTEGER, number INTEGER, place INTEGER, note, "
+            "PRIMARY KEY (owner, number, place)) WITHOUT ROWID"
+        )
+        for owner in (7, 8):
+            for number in range(-3, 20):
+                over = 4e9 if number > 5 else None
+                self.sql("INSERT INTO memories VALUES (?, ?, ?, ?)", owner, number, f"{number}", over)
+                self.sql("INSERT INTO notes VALUES (?, ?, ?, ?)", owner, number, 1, b"\0\xff" if number % 2 else 1.5)
+
+
+class FrameworkNone:
+    def open(self, _path):
+        """There is no framework."""
+
+
+@pytest.mark.parametrize("strategy", ["soft", "hard"])
+def test_tables_that_the_inventory_describes(tmp_path, strategy):
+    site = CustomSite(tmp_path)
+    before = site.rows("7")
+    held = {table: site.sql(f"SELECT * FROM {table} ORDER BY owner, number") for table in site.tables}
+    site.backup()
+    started = now_us()
+    site.sql("UPDATE memories SET said = 'garbage' WHERE owner = 7 AND number = -2")
+    site.sql("DELETE FROM notes WHERE owner = 7 AND number = 3")
+    site.sql("DELETE FROM memories WHERE owner = 7 AND number = 4")
+    done = rebuild(site, Window(onset=started), strategy)
+    assert done["plan"]["records"]["repair"] == 3
+    assert site.rows("7") == before
+    assert {table: site.sql(f"SELECT * FROM {table} ORDER BY owner, number") for table in site.tables} == held
+
+
+def test_sessions_in_tables_of_other_names(openai):
+    openai.app.close()
+    openai.sql("ALTER TABLE agent_sessions RENAME TO my_sessions")
+    openai.sql("ALTER TABLE agent_messages RENAME TO my_messages")
+    openai.store["tables"] = {"agent_sessions": "my_sessions", "agent_messages": "my_messages"}
+    assert len(openai.rows(openai.namespace)) == 33
+    with openai.open() as store:
+        assert store.warnings() == []

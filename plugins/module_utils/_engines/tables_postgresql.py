@@ -1,0 +1,233 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Another application's own tables in PostgreSQL as a store: the layouts of tables.
+
+PRIVATE to the collection. Quarantines, incidents, leases, what lies aside and what is staged stand in a schema of the
+collection's own, by the code of the native layout; it is made with the first thing that an operator changes.
+"""
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from .._errors import CapabilityMissing, InvalidInput, NamespaceUnknown
+from .._layouts import layout as layout_called
+from .._layouts.tables import TablesLayout
+from .._model import Claim, IncidentState, LogEntry, NamespaceState, StoreIdentity
+from .leases import busy_timeout
+from .postgresql import PostgresqlStore, _exists
+from .postgresql_connect import store_identity
+from .postgresql_reader import PostgresqlReader
+from .postgresql_session import Address, Session
+from .tables_postgresql_fence import carries_namespace, helpers
+from .tables_postgresql_generations import TablesGenerations
+from .tables_postgresql_reader import UNMADE, Live, TablesReader
+from .tables_postgresql_schema import look
+from .tables_postgresql_structure import TablesStructure, lines_of
+
+CAPABILITIES = frozenset(("expiry", "generations"))
+BY_ROLES = frozenset(("fence-reads", "fence-writes", "fence-raw-reads"))  # where the application has a role of its own
+
+
+class _OperatorsAddress(Address):
+    """Its sessions pass the fence, if they are the operator's."""
+
+    def connect(self) -> Session:
+        session = super().connect()
+        session.rows("SELECT set_config('memops.operating', 'on', false)")
+        return session
+
+
+class _Reader(TablesReader):
+    """With what only the store knows: where the tables are, and which fence should stand."""
+
+    table_schema = "public"
+    lost: t.Callable[[Session], list[str]]
+
+    def structure(self) -> list[str]:
+        lost = self.lost(self._session) if self._made else []
+        return lines_of(self._session, self._live, self.table_schema, lost)
+
+
+class TablesPostgresqlStore(TablesStructure, TablesGenerations, PostgresqlStore):
+    """See _store.Store."""
+
+    def __init__(self, params: t.Mapping[str, t.Any], layout: TablesLayout) -> None:
+        address = _OperatorsAddress(params, busy_timeout(params))
+        schema = str(params.get("schema") or "memops")
+        self.table_schema = str(params.get("table_schema") or "public")
+        if schema == self.table_schema:
+            raise InvalidInput(
+                f"memory_store.schema {schema} is where the application's tables are.",
+                "name another schema, in which the collection keeps what is its own",
+            )
+        super().__init__(address, layout_called("native"), schema, params.get("application_user") or None)
+        self.sql.layout = layout.name
+        self.path = f"{address.where} (tables of {layout.name} in schema {self.table_schema})"
+        self._tables_layout = layout
+        self.made = False
+
+    @classmethod
+    def open(cls, params: t.Mapping[str, t.Any], layout: t.Any, *, create: bool = False) -> TablesPostgresqlStore:
+        store = cls(params, layout)
+        try:
+            store._look()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _look(self) -> None:
+        session = self._session()
+        if session.row("SELECT current_setting('server_encoding')")[0] != "UTF8":
+            raise InvalidInput(
+                f"The database of {self.path} is not in UTF-8.", "move the application to a database that is"
+            )
+        roots = look(session, self._tables_layout, self.table_schema, self.address.where)
+        for root in roots:
+            if not carries_namespace(root):
+                raise InvalidInput(
+                    f"A table beside {root.table.plain} does not have the columns of its namespace.",
+                    "name a parent column for each column of the namespace",
+                )
+        version = int(session.row("SELECT current_setting('server_version_num')::int")[0])
+        self.live = Live(self._tables_layout, roots, version)
+        self._sees_all(session)
+        if _exists(session, self.sql):
+            self._recognise(False)
+            self.made = True
+
+    def _sees_all(self, session: Session) -> None:
+        """Errors: InvalidInput when rules of the application hide rows from this user."""
+        for root in self.live.roots:
+            for table in root.tables:
+                rows = session.rows(
+                    "SELECT polname::text FROM pg_policy WHERE polrelid = %s::bigint::oid "
+                    "AND NOT starts_with(polname::text, 'memops_') AND row_security_active(polrelid)",
+                    table.oid,
+                )
+                if rows:
+                    raise InvalidInput(
+                        f"This user does not see all rows of {table.plain}: the rule {rows[0][0]} binds it.",
+                        "connect as the owner of the table, or give the operator BYPASSRLS",
+                    )
+
+    def _make_control(self) -> None:
+        """The collection's own schema and tables, as one transaction."""
+        if self.made:
+            return
+        session = self._session()
+        if not _exists(session, self.sql):
+            self._make(session)
+        owner = session.row("SELECT current_user::text")[0]
+        session.begin("READ COMMITTED")
+        try:
+            self._one_at_a_time(session)
+            for text in helpers(self.sql.schema, owner):
+                session.say(text)
+            session.commit()
+        except BaseException:
+            session.roll_back()
+            raise
+        self._recognise(False)
+        self.made = True
+
+    @contextlib.contextmanager
+    def _transaction(self) -> t.Iterator[Session]:
+        self._make_control()
+        with super()._transaction() as session:  # pylint: disable=contextmanager-generator-missing-cleanup
+            yield session
+
+    def capabilities(self) -> frozenset[str]:
+        if self._capabilities is None:
+            found = CAPABILITIES | (BY_ROLES if self._raw_reads_fenced() else frozenset())
+            self._capabilities = found & self._tables_layout.capabilities
+        return self._capabilities
+
+    def identity(self) -> StoreIdentity:
+        if not self.made:
+            return self._nobody()
+        return super().identity()
+
+    def _nobody(self) -> StoreIdentity:
+        return StoreIdentity("", "", "postgresql", self._tables_layout.name, 0, 0)
+
+    def _first_query(self) -> str:
+        return super()._first_query() if self.made else "SELECT 1"
+
+    def _reader(self, session: Session, row: t.Any) -> PostgresqlReader:
+        identity = store_identity(row) if self.made else self._nobody()
+        reader = _Reader(session, self.path, self.sql, identity, self._take_back, self.live, self.made)
+        reader.table_schema, reader.lost = self.table_schema, self.fence_lost
+        return reader
+
+    # --- namespaces ---------------------------------------------------------------------------------------------
+    def _namespace(self, session: Session, name: str, lock: str = "") -> NamespaceState:
+        """A namespace has a control row from the first time that an operator changes something about it."""
+        try:
+            return super()._namespace(session, name, lock)
+        except NamespaceUnknown:
+            if not self.live.any(session, name):
+                raise
+            self._make_namespace(session, name, "serving", None)
+        return super()._namespace(session, name, lock)
+
+    def create_namespace(self, name: str, state: str = "serving", ttl: float | None = None) -> bool:
+        self.live.sql[0].inside(name)  # says how a namespace is written
+        with self._transaction() as session:
+            made = self._make_namespace(session, name, state, None)
+            if made and state != "serving":
+                self._carry_out(session)
+        return made
+
+    def incidents(self, namespace: str | None = None) -> list[IncidentState]:
+        return super().incidents(namespace) if self.made else []
+
+    def generations(self, namespace: str) -> list[int]:
+        if not self.made:
+            return [UNMADE]
+        with self._asking() as session:
+            known = session.row(f"SELECT 1 FROM {self.sql.namespace} WHERE name = %s", namespace.encode())
+        return super().generations(namespace) if known else [UNMADE]
+
+    # --- what such tables do not have ---------------------------------------------------------------------------
+    def _lacks(self, capability: str, what: str, next_step: str) -> CapabilityMissing:
+        return CapabilityMissing(f"The layout {self._tables_layout.name} has no {capability}: {what}.", next_step)
+
+    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Any:
+        raise self._lacks("sequence", "records are written by their own application", "write through that application")
+
+    def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
+        raise self._lacks(
+            "write-lock",
+            f"the application of {namespace!r:.80} cannot be made to wait",
+            f"isolate it first (memory_namespace={namespace}), then go on with memory_incident",
+        )
+
+    def unlock(self, namespace: str, number: int) -> None:
+        """No lock is ever given."""
+
+    def set_ttl(self, namespace: str, ttl: float | None) -> bool:
+        raise self._lacks("TTL policy", "each record has its own expiry", "set it in the application")
+
+    def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
+        return 0  # the framework does it
+
+    def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
+        raise self._lacks("tombstones", "a row that is deleted is gone", "leave the record out")
+
+    def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
+        raise self._lacks("encryption", "values are the application's own", "rotate the keys of the application")
+
+    def append_log(self, entries: t.Sequence[tuple[t.Any, ...]]) -> None:
+        """There is no access log to keep."""
+
+    def log_operation(self, claim: Claim, entries: t.Sequence[tuple[t.Any, ...]]) -> None:
+        """There is no access log to keep."""
+
+    def import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
+        return 0
+
+    def prune_log(self, before_id: int, writes_through: tuple[int, int]) -> int:
+        return 0
+

@@ -1,0 +1,170 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the fence around another application's tables holds: tried as that application's own user, all rolled back.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import typing as t
+
+from .._layouts.tables import Root
+from .._table_records import namespace_columns, namespace_fields
+from .postgresql_fence import OPERATING
+from .postgresql_proof import _attempt, _refused
+from .postgresql_schema import quoted
+from .postgresql_session import WRITING, Session
+from .tables_postgresql_fence import TablesFence
+from .tables_postgresql_schema import LiveRoot, Table, text_literal
+
+PROBE = "memops-probe"
+#: What a column of this type takes, where a row needs something.
+_SAMPLES: t.Final = {
+    "jsonb": "'{}'", "json": "'{}'", "uuid": "'6d656d6f-7073-4000-8000-000000000000'", "boolean": "false",
+    "smallint": "-1", "integer": "-1", "bigint": "-1", "numeric": "-1", "real": "0", "double precision": "0",
+    "bytea": r"'\x'", "date": "'2000-01-01'",
+}  # fmt: skip
+
+
+class _Probe(t.NamedTuple):
+    insert: str
+    where: str
+
+
+class TablesProof(TablesFence):
+    """The proof's part of ``Store``."""
+
+    def prove(self, namespace: str) -> dict[str, t.Any]:
+        detail: list[str] = []
+        session, _nothing = self._borrow(WRITING)
+        try:
+            space = self._namespace(session, namespace)
+            lost = self.fence_lost(session)
+            refused, seen, role = True, False, ""
+            for live in self.live.roots:
+                probe = self._probe(session, live, namespace)
+                name, column = live.table.name, quoted(live.table.columns[0].name)
+                role = self._become_application(session, detail)
+                refused &= _refused(session, f"INSERT on {live.table.plain}", role, probe.insert, (), detail)
+                session.say("RESET ROLE")
+                session.rows(f"SELECT set_config('{OPERATING}', 'on', true)")
+                session.say(f"{probe.insert} ON CONFLICT DO NOTHING")  # what follows needs a row to be there
+                self._become_application(session, [])
+                for verb, text in (
+                    ("UPDATE", f"UPDATE {name} SET {column} = {column} WHERE {probe.where}"),
+                    ("DELETE", f"DELETE FROM {name} WHERE {probe.where}"),
+                ):
+                    refused &= _refused(session, f"{verb} on {live.table.plain}", role, text, (), detail)
+                found: list[t.Any] = []
+                with _attempt(session, keep=True) as outcome:
+                    found = session.rows(f"SELECT 1 FROM {name} WHERE {probe.where}")
+                seen |= bool(found)
+                said = "refused" if outcome else f"sees {'rows' if found else 'nothing'}"
+                detail.append(f"raw SELECT on {live.table.plain} as {role}: {said}")
+                session.say("RESET ROLE")
+                session.rows(f"SELECT set_config('{OPERATING}', 'on', true)")
+        finally:
+            self._take_back(session)
+        application = self.application_user or role
+        bound = self._raw_reads_fenced()
+        if role != application:
+            seen = seen or not bound
+        open_to = [] if bound else [f"{application}: row-level security does not bind that role"]
+        fenced = space.state == "quarantined"
+        return {
+            "writes_refused": refused and not lost,
+            "reads_refused": fenced and bound and not seen and not lost,
+            "reads_accepted": not fenced and seen,
+            "detail": detail + lost,
+            "not_fenced": [*open_to, *self._unbound_tables()],
+        }
+
+    def _become_application(self, session: Session, detail: list[str]) -> str:
+        session.rows(f"SELECT set_config('{OPERATING}', '', true)")
+        return self._become(session, detail)
+
+    def _probe(self, session: Session, live: LiveRoot, namespace: str) -> _Probe:
+        """A row that the namespace could have, of this transaction alone."""
+        table = live.table
+        fixed = fixed_columns(live.root, table, namespace)
+        values = {}
+        for column in table.columns:
+            free = column.name not in fixed and column.name not in live.root.key
+            absent = free and not self._needed(session, table, column)
+            values[column.name] = "NULL" if absent else fixed.get(column.name) or _sample(column.kind, column.base)
+        names = ", ".join(map(quoted, values))
+        casts = ", ".join(f"{text}::{table.column(name).base}" for name, text in values.items())
+        return _Probe(
+            f"INSERT INTO {table.name} ({names}) OVERRIDING SYSTEM VALUE VALUES ({casts})",
+            " AND ".join(f"{quoted(name)} = {values[name]}::{table.column(name).base}" for name in live.target),
+        )
+
+    def _needed(self, session: Session, table: Table, column: t.Any) -> bool:
+        row = session.row(
+            "SELECT attnotnull FROM pg_attribute WHERE attrelid = %s::bigint::oid AND attname = %s",
+            table.oid, column.name,
+        )  # fmt: skip
+        return bool(row and row[0])
+
+    def _raw_reads_fenced(self) -> bool:
+        """Whether row-level security can bind the role that the application uses."""
+        if self.application_user is None:
+            return False
+        with self._asking() as session:
+            row = session.row(
+                "SELECT NOT rolsuper AND NOT rolbypassrls AND rolname <> current_user "
+                "AND NOT pg_has_role(oid, current_user, 'USAGE') FROM pg_roles WHERE rolname = %s",
+                self.application_user,
+            )
+        return bool(row and row[0])
+
+    def _unbound_tables(self) -> list[str]:
+        """Who reads in spite of the quarantine."""
+        with self._asking() as session:
+            rows = session.rows(
+                "SELECT DISTINCT r.rolname::text, CASE WHEN r.rolsuper THEN 'superuser' WHEN r.rolbypassrls THEN "
+                "'BYPASSRLS' ELSE 'owner of the tables' END FROM pg_class c, pg_roles r WHERE c.relname = %s AND "
+                "r.rolcanlogin AND (r.rolsuper OR r.rolbypassrls OR c.oid = to_regclass(%s) "
+                "AND pg_has_role(r.oid, c.relowner, 'USAGE') AND NOT c.relforcerowsecurity) ORDER BY 1",
+                self.live.roots[0].table.plain, self.live.roots[0].table.name,
+            )  # fmt: skip
+        who = ", ".join(f"{name} ({why})" for name, why in rows)
+        return [
+            f"raw readers: row-level security does not bind {who}",
+            "the owner of the tables and superusers, who can drop the rules",
+            "a transaction that began to read before the fence goes on seeing what it saw",
+        ]
+
+    def unbound_application(self) -> str | None:
+        """Why the application cannot be fenced, in words."""
+        if self.application_user is None:
+            return "no memory_store.application_user is set: nothing can be fenced, so nothing can be isolated"
+        if not self._raw_reads_fenced():
+            return (
+                f"row-level security cannot bind the application's user {self.application_user} (a superuser, "
+                "BYPASSRLS, the operator or not there): nothing can be isolated until it has a plain role of its own"
+            )
+        return None
+
+
+def fixed_columns(root: Root, table: Table, namespace: str) -> dict[str, str]:
+    """SQL values of the columns that make a probe a row of this namespace."""
+    rule = root.namespace
+    fixed = {key: text_literal(PROBE) for key in root.key if table.column(key).kind.startswith(("text", "char"))}
+    if rule.kind == "json":
+        pairs = ", ".join(
+            f"{text_literal(name)}, {text_literal(value)}" for name, value in namespace_fields(rule, namespace).items()
+        )
+        fixed[rule.columns[0]] = f"jsonb_build_object({pairs})"
+    else:
+        fixed.update((name, text_literal(value)) for name, value in namespace_columns(rule, namespace).items())
+    return fixed
+
+
+def _sample(kind: str, base: str) -> str:
+    if kind.startswith("vector("):
+        return "'[" + ",".join(["0"] * int(kind[7:-1])) + "]'"
+    if base.startswith("timestamp"):
+        return "'2000-01-01'"
+    return _SAMPLES.get(base, "''")
+

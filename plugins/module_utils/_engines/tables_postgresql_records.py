@@ -1,0 +1,270 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Changing the rows of another application's tables: by compare-and-set, each record with its companions.
+
+PRIVATE to the collection. Rows come back by COPY into a temporary table and from there into their own, so that values
+keep every bit, embeddings too, and nothing is computed anew.
+"""
+from __future__ import annotations
+
+import struct
+import typing as t
+
+from .._errors import CannotProceed, InvalidInput
+from .._model import Change, Claim, Row
+from .._table_records import RecordName, TableRows, pack_row, parse_name, unpack
+from .postgresql_arrays import Blobs, Ints, Texts
+from .postgresql_operators import Operators
+from .postgresql_rows import escaped
+from .postgresql_schema import literal, quoted
+from .postgresql_session import Session
+from .tables_postgresql_reader import Live, key_columns
+from .tables_postgresql_schema import LiveRoot, Table
+
+PART = 500  # records that one change looks at
+ISOLATED = "isolated "  # the beginning of reasons under which records lie aside that come back as they are
+_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+
+
+class TablesRecords(Operators):
+    """The part of ``Store`` that changes records."""
+
+    live: Live
+
+    def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:
+        refused: list[str] = []
+        for change in changes:
+            self._check_row(change.row)
+        with self._operating(claim, unfenced=True) as session:
+            number = self._own_generation(session, claim, generation)
+            if number != self._namespace(session, claim.namespace).generation:
+                return self._change_inactive(session, claim, number, changes)
+            part: dict[str, Change] = {}
+            for change in changes:
+                if change.key in part or len(part) >= PART:  # a key's second change sees its first
+                    refused += self._change_live(session, claim, part)
+                    part = {}
+                part[change.key] = change
+            refused += self._change_live(session, claim, part)
+        return refused
+
+    def _change_inactive(
+        self, session: Session, claim: Claim, number: int, changes: t.Sequence[Change]
+    ) -> list[str]:
+        refused: list[str] = []
+        for change in changes:
+            refused += self._change(session, claim, number, {change.key: change})
+        return refused
+
+    def _change_live(self, session: Session, claim: Claim, part: dict[str, Change]) -> list[str]:
+        name = claim.namespace
+        there = self.live.rows_of(session, name, list(part), "FOR UPDATE OF r")
+        refused: list[str] = []
+        apply: list[Change] = []
+        for key, change in part.items():
+            live, row = there.get(key), None if change.row is None else tuple(change.row)
+            if row == live:
+                continue
+            if live is None:
+                if change.expected is not None or row is None:
+                    refused += [] if row is None else [key]
+                    continue
+            elif change.expected is None or live[9] != change.expected:
+                refused.append(key)
+                continue
+            apply.append(change)
+        aside = [(there[c.key], c.aside) for c in apply if c.aside is not None and c.key in there]
+        if aside:
+            self._rows_aside(session, claim, aside)
+        self._take_away(session, name, [c.key for c in apply if c.row is None])
+        rows = [c.row for c in apply if c.row is not None]
+        self._put_live(session, name, rows)
+        self._no_longer_aside(session, name, [row for row in rows if row[0] not in there])
+        return refused
+
+    def _check_row(self, row: Row | None) -> None:
+        """Errors: InvalidInput for what no record of this store can be."""
+        if row is not None and (row[6] is not None or row[7]):
+            raise InvalidInput(
+                f"The record {row[0]!r:.80} is none of the layout {self.live.layout.name}.",
+                "take it from a snapshot of this store",
+            )
+
+    # --- aside --------------------------------------------------------------------------------------------------
+    def _rows_aside(self, session: Session, claim: Claim, rows: t.Sequence[tuple[Row, str]]) -> None:
+        session.run(
+            f"INSERT INTO {self.sql.aside} (namespace, incident, reason, at, epoch, sequence, created, updated, "
+            "expires, key, key_id, payload, checksum) SELECT %s, %s, w.reason, %s, 0, 0, w.created, w.updated, "
+            "w.expires, w.key, '', w.payload, w.checksum FROM unnest(%s, %s, %s, %s, %s, %s, %s) "
+            "AS w(key, reason, created, updated, expires, payload, checksum)",
+            escaped(claim.namespace), claim.incident, self.clock(),
+            Blobs([row[0].encode() for row, _why in rows]), Blobs([escaped(why) for _row, why in rows]),
+            Ints([row[3] for row, _why in rows]), Ints([row[4] for row, _why in rows]),
+            Ints([row[5] for row, _why in rows]), Blobs([row[8] for row, _why in rows]),
+            Blobs([row[9] for row, _why in rows]),
+        )  # fmt: skip
+
+    def _no_longer_aside(self, session: Session, namespace: str, rows: t.Sequence[Row]) -> None:
+        """What was isolated and is back in its place lies aside no more: the application may delete it now."""
+        if rows:
+            session.run(
+                f"DELETE FROM {self.sql.aside} a USING unnest(%s, %s) AS w(key, checksum) WHERE a.namespace = %s "
+                "AND a.key = w.key AND a.checksum = w.checksum AND starts_with(convert_from(a.reason, 'UTF8'), %s)",
+                Blobs([row[0].encode() for row in rows]), Blobs([row[9] for row in rows]), escaped(namespace), ISOLATED,
+            )  # fmt: skip
+
+    # --- rows ---------------------------------------------------------------------------------------------------
+    def _named(self, namespace: str, key: str) -> tuple[int, RecordName]:
+        roots = [live.root for live in self.live.roots]
+        name = parse_name(roots, namespace, key)
+        return roots.index(name.root), name
+
+    def _take_away(self, session: Session, namespace: str, keys: t.Sequence[str]) -> None:
+        """Remove records with their companions; what refers to others first."""
+        wanted: dict[int, list[RecordName]] = {}
+        for key in keys:
+            number, name = self._named(namespace, key)
+            wanted.setdefault(number, []).append(name)
+        for number in sorted(wanted, reverse=True):
+            live, names = self.live.roots[number], wanted[number]
+            later = self._later(session, namespace, number)
+            columns = key_columns(live)
+            arrays = [Texts([name.columns[column] for name in names]) for column in columns]
+            heads = ", ".join(f"c{n}" for n in range(len(columns)))
+            given = f"unnest({', '.join(['%s'] * len(columns))}) AS w({heads})"
+            same = " AND ".join(
+                f"r.{quoted(column)} = w.c{n}::{live.table.column(column).base}" for n, column in enumerate(columns)
+            )
+            inside = self.live.sql[number].inside(namespace)
+            for companion, table in live.companions:
+                pairs = " AND ".join(f"x.{quoted(own)} = r.{quoted(parent)}" for own, parent in companion.parent)
+                session.run(
+                    f"DELETE FROM {table.name} x USING {given}, {live.table.name} r "
+                    f"WHERE {same} AND {inside} AND {pairs}",
+                    *arrays,
+                )
+            session.run(f"DELETE FROM {live.table.name} r USING {given} WHERE {same} AND {inside}", *arrays)
+            if self._later(session, namespace, number) != later:
+                raise CannotProceed(
+                    f"To remove a row of {live.table.plain} of {namespace!r:.80} would remove rows that belong to it.",
+                    "remove those first, or rebuild the namespace with memory_strategy=hard",
+                )
+
+    def _later(self, session: Session, namespace: str, number: int) -> list[int]:
+        """How many rows the tables have that may refer to this one."""
+        return [
+            session.row(f"SELECT count(*) FROM {sql.live.table.name} r WHERE {sql.inside(namespace)}")[0]
+            for sql in self.live.sql[number + 1 :]
+        ]
+
+    def _put_live(self, session: Session, namespace: str, rows: t.Sequence[Row]) -> None:
+        """Insert or replace records. Errors: CannotProceed when a row cannot be put as it was, and nothing is."""
+        # records whose tables had the same columns go together
+        parts: dict[tuple[int, t.Any], list[tuple[Row, list[TableRows]]]] = {}
+        for row in rows:
+            number, _name = self._named(namespace, row[0])
+            engine, tables = unpack(row[8])
+            if engine != "postgresql" or tables[0].name != self.live.roots[number].table.plain:
+                raise InvalidInput(
+                    f"The record {row[0]!r:.80} is of {tables[0].name} ({engine}), which this store does not have.",
+                    "take it from a snapshot of this store",
+                )
+            shape = tuple((one.name, one.columns) for one in tables)
+            parts.setdefault((number, shape), []).append((row, tables))
+        for number, shape in sorted(parts):
+            self._put_root(session, namespace, number, parts[number, shape])
+        back = self.live.rows_of(session, namespace, [row[0] for row in rows])
+        for row in rows:
+            found = back.get(row[0])
+            if found is None or found[9] != row[9]:
+                raise CannotProceed(
+                    f"The record {row[0]!r:.80} does not lie in the tables as it was put there: a trigger or rule of "
+                    "the application changes it, or its columns are others now.",
+                    "look at the triggers of its table, and compare the columns with those when the snapshot was taken",
+                )
+
+    def _put_root(
+        self, session: Session, namespace: str, number: int, some: t.Sequence[tuple[Row, list[TableRows]]]
+    ) -> None:
+        live = self.live.roots[number]
+        known = {live.table.plain: live.table, **{table.plain: table for _c, table in live.companions}}
+        gathered: dict[str, tuple[tuple[tuple[str, str], ...], list[bytes]]] = {}
+        for row, tables in some:
+            for one in tables:
+                table = known.get(one.name)
+                data = gathered.setdefault(one.name, (one.columns, []))[1]
+                if table is None:
+                    raise _other(row[0], one.name, "is not there")
+                data += map(pack_row, one.rows)
+        for name, (columns, data) in gathered.items():
+            self._fill(session, known[name], columns, data, some[0][0][0])
+        inside = self.live.sql[number].inside(namespace, "t")
+        own = [name for name, _kind in gathered[live.table.plain][0]]
+        target = ", ".join(map(quoted, live.target))
+        sets = ", ".join(f"{quoted(c)} = excluded.{quoted(c)}" for c in own if c not in live.target)
+        done = session.run(
+            f"INSERT INTO {live.table.name} AS t ({', '.join(map(quoted, own))}) OVERRIDING SYSTEM VALUE "
+            f"SELECT {', '.join(map(quoted, own))} FROM {_temporary(live.table)} ON CONFLICT ({target}) DO "
+            + (f"UPDATE SET {sets} WHERE {inside}" if sets else "NOTHING")
+        )
+        if done != len(some) and sets:
+            raise CannotProceed(
+                f"{len(some) - done} records of {namespace!r:.80} cannot come back: rows with their keys belong to "
+                "another namespace now.",
+                "see which keys they are (an export names them), and remove or keep those rows by hand",
+            )
+        for companion, table in live.companions:
+            same = " AND ".join(f"x.{quoted(o)} = w.{quoted(p)}" for o, p in companion.parent)
+            session.run(f"DELETE FROM {table.name} x USING {_temporary(live.table)} w WHERE {same}")
+            if table.plain in gathered:
+                names = ", ".join(quoted(name) for name, _kind in gathered[table.plain][0])
+                session.run(
+                    f"INSERT INTO {table.name} ({names}) OVERRIDING SYSTEM VALUE "
+                    f"SELECT {names} FROM {_temporary(table)}"
+                )
+        for name in gathered:
+            self._number_on(session, known[name], [one for one, _kind in gathered[name][0]])
+            session.say(f"DROP TABLE {_temporary(known[name])}")
+
+    def _fill(
+        self, session: Session, table: Table, columns: tuple[tuple[str, str], ...], data: list[bytes], key: str
+    ) -> None:
+        """A temporary table with these rows."""
+        kinds = {column.name: column.kind for column in table.columns}
+        for name, kind in columns:
+            if name not in kinds:
+                raise _other(key, table.plain, f"has no column {name} now")
+            if kinds[name] != kind:
+                raise _other(key, table.plain, f"has {name} as {kinds[name]} now, which was {kind}")
+        names = ", ".join(quoted(name) for name, _kind in columns)
+        temporary = _temporary(table)
+        session.say(f"CREATE TEMPORARY TABLE {temporary} ON COMMIT DROP AS SELECT {names} FROM {table.name} LIMIT 0")
+        session.copy(
+            f"COPY {temporary} ({names}) FROM STDIN (FORMAT binary)", b"".join([_COPY_HEAD, *data, b"\xff\xff"])
+        )
+
+    def _number_on(self, session: Session, table: Table, columns: t.Sequence[str]) -> None:
+        """A sequence never gives out again what a row that came back has."""
+        for column in table.columns:
+            if column.sequence is not None and column.name in columns:
+                session.rows(
+                    f"SELECT setval({literal(column.sequence)}::regclass, w.top) FROM "
+                    f"(SELECT max({quoted(column.name)}) AS top FROM {_temporary(table)}) AS w, {column.sequence} AS s "
+                    "WHERE w.top > s.last_value OR (w.top = s.last_value AND NOT s.is_called)"
+                )
+
+
+def _temporary(table: Table) -> str:
+    return "pg_temp." + quoted(f"memops_{table.oid}")
+
+
+def _other(key: str, table: str, why: str) -> CannotProceed:
+    return CannotProceed(
+        f"The record {key!r:.80} cannot come back: the table {table} {why}.",
+        "bring the tables to the framework's version that the snapshot was taken with, then run the same command again",
+    )
+
+
+def rooted(live: LiveRoot) -> str:
+    """What keys of this root's records begin with."""
+    return f"{live.root.label}/" if live.root.label else ""

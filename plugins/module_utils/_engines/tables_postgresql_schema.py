@@ -1,0 +1,176 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Which of a layout's tables a PostgreSQL database has, with which columns: what the layout does not say, it says.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass
+
+from .._errors import InvalidInput, StoreMissing
+from .._layouts.tables import Companion, Root, TablesLayout
+from .postgresql_arrays import Ints
+from .postgresql_schema import literal, quoted
+
+if t.TYPE_CHECKING:
+    from .postgresql_session import Session
+
+JSONB: t.Final = ("json", "jsonb")
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    kind: str  # as people write it, with its measures: character varying(255), vector(384)
+    base: str  # for casts: with its schema, without measures
+    send: str  # the function that gives its value without loss
+    sequence: str | None  # that numbers it
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is. Columns that the database computes are left out."""
+
+    plain: str  # its own name
+    name: str  # for SQL
+    oid: int
+    columns: tuple[Column, ...]
+    unique: tuple[frozenset[str], ...]  # the columns of each unique index of plain columns
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+
+@dataclass(frozen=True)
+class LiveRoot:
+    root: Root
+    table: Table
+    companions: tuple[tuple[Companion, Table], ...]
+    target: tuple[str, ...]  # the columns of the unique index by which a row is found again
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return (self.table, *(table for _companion, table in self.companions))
+
+
+_COLUMNS: t.Final = """
+SELECT c.relname::text, c.oid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod),
+  format_type(a.atttypid, NULL), quote_ident(pn.nspname) || '.' || quote_ident(p.proname),
+  pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+JOIN pg_type ty ON ty.oid = a.atttypid LEFT JOIN pg_proc p ON p.oid = ty.typsend
+LEFT JOIN pg_namespace pn ON pn.oid = p.pronamespace
+WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relname = ANY(%s) ORDER BY c.relname, a.attnum"""
+
+_UNIQUE: t.Final = """
+SELECT i.indrelid::bigint, array_agg(a.attname::text) FROM pg_index i
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey[0:i.indnkeyatts - 1])
+WHERE i.indrelid::bigint = ANY(%s) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+AND i.indimmediate GROUP BY i.indexrelid, i.indrelid, i.indisprimary, i.indnkeyatts
+HAVING count(*) = i.indnkeyatts ORDER BY i.indisprimary DESC, i.indexrelid"""
+
+
+def look(session: Session, layout: TablesLayout, schema: str, where: str) -> tuple[LiveRoot, ...]:
+    """Errors: StoreMissing, InvalidInput for tables that are not as the layout says."""
+    roots = layout.tables("postgresql")
+    names = {root.name for root in roots} | {one.name for root in roots for one in root.companions}
+    found = _tables(session, schema, sorted(names))
+    live = []
+    for root in roots:
+        table = found.get(root.name)
+        if table is None:
+            if root.optional:
+                continue
+            raise _absent(session, root.name, schema, where)
+        beside = []
+        for companion in root.companions:
+            one = found.get(companion.name)
+            if one is not None:
+                beside.append((companion, one))
+            elif not companion.optional:
+                raise _absent(session, companion.name, schema, where)
+        live.append(LiveRoot(root, table, tuple(beside), _checked(root, table, where)))
+        for companion, one in beside:
+            own = [*(pair[0] for pair in companion.parent), *companion.key, *companion.vectors, *companion.json]
+            _has(one, own, where)
+            _has(table, [pair[1] for pair in companion.parent], where)
+    if not live:
+        raise _absent(session, roots[0].name, schema, where)
+    return tuple(live)
+
+
+def _absent(session: Session, name: str, schema: str, where: str) -> StoreMissing:
+    rows = session.rows(
+        "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.relname = %s AND c.relkind IN ('r', 'p') ORDER BY 1",
+        name,
+    )
+    if rows:
+        return StoreMissing(
+            f"There is no table {name} in schema {schema} of {where}, but there is one in {rows[0][0]}.",
+            f"set memory_store.table_schema to {rows[0][0]}",
+        )
+    return StoreMissing(
+        f"There is no table {name} in schema {schema} of {where}.",
+        "let the application make its tables there first, or correct memory_store.url, table_schema and tables",
+    )
+
+
+def _tables(session: Session, schema: str, names: list[str]) -> dict[str, Table]:
+    columns: dict[tuple[str, int], list[Column]] = {}
+    for name, oid, column, kind, base, send, sequence in session.rows(_COLUMNS, schema, names):
+        if send is None:
+            raise InvalidInput(
+                f"The column {column} of {name} has the type {kind}, whose values cannot be sent without loss.",
+                "leave this table out",
+            )
+        plain = kind.rpartition(".")[2] if "(" not in kind.rpartition(".")[0] else kind
+        columns.setdefault((name, oid), []).append(Column(column, plain, base, send, sequence))
+    unique: dict[int, list[frozenset[str]]] = {}
+    for oid, parts in session.rows(_UNIQUE, Ints([oid for _name, oid in columns])):
+        unique.setdefault(oid, []).append(frozenset(parts))
+    return {
+        name: Table(name, f"{quoted(schema)}.{quoted(name)}", oid, tuple(some), tuple(unique.get(oid, ())))
+        for (name, oid), some in columns.items()
+    }
+
+
+def _has(table: Table, wanted: t.Iterable[str], where: str) -> None:
+    """Errors: InvalidInput that says which columns there are."""
+    known = [column.name for column in table.columns]
+    for name in wanted:
+        if name not in known:
+            raise InvalidInput(
+                f"The table {table.plain} of {where} has no column {name}; it has {', '.join(known)}.",
+                "correct memory_store.tables, or upgrade the collection when the framework has changed its tables",
+            )
+
+
+def _checked(root: Root, table: Table, where: str) -> tuple[str, ...]:
+    """The columns by which a record's row is found again. Errors: InvalidInput."""
+    rule = root.namespace
+    moments = [moment.column for moment in (root.created, root.updated, root.expires) if moment is not None]
+    _has(table, [*rule.columns, *root.key, *moments, *root.payload, *root.json, *root.vectors], where)
+    if rule.kind == "json" and table.column(rule.columns[0]).kind not in JSONB:
+        raise InvalidInput(
+            f"The column {rule.columns[0]} of {root.name} is {table.column(rule.columns[0]).kind}, not JSON.",
+            "name a column of the type jsonb or json as the namespace's",
+        )
+    named = {*root.key, *(() if rule.kind == "json" else rule.columns)}
+    for columns in table.unique:
+        if columns <= named:
+            return tuple(sorted(columns))
+    raise InvalidInput(
+        f"Nothing makes {' and '.join(sorted(named))} unique in the table {root.name} of {where}.",
+        "name the columns of its primary key as the record's key",
+    )
+
+
+def text_literal(text: str) -> str:
+    """A text for SQL that may stand where per cent signs are placeholders."""
+    if "%" not in text:
+        return literal(text)
+    return "U&'" + text.replace("\\", "\\\\").replace("%", "\\0025").replace("'", "''") + "'"
