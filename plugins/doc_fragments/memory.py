@@ -76,6 +76,11 @@ STORE = r"""    suboptions:
           File on the hosts of the applications with their password. It is named in the route. Where the memory host has
           it too, the proof of a fence logs in with it.
         type: path
+      application_key_file:
+        description: >-
+          A file with the key by which the application itself encrypts its memories (O(store.layout=openai_agents)).
+          What does not open with it is told among the warnings; without it nobody verifies whether it opens them.
+        type: path
       schema:
         description: The schema that holds the store (O(store.engine=postgresql)).
         type: str

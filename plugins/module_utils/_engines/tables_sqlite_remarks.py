@@ -11,13 +11,14 @@ import sqlite3
 import typing as t
 
 from .._layouts.tables import TablesLayout
+from .tables_sqlite_envelopes import envelopes
 from .tables_sqlite_sql import Schema, Table, name
 
 SHOWN: t.Final = 5
 
 
-def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema) -> list[str]:
-    """In words. Errors: sqlite3.Error. The connection is ``prepared``."""
+def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, key: bytes | None) -> list[str]:
+    """In words; ``key``: the application's own. Errors: sqlite3.Error, KeyUnavailable. ``con`` is ``prepared``."""
     lines: list[str] = []
     for table in schema.tables:
         if table.is_root:
@@ -26,9 +27,9 @@ def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema) -> li
             lines += _orphans(con, table, schema)
         for column in table.vectors:
             lines += _dimensions(con, table, column)
-    for word, look in (
-        ("half-migrated", _half_migrated), ("transcript", _transcripts), ("envelopes", _envelopes), ("adk", _adk),
-    ):  # fmt: skip
+    if "envelopes" in layout.findings:
+        lines += envelopes(con, schema, key)
+    for word, look in (("half-migrated", _half_migrated), ("transcript", _transcripts), ("adk", _adk)):
         if word in layout.findings:
             lines += look(con, schema)
     return lines
@@ -103,20 +104,6 @@ def _transcripts(con: sqlite3.Connection, schema: Schema) -> list[str]:
     shown = ", ".join(repr(one)[:80] for one in broken[:SHOWN])
     lines = [f"{len(broken)} sessions have a tool's result without its call, which no model takes: {shown}"]
     return lines if broken else []
-
-
-def _envelopes(con: sqlite3.Connection, schema: Schema) -> list[str]:
-    """Messages that the application encrypted: with a wrong key it sees an empty memory, and says nothing."""
-    sealed, sessions = con.execute(
-        f"SELECT count(*), count(DISTINCT session_id) FROM {schema.tables[1].plain} "
-        "WHERE CASE WHEN json_valid(message_data) THEN json_extract(message_data, '$.__enc__') END = 1"
-    ).fetchone()
-    if not sealed:
-        return []
-    return [
-        f"{sealed} messages of {sessions} sessions are encrypted by the application: whether its key opens them could "
-        "not be verified, only that they are whole envelopes; with a wrong key they look like an empty memory"
-    ]
 
 
 def _adk(con: sqlite3.Connection, schema: Schema) -> list[str]:

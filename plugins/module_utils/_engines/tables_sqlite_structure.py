@@ -42,6 +42,8 @@ def _fence(con: sqlite3.Connection, schema: Schema) -> list[str]:
 class TablesStructure(TablesOpened):
     """The structural part of ``Store``."""
 
+    application_key: bytes | None = None  # that of the application's own encryption
+
     def warnings(self) -> list[str]:
         lines = []
         with sqlite_errors(self.path):
@@ -49,7 +51,7 @@ class TablesStructure(TablesOpened):
             if mode in ("memory", "off"):
                 lines.append(f"the journal mode is {mode}: a crash may damage the file")
             with contextlib.suppress(sqlite3.DatabaseError):  # damage is told by ``structure``
-                lines += remarks(self._con, self.layout, self.schema(self._con))
+                lines += remarks(self._con, self.layout, self.schema(self._con), self.application_key)
         return lines
 
     def _lines(self) -> list[str]:

@@ -17,6 +17,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from tests.support.framework_process import FrameworkProcess, Refused
+from tests.support.sessions_application import KEY
 from tests.unit.operations.runbook import NAME, attempt
 from tests.unit.tables.sqlite_help import TablesSite
 
@@ -180,12 +181,20 @@ def openai(tmp_path, processes):
     one.app.close()
 
 
-def test_an_encrypted_session_is_no_empty_memory_whatever_its_key(openai):
+def test_an_encrypted_session_is_no_empty_memory_whatever_its_key(openai, tmp_path):
     secret = [{"role": "user", "content": f"secret {n}"} for n in range(20)]
     openai.app.add("sealed", secret, True)
     assert openai.app.items("sealed", True, "another key, which opens nothing of it..") == []  # the trap
-    with openai.open() as store:
-        assert any("20 messages of 1 sessions are encrypted" in line for line in store.warnings())
+    file = tmp_path / "application.key"
+    said = []
+    for text in (KEY, "another key", None):
+        file.write_text(f"{text}\n", encoding="ascii")
+        openai.store["application_key_file"] = text and str(file)
+        with openai.open() as store:
+            said.append(store.warnings())
+    del openai.store["application_key_file"]
+    assert said[0] == [] and "none of them opens" in said[1][0] and "could not be verified" in said[2][0]
+    assert all("20 messages of 1 sessions are encrypted" in lines[0] for lines in said[1:])
     openai.backup()
     last = openai.sql("SELECT max(id) FROM agent_messages")[0][0]
     cut = openai.sql("SELECT message_data FROM agent_messages WHERE id = ?", last - 1)[0][0]
