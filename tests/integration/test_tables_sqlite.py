@@ -75,7 +75,7 @@ def test_backup_damage_check_rebuild_and_again(tables: t.Any, tmp_path: pathlib.
     assert tables.dump(("store", "store_vectors")) == damaged
     tables.app.begin(["agent-9"])
     plays.told("rebuild", changed=True, **window)
-    neighbour = tables.app.end(["agent-9"])
+    neighbour = tables.app.stop(["agent-9"])
     assert neighbour["written"] and not (neighbour["refused"] or neighbour["wrong"] or neighbour["other"])
     assert tables.records(NAMESPACE) == before and tables.records("agent-8") == sibling
     assert "Nothing to rebuild" in plays.told("rebuild", changed=False, **window).text

@@ -1,9 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
 """An application that keeps its memories with LangGraph's SqliteStore and knows nothing of the collection. It runs
-under the interpreter of tests/support/frameworks.py, and takes commands as lines of JSON: [method, arguments …].
-
-The first command is ["open", the file].
+under the interpreter of tests/support/frameworks.py, and is called by tests/support/framework_process.py.
 """
 from __future__ import annotations
 
@@ -75,7 +73,7 @@ class Application:
     def tell(self, namespace: list[str]) -> dict[str, t.Any]:
         return self.live[".".join(namespace)].told()
 
-    def end(self, namespace: list[str]) -> dict[str, t.Any]:
+    def stop(self, namespace: list[str]) -> dict[str, t.Any]:
         one = self.live.pop(".".join(namespace))
         one.ended.set()
         one.join()
@@ -129,9 +127,9 @@ def opened(path: str) -> tuple[sqlite3.Connection, SqliteStore]:
 def main() -> None:
     application = Application()
     for line in sys.stdin:
-        method, *arguments = json.loads(line)
+        asked = json.loads(line)
         try:
-            said = {"value": getattr(application, method)(*arguments)}
+            said = {"answer": getattr(application, asked["do"])(*asked["arguments"])}
         except Exception as exc:
             said = {"error": f"{type(exc).__name__}: {exc}"}
         print(json.dumps(said), flush=True)

@@ -5,6 +5,7 @@ the collection. Run and called as langgraph_application.py is."""
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import sys
@@ -108,12 +109,12 @@ class Agno:
 
 
 def main() -> None:
-    out, sys.stdout = sys.stdout, sys.stderr  # frameworks print what happens
+    out, sys.stdout = sys.stdout, io.StringIO()  # frameworks print what happens
     application: t.Any = {"openai": OpenAI, "adk": Adk, "agno": Agno}[sys.argv[1]]()
     for line in sys.stdin:
-        method, *arguments = json.loads(line)
+        asked = json.loads(line)
         try:
-            said = {"value": getattr(application, method)(*arguments)}
+            said = {"answer": getattr(application, asked["do"])(*asked["arguments"])}
         except Exception as exc:
             said = {"error": f"{type(exc).__name__}: {exc}"}
         print(json.dumps(said), file=out, flush=True)

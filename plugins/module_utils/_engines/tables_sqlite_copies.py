@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A copy of a SQLite file for its readers, where an open read transaction would keep the application from writing.
 
-PRIVATE to the collection. It lies beside the file, with its rights, and has a name only until its readers have opened
-it; what a killed process left is removed with the next copy.
+PRIVATE to the collection. It lies beside the file, readable by this user alone, and has a name only until its readers
+have opened it; what a killed process left is removed with the next copy.
 """
 from __future__ import annotations
 

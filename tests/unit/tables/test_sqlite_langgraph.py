@@ -31,7 +31,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.is
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.release_records import release_records
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
-from tests.support.framework_process import FrameworkProcess, Refused
+from tests.support.framework_process import FrameworkProcess
 from tests.unit.operations.runbook import NAME, NS, OTHER, attempt
 from tests.unit.tables.sqlite_help import LanggraphSite
 
@@ -88,7 +88,7 @@ def test_the_fence_refuses_what_an_open_connection_writes_and_release_brings_bac
         lambda: site.app.put([NS], "k00001", {"new": 1}), lambda: site.app.put([NS, "below"], "two", {"new": 1}),
         lambda: site.app.put([NS], "new", {"new": 1}, 5),
     ):  # fmt: skip
-        with pytest.raises(Refused, match="IntegrityError: memops fence"):
+        with pytest.raises(RuntimeError, match="IntegrityError: memops fence"):
             refused()
     site.app.put([NS + "0"], "k", {"sibling": 1})
     site.app.put([OTHER], "k00001", {"changed": 1})
@@ -209,7 +209,7 @@ def test_applications_that_go_on_meet_the_fence_and_siblings_never_notice(site):
     last = site.app.tell([NS, "live"])["written"]
     while site.app.tell([NS, "live"])["written"] == last:
         time.sleep(0.01)  # it writes again by itself
-    mine, sibling = site.app.end([NS, "live"]), site.app.end([OTHER, "live"])
+    mine, sibling = site.app.stop([NS, "live"]), site.app.stop([OTHER, "live"])
     assert mine["refused"] and not mine["wrong"] and not mine["other"]
     assert not sibling["refused"] and not sibling["wrong"] and not sibling["other"]
     assert max(sibling["written"].values()) > max(counted.values())
@@ -223,7 +223,7 @@ def test_a_snapshot_is_of_one_point_while_the_application_writes(site, mode):
     site.sql(f"PRAGMA journal_mode = {mode}")
     site.app.begin([NS, "live"])
     done = site.backup()
-    told = site.app.end([NS, "live"])
+    told = site.app.stop([NS, "live"])
     assert not told["other"] and not told["wrong"] and told["written"]
     place = Repository.open(site.repository)
     assert place.snapshot(NAME, done["snapshot"], site.ring()).manifest["consistency"] == "point-in-time"
