@@ -19,7 +19,8 @@ STORE = r"""    suboptions:
           docs/layouts.md and docs/tables_sqlite.md say which engine runs which.
         type: str
         default: native
-        choices: [native, keyspace, langgraph_store, openai_agents, google_adk, agno, custom]
+        choices:
+          [native, keyspace, langgraph_store, langgraph_checkpoint, mem0, openai_agents, google_adk, agno, custom]
       path:
         description: The store's file (O(store.engine=sqlite), which needs it).
         type: path

@@ -24,7 +24,10 @@ from ._operations.plan_unlogged import Window
 from ._operations.workers import COLLECT_AFTER
 from ._store import ENGINES, Store, open_store
 
-LAYOUTS = ("native", "keyspace", "langgraph_store", "openai_agents", "google_adk", "agno", "custom")
+LAYOUTS = (
+    "native", "keyspace", "langgraph_store", "langgraph_checkpoint", "mem0", "openai_agents", "google_adk", "agno",
+    "custom",
+)  # fmt: skip
 STORE: dict[str, t.Any] = {
     "engine": {"type": "str", "default": "sqlite", "choices": list(ENGINES)},
     "layout": {"type": "str", "default": "native", "choices": list(LAYOUTS)},

@@ -17,11 +17,12 @@ FOLDER = pathlib.Path(__file__).parent
 class Application:
     """One such program. ``ask`` sends a request and gives its answer."""
 
-    def __init__(self, program: str, *arguments: str) -> None:
+    def __init__(self, program: str, *arguments: str, **variables: str) -> None:
+        """``variables``: of its environment."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "PYTHON"))}
         self._process = subprocess.Popen(
             [frameworks(), str(FOLDER / program), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, env=clean,
+            stderr=subprocess.PIPE, text=True, env={**clean, **variables},
         )  # fmt: skip
 
     def ask(self, do: str, **more: t.Any) -> t.Any:

@@ -109,7 +109,7 @@ END
         return "memops " + hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def policies(self, table: Table, rule: Namespaces) -> dict[str, str]:
-        free = f"NOT ({self.condition(table, rule, quoted(table.plain))})"
+        free = f"({self.condition(table, rule, quoted(table.plain))}) IS NOT TRUE"
         refuse = f"{free} OR {self.schema}.memops_refused()"
         return {
             "memops_read": f"AS RESTRICTIVE FOR SELECT USING ({free} OR {self.schema}.memops_hidden())",

@@ -20,7 +20,7 @@ from .postgresql_rows import HEAD_BYTES, escaped
 from .postgresql_session import Session
 from .tables_postgresql_fence import TablesFence
 from .tables_postgresql_reader import Live, record
-from .tables_postgresql_records import rooted
+from .tables_postgresql_records import begins, of_root
 from .tables_postgresql_schema import text_literal
 
 PAGE = 1000  # records of one step of a switch
@@ -103,17 +103,18 @@ class TablesGenerations(TablesFence, Generations):
             )
         ]  # fmt: skip
         for live in reversed(self.live.roots):
-            mine = [key for key in gone if key.startswith(rooted(live))]
-            for start in range(0, len(mine), PAGE):
-                self._take_away(session, name, mine[start : start + PAGE])
+            away = [key for key in gone if of_root(live, key)]
+            for start in range(0, len(away), PAGE):
+                self._take_away(session, name, away[start : start + PAGE])
         for live in self.live.roots:
-            head = rooted(live).encode()
-            after: list[t.Any] = [head, b""]
+            head = begins(live).encode()
+            after: list[t.Any] = [head[:-1], b""]
+            mine = f"substring(n.key FROM 1 FOR {len(head)})" if live.root.key else "n.key"
             while True:
                 rows = session.rows(
                     "SELECT n.key || n.key_rest, n.created, n.updated, n.expires, n.payload, n.checksum, n.key, "
                     f"n.key_mark FROM {s.table} n WHERE n.generation = %s AND (n.key, n.key_mark) > (%s, %s) "
-                    f"AND substring(n.key FROM 1 FOR {len(head)}) = %s AND NOT EXISTS (SELECT 1 FROM {s.table} o "
+                    f"AND {mine} = %s AND NOT EXISTS (SELECT 1 FROM {s.table} o "
                     f"WHERE o.generation = %s AND {same} AND o.checksum = n.checksum AND n.checksum <> ''::bytea) "
                     f"ORDER BY n.key, n.key_mark LIMIT {PAGE // 2}",
                     new, *after, head, old,

@@ -265,6 +265,11 @@ def _other(key: str, table: str, why: str) -> CannotProceed:
     )
 
 
-def rooted(live: LiveRoot) -> str:
-    """What keys of this root's records begin with."""
-    return f"{live.root.label}/" if live.root.label else ""
+def begins(live: LiveRoot) -> str:
+    """What keys of this root's records begin with; all of the key where there is one record."""
+    root = live.root
+    return root.label if not root.key else f"{root.label}/" if root.label else ""
+
+
+def of_root(live: LiveRoot, key: str) -> bool:
+    return key.startswith(begins(live)) if live.root.key else key == begins(live)

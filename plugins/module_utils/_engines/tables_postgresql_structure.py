@@ -122,6 +122,43 @@ def behind(session: Session, live: Live) -> list[tuple[Table, str, str]]:
     return found
 
 
+def notices(session: Session, live: Live) -> list[str]:
+    """What is no damage to a record, but should be known of these frameworks."""
+    lines = []
+    first = live.roots[0].table
+    wanted = live.layout.findings
+    if "mem0-hash" in wanted:
+        count = session.row(
+            f"SELECT count(*) FROM {first.name} WHERE payload ->> 'hash' <> md5(payload ->> 'data')"
+        )[0]
+        if count:
+            lines.append(f"{count} rows of {first.plain} have a text that is not the one their hash was made of")
+    if "result-without-call" in wanted and live.sql[0].version >= 160_000:  # IS JSON
+        messages = live.roots[-1].table
+        said, call = messages.name, "'%%\"function_call\"%%'"
+        rows = session.rows(
+            "SELECT session_id::text, count(*) FROM (SELECT session_id, id, CASE WHEN message_data IS JSON THEN "
+            f"message_data::jsonb END AS m FROM {said} WHERE message_data LIKE '%%\"function_call_output\"%%' OFFSET 0"
+            f") AS x WHERE m ->> 'type' = 'function_call_output' AND NOT EXISTS (SELECT 1 FROM {said} c WHERE "
+            f"c.session_id = x.session_id AND c.id < x.id AND c.message_data LIKE {call} AND strpos(c.message_data, "
+            "to_json(x.m ->> 'call_id')::text) > 0) GROUP BY 1 ORDER BY 1 LIMIT 20"
+        )
+        lines += [f"session {name!r:.80} has {count} results of tools without their calls" for name, count in rows]
+    if "plain-beside-encrypted" in wanted:
+        tables = {root.root.label: root.table.name for root in live.roots}
+        row = session.row(
+            f"SELECT EXISTS (SELECT 1 FROM {tables['blob']} WHERE type LIKE '%%+aes') OR EXISTS "
+            f"(SELECT 1 FROM {tables['write']} WHERE type LIKE '%%+aes'), (SELECT count(*) FROM {tables['checkpoint']} "
+            "WHERE coalesce(checkpoint -> 'channel_values', '{}') <> '{}')"
+        )
+        if row[0] and row[1]:
+            lines.append(
+                f"{row[1]} checkpoints hold texts and numbers in plain, though values are encrypted: the framework "
+                "keeps such channels in the checkpoint itself"
+            )
+    return lines
+
+
 def _half_migrated(session: Session, live: Live, schema: str) -> list[str]:
     """LangGraph's setup notes a migration, and what it makes is not there."""
     names = {
@@ -152,6 +189,7 @@ class TablesStructure(TablesProof, Structure):
         if unbound is not None:
             lines.append(unbound)
         with self._asking() as session:
+            lines += notices(session, self.live)
             for root, sql in zip(self.live.roots, self.live.sql):
                 moment = root.root.expires
                 if moment is not None and moment.form == "timestamp":

@@ -29,7 +29,9 @@ def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, key: 
             lines += _dimensions(con, table, column)
     if "envelopes" in layout.findings:
         lines += envelopes(con, schema, key)
-    for word, look in (("half-migrated", _half_migrated), ("transcript", _transcripts), ("adk", _adk)):
+    for word, look in (
+        ("half-migrated", _half_migrated), ("result-without-call", _transcripts), ("event-without-session", _adk),
+    ):  # fmt: skip
         if word in layout.findings:
             lines += look(con, schema)
     return lines

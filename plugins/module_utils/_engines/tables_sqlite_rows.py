@@ -288,14 +288,17 @@ class Records:
 
 
 def readable(table: Table, columns: t.Mapping[str, t.Any]) -> bool:
-    """Whether the application can read the row: what is to be JSON is JSON, vectors are numbers."""
-    for column in table.json:
+    """Whether the application can read the row: what is to be JSON is JSON (the layout's are objects), and vectors are
+    numbers."""
+    for column in table.of_json:
         value = columns.get(column)
         try:
             parsed = None if value is None else json.loads(value, parse_constant=_no_number)
-            if table.envelopes and not whole_envelope(parsed):
-                return False
         except (ValueError, TypeError, RecursionError):
+            return False
+        if value is not None and column in table.json and not isinstance(parsed, dict):
+            return False
+        if table.envelopes and not whole_envelope(parsed):
             return False
     return all(finite(columns.get(column)) for column in table.vectors)
 

@@ -64,6 +64,12 @@ class Table:
     envelopes: bool = False  # its JSON may be what the application encrypted
 
     @property
+    def of_json(self) -> tuple[str, ...]:
+        """Columns that hold JSON: those that the layout names, and those that were declared so."""
+        declared = (one.name for one in self.columns if one.kind.upper() in ("JSON", "JSONB"))
+        return tuple(dict.fromkeys((*self.json, *declared)))
+
+    @property
     def plain(self) -> str:
         return f"main.{name(self.name)}"
 

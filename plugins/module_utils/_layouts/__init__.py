@@ -47,11 +47,14 @@ def layouts() -> dict[str, Layout]:
     from .agno import AGNO
     from .google_adk import GOOGLE_ADK
     from .keyspace import KEYSPACE
+    from .langgraph_checkpoint import LANGGRAPH_CHECKPOINT
     from .langgraph_store import LANGGRAPH_STORE
+    from .mem0 import MEM0
     from .native import NATIVE
     from .openai_agents import OPENAI_AGENTS
 
-    return {one.name: one for one in (NATIVE, KEYSPACE, LANGGRAPH_STORE, OPENAI_AGENTS, GOOGLE_ADK, AGNO)}
+    known = (NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, OPENAI_AGENTS, GOOGLE_ADK, AGNO)
+    return {one.name: one for one in known}
 
 
 def layout(name: str, tables: t.Any = None) -> Layout:

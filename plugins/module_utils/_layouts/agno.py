@@ -1,8 +1,8 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""User memories of agno (SqliteDb), under the names that its tables have by default.
+"""User memories of agno (PostgresDb, SqliteDb). A namespace is a user.
 
-PRIVATE to the collection. A namespace is a user; memories of no user belong to none.
+PRIVATE to the collection. Rows without a user belong to no namespace; memory_store.tables renames the table.
 """
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ AGNO = described(
         created=Moment("created_at", "seconds"),
         updated=Moment("updated_at", "seconds"),
         payload=("memory",),
-        json=("memory", "topics"),
     ),
-    engines=("sqlite",),
+    engines=("postgresql", "sqlite"),
 )

@@ -1,9 +1,9 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Sessions of Google's Agent Development Kit (DatabaseSessionService, schema version 1).
+"""Sessions of Google's Agent Development Kit (DatabaseSessionService, schema 1). A namespace is application and user.
 
-PRIVATE to the collection. A namespace is an application and a user (``app/user``): sessions, their events, the user's
-state. The state of an application as a whole belongs to no user.
+PRIVATE to the collection. Its records are sessions, their events, and the state of the user. The state that all users
+of an application share (app_states) belongs to no namespace.
 """
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ GOOGLE_ADK = described(
         namespace=_USER,
         key=("session_id", "id"),
         created=Moment("timestamp"),
+        updated=Moment("timestamp"),
         payload=("event_data",),
         json=("event_data",),
     ),
     Root(
         name="user_states",
-        label="state",
+        label="user_state",
         namespace=_USER,
         key=(),
         updated=Moment("update_time"),
         payload=("state",),
         json=("state",),
     ),
-    engines=("sqlite",),
-    findings=("adk",),
+    engines=("postgresql", "sqlite"),
+    findings=("event-without-session",),
 )

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Sessions of the OpenAI Agents SDK (SQLiteSession, and EncryptedSession on top of it).
+"""Sessions of the OpenAI Agents SDK (SQLiteSession, SQLAlchemySession, and EncryptedSession on top of them).
 
 PRIVATE to the collection. A namespace is a session; its records are the messages, by their numbers, and the session's
 own row.
@@ -28,9 +28,10 @@ OPENAI_AGENTS = described(
         key=("id",),
         numbers=frozenset(("id",)),
         created=Moment("created_at"),
+        updated=Moment("created_at"),
         payload=("message_data",),
         json=("message_data",),
     ),
-    engines=("sqlite",),
-    findings=("transcript", "envelopes"),
+    engines=("postgresql", "sqlite"),
+    findings=("envelopes", "result-without-call"),
 )

@@ -111,6 +111,21 @@ class TablesSite(Site):
         self.root.close()
 
 
+class Framework(TablesSite):
+    """With one of the frameworks of tests/support/framework_apps.py."""
+
+    def __init__(self, folder, server, layout, tables):
+        super().__init__(folder, server, layout)
+        self.tables = tables
+        self.app = Application(
+            "framework_apps.py", layout, self.url, APP_FOLDER=self.folder, APP_SCHEMA=self.schema
+        )  # fmt: skip
+
+    def wipe(self):
+        self.app.__exit__()
+        super().wipe()
+
+
 class LangGraph(TablesSite):
     """With LangGraph's PostgresStore; ``dims`` 0: without a vector index."""
 
