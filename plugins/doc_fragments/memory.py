@@ -16,7 +16,7 @@ STORE = r"""    suboptions:
           How memories lie in the engine. V(native) is the collection's own layout; V(keyspace) is any other
           application's keys in Valkey or Redis, which O(store.pattern) names; V(custom) is any other application's
           tables, which O(store.tables) describes; the others are the tables of the agent frameworks of these names.
-          docs/layouts.md says which engine runs which.
+          docs/layouts.md and docs/tables_sqlite.md say which engine runs which.
         type: str
         default: native
         choices:
@@ -76,6 +76,11 @@ STORE = r"""    suboptions:
         description: >-
           File on the hosts of the applications with their password. It is named in the route. Where the memory host has
           it too, the proof of a fence logs in with it.
+        type: path
+      application_key_file:
+        description: >-
+          A file with the key by which the application itself encrypts its memories (O(store.layout=openai_agents)).
+          What does not open with it is told among the warnings; without it nobody verifies whether it opens them.
         type: path
       schema:
         description: The schema that holds the store (O(store.engine=postgresql)).

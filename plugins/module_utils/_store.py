@@ -347,6 +347,10 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
         from ._engines.valkey import ValkeyStore
 
         opened = ValkeyStore.open(params, chosen, create=create)
+    elif engine == "sqlite" and isinstance(chosen, TablesLayout):
+        from ._engines.tables_sqlite import TablesSqliteStore
+
+        opened = TablesSqliteStore.open(params, chosen, create=create)
     else:
         from ._engines.sqlite import SqliteStore
 

@@ -143,15 +143,13 @@ def read_namespace(con: sqlite3.Connection, name: str, path: str) -> NamespaceSt
     return NamespaceState(*row)
 
 
-class Connected:
-    """The connection of one open store, and the two kinds of write transactions that all parts use."""
+class Opened:
+    """The connection of one open store, whatever its records lie in, and the transactions of its control tables."""
 
-    def __init__(self, path: str, sql: RecordsSql, busy_timeout: float) -> None:
+    def __init__(self, path: str, busy_timeout: float) -> None:
         self.path = path
-        self.sql = sql
         self.busy_timeout = busy_timeout
         self.clock: t.Callable[[], int] = wall_clock
-        self._held: dict[str, int] = {}  # namespace → number of the write lock that this object holds
         self._con = connect(path, busy_timeout)
         self._inode = self._file()
 
@@ -186,6 +184,32 @@ class Connected:
                 raise
 
     @contextlib.contextmanager
+    def _operating(self, claim: Claim) -> t.Iterator[sqlite3.Connection]:
+        """A transaction of an operator: checks the token."""
+        with self._transaction() as con:  # pylint: disable=contextmanager-generator-missing-cleanup
+            self._check(con, claim)
+            yield con
+
+    def _check(self, con: sqlite3.Connection, claim: Claim) -> None:
+        row = con.execute(
+            "SELECT attempt, token, state, owner FROM memops_incident WHERE namespace = ? AND incident = ?",
+            (claim.namespace, claim.incident),
+        ).fetchone()
+        check_claim(claim, None if row is None else tuple(row[:3]))
+
+    def _namespace(self, con: sqlite3.Connection, name: str) -> NamespaceState:
+        return read_namespace(con, name, self.path)
+
+
+class Connected(Opened):
+    """A store whose records are the collection's own: what all parts do with them."""
+
+    def __init__(self, path: str, sql: RecordsSql, busy_timeout: float) -> None:
+        super().__init__(path, busy_timeout)
+        self.sql = sql
+        self._held: dict[str, int] = {}  # namespace → number of the write lock that this object holds
+
+    @contextlib.contextmanager
     def _operating(self, claim: Claim, *, unfenced: bool = False) -> t.Iterator[sqlite3.Connection]:
         """A transaction of an operator: checks the token; ``unfenced`` lifts the triggers for its duration."""
         with self._transaction() as con:  # pylint: disable=contextmanager-generator-missing-cleanup
@@ -218,16 +242,6 @@ class Connected:
     def _raise_fence(self, con: sqlite3.Connection) -> None:
         for text in self.sql.triggers().values():
             con.execute(text)
-
-    def _check(self, con: sqlite3.Connection, claim: Claim) -> None:
-        row = con.execute(
-            "SELECT attempt, token, state, owner FROM memops_incident WHERE namespace = ? AND incident = ?",
-            (claim.namespace, claim.incident),
-        ).fetchone()
-        check_claim(claim, None if row is None else tuple(row[:3]))
-
-    def _namespace(self, con: sqlite3.Connection, name: str) -> NamespaceState:
-        return read_namespace(con, name, self.path)
 
     def _make_namespace(self, con: sqlite3.Connection, name: str, state: str, ttl: float | None) -> None:
         generation = con.execute(

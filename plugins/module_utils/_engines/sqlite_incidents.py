@@ -13,7 +13,7 @@ import typing as t
 from .._errors import LeaseHeld
 from .._model import Claim, IncidentState
 from .leases import believed_end, held_by, incident_closed, same_incident
-from .sqlite_connect import Connected, sqlite_errors
+from .sqlite_connect import Opened, sqlite_errors
 
 COLUMNS = "incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts"
 ONE = "WHERE namespace = ? AND incident = ?"
@@ -26,7 +26,7 @@ def _state(row: tuple[t.Any, ...]) -> IncidentState:
     )
 
 
-class Incidents(Connected):
+class Incidents(Opened):
     """The incidents' part of ``Store``."""
 
     def incidents(self, namespace: str | None = None) -> list[IncidentState]:

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Agno's user memories. A namespace is a user.
+"""User memories of agno (PostgresDb, SqliteDb). A namespace is a user.
 
 PRIVATE to the collection. Rows without a user belong to no namespace; memory_store.tables renames the table.
 """
@@ -18,5 +18,5 @@ AGNO = described(
         updated=Moment("updated_at", "seconds"),
         payload=("memory",),
     ),
-    engines=("postgresql",),
+    engines=("postgresql", "sqlite"),
 )

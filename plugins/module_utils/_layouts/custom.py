@@ -14,7 +14,7 @@ from . import Layout
 from .tables import FORMS, Companion, Moment, Namespaces, Root, TablesLayout, described
 
 CUSTOM: t.Final = "custom"
-ENGINES: t.Final = ("postgresql",)
+ENGINES: t.Final = ("postgresql", "sqlite")
 EXAMPLE: t.Final = "write it like: [{name: memories, namespace: {columns: [user_id]}, key: [id], payload: [content]}]"
 _TABLE: t.Final = frozenset(
     (

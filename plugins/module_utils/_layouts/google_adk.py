@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions of Google's Agent Development Kit (DatabaseSessionService, schema 1). A namespace is application and user.
 
-PRIVATE to the collection. A record is a session with its events, or the state of the user. The state that all users of
-an application share (app_states) belongs to no namespace.
+PRIVATE to the collection. Its records are sessions, their events, and the state of the user. The state that all users
+of an application share (app_states) belongs to no namespace.
 """
 from __future__ import annotations
 
-from .tables import Companion, Moment, Namespaces, Root, described
+from .tables import Moment, Namespaces, Root, described
 
 _USER = Namespaces("columns", ("app_name", "user_id"))
 
@@ -22,14 +22,16 @@ GOOGLE_ADK = described(
         updated=Moment("update_time"),
         payload=("state",),
         json=("state",),
-        companions=(
-            Companion(
-                name="events",
-                parent=(("app_name", "app_name"), ("user_id", "user_id"), ("session_id", "id")),
-                key=("timestamp", "id"),
-                json=("event_data",),
-            ),
-        ),
+    ),
+    Root(
+        name="events",
+        label="event",
+        namespace=_USER,
+        key=("session_id", "id"),
+        created=Moment("timestamp"),
+        updated=Moment("timestamp"),
+        payload=("event_data",),
+        json=("event_data",),
     ),
     Root(
         name="user_states",
@@ -40,5 +42,6 @@ GOOGLE_ADK = described(
         payload=("state",),
         json=("state",),
     ),
-    engines=("postgresql",),
+    engines=("postgresql", "sqlite"),
+    findings=("event-without-session",),
 )

@@ -29,6 +29,6 @@ LANGGRAPH_STORE = described(
             ),
         ),
     ),
-    engines=("postgresql",),
+    engines=("postgresql", "sqlite"),
     findings=("half-migrated",),
 )

@@ -1,8 +1,9 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Sessions of the OpenAI Agents SDK (SQLAlchemySession). A namespace is a session, a record one of its messages.
+"""Sessions of the OpenAI Agents SDK (SQLiteSession, SQLAlchemySession, and EncryptedSession on top of them).
 
-PRIVATE to the collection.
+PRIVATE to the collection. A namespace is a session; its records are the messages, by their numbers, and the session's
+own row.
 """
 from __future__ import annotations
 
@@ -31,6 +32,6 @@ OPENAI_AGENTS = described(
         payload=("message_data",),
         json=("message_data",),
     ),
-    engines=("postgresql",),
-    findings=("result-without-call",),
+    engines=("postgresql", "sqlite"),
+    findings=("envelopes", "result-without-call"),
 )

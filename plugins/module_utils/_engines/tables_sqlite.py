@@ -1,0 +1,141 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A SQLite file whose tables are another application's own: the layouts of tables.
+
+PRIVATE to the collection. Incidents, leases and claims are those of the native layout, by the same code.
+"""
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from .._errors import CapabilityMissing
+from .._layouts.tables import TablesLayout
+from .._model import Claim, IncidentState, LogEntry, StoreIdentity
+from .leases import busy_timeout
+from .sqlite import _look, _path
+from .sqlite_connect import connect, sqlite_errors
+from .sqlite_incidents import Incidents
+from .tables_sqlite_connect import has_control
+from .tables_sqlite_copies import copied
+from .tables_sqlite_envelopes import read_key
+from .tables_sqlite_fence import TablesFence
+from .tables_sqlite_generations import TablesGenerations
+from .tables_sqlite_reader import TablesReader, open_reader
+from .tables_sqlite_structure import TablesStructure
+
+CAPABILITIES = frozenset(("expiry", "fence-reads", "fence-raw-reads", "fence-writes", "generations"))
+
+
+class TablesSqliteStore(TablesFence, TablesGenerations, TablesStructure, Incidents):
+    """See _store.Store. One connection writes; every reader has a connection of its own."""
+
+    @classmethod
+    def open(
+        cls, params: t.Mapping[str, t.Any], layout: TablesLayout, *, create: bool = False
+    ) -> TablesSqliteStore:
+        """The application makes its tables itself, whatever ``create``."""
+        path, seconds = _path(params), busy_timeout(params)
+        key = read_key(params.get("application_key_file"))
+        _look(path)
+        with sqlite_errors(path):
+            store = cls(path, layout, seconds)
+            store.application_key = key
+            try:
+                store.schema(store._con)
+                if has_control(store._con):
+                    store._recognise(store._con)
+            except BaseException:
+                store.close()
+                raise
+        return store
+
+    def capabilities(self) -> frozenset[str]:
+        return CAPABILITIES & self.layout.capabilities
+
+    def identity(self) -> StoreIdentity:
+        with sqlite_errors(self.path):
+            return self.identity_of(self._con)
+
+    def reader(self, point: str | None = None) -> TablesReader:
+        with sqlite_errors(self.path):
+            con = connect(self.path, self.busy_timeout)
+        return open_reader(self.path, self.layout, con, point)
+
+    @contextlib.contextmanager
+    def point(self) -> t.Iterator[str]:
+        with sqlite_errors(self.path):
+            if self._con.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                with copied(self._con, self.path) as copy:  # pylint: disable=contextmanager-generator-missing-cleanup
+                    yield copy
+                return
+            self._con.execute("BEGIN IMMEDIATE")  # nobody writes while the readers begin
+            try:
+                yield "now"
+            finally:
+                self._con.execute("ROLLBACK")
+
+    def incidents(self, namespace: str | None = None) -> list[IncidentState]:
+        with sqlite_errors(self.path):
+            if not has_control(self._con):
+                return []
+        return super().incidents(namespace)
+
+    def create_namespace(self, name: str, state: str = "serving", ttl: float | None = None) -> bool:
+        with sqlite_errors(self.path):
+            if has_control(self._con) and self._con.execute(
+                "SELECT 1 FROM memops_namespace WHERE name = ?", (name,)
+            ).fetchone():
+                return False
+        with self._transaction() as con:
+            if con.execute("SELECT 1 FROM memops_namespace WHERE name = ?", (name,)).fetchone():
+                return False
+            self._make_namespace(con, name, state)
+        return True
+
+    def settle(self) -> None:
+        """Every commit is on the disk already."""
+
+    def close(self) -> None:
+        self._con.close()
+
+    # --- what such tables do not have -----------------------------------------------------------------------------
+    def _lacks(self, capability: str, what: str, next_step: str) -> CapabilityMissing:
+        return CapabilityMissing(f"The layout {self.layout.name} has no {capability}: {what}.", next_step)
+
+    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Any:
+        raise self._lacks("sequence", "records are written by their own application", "write through that application")
+
+    def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
+        raise self._lacks(
+            "write-lock",
+            f"the application of {namespace!r:.80} cannot be made to wait",
+            f"isolate it first (memory_namespace={namespace}), then go on with memory_incident",
+        )
+
+    def unlock(self, namespace: str, number: int) -> None:
+        """No lock is ever given."""
+
+    def append_log(self, entries: t.Sequence[tuple[t.Any, ...]]) -> None:
+        """There is no access log to keep."""
+
+    def log_operation(self, claim: Claim, entries: t.Sequence[tuple[t.Any, ...]]) -> None:
+        """There is no access log to keep."""
+
+    def import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
+        return 0
+
+    def prune_log(self, before_id: int, writes_through: tuple[int, int]) -> int:
+        return 0
+
+    def set_ttl(self, namespace: str, ttl: float | None) -> bool:
+        raise self._lacks("TTL policy", "each record has its own expiry", "set it in the application")
+
+    def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
+        return 0  # the application does it
+
+    def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
+        raise self._lacks("tombstones", "a row that is deleted is gone", "leave the record out")
+
+    def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
+        raise self._lacks("encryption", "values are the application's own", "rotate the keys of the application")

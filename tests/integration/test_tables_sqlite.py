@@ -1,0 +1,84 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks on the file of LangGraph's SqliteStore; the framework goes on writing and reading in a process of its
+own, and is never changed."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+import time
+import typing as t
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from playbooks import Outcome, Site
+from tests.support.framework_process import FrameworkProcess
+from tests.unit.tables.sqlite_help import LanggraphSite
+
+NAMESPACE = "agent-7"
+
+
+class Plays(Site):
+    """One memory host and its file; no route, since nobody follows one."""
+
+    def __init__(self, folder: pathlib.Path, tables: t.Any) -> None:
+        self.folder, self.stores = folder, {"primary": tables.store}
+        self.reports, self.inventory = folder / "reports", folder / "inventory.json"
+        self.variables = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "memory_cluster": "site",
+            "memory_repository": tables.repository,
+            "memory_keyring": {**tables.keyring, "path": str(folder / "no-keyring.json")},
+            "memory_route": {"kind": "none"},
+            "memory_report_dir": str(self.reports),
+            "memory_monitor_seconds": 1,
+            "memory_monitor_interval": "0.5",
+        }
+        self.write_inventory()
+
+    def told(self, playbook: str, *arguments: str, changed: bool, status: int = 0, **variables: t.Any) -> Outcome:
+        outcome = self.play(playbook, *arguments, **variables)
+        assert outcome.status == status, outcome.text[-6000:]
+        assert (outcome.changed > 0) is changed, outcome.text[-6000:]
+        assert "Traceback" not in outcome.text
+        return outcome
+
+
+@pytest.fixture
+def tables(tmp_path: pathlib.Path) -> t.Iterator[t.Any]:
+    with FrameworkProcess("langgraph_application.py") as app:
+        one = LanggraphSite(tmp_path, app)
+        app.vectors()
+        one.fill(NAMESPACE, 150)
+        one.vectors(NAMESPACE)
+        one.fill("agent-8", 20)
+        yield one
+
+
+def test_backup_damage_check_rebuild_and_again(tables: t.Any, tmp_path: pathlib.Path) -> None:
+    plays = Plays(tmp_path, tables)
+    before, sibling = tables.records(NAMESPACE), tables.records("agent-8")
+    plays.told("backup", changed=True)
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
+    while time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) < since:
+        time.sleep(0.05)
+    tables.app.delete([NAMESPACE], "k00003", "big")
+    tables.app.put([NAMESPACE], "k00001", {"text": "garbage"})
+    damaged = tables.dump(("store", "store_vectors"))
+    window = {"memory_namespace": NAMESPACE, "memory_since": since}
+    checked = plays.told("rebuild", "--check", "--diff", changed=True, **window)
+    assert "to repair: 3" in checked.text
+    assert tables.dump(("store", "store_vectors")) == damaged
+    tables.app.begin(["agent-9"])
+    plays.told("rebuild", changed=True, **window)
+    neighbour = tables.app.stop(["agent-9"])
+    assert neighbour["written"] and not (neighbour["refused"] or neighbour["wrong"] or neighbour["other"])
+    assert tables.records(NAMESPACE) == before and tables.records("agent-8") == sibling
+    assert "Nothing to rebuild" in plays.told("rebuild", changed=False, **window).text
+    report = plays.report()
+    assert (report["verdict"], report["state"]) == ("pass", "closed"), report
+    assert report["records"]["lost"] == 0 and report["records"]["recovered"] == 3

@@ -1,0 +1,125 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Applications that keep their memories with the OpenAI Agents SDK, with Google's ADK or with agno, and know nothing of
+the collection. Run and called as langgraph_application.py is."""
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import sys
+import typing as t
+
+KEY = "an application's own key, 40 characters.."
+
+
+class OpenAI:
+    """SQLiteSession; with ``encrypted`` an EncryptedSession on top of it."""
+
+    def open(self, path: str) -> None:
+        self.close()
+        self.path = path
+        self.sessions: dict[t.Any, t.Any] = {}
+        self._session("memops-none")
+
+    def close(self) -> None:
+        for one in getattr(self, "sessions", {}).values():
+            getattr(one, "underlying_session", one).close()
+        self.sessions = {}
+
+    def _session(self, name: str, encrypted: bool = False, key: str = KEY) -> t.Any:
+        from agents import SQLiteSession
+        from agents.extensions.memory import EncryptedSession
+
+        if (name, encrypted, key) not in self.sessions:
+            plain = SQLiteSession(name, self.path)
+            self.sessions[name, encrypted, key] = (
+                EncryptedSession(name, plain, key, ttl=10**9) if encrypted else plain
+            )
+        return self.sessions[name, encrypted, key]
+
+    def add(self, name: str, items: list[t.Any], encrypted: bool = False) -> None:
+        asyncio.run(self._session(name, encrypted).add_items(items))
+
+    def items(self, name: str, encrypted: bool = False, key: str = KEY) -> list[t.Any]:
+        return list(asyncio.run(self._session(name, encrypted, key).get_items()))
+
+    def pop(self, name: str) -> t.Any:
+        return asyncio.run(self._session(name).pop_item())
+
+
+class Adk:
+    def open(self, path: str) -> None:
+        from google.adk.sessions import DatabaseSessionService
+
+        self.loop = asyncio.new_event_loop()
+        self.service = DatabaseSessionService("sqlite+aiosqlite:///" + path)
+        self.loop.run_until_complete(self.service.list_sessions(app_name="none"))  # makes the tables
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self.service.db_engine.dispose())
+
+    def begin(self, app: str, user: str, session: str, state: dict[str, t.Any]) -> None:
+        self.loop.run_until_complete(
+            self.service.create_session(app_name=app, user_id=user, session_id=session, state=state)
+        )
+
+    def say(self, app: str, user: str, session: str, texts: list[str]) -> None:
+        from google.adk.events import Event
+        from google.genai import types
+
+        found = self.loop.run_until_complete(
+            self.service.get_session(app_name=app, user_id=user, session_id=session)
+        )
+        for number, text in enumerate(texts):
+            content = types.Content(parts=[types.Part(text=text)])
+            event = Event(author="user", invocation_id=f"call {number}", content=content)
+            self.loop.run_until_complete(self.service.append_event(found, event))
+
+    def session(self, app: str, user: str, session: str) -> t.Any:
+        found = self.loop.run_until_complete(
+            self.service.get_session(app_name=app, user_id=user, session_id=session)
+        )
+        return None if found is None else [found.state, [one.content.parts[0].text for one in found.events]]
+
+
+class Agno:
+    def open(self, path: str) -> None:
+        from agno.db.sqlite import SqliteDb
+
+        self.db = SqliteDb(db_file=path)
+        self.remember("nobody", {})
+
+    def close(self) -> None:
+        self.db.db_engine.dispose()
+
+    def remember(self, user: str, memories: dict[str, str]) -> None:
+        from agno.db.schemas import UserMemory
+
+        self.db.get_user_memories(user_id=user)
+        for name, text in memories.items():
+            self.db.upsert_user_memory(UserMemory(memory=text, memory_id=name, topics=["topic"], user_id=user))
+
+    def memories(self, user: str) -> dict[str, str]:
+        return {one.memory_id: one.memory for one in self.db.get_user_memories(user_id=user)}
+
+    def forget(self, user: str, name: str) -> None:
+        self.db.delete_user_memory(name, user_id=user)
+
+
+def main() -> None:
+    out, sys.stdout = sys.stdout, io.StringIO()  # frameworks print what happens
+    application: t.Any = {"openai": OpenAI, "adk": Adk, "agno": Agno}[sys.argv[1]]()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            said = {"answer": getattr(application, asked["do"])(*asked["arguments"])}
+        except Exception as exc:
+            said = {"error": f"{type(exc).__name__}: {exc}"}
+        print(json.dumps(said), file=out, flush=True)
+    os._exit(0)  # what the frameworks do at the end takes seconds
+
+
+if __name__ == "__main__":
+    main()
