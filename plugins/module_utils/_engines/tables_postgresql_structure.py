@@ -138,8 +138,8 @@ def notices(session: Session, live: Live) -> list[str]:
         said, call = messages.name, "'%%\"function_call\"%%'"
         rows = session.rows(
             "SELECT session_id::text, count(*) FROM (SELECT session_id, id, CASE WHEN message_data IS JSON THEN "
-            f"message_data::jsonb END AS m FROM {said} WHERE message_data LIKE '%%\"function_call_output\"%%' OFFSET 0) "
-            f"AS x WHERE m ->> 'type' = 'function_call_output' AND NOT EXISTS (SELECT 1 FROM {said} c WHERE "
+            f"message_data::jsonb END AS m FROM {said} WHERE message_data LIKE '%%\"function_call_output\"%%' OFFSET 0"
+            f") AS x WHERE m ->> 'type' = 'function_call_output' AND NOT EXISTS (SELECT 1 FROM {said} c WHERE "
             f"c.session_id = x.session_id AND c.id < x.id AND c.message_data LIKE {call} AND strpos(c.message_data, "
             "to_json(x.m ->> 'call_id')::text) > 0) GROUP BY 1 ORDER BY 1 LIMIT 20"
         )
