@@ -128,5 +128,5 @@ def test_a_known_layout_takes_other_names_of_its_tables():
     assert (root.name, root.companions[0].name) == ("items", "item_vectors")
     with pytest.raises(InvalidInput, match="no table 'shop'"):
         layout("langgraph_store", {"shop": "items"})
-    with pytest.raises(InvalidInput, match="takes no memory_store.tables"):
+    with pytest.raises(InvalidInput, match="takes no memory_store"):
         layout("native", {"a": "b"})
