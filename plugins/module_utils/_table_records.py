@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from ._errors import InvalidInput, RecordCorrupt
 from ._layouts.tables import Namespaces, Root
+from ._model import Row
 
 MAGIC: t.Final = b"memops tables 1\0"
 _LENGTH = struct.Struct(">I")
@@ -202,6 +203,19 @@ def unpack(payload: bytes) -> tuple[str, list[TableRows]]:
         raise RecordCorrupt(
             f"This is no record of tables: {exc}.", "take the record from a snapshot of this store"
         ) from None
+
+
+def put_off(one: Row, other: Row) -> bool:
+    """Whether two records differ in when they expire alone: LangGraph puts that off with every read."""
+    if one[5] == other[5] or one[3:5] != other[3:5] or not (one[8].startswith(MAGIC) and other[8].startswith(MAGIC)):
+        return False
+    try:
+        (_engine, first), (_engine, second) = unpack(one[8]), unpack(other[8])
+    except RecordCorrupt:
+        return False
+    if first[1:] != second[1:] or first[0].columns != second[0].columns:
+        return False
+    return sum(a != b for a, b in zip(first[0].rows[0], second[0].rows[0])) == 1
 
 
 def _unpack(payload: bytes) -> tuple[str, list[TableRows]]:

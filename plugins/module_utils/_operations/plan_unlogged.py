@@ -3,9 +3,10 @@
 """Decide, for every key, what a rebuild does where nobody logged who wrote it, or when: no access log, no sequences, no
 tombstones.
 
-PRIVATE to the collection. A record is good when it is sound and either equals a verified snapshot or is newer than that
-and lies outside the window of the damage. Nobody knows when a key changed, so the window is what the operator says:
-since when (onset), and which keys. Three streams are merged in key order: the live rows, the newest good snapshot, and
+PRIVATE to the collection. A record is good when it is sound and either equals a verified snapshot or is newer than
+that and lies outside the window of the damage. The window is what the operator says: since when (onset), and which
+keys. Where records say when they were changed, one that was changed between snapshot and onset is outside of it; where
+nobody knows, every key is inside. Three streams are merged in key order: the live rows, the newest good snapshot, and
 the newest good one from before the onset. Nothing is held in memory but a batch of each.
 """
 from __future__ import annotations
@@ -19,8 +20,9 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .._codec import RecordCodec
-from .._model import CHECKSUM, EXPIRES, KEY, Row
+from .._model import CHECKSUM, EXPIRES, KEY, UPDATED, Row
 from .._store import Reader
+from .._table_records import put_off
 from .held_records import aside_of
 from .plan import Source, _damage, _rows, summary
 from .plan_file import Entry, PlanFile
@@ -119,6 +121,7 @@ class _Decisions:
         self, namespace: str, window: Window, later: bool, newest: Source | None, before: Source | None, now: int
     ) -> None:
         self._codec, self._inside, self._later, self._now = RecordCodec(namespace), window.inside(), later, now
+        self._onset = window.onset
         self._newest, self._before = newest, before
 
     def good(self, row: Row | None) -> bool:
@@ -127,12 +130,22 @@ class _Decisions:
     def over(self, row: Row) -> bool:
         return _over(row, self._now)
 
+    def _earlier(self, live: Row | None, before: Row | None) -> bool:
+        """Whether the record says that it was changed between the last snapshot from before the window and that."""
+        if live is None or self._onset is None or not 0 < live[UPDATED] < self._onset:
+            return False
+        return before is None or before[UPDATED] < live[UPDATED]
+
     def __call__(
         self, key: str, live: Row | None, newest: Row | None, before: Row | None, hurt: t.Any, found: Found
     ) -> Entry | None:
         """What to do with the key; None when nothing is."""
+        if hurt is None and live is not None:  # when it expires may have been put off by whoever read it
+            newest = live if newest is not None and put_off(live, newest) else newest
+            before = live if before is not None and put_off(live, before) else before
         same = live is not None and newest is not None and live[CHECKSUM] == newest[CHECKSUM]
-        inside = self._inside(key) and (not self._later or same or (live is None and newest is None))
+        later = self._later and not same and not (live is None and newest is None)
+        inside = self._inside(key) and not self._earlier(live, before) and not later
         copy, source = (before, self._before) if inside else (newest, self._newest)
         if not self.good(copy):
             copy = None

@@ -112,6 +112,32 @@ def test_without_a_window_what_changed_is_kept_and_what_is_absent_is_listed(site
     assert done["plan"]["absent_keys"] == ["%-", "100%25", "fact 00002", "notes/note 3"]
 
 
+def test_what_says_that_it_was_written_before_the_window_is_kept_and_a_silent_change_is_not(site):
+    site.fill()
+    site.backup()
+    site.put(NS, {"fact 00001": {"text": "written after the snapshot"}, "new": {"text": "new"}})
+    started = now_us()
+    site.sql("UPDATE store SET value = '{\"text\": \"wrong\"}' WHERE prefix = %s AND key = 'fact 00003'", NS)
+    site.put(NS, {"fact 00004": {"text": "wrong"}})
+    done = site.rebuild(NS, Window(onset=started))
+    for key, text in (
+        ("fact 00001", "written after the snapshot"), ("new", "new"), ("fact 00003", f"fact 3 of {NS}"),
+        ("fact 00004", f"fact 4 of {NS}"),
+    ):  # fmt: skip
+        assert site.app.ask("get", namespace=[NS], key=key)["text"] == text
+    assert done["plan"]["records"]["repair"] == 2 and not done["plan"]["suspect_keys"]
+
+
+def test_an_expiry_that_a_read_put_off_is_no_damage(site):
+    site.fill()
+    site.backup()
+    started = now_us()
+    site.app.ask("read", namespace=[NS], key="short")
+    put_off = site.dump_of()
+    done = site.rebuild(NS, Window(onset=started))
+    assert site.dump_of() == put_off and not done["plan"]["records"]["damaged"]
+
+
 def test_two_applications_go_on_one_meets_the_fence_and_the_sibling_never_notices(site):
     site.fill()
     site.backup()
@@ -374,6 +400,7 @@ def test_a_value_that_is_not_the_frameworks_is_damage(site):
 def test_a_rehearsal_writes_nothing(site):
     site.fill()
     site.backup()
+    started = now_us()
     damage(site)
     site.sql(f"DROP SCHEMA {site.own} CASCADE")
     before, catalogue = site.dump_of(), site.catalogue()
@@ -384,8 +411,8 @@ def test_a_rehearsal_writes_nothing(site):
     assert said["capabilities"] == ["expiry", "fence-raw-reads", "fence-reads", "fence-writes", "generations"]
     assert {one["name"]: one["records"] for one in said["namespaces"]}[f"{NS}.notes"] == 11 - 1
     site.step("isolate", attempt(), NS, check=True)
-    site.step("diagnose", attempt(), NS, check=True, window=Window(onset=now_us()))
-    assert site.step("plan", attempt(), NS, check=True, window=Window(onset=now_us()))["records"]["repair"] == 7
+    site.step("diagnose", attempt(), NS, check=True, window=Window(onset=started))
+    assert site.step("plan", attempt(), NS, check=True, window=Window(onset=started))["records"]["repair"] == 7
     assert site.dump_of() == before and site.catalogue() == catalogue
     assert not site.sql("SELECT 1 FROM pg_namespace WHERE nspname = %s", site.own)
 

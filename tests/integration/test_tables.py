@@ -1,0 +1,65 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks on LangGraph's store in PostgreSQL, which a sibling goes on using all the while."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+import typing as t
+
+import pytest
+
+from tests.integration.test_keyspace import Plays
+from tests.unit.tables.tables_help import LangGraph
+
+NAMESPACE = "agent-7"
+
+
+class _AsKeys:
+    """What ``Plays`` asks of a store."""
+
+    def __init__(self, site: t.Any) -> None:
+        self.store, self.server = site.store, site.server
+        self.repository, self.keyring = site.repository, site.keyring
+
+
+@pytest.fixture
+def site(tmp_path: pathlib.Path, postgresql_server: t.Any) -> t.Iterator[t.Any]:
+    one = LangGraph(tmp_path, postgresql_server)
+    one.fill(NAMESPACE, 120)  # as many as a verdict on the hit rate needs
+    one.fill("agent-8", 5)
+    yield one
+    one.wipe()
+
+
+def test_backup_damage_check_rebuild_and_again(site: t.Any, tmp_path: pathlib.Path) -> None:
+    secret = tmp_path / "password"
+    secret.touch(0o600)
+    secret.write_text(site.store.pop("password"), encoding="ascii")
+    site.store["password_file"] = str(secret)
+    plays = Plays(tmp_path, _AsKeys(site))
+    before, dump, sibling, catalogue = site.view(), site.dump_of(), site.dump_of("agent-8"), site.catalogue()
+    plays.told("backup", changed=True)
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
+    while time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) < since:
+        time.sleep(0.05)
+    site.put(NAMESPACE, {"fact 00001": {"text": "garbage"}, "a/b": {"text": "wrong"}})
+    site.app.ask("delete", namespace=[NAMESPACE], keys=["fact 00002"])
+    damaged = site.dump_of()
+    window = {"memory_namespace": NAMESPACE, "memory_since": since}
+    checked = plays.told("rebuild", "--check", "--diff", changed=True, **window)
+    assert "to repair: 3" in checked.text and site.dump_of() == damaged and site.catalogue() == catalogue
+    with site.agent("agent-9") as neighbour:
+        assert neighbour.line() == "at work\n"
+        plays.told("rebuild", changed=True, **window)
+        said = json.loads(neighbour.end())
+    assert said["writes"] and not said["refused"] and not said["wrong"] and not said["other"]
+    assert site.view() == before and (site.dump_of(), site.dump_of("agent-8")) == (dump, sibling)
+    assert site.catalogue() == catalogue
+    assert "Nothing to rebuild" in plays.told("rebuild", changed=False, **window).text
+    report = plays.report()
+    assert (report["verdict"], report["state"]) == ("pass", "closed"), report
+    assert report["records"]["lost"] == 0 and report["records"]["recovered"] == 3
