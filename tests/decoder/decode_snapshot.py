@@ -47,7 +47,7 @@ def derive(secret, label):
 def sealed_line(path, key):
     line, code, rest = path.read_bytes().split(b"\n")
     body = json.loads(line)
-    assert rest == b"" and body["format"] == 1, f"{path.name} is not of format 1"
+    assert rest == b"" and body["format"] in (1, 2), f"{path.name} is not of format 1 or 2"
     want = hmac.new(key, line, "sha256").hexdigest() if body["code"] == "hmac" else hashlib.sha256(line).hexdigest()
     assert hmac.compare_digest(want, code.decode()), f"{path.name} does not authenticate"
     return body
@@ -61,6 +61,24 @@ def frame(secret, snapshot, label, number, last, data):
 
 def unpack(data):
     return msgpack.unpackb(data, use_list=False, strict_map_key=False, unicode_errors="surrogateescape")
+
+
+def log_entries(part):
+    """Those of one part of a log chunk of format 2."""
+    if not isinstance(part, dict):
+        yield from part
+        return
+    digests, checksums = part["digests"], part["checksums"]
+    for number, at, operation, key, epoch, sequence, length, lock, actor, reason in json.loads(part["entries"]):
+        digest, digests = (None, digests) if length is None else (digests[:length], digests[length:])
+        checksum, checksums = checksums[:16], checksums[16:]
+        yield number, at, part["namespace"], operation, key, epoch, sequence, digest, lock, actor, reason, checksum
+    assert not digests and not checksums, "a log chunk has more digests or checksums than entries"
+
+
+def log_checksum(entry):
+    text = [value.hex() if isinstance(value, bytes) else value for value in entry[1:11]]
+    return hashlib.sha256(b"memops log 1\0" + json.dumps(text, separators=(",", ":")).encode()).digest()[:16]
 
 
 class Snapshot:
@@ -93,6 +111,8 @@ class Snapshot:
                 body = frame(self.secrets[owner], owner, f"pack {pack:06d}", number, last, file.read(length))
             assert hashlib.sha256(body).digest() == digest, "a chunk has another digest"
             rows = unpack(body)
+            if isinstance(rows, dict):
+                rows = [entry for part in rows["parts"] for entry in log_entries(part)]
             assert len(rows) == count, "a chunk has another number of rows"
             yield from rows
 
@@ -144,9 +164,10 @@ def examine(snapshot, namespace, out):
             print(json.dumps({"namespace": namespace, "key": row[0], "status": status, "value": value}), file=out)
     numbers = found["records"].to_bytes(8, "big") + (total % 2**256).to_bytes(32, "big")
     found["digest"] = hashlib.sha256(b"memops namespace 1\0" + numbers).hexdigest()
-    found["log_entries"] = sum(1 for _turn in snapshot.rows(namespace, "log"))
+    log = [log_checksum(entry) == entry[11] for entry in snapshot.rows(namespace, "log")]
+    found["log_entries"] = len(log)
     wrong = [name for name in found if name != "unopenable" and found[name] != told[name]]
-    return {**found, "wrong": wrong}
+    return {**found, "log_damaged": log.count(False), "wrong": wrong}
 
 
 def compare(snapshot, namespace, path):

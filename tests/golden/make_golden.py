@@ -1,8 +1,8 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""How the golden snapshots of format 1 were made. Run it again only for a new format, into a new directory.
+"""How the golden snapshots of formats 1 and 2 were made. Run it again only for a new format, into a new directory.
 
-    PYTHONPATH=.ansible/collections:. python tests/golden/make_golden.py tests/golden/format_1
+    PYTHONPATH=.ansible/collections:. python tests/golden/make_golden.py tests/golden/format_2
 """
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def main(target: pathlib.Path) -> None:
         keyring = Keyring.open(ring, create=True)
         store = new_store(directory)
         first = {f"user/{number:03d}": {"note": f"note {number}", "tags": ["a", "b"]} for number in range(120)}
+        for _turn in range(9):  # so many log entries that a whole block of ids is of one namespace
+            fill(store, keyring, "agent-7", first)
         fill(store, keyring, "agent-7", {**first, "bytes": b"\x00\xff", "line\nbreak/é": None, "empty": b""})
         fill(store, keyring, "agent-8", {"gone": 1, "expiring": 2}, expires=4_102_444_800_000_000)
         fill(store, keyring, "agent-8", {"gone": None})

@@ -15,6 +15,7 @@ from operator import itemgetter
 
 from .._codec import log_checksum
 from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged
+from .._log_parts import LogPart
 from .._model import LastWrite, LogEntry, NamespaceState, Row
 from .._store import Checked
 from .sqlite_connect import (
@@ -27,6 +28,7 @@ from .sqlite_connect import (
     translate,
     wall_clock,
 )
+from .sqlite_log_parts import log_parts
 from .sqlite_schema import ASIDE_COLUMNS, LOG_COLUMNS, WRITES, RecordsSql
 from .sqlite_structure import structure
 
@@ -335,6 +337,11 @@ class SqliteReader:
                     yield rows
                 if not self._grow_lenient(exc):
                     raise translate(exc, self._path) from exc
+
+    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]:
+        """What ``log_rows`` gives, put together by SQLite where it can be."""
+        with sqlite_errors(self._path):
+            yield from log_parts(self._con, self._sql.log, after_id, until_id, self.log_rows)
 
     def log_count(self, after_id: int, until_id: int) -> int:
         """How many entries ``log_rows`` would give."""

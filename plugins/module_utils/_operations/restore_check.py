@@ -15,8 +15,8 @@ import typing as t
 from .._errors import StoreDamaged
 from .._model import Row
 from .._repository.chunks import ChunkRef, RowPacker
-from .._store import Store, open_store
-from .snapshot_scan import Checker, Tally
+from .._store import Reader, Store, open_store
+from .snapshot_scan import Checker, LogPartCopier, Tally, holds_log_parts
 from .workers import Parent, Worker
 
 LOG_CHUNKS = 8  # that are compared at a time
@@ -104,25 +104,34 @@ class LogComparison:
         return self._next < len(self._chunks)
 
     def _same(self, chunks: t.Sequence[ChunkRef]) -> set[int]:
-        same: set[int] = set()
         if not all(isinstance(chunk.first_key, int) and isinstance(chunk.last_key, int) for chunk in chunks):
-            return same
+            return set()
+        with self._store.reader() as reader:
+            same: set[int] = set()
+            if isinstance(reader, LogPartCopier):
+                for position, chunk in enumerate(chunks):
+                    dense = chunk.last_key - chunk.first_key < 2 * chunk.rows  # else most entries are of others
+                    if dense and holds_log_parts(reader, self._namespace, chunk):
+                        same.add(position)
+            return same if len(same) == len(chunks) else same | self._same_entries(reader, chunks)
+
+    def _same_entries(self, reader: Reader, chunks: t.Sequence[ChunkRef]) -> set[int]:
+        same: set[int] = set()
         position = 0
         waiting: list[t.Any] = []
-        with self._store.reader() as reader:
-            for entries in reader.log(self._namespace, after_id=chunks[0].first_key - 1):
-                waiting += entries
-                while position < len(chunks) and waiting and waiting[-1][0] >= chunks[position].last_key:
-                    chunk = chunks[position]
-                    end = chunk.rows
-                    if end > len(waiting) or waiting[end - 1][0] != chunk.last_key:
-                        end = next((n for n, entry in enumerate(waiting) if entry[0] > chunk.last_key), len(waiting))
-                    elif hashlib.sha256(self._pack(waiting[:end])).digest() == chunk.digest:
-                        same.add(position)
-                    waiting = waiting[end:]
-                    position += 1
-                if position == len(chunks):
-                    break
+        for entries in reader.log(self._namespace, after_id=chunks[0].first_key - 1):
+            waiting += entries
+            while position < len(chunks) and waiting and waiting[-1][0] >= chunks[position].last_key:
+                chunk = chunks[position]
+                end = chunk.rows
+                if end > len(waiting) or waiting[end - 1][0] != chunk.last_key:
+                    end = next((n for n, entry in enumerate(waiting) if entry[0] > chunk.last_key), len(waiting))
+                elif hashlib.sha256(self._pack(waiting[:end])).digest() == chunk.digest:
+                    same.add(position)
+                waiting = waiting[end:]
+                position += 1
+            if position == len(chunks):
+                break
         return same
 
 

@@ -13,7 +13,7 @@ import typing as t
 from .._model import LogEntry, NamespaceState, Record, StoreIdentity
 from .._repository import SnapshotInfo
 from .._repository.chunks import NamespaceDigest
-from .._repository.manifest import FORMAT, Index
+from .._repository.manifest import SNAPSHOT_FORMAT, Index
 from .snapshot_scan import Tally
 
 DROP = 0.30
@@ -111,7 +111,7 @@ def body(
     """The manifest. docs/snapshot_format.md explains every field."""
     tallies = [tally for _namespace, tally in scanned.parts] + list(scanned.log.values())
     return {
-        "format": FORMAT,
+        "format": SNAPSHOT_FORMAT,
         "code": "hmac",
         "tool": "memops.agent_memory 1",
         "snapshot": snapshot,

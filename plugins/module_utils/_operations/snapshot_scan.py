@@ -11,6 +11,7 @@ import typing as t
 
 from .._codec import HEAD, namespace_prefix
 from .._errors import KeyUnavailable, StoreDamaged
+from .._log_parts import LogPart
 from .._model import KEY, Row, is_isolated
 from .._repository.chunks import (
     Chunker,
@@ -81,6 +82,13 @@ class LogCopier(t.Protocol):
     def log_count(self, after_id: int, until_id: int) -> int: ...
 
     def log_end(self) -> int: ...
+
+
+@t.runtime_checkable
+class LogPartCopier(t.Protocol):
+    """A LogCopier whose engine can put entries together itself."""
+
+    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]: ...
 
 
 class Tally:
@@ -255,13 +263,13 @@ class Scribe:
         after = task.after
         try:
             for entries in self._entries(task):
-                after = entries[-1][0]
-                for namespace, part in _by_namespace(entries):
+                for namespace, part, count, last in _by_namespace(entries):
+                    after = max(after, last)
                     if namespace in tallies:
                         tally = tallies[namespace]
-                        tally.rows += len(part)
-                        tally.last_id = part[-1][0]
-                        held += len(part)
+                        tally.rows += count
+                        tally.last_id = last
+                        held += count
                         for chunk in chunkers[namespace].add(part):
                             held -= chunk[1]
                             add(namespace, chunk)
@@ -281,10 +289,12 @@ class Scribe:
                 add(namespace, chunker.rest())
         return tallies
 
-    def _entries(self, task: LogRange) -> t.Iterator[t.Sequence[Row]]:
+    def _entries(self, task: LogRange) -> t.Iterator[LogPart | t.Sequence[Row]]:
         reader = self._reader
         if task.until is None:
             return reader.log(after_id=task.after)
+        if isinstance(reader, LogPartCopier):
+            return reader.log_parts(task.after, task.until)
         return t.cast(LogCopier, reader).log_rows(task.after, task.until)
 
     def _unchanged(self, task: LogRange, tallies: Tallies) -> bool:
@@ -298,10 +308,11 @@ class Scribe:
             return False
         # a store that was set back to an older state and written to since has others at the end
         newest, name = max(chunks, key=lambda one: one[0].last_key)
-        parts = reader.log_rows(newest.first_key - 1, newest.last_key)
-        now = self._pack([row for part in parts for row in part if row[2] == name])
-        if hashlib.sha256(now).digest() != newest.digest:
-            return False
+        if not (isinstance(reader, LogPartCopier) and holds_log_parts(reader, name, newest)):
+            parts = reader.log_rows(newest.first_key - 1, newest.last_key)
+            now = self._pack([row for part in parts for row in part if row[2] == name])
+            if hashlib.sha256(now).digest() != newest.digest:
+                return False
         for namespace, tally in tallies.items():
             for chunk in base.of(namespace, "log").values():
                 self._refer(chunk, tally)
@@ -310,14 +321,32 @@ class Scribe:
         return True
 
 
-def _by_namespace(entries: t.Sequence[Row]) -> t.Iterable[tuple[str, t.Sequence[Row]]]:
+def holds_log_parts(reader: LogPartCopier, namespace: str, chunk: ChunkRef) -> bool:
+    """Whether the log makes the bytes of this chunk, put together as this reader's snapshots are."""
+    made = LogChunker()
+    for entries in reader.log_parts(chunk.first_key - 1, chunk.last_key):
+        for name, part, _count, _last in _by_namespace(entries):
+            if name == namespace:
+                list(made.add(part))  # ends no chunk: it is cut where the snapshot's was
+    return hashlib.sha256(made.rest()[0]).digest() == chunk.digest
+
+
+def _by_namespace(
+    entries: LogPart | t.Sequence[Row],
+) -> t.Iterator[tuple[str, LogPart | t.Sequence[Row], int, int]]:
+    """(namespace, its entries, how many, id of the last)."""
+    if isinstance(entries, LogPart):
+        yield entries.namespace, entries, entries.rows, entries.last
+        return
     names = [entry[2] for entry in entries]
     if names.count(names[0]) == len(names):  # nearly always
-        return ((names[0], entries),)
+        yield names[0], entries, len(entries), entries[-1][0]
+        return
     parts: dict[str, list[Row]] = {}
     for namespace, entry in zip(names, entries):
         parts.setdefault(namespace, []).append(entry)
-    return parts.items()
+    for namespace, part in parts.items():
+        yield namespace, part, len(part), part[-1][0]
 
 
 class Checker:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import typing as t
 from bisect import bisect_left, bisect_right
-from itertools import accumulate
+from itertools import accumulate, chain
 from zlib import crc32
 
 from .._errors import MemoryOpsError, SnapshotUnusable
+from .._log_parts import BLOCK as LOG_BLOCK  # a log chunk holds some 4 blocks
+from .._log_parts import LogPart, entries_of
 from .._model import CHECKSUM, KEY, PAYLOAD, Row
 
 MINIMUM = 64 << 10
 AVERAGE = 256 << 10
 MAXIMUM = 1 << 20
 ROW_OVERHEAD = 128  # what a row's other fields take, about
-LOG_BLOCK = 1024  # ids; a log chunk holds some 4 blocks
 #: A key ends a chunk when its hash, as a fraction of 2**32, is below row size / (AVERAGE - MINIMUM).
 _FACTOR = (1 << 32) // (AVERAGE - MINIMUM)
 
@@ -106,17 +107,25 @@ def _before_id(entries: t.Sequence[t.Any], limit: int, start: int) -> int:
 
 
 class LogChunker:
-    """Cuts one namespace's log entries at ids that are multiples of LOG_BLOCK; packs them as they come."""
+    """Cuts one namespace's log entries at ids that are multiples of LOG_BLOCK; packs them as they come.
+
+    A chunk of entries alone is the array of them; one that holds a LogPart is a map of its parts.
+    """
 
     def __init__(self) -> None:
         self._packer = RowPacker()
-        self._parts: list[bytes] = []
+        self._parts: list[tuple[int, bytes]] = []  # (number of rows, their items), or (0, a packed LogPart)
         self.rows = 0  # entries of the chunk under way
         self.first: t.Any = None  # their ids
         self.last: t.Any = None
 
-    def add(self, entries: t.Sequence[t.Any]) -> t.Iterator[tuple[bytes, int, t.Any, t.Any]]:
+    def add(self, entries: LogPart | t.Sequence[t.Any]) -> t.Iterator[tuple[bytes, int, t.Any, t.Any]]:
         """The chunks that these entries complete: (bytes, number of entries, first id, last id)."""
+        if isinstance(entries, LogPart):
+            if self.rows and self._ends(self.last // LOG_BLOCK, entries.first // LOG_BLOCK):
+                yield self.rest()
+            self._hold(0, self._packer.pack_map(entries.fields()), entries.rows, entries.first, entries.last)
+            return
         start = 0
         while start < len(entries):
             number = entries[start][0] // LOG_BLOCK
@@ -125,10 +134,13 @@ class LogChunker:
             start = end
             if self.rows and self._ends(self.last // LOG_BLOCK, number):
                 yield self.rest()
-            self._parts.append(self._packer.items(block))
-            self.rows += len(block)
-            self.first = block[0][0] if self.first is None else self.first
-            self.last = block[-1][0]
+            self._hold(len(block), self._packer.items(block), len(block), block[0][0], block[-1][0])
+
+    def _hold(self, items: int, packed: bytes, rows: int, first: t.Any, last: t.Any) -> None:
+        self._parts.append((items, packed))
+        self.rows += rows
+        self.first = first if self.first is None else self.first
+        self.last = last
 
     def _ends(self, former: int, block: int) -> bool:
         """Whether the chunk ends between these blocks: decided by their number, within a minimum and a maximum."""
@@ -138,9 +150,16 @@ class LogChunker:
 
     def rest(self) -> tuple[bytes, int, t.Any, t.Any]:
         """The chunk under way; has ``rows`` 0 when there is none."""
-        chunk = (self._packer.header(self.rows) + b"".join(self._parts), self.rows, self.first, self.last)
+        chunk = (self._packed(), self.rows, self.first, self.last)
         self._parts, self.rows, self.first, self.last = [], 0, None, None
         return chunk
+
+    def _packed(self) -> bytes:
+        packer = self._packer
+        if all(items for items, _packed in self._parts):
+            return packer.header(self.rows) + b"".join([packed for _items, packed in self._parts])
+        parts = [packer.header(items) + packed if items else packed for items, packed in self._parts]
+        return packer.map_of("parts", packer.header(len(parts)) + b"".join(parts))
 
 
 class RowPacker:
@@ -154,6 +173,7 @@ class RowPacker:
         packer = msgpack.Packer(unicode_errors="surrogateescape")
         self._packb: t.Callable[[t.Any], bytes] = packer.pack
         self.header: t.Callable[[int], bytes] = packer.pack_array_header
+        self._map_header: t.Callable[[int], bytes] = packer.pack_map_header
 
     def pack(self, rows: t.Sequence[t.Sequence[t.Any]]) -> bytes:
         try:
@@ -161,6 +181,13 @@ class RowPacker:
         except (ValueError, TypeError, OverflowError, UnicodeEncodeError):
             # damaged rows only: text that is no Unicode becomes its bytes, anything unknown its description
             return self._packb([tuple(_plain(value) for value in row) for row in rows])
+
+    def pack_map(self, fields: t.Mapping[str, t.Any]) -> bytes:
+        return self._packb(fields)
+
+    def map_of(self, name: str, packed: bytes) -> bytes:
+        """The map with this one entry, whose value is packed already."""
+        return self._map_header(1) + self._packb(name) + packed
 
     def items(self, rows: t.Sequence[t.Sequence[t.Any]]) -> bytes:
         """The rows without their array's header, so that parts can be joined."""
@@ -188,9 +215,11 @@ def unpack_rows(data: bytes) -> t.Tuple[Row, ...]:
     except ImportError:
         raise MemoryOpsError("The Python package msgpack is missing.", "pip install msgpack") from None
     try:
-        rows: t.Tuple[Row, ...] = msgpack.unpackb(
-            data, use_list=False, unicode_errors="surrogateescape", strict_map_key=False
-        )
+        found = msgpack.unpackb(data, use_list=False, unicode_errors="surrogateescape", strict_map_key=False)
+        if isinstance(found, dict):  # of the log
+            parts = [entries_of(part) if isinstance(part, dict) else part for part in found["parts"]]
+            found = tuple(chain.from_iterable(parts))
+        rows: t.Tuple[Row, ...] = found
     except Exception as exc:
         raise SnapshotUnusable(f"A chunk cannot be decoded: {exc}.", "verify the snapshot") from None
     return rows

@@ -20,7 +20,8 @@ from .chunks import ChunkRef
 from .objects import ObjectMissing, ObjectStore
 from .packs import FrameCipher, Squeezer, derive, expand
 
-FORMAT = 1
+FORMAT = 1  # of all sealed lines but a manifest
+SNAPSHOT_FORMAT = 2  # of manifests: chunks of the log may be maps of parts, which format 1 does not know
 PURPOSES = ("scheduled", "baseline", "forensic", "failback", "drill")
 SNAPSHOT_ID = re.compile(r"\A[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}\Z")
 
@@ -41,9 +42,9 @@ def open_line(data: bytes, key: bytes | None, what: str) -> dict[str, t.Any]:
             body = None
     if not isinstance(body, dict):
         raise SnapshotUnusable(f"{what} is damaged: it is not a sealed line.", "use another snapshot")
-    if isinstance(body.get("format"), int) and body["format"] > FORMAT:
+    if isinstance(body.get("format"), int) and body["format"] > SNAPSHOT_FORMAT:
         raise RepositoryRefused(
-            f"{what} has format {body['format']}, and this version knows {FORMAT}.", "update the collection"
+            f"{what} has format {body['format']}, and this version knows {SNAPSHOT_FORMAT}.", "update the collection"
         )
     signed = body.get("code") == "hmac"
     if signed and key is None:

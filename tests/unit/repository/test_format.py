@@ -10,9 +10,10 @@ import sys
 import typing as t
 from pathlib import Path
 
+import msgpack
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec, decode_value
+from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec, decode_value, log_checksum
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import verify
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
@@ -30,10 +31,10 @@ def decode(repository: Path, name: str, key: str, *more: str) -> tuple[int, dict
     return done.returncode, json.loads(done.stdout) if done.stdout else {"error": done.stderr}
 
 
-@pytest.fixture
-def golden(tmp_path: Path) -> tuple[Path, Keyring, dict[str, t.Any]]:
+@pytest.fixture(params=[1, 2])
+def golden(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Keyring, dict[str, t.Any]]:
     """A copy: checks are appended, and a checkout opens key files to everybody."""
-    copy = Path(shutil.copytree(TESTS / "golden" / "format_1", tmp_path / "golden"))
+    copy = Path(shutil.copytree(TESTS / "golden" / f"format_{request.param}", tmp_path / "golden"))
     (copy / "master.key").chmod(0o600)
     keyring = Keyring.open({"source": "file", "master_key_file": str(copy / "master.key")})
     return copy, keyring, json.loads((copy / "expected.json").read_text(encoding="ascii"))
@@ -61,6 +62,11 @@ def test_golden_snapshots_are_read(golden: tuple[Path, Keyring, dict[str, t.Any]
     for key, row in first.get_many("agent-7", list(values)).items():
         assert decode_value(keyring.open_payload(row[8], codec.head(row), row[7])) == values.pop(key)
     assert values == {}
+    log = [entry for entries in first.log("agent-7") for entry in entries]
+    assert {entry.key for entry in log} >= set(expected["values"]["agent-7"])
+    assert all(log_checksum(entry) == entry.checksum for entry in log)
+    kinds = [type(msgpack.unpackb(plain)) for _chunk, plain in first.plain(first.chunks("agent-7", "log"))]
+    assert (dict in kinds) == (first.manifest["format"] == 2)
     assert repository.read_journal("inc-1", keyring) == [b"first entry", b"second entry"]
 
 
@@ -72,6 +78,7 @@ def test_the_decoder_reads_the_golden_snapshots(golden: tuple[Path, Keyring, dic
             "--jsonl", str(copy / "out.jsonl"),
         )  # fmt: skip
         assert status == 0, report
+        assert [found["log_damaged"] for found in report["namespaces"].values()] == [0, 0]
         assert {name: found["damaged"] for name, found in report["namespaces"].items()} == one["damaged"]
         lines = [json.loads(line) for line in (copy / "out.jsonl").read_text(encoding="ascii").splitlines()]
         values = {line["key"]: line["value"] for line in lines if line["namespace"] == "agent-7"}

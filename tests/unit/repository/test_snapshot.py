@@ -369,7 +369,7 @@ def test_snapshot_and_master_key_are_enough(place: Place, tmp_path: t.Any) -> No
     assert found.get_many("n", ["k"])["k"] == rows_of(place.store, "n")[1]
 
 
-@pytest.mark.parametrize("change", [b'"format":2', b'"format":999'])
+@pytest.mark.parametrize("change", [b'"format":3', b'"format":999'])
 def test_a_newer_format_is_refused(place: Place, change: bytes) -> None:
     place.snapshot()
     path = place.root / "repository.json"
