@@ -47,6 +47,7 @@ KNOWN = INTERNAL | frozenset(
         "memory_force",
         "memory_group",
         "memory_incident",
+        "memory_keep",
         "memory_keep_last",
         "memory_keep_within",
         "memory_key_age",
