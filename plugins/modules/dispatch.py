@@ -40,6 +40,7 @@ options:
       - restore
       - rotate_keys
       - route
+      - scrub
       - snapshot
       - snapshot_accept
       - snapshot_export
@@ -99,6 +100,7 @@ MODULES = [
     "restore",
     "rotate_keys",
     "route",
+    "scrub",
     "snapshot",
     "snapshot_accept",
     "snapshot_export",
@@ -148,6 +150,8 @@ def main_of(module: str) -> t.Callable[[], None]:
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.rotate_keys import main as run
     elif module == "route":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.route import main as run
+    elif module == "scrub":
+        from ansible_collections.memops.agent_memory.plugins.module_utils._modules.scrub import main as run
     elif module == "snapshot":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot import main as run
     elif module == "snapshot_accept":

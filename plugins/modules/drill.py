@@ -10,8 +10,9 @@ module: drill
 short_description: Rehearse a restore in a scratch store
 version_added: 1.0.0
 description:
-  - Restores a snapshot into a scratch store, scans every record, runs the benchmark, rotates the keys there and
-    measures the time. The live store is not opened.
+  - Restores a snapshot into a scratch store, scans every record, runs the benchmark, rotates the keys there, scans
+    again and measures the time. The live store is not opened.
+  - What a drill found, a failure too, is kept in the repository as an encrypted, hash-chained record.
   - Fails unless the verdict is pass.
 author:
   - The memops.agent_memory maintainers (@memops)
@@ -34,6 +35,9 @@ options:
     description: Rotate the record keys of the scratch store too.
     type: bool
     default: true
+  rto:
+    description: Seconds that the restore may take; a longer one fails. Without it the time is only measured.
+    type: float
   scratch:
     description: Folder for the scratch store. Default is the system's temporary folder.
     type: path
@@ -53,6 +57,7 @@ EXAMPLES = r"""
     keyring:
       path: /etc/memops/keyring.json
       master_key_file: /etc/memops/master.key
+    rto: 1800
   register: rehearsal
 """
 
@@ -71,6 +76,15 @@ rto_seconds:
   description: How long the restore took.
   type: float
   returned: success
+phases:
+  description: Seconds of each part, C(restore), C(scan), C(benchmark) and C(rotate).
+  type: dict
+  returned: always
+evidence:
+  description: The record in the repository; none when it could not be kept.
+  type: str
+  returned: always
+  sample: incidents/drills.memory/000041
 age_seconds:
   description: How old the snapshot is.
   type: float

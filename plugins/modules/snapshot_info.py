@@ -18,6 +18,26 @@ options:
   namespace:
     description: Only snapshots that hold this namespace.
     type: str
+  since:
+    description: Only snapshots of this time or later, RFC 3339 with a time zone.
+    type: str
+  until:
+    description: Only snapshots of this time or earlier.
+    type: str
+  purposes:
+    description: Only snapshots that were taken for one of these.
+    type: list
+    elements: str
+    choices: [scheduled, baseline, forensic, failback, drill]
+  verdict:
+    description: >-
+      Only snapshots whose newest verification ended so; V(unverified) are those that were never verified. Each then has
+      C(verified).
+    type: str
+    choices: [pass, fail, could-not-verify, unverified]
+  last_good_before:
+    description: Only the newest good snapshot of this time or earlier, such as from before the onset of a damage.
+    type: str
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.info
@@ -35,6 +55,19 @@ EXAMPLES = r"""
       path: /etc/memops/keyring.json
       master_key_file: /etc/memops/master.key
   register: found
+
+- name: The last good one that holds the namespace, from before the damage
+  memops.agent_memory.snapshot_info:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
+    last_good_before: "2026-01-05T10:00:00Z"
+  register: before
 """
 
 RETURN = r"""

@@ -10,9 +10,10 @@ module: snapshot_retention
 short_description: Remove snapshots that are no longer needed
 version_added: 1.0.0
 description:
-  - Keeps the newest O(keep_last) good snapshots and everything younger than O(keep_within).
-  - Never removes the last good one, one that another refers to, recent evidence, or anything while the newest
-    snapshot is suspect. The manifest goes first, the packs after a grace.
+  - Keeps the newest O(keep_last) good snapshots, everything younger than O(keep_within), and the newest good one of
+    each of the last hours, days, weeks, months and years that are asked for (grandfather, father, son).
+  - Never removes the last good one of any namespace, one that another refers to, recent evidence, or anything while
+    the newest snapshot is suspect. The manifest goes first, the packs after a grace.
 author:
   - The memops.agent_memory maintainers (@memops)
 options:
@@ -24,6 +25,45 @@ options:
     description: Seconds within which every snapshot is kept.
     type: float
     default: 604800.0
+  keep_hourly:
+    description: >-
+      Keep the newest good snapshot of so many hours, the newest ones in which there is one (UTC).
+    type: int
+    default: 0
+  keep_daily:
+    description: >-
+      Keep the newest good snapshot of so many days, the newest ones in which there is one (UTC).
+    type: int
+    default: 0
+  keep_weekly:
+    description: >-
+      Keep the newest good snapshot of so many weeks, the newest ones in which there is one (UTC).
+    type: int
+    default: 0
+  keep_monthly:
+    description: >-
+      Keep the newest good snapshot of so many months, the newest ones in which there is one (UTC).
+    type: int
+    default: 0
+  keep_yearly:
+    description: >-
+      Keep the newest good snapshot of so many years, the newest ones in which there is one (UTC).
+    type: int
+    default: 0
+  keep_forensic:
+    description: Seconds for which forensic snapshots are kept.
+    type: float
+    default: 7776000.0
+  keep_suspect:
+    description: Seconds for which suspect snapshots that nobody accepted are kept.
+    type: float
+    default: 2592000.0
+  grace:
+    description: >-
+      Seconds between the removal of a snapshot, which takes its manifest aside, and that of its packs. Longer than any
+      snapshot takes.
+    type: float
+    default: 86400.0
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.attributes
@@ -41,6 +81,9 @@ EXAMPLES = r"""
       path: /etc/memops/keyring.json
       master_key_file: /etc/memops/master.key
     keep_last: 96
+    keep_daily: 14
+    keep_weekly: 8
+    keep_monthly: 12
 """
 
 RETURN = r"""

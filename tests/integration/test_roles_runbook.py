@@ -320,17 +320,3 @@ def test_disaster_recovery_into_a_fresh_store_and_never_over_memories(tmp_path: 
     assert memory.read("agent-8", "key-00001") == {"fact": "agent-8 fact 1"}
     memory.close()
     assert json.loads(site.route.read_text())["namespaces"]["agent-7"]["path"] == str(fresh)
-
-
-def test_schedule_writes_units_that_systemd_accepts(tmp_path: pathlib.Path) -> None:
-    site = Site(tmp_path, secondary=False)
-    home = {"memory_schedule_enable": False, "memory_schedule_dir": str(tmp_path / "units")}
-    units = tmp_path / "units"
-    passed(site.play("schedule", "--check", **home), changed=True)
-    assert not units.exists()
-    passed(site.play("schedule", **home), changed=True)
-    assert "memops.agent_memory.backup" in (units / "memops-backup.service").read_text()
-    passed(site.play("schedule", **home), changed=False)
-    passed(site.play("schedule", memory_schedule_state="absent", **home), changed=True)
-    assert list(units.iterdir()) == []
-    refused(site.play("schedule", memory_schedule_minutes=0, **home), "Next: ")

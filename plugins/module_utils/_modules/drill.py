@@ -17,7 +17,6 @@ def operate(context: Context) -> dict[str, t.Any]:
     params = context.params
     if context.check:
         return {"changed": False, "verdict": "could-not-verify", "reasons": ["check mode: nothing was restored"]}
-    context.keyring()
     found = drill(
         repository=context.repository(),
         keyring_params=context.params["keyring"],
@@ -27,7 +26,9 @@ def operate(context: Context) -> dict[str, t.Any]:
         benchmark=params["benchmark"],
         accuracy=params["accuracy"],
         rotation=params["rotation"],
+        rto=params["rto"],
         scratch=params["scratch"],
+        owner=context.run.owner,
     )
     return context.judged(found, "look at the reasons; no restore is proven until a drill passes")
 
@@ -39,6 +40,7 @@ def main() -> None:
         "benchmark": {"type": "path"},
         "accuracy": {"type": "float", "default": 0.8},
         "rotation": {"type": "bool", "default": True},
+        "rto": {"type": "float"},
         "scratch": {"type": "path"},
     }
-    execute(operate, options)
+    execute(operate, options, repository=True, keyring=True)

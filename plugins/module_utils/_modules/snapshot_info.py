@@ -10,16 +10,38 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, execute
-from .._operations.inform import snapshots
+from .._inputs import moment
+from .._operations.inform import Search, snapshots
+from .._repository.manifest import PURPOSES
+
+VERDICTS = ("pass", "fail", "could-not-verify", "unverified")
 
 
 def operate(context: Context) -> dict[str, t.Any]:
     keyring = context.keyring() if context.has_keyring else None
-    return {"snapshots": snapshots(context.repository(), context.name, keyring, context.params["namespace"])}
+    params = context.params
+
+    def when(name: str) -> int | None:
+        return moment(params[name]) if params[name] else None
+
+    search = Search(
+        namespace=params["namespace"],
+        since=when("since"),
+        until=when("until"),
+        purposes=frozenset(params["purposes"] or ()),
+        verdict=params["verdict"],
+        last_good_before=when("last_good_before"),
+    )
+    return {"snapshots": snapshots(context.repository(), context.name, keyring, search)}
 
 
 def main() -> None:
     options = {
         "namespace": {"type": "str"},
+        "since": {"type": "str"},
+        "until": {"type": "str"},
+        "purposes": {"type": "list", "elements": "str", "choices": list(PURPOSES)},
+        "verdict": {"type": "str", "choices": list(VERDICTS)},
+        "last_good_before": {"type": "str"},
     }
     execute(operate, options)

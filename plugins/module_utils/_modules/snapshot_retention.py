@@ -11,6 +11,7 @@ import typing as t
 
 from .._ansible import Context, diff, execute
 from .._errors import RepositoryRefused
+from .._operations.retention import PERIODS
 from .._operations.retention import apply as retain
 
 
@@ -27,6 +28,10 @@ def operate(context: Context) -> dict[str, t.Any]:
         name=context.name,
         keep_last=context.params["keep_last"],
         keep_within=context.params["keep_within"],
+        keep_forensic=context.params["keep_forensic"],
+        keep_suspect=context.params["keep_suspect"],
+        grace=context.params["grace"],
+        periods={period: context.params[f"keep_{period}"] for period in PERIODS},
         check=context.check,
     )
     before = sorted([*(kept["snapshot"] for kept in result["kept"]), *result["removed"]])
@@ -38,5 +43,13 @@ def main() -> None:
     options = {
         "keep_last": {"type": "int", "default": 96},
         "keep_within": {"type": "float", "default": 604800.0},
+        "keep_hourly": {"type": "int", "default": 0},
+        "keep_daily": {"type": "int", "default": 0},
+        "keep_weekly": {"type": "int", "default": 0},
+        "keep_monthly": {"type": "int", "default": 0},
+        "keep_yearly": {"type": "int", "default": 0},
+        "keep_forensic": {"type": "float", "default": 7776000.0},
+        "keep_suspect": {"type": "float", "default": 2592000.0},
+        "grace": {"type": "float", "default": 86400.0},
     }
     execute(operate, options)

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Rehearse: restore the newest snapshot into a scratch store and prove it there.
+"""Rehearse: restore the newest snapshot into a scratch store and prove it there; keep what was found.
 
 PRIVATE to the collection. The live store is not opened at all; a drill that cannot run is could-not-verify.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 import time
 import typing as t
@@ -16,7 +17,8 @@ import typing as t
 from .._errors import KeyUnavailable, MemoryOpsError, RepositoryUnavailable
 from .._layouts import seals
 from .._store import open_store, scratch_params
-from . import integrity, restore, rotate
+from . import evidence, integrity, restore, rotate
+from .incident import now_us, rfc3339
 from .master_key import rewrap_keyring
 
 
@@ -30,104 +32,160 @@ def drill(
     benchmark: str | None = None,
     accuracy: float = 0.80,
     rotation: bool = True,
+    rto: float | None = None,
     scratch: str | None = None,
+    owner: str = "",
 ) -> dict[str, t.Any]:
-    """Restore, scan every record, run the benchmark, rotate the keys of the scratch store, measure.
+    """Restore, scan every record, run the benchmark, rotate the keys of the scratch store, scan again, measure.
+
+    It passes when all of that does and the restore took no longer than ``rto`` seconds. What it found is kept in the
+    repository (evidence.py), a failure too.
 
     Returns {verdict, reasons, snapshot, records, namespaces {name: {records, verdict, accuracy}}, rotated,
-    age_seconds, rto_seconds, seconds}. The scratch store is removed in every case.
+    age_seconds, rto_seconds, rto_limit, phases {restore, scan, benchmark, rotate: seconds}, at, evidence (key, or None
+    where nothing could be kept), warnings, seconds}. The scratch store is removed in every case.
     """
-    folder = tempfile.mkdtemp(prefix="memops-drill-", dir=scratch)
     started = time.monotonic()
-    result: dict[str, t.Any] = {"verdict": "could-not-verify", "reasons": [], "snapshot": snapshot_id, "namespaces": {}}
+    result: dict[str, t.Any] = {
+        "verdict": "could-not-verify", "reasons": [], "snapshot": snapshot_id, "namespaces": {}, "phases": {},
+        "rto_limit": rto, "at": rfc3339(now_us()), "evidence": None, "warnings": [],
+    }  # fmt: skip
+    folder = tempfile.mkdtemp(prefix="memops-drill-", dir=scratch)
     try:
-        _rehearse(
-            result,
-            folder,
-            repository,
-            keyring_params,
-            name,
-            snapshot_id,
-            namespaces,
-            benchmark,
-            accuracy,
-            rotation,
-            started,
-        )
+        rehearsal = _Rehearsal(result, folder, repository, keyring_params, name)
+        rehearsal.restore(snapshot_id, namespaces)
+        rehearsal.prove(benchmark, accuracy)
+        if rotation:
+            rehearsal.rotate()
+        rehearsal.judge()
     except (RepositoryUnavailable, KeyUnavailable) as exc:
+        result["verdict"] = "could-not-verify"
         result["reasons"].append(exc.message)
     except MemoryOpsError as exc:
         result["verdict"] = "fail"
         result["reasons"].append(exc.message)
+    except OSError as exc:  # no room for the scratch store is not the snapshot's fault
+        result["verdict"] = "could-not-verify"
+        result["reasons"].append(f"The scratch store in {folder} cannot be written: {exc.strerror or exc}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     result["seconds"] = round(time.monotonic() - started, 3)
+    _keep(result, repository, keyring_params, name, owner)
     return result
 
 
-def _rehearse(
-    result: dict[str, t.Any],
-    folder: str,
-    repository: t.Any,
-    keyring_params: t.Mapping[str, t.Any],
-    name: str,
-    snapshot_id: str | None,
-    namespaces: t.Sequence[str] | None,
-    benchmark: str | None,
-    accuracy: float,
-    rotation: bool,
-    started: float,
+def _keep(
+    result: dict[str, t.Any], repository: t.Any, keyring_params: t.Mapping[str, t.Any], name: str, owner: str
 ) -> None:
-    ring_params = {**keyring_params, "path": os.path.join(folder, "keyring.json")}
-    ring = _copy_ring(keyring_params, ring_params)
-    chosen = repository.newest_good(name, ring) if snapshot_id is None else repository.snapshot(name, snapshot_id, ring)
-    layout = chosen.manifest["store"]["layout"]
-    params = scratch_params(folder, name, layout)
-    restored = restore.restore_whole(
-        namespaces=namespaces,
-        snapshot_id=chosen.id,
-        store_params=params,
-        repository=repository,
-        keyring=ring,
-        name=name,
-        create=True,
-    )
-    result["snapshot"] = restored["snapshot"]
-    result["rto_seconds"] = round(time.monotonic() - started, 3)
-    snapshot = repository.snapshot(name, restored["snapshot"], ring)
-    result["age_seconds"] = round(time.time() - snapshot.manifest["at"] / 1e6, 1)
-    verdicts = []
-    for namespace in restored["namespaces"]:
-        scan = integrity.scan(store_params=params, keyring=ring, namespace=namespace)
-        part: dict[str, t.Any] = {"records": scan["rows"], "verdict": scan["verdict"], "accuracy": None}
-        if scan["verdict"] != "pass":
-            result["reasons"].append(f"{namespace}: {scan['verdict']}, findings {scan['findings']}")
+    from .._keyring import Keyring
+
+    kept = {key: value for key, value in result.items() if key not in ("evidence", "warnings")}
+    try:
+        ring = Keyring.open({**keyring_params, "path": None})
+        body = {**kept, "owner": owner, "host": socket.gethostname()}
+        result["evidence"] = evidence.keep(repository, ring, name, body)
+    except MemoryOpsError as exc:
+        result["warnings"].append(f"The evidence of this drill could not be kept: {exc.message}")
+
+
+class _Rehearsal:
+    """A scratch store in ``folder`` with a keyring of its own, and what is found there."""
+
+    def __init__(
+        self,
+        result: dict[str, t.Any],
+        folder: str,
+        repository: t.Any,
+        keyring_params: t.Mapping[str, t.Any],
+        name: str,
+    ) -> None:
+        self.result, self.folder, self.repository, self.name = result, folder, repository, name
+        self.started = time.monotonic()
+        self.ring = _copy_ring(keyring_params, {**keyring_params, "path": os.path.join(folder, "keyring.json")})
+        self.params: dict[str, t.Any] = {}
+        self.layout = ""
+        self.verdicts: list[str] = []
+
+    def restore(self, snapshot_id: str | None, namespaces: t.Sequence[str] | None) -> None:
+        place, result = self.repository, self.result
+        if snapshot_id is None:
+            chosen = place.newest_good(self.name, self.ring)
+        else:
+            chosen = place.snapshot(self.name, snapshot_id, self.ring)
+        result["snapshot"] = chosen.id
+        result["age_seconds"] = round(time.time() - chosen.manifest["at"] / 1e6, 1)
+        self.layout = chosen.manifest["store"]["layout"]
+        self.params = scratch_params(self.folder, self.name, self.layout)
+        restored = restore.restore_whole(
+            namespaces=namespaces,
+            snapshot_id=chosen.id,
+            store_params=self.params,
+            repository=place,
+            keyring=self.ring,
+            name=self.name,
+            create=True,
+        )
+        result["namespaces"] = {name: {"verdict": "could-not-verify"} for name in restored["namespaces"]}
+        self._phase("restore", self.started)
+        result["rto_seconds"] = result["phases"]["restore"]
+
+    def prove(self, benchmark: str | None, accuracy: float) -> None:
+        started = time.monotonic()
+        for namespace, part in self.result["namespaces"].items():
+            scan = integrity.scan(store_params=self.params, keyring=self.ring, namespace=namespace)
+            part.update(records=scan["rows"], verdict=scan["verdict"], accuracy=None)
+            if scan["verdict"] != "pass":
+                self.fault(namespace, f"{scan['verdict']}, findings {scan['findings']}", scan["verdict"])
+        self.result["records"] = sum(part["records"] for part in self.result["namespaces"].values())
+        self._phase("scan", started)
         if benchmark:
-            part["accuracy"] = _accuracy(params, ring, namespace, benchmark)
-            if part["accuracy"] is not None and part["accuracy"] < accuracy:
-                part["verdict"] = "fail"
-                result["reasons"].append(f"{namespace}: accuracy {part['accuracy']:.2f} is below {accuracy:.2f}")
-        verdicts.append(part["verdict"])
-        result["namespaces"][namespace] = part
-    result["records"] = sum(part["records"] for part in result["namespaces"].values())
-    if not seals(layout):
-        result["not_rehearsed"] = [
-            f"the values are of the layout {layout}: each is whole and the one that was saved, but its own engine was "
-            "not asked to open it",
-            "nothing of ours seals them: no rotation",
-        ]
-    if rotation and seals(layout):
-        turned = rotate.rotate(store_params=params, keyring=ring, force=True)
-        result["rotated"] = turned["records"]["rotated"]
+            started = time.monotonic()
+            for namespace, part in self.result["namespaces"].items():
+                part["accuracy"] = found = _accuracy(self.params, self.ring, namespace, benchmark)
+                if found is not None and found < accuracy:
+                    self.fault(namespace, f"accuracy {found:.2f} is below {accuracy:.2f}")
+            if all(part["accuracy"] is None for part in self.result["namespaces"].values()):
+                self.fault("", "the benchmark has no case for what was restored", "could-not-verify")
+            self._phase("benchmark", started)
+
+    def rotate(self) -> None:
+        if not seals(self.layout):
+            self.result["not_rehearsed"] = [
+                f"the values are of the layout {self.layout}: each is whole and the one that was saved, but its own "
+                "engine was not asked to open it",
+                "nothing of ours seals them: no rotation",
+            ]
+            return
+        started = time.monotonic()
+        turned = rotate.rotate(store_params=self.params, keyring=self.ring, force=True)
+        self.result["rotated"] = turned["records"]["rotated"]
         if not turned["complete"]:
-            verdicts.append("fail")
-            result["reasons"].append(f"the rotation left {turned['records']['remaining']} records behind")
-    if not verdicts:
-        result["reasons"].append("the snapshot holds no namespace")
-    elif "fail" in verdicts:
-        result["verdict"] = "fail"
-    elif all(verdict == "pass" for verdict in verdicts):
-        result["verdict"] = "pass"
+            self.fault("", f"the rotation left {turned['records']['remaining']} records behind")
+        for namespace, part in self.result["namespaces"].items():
+            scan = integrity.scan(store_params=self.params, keyring=self.ring, namespace=namespace)
+            if part["verdict"] == "pass" and (scan["verdict"], scan["rows"]) != ("pass", part["records"]):
+                self.fault(namespace, f"after the rotation {scan['verdict']}, findings {scan['findings']}")
+        self._phase("rotate", started)
+
+    def fault(self, namespace: str, why: str, verdict: str = "fail") -> None:
+        self.verdicts.append(verdict)
+        if namespace:
+            self.result["namespaces"][namespace]["verdict"] = verdict
+        self.result["reasons"].append(f"{namespace}: {why}" if namespace else why)
+
+    def judge(self) -> None:
+        result = self.result
+        limit = result["rto_limit"]
+        if not result["namespaces"]:
+            self.fault("", "the snapshot holds no namespace", "could-not-verify")
+        if limit is not None and result["rto_seconds"] > limit:
+            self.fault("", f"the restore took {result['rto_seconds']} s, longer than the RTO of {limit:g} s")
+        result["verdict"] = (
+            "fail" if "fail" in self.verdicts else "could-not-verify" if self.verdicts else "pass"
+        )
+
+    def _phase(self, name: str, started: float) -> None:
+        self.result["phases"][name] = round(time.monotonic() - started, 3)
 
 
 def _copy_ring(source: t.Mapping[str, t.Any], target: t.Mapping[str, t.Any]) -> t.Any:

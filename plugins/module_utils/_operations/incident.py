@@ -131,7 +131,7 @@ def folder(store_params: t.Mapping[str, t.Any], incident: str, work_dir: str | N
             f"The incident id {incident!r:.60} has characters other than letters, digits, '-', '_' and '.'.",
             "leave memory_incident out to let one be made",
         )
-    path = os.path.join(work_dir or _base(store_params), incident)
+    path = os.path.join(work_dir or base(store_params), incident)
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
     except OSError as exc:
@@ -147,7 +147,8 @@ def state_home() -> str:
     return "/var/lib" if os.geteuid() == 0 else os.path.expanduser("~/.local/state")
 
 
-def _base(store_params: t.Mapping[str, t.Any]) -> str:
+def base(store_params: t.Mapping[str, t.Any]) -> str:
+    """The folder for what belongs to a store on this host; not made here."""
     if store_params.get("path"):
         return f"{store_params['path']}.memops"
     which = hashlib.sha256("\n".join(place(store_params)).encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ snapshot takes; if something came to refer to them meanwhile, the manifest comes
 from __future__ import annotations
 
 import base64
+import datetime
 import time
 import typing as t
 
@@ -18,6 +19,8 @@ from .._repository.manifest import SnapshotInfo, folder, open_line, seal_line
 from .._repository.objects import ObjectMissing, check_name
 
 DAY = 86400.0
+#: Of each period how it is told apart; the newest snapshot of a period stands for it (grandfather, father, son). UTC.
+PERIODS = {"hourly": "%Y%m%d%H", "daily": "%Y%m%d", "weekly": "%G%V", "monthly": "%Y%m", "yearly": "%Y"}
 
 
 def apply(
@@ -30,13 +33,17 @@ def apply(
     keep_forensic: float = 90 * DAY,
     keep_suspect: float = 30 * DAY,
     grace: float = DAY,
+    periods: t.Mapping[str, int] | None = None,
     now: float | None = None,
     check: bool = False,
 ) -> dict[str, t.Any]:
-    """Remove what is neither among the newest ``keep_last`` good ones nor younger than ``keep_within`` seconds.
+    """Remove what is neither among the newest ``keep_last`` good ones, nor younger than ``keep_within`` seconds, nor
+    the newest good one of one of the last ``periods`` (hourly, daily, weekly, monthly, yearly: how many; those count
+    in which there is one).
 
-    Never: the last good one, a base that something refers to, a forensic one younger than ``keep_forensic``, a suspect
-    one younger than ``keep_suspect``, one that cannot be read. While the newest snapshot is suspect nothing goes.
+    Never: the last good one of any namespace, a base that something refers to, a forensic one younger than
+    ``keep_forensic``, a suspect one younger than ``keep_suspect``, one that cannot be read. While the newest snapshot
+    is suspect nothing goes.
     Objects without a manifest go ``grace`` seconds after the manifest went, or after the last of them was written.
 
     Returns {changed, kept [{snapshot, reason}], removed [ids], collected [ids], waiting [ids], revived [ids],
@@ -47,6 +54,9 @@ def apply(
         least = 1 if what == "keep_last" else 0
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
             raise InvalidInput(f"{what} is {value!r:.40}.", f"give a number of at least {least}")
+    for what, value in (periods or {}).items():
+        if what not in PERIODS or isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InvalidInput(f"Keeping {what:.20} is {value!r:.40}.", f"give numbers for {', '.join(PERIODS)}")
     place = repository if isinstance(repository, Repository) else Repository.open(repository)
     moment = time.time() if now is None else now
     snapshots = listing(place.objects, name, keyring)
@@ -57,10 +67,12 @@ def apply(
     if stopped:
         warnings.append(stopped)
     good = [info for info in snapshots if info.good]
-    newest = {info.id for info in good[:keep_last]}
+    standing = {info.id: f"the {period} one" for period, info in _standing(good, periods or {})}
+    standing.update({info.id: "among the newest" for info in good[:keep_last]})
+    standing.update({info.id: "the last good one" for info in _last_good(good)})
     referenced = {base for info in snapshots for base in info.references}
     for info in snapshots:
-        reason = _reason(info, moment, good, newest, referenced, keep_within, keep_forensic, keep_suspect)
+        reason = _reason(info, moment, standing, referenced, keep_within, keep_forensic, keep_suspect)
         if stopped and reason is None:
             reason = "the newest snapshot is suspect"
         if reason is None:
@@ -98,11 +110,29 @@ def _stopped(snapshots: t.Sequence[SnapshotInfo]) -> str | None:
     return None
 
 
+def _last_good(good: t.Sequence[SnapshotInfo]) -> t.Iterator[SnapshotInfo]:
+    """The newest good one, and of each namespace the newest good one that holds it: a snapshot may hold only some."""
+    seen: set[str] = set()
+    for number, info in enumerate(good):
+        if not number or not seen >= set(info.namespaces):
+            yield info
+        seen.update(info.namespaces)
+
+
+def _standing(good: t.Sequence[SnapshotInfo], periods: t.Mapping[str, int]) -> t.Iterator[tuple[str, SnapshotInfo]]:
+    for period, count in periods.items():
+        seen: set[str] = set()
+        for info in good:
+            at = datetime.datetime.fromtimestamp(info.at / 1e6, datetime.timezone.utc).strftime(PERIODS[period])
+            if at not in seen and len(seen) < count:
+                yield period, info
+            seen.add(at)
+
+
 def _reason(
     info: SnapshotInfo,
     moment: float,
-    good: t.Sequence[SnapshotInfo],
-    newest: set[str],
+    standing: t.Mapping[str, str],
     referenced: set[str],
     keep_within: float,
     keep_forensic: float,
@@ -112,16 +142,16 @@ def _reason(
     if info.problem:
         return "it cannot be read"
     age = moment - info.manifest["created"] / 1e6
-    if good and info.id == good[0].id:
-        return "the last good one"
+    if standing.get(info.id) == "the last good one":
+        return standing[info.id]
     if info.id in referenced:
         return "others refer to it"
     if info.purpose == "forensic":
         return "evidence" if age < keep_forensic else None
     if info.suspect and not info.accepted:
         return "suspect" if age < keep_suspect else None
-    if info.id in newest:
-        return "among the newest"
+    if info.id in standing:
+        return standing[info.id]
     if age < keep_within:
         return "young"
     return None

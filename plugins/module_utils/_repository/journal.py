@@ -98,6 +98,17 @@ def read(objects: ObjectStore, incident: str, keyring: t.Any) -> list[bytes]:
     return entries
 
 
+def last(objects: ObjectStore, incident: str, keyring: t.Any) -> tuple[int, bytes] | None:
+    """The newest entry and its number; None: there is none. Errors: SnapshotUnusable (changed), KeyUnavailable."""
+    names = numbers(objects, incident)
+    if not names:
+        return None
+    number = int(names[-1])
+    data = objects.get(folder(incident) + names[-1])
+    body = _open(data, incident, number, keyring, lambda: read_keys(objects, incident, keyring.master_id))[1]
+    return number, body
+
+
 def numbers(objects: ObjectStore, incident: str) -> list[str]:
     return [child for child in objects.children(folder(incident)) if re.match(r"\A[0-9]{6,}\Z", child)]
 

@@ -132,3 +132,38 @@ def test_bad_numbers(place: Place) -> None:
         with pytest.raises(errors.InvalidInput):
             sweep(place, **more)
     assert os.path.isdir(place.root)
+
+
+def at(place: Place, monkeypatch: pytest.MonkeyPatch, days: float) -> str:
+    """A snapshot as it was taken so many days ago: ids and times are those of the clock."""
+    ago = int((time.time() - days * DAY) * 1e9)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: ago)
+        patch.setattr(time, "time", lambda: ago / 1e9)
+        return str(place.snapshot(base=None)["snapshot"])
+
+
+def test_of_each_period_the_newest_one_stands(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.fill("n", many(10))
+    noon = time.time() % DAY / DAY - 0.5  # so that days are whole whenever this runs
+    taken = {days: at(place, monkeypatch, days + noon) for days in (400, 40, 39.9, 3, 2.1, 2, 1.1, 1)}
+    result = sweep(place, check=True, periods={"daily": 3, "yearly": 2})
+    kept = {one["snapshot"]: one["reason"] for one in result["kept"]}
+    assert kept[taken[1]] == "the last good one"
+    assert {taken[2], taken[3], taken[400]} <= set(kept)
+    assert {taken[40], taken[2.1], taken[1.1]} <= set(result["removed"])
+    assert set(sweep(place, check=True, periods={"daily": 0})["removed"]) == set(taken.values()) - {taken[1]}
+    with pytest.raises(errors.InvalidInput):
+        sweep(place, periods={"fortnightly": 1})
+    with pytest.raises(errors.InvalidInput):
+        sweep(place, periods={"daily": -1})
+
+
+def test_the_last_good_one_of_each_namespace_stays(place: Place) -> None:
+    for namespace in ("a", "b"):
+        place.fill(namespace, many(10))
+    first = place.snapshot(base=None)["snapshot"]
+    both = place.snapshot(base=None)["snapshot"]
+    part = place.snapshot("baseline", namespaces=["a"], base=None)["snapshot"]
+    result = sweep(place, 1000)
+    assert result["removed"] == [first] and set(alive(place)) == {both, part}
