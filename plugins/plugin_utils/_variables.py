@@ -15,6 +15,7 @@ import typing as t
 INTERNAL = frozenset(
     {
         "memory_hosts",
+        "memory_only_cluster",
         "memory_role",
         "memory_route_direction",
         "memory_route_namespace",
@@ -53,6 +54,9 @@ KNOWN = INTERNAL | frozenset(
         "memory_keyring",
         "memory_keys",
         "memory_logs",
+        "memory_metrics_dir",
+        "memory_metrics_scan",
+        "memory_metrics_window",
         "memory_min_interval",
         "memory_monitor_interval",
         "memory_monitor_seconds",
@@ -60,6 +64,7 @@ KNOWN = INTERNAL | frozenset(
         "memory_namespaces",
         "memory_new_master_key",
         "memory_onset",
+        "memory_otlp_endpoint",
         "memory_outside_fence",
         "memory_owner",
         "memory_owners",
@@ -71,6 +76,7 @@ KNOWN = INTERNAL | frozenset(
         "memory_recent",
         "memory_report_dir",
         "memory_repository",
+        "memory_respond",
         "memory_retire",
         "memory_route",
         "memory_schedule",
