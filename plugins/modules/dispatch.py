@@ -30,6 +30,7 @@ options:
       - failover_store
       - isolate
       - keyring_rewrap
+      - metrics
       - monitor
       - plan
       - preflight
@@ -90,6 +91,7 @@ MODULES = [
     "failover_store",
     "isolate",
     "keyring_rewrap",
+    "metrics",
     "monitor",
     "plan",
     "preflight",
@@ -130,6 +132,8 @@ def main_of(module: str) -> t.Callable[[], None]:
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.isolate import main as run
     elif module == "keyring_rewrap":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.keyring_rewrap import main as run
+    elif module == "metrics":
+        from ansible_collections.memops.agent_memory.plugins.module_utils._modules.metrics import main as run
     elif module == "monitor":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.monitor import main as run
     elif module == "plan":

@@ -15,6 +15,7 @@ import typing as t
 INTERNAL = frozenset(
     {
         "memory_hosts",
+        "memory_only_cluster",
         "memory_results",
         "memory_role",
         "memory_route_direction",
@@ -77,6 +78,9 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_keyring",
         "memory_keys",
         "memory_logs",
+        "memory_metrics_dir",
+        "memory_metrics_scan",
+        "memory_metrics_window",
         "memory_min_interval",
         "memory_monitor_interval",
         "memory_monitor_seconds",
@@ -84,6 +88,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_namespaces",
         "memory_new_master_key",
         "memory_onset",
+        "memory_otlp_endpoint",
         "memory_outside_fence",
         "memory_owner",
         "memory_owners",
@@ -95,6 +100,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_recent",
         "memory_report_dir",
         "memory_repository",
+        "memory_respond",
         "memory_retire",
         "memory_route",
         "memory_schedule",

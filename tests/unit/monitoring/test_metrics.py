@@ -1,0 +1,191 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a real store tells of itself as metrics, and what Prometheus' own tools say of them and of the alert rules."""
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import pathlib
+import re
+import subprocess
+import threading
+import time
+import typing as t
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils import _metrics
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput, StoreUnavailable
+from ansible_collections.memops.agent_memory.plugins.module_utils._metrics import HELP, Sample
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.gather import gather, log_position
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot import create
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.verify import verify
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from tests.support.debian import need
+from tests.unit.operations.operations_help import NS, Place
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+HERE = pathlib.Path(__file__).parent
+
+
+def promtool(*arguments: str, text: str | None = None) -> str:
+    command = [need("prometheus", "promtool"), *arguments]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def asked(place: Place, **more: t.Any) -> dict[tuple[str, str], float]:
+    """(metric without memops_, namespace) -> value."""
+    found = gather(store_params=place.store, cluster="c", host="h", open_keyring=place.ring, **more)
+    assert not found.warnings
+    assert {(s.labels["cluster"], s.labels["memory_host"]) for s in found.samples} == {("c", "h")}
+    return {(s.name[len("memops_") :], s.labels.get("namespace", "")): s.value for s in found.samples}
+
+
+@pytest.fixture
+def place(tmp_path: pathlib.Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_the_rules_fire_when_they_should() -> None:
+    promtool("test", "rules", str(HERE / "rules_test.yml"))
+    names = re.findall(r"alert: (\w+)", (ROOT / "monitoring" / "rules.yml").read_text())
+    tested = re.findall(r"alertname: (\w+)\n +exp_alerts", (HERE / "rules_test.yml").read_text())
+    assert set(names) == set(tested)
+
+
+def test_the_configuration_of_alertmanager_is_one() -> None:
+    amtool = need("prometheus-alertmanager", "amtool")
+    command = [amtool, "check-config", str(ROOT / "monitoring" / "alertmanager.yml")]
+    subprocess.run(command, capture_output=True, timeout=60, check=True)
+
+
+def test_every_metric_that_rules_and_dashboard_ask_for_is_one_of_ours() -> None:
+    text = (ROOT / "monitoring" / "rules.yml").read_text() + (ROOT / "monitoring" / "dashboard.json").read_text()
+    assert set(re.findall(r"\bmemops_\w+", text)) - {"memops_action"} == set(HELP)
+
+
+def test_what_a_store_tells(place: Place) -> None:
+    place.fill(120)
+    now = time.time()
+    found = asked(place)
+    assert found[("records", NS)] == 120
+    assert found[("integrity_findings", NS)] == found[("fence_standing", NS)] == found[("standby", NS)] == 0
+    assert found[("scrub_last_success_timestamp_seconds", "")] == pytest.approx(now, abs=60)
+    assert 0 <= found[("key_age_seconds", "")] < 600
+    assert ("hit_rate", NS) not in found  # nobody has read
+    place.values([f"user/{n:05d}" for n in range(120)])
+    place.values([f"nobody/{n}" for n in range(30)])
+    assert asked(place)[("hit_rate", NS)] == pytest.approx(0.8)
+    assert ("hit_rate", NS) not in asked(place, now=time.time() + 3600)  # all that was long ago
+
+
+def test_damage_is_found_by_the_scan_and_what_applications_met_also_without_it(place: Place) -> None:
+    place.fill(40)
+    place.flip("user/00003")
+    place.flip("user/00007")
+    assert asked(place)[("integrity_findings", NS)] == 2
+    assert asked(place, scan=False)[("integrity_findings", NS)] == 0
+    with place.memory() as memory:
+        for key in ("user/00003", "user/00004"):
+            try:
+                memory.read(NS, key)
+            except Exception as error:  # the kind is another test's
+                assert key == "user/00003", error
+    assert asked(place, scan=False)[("integrity_findings", NS)] == 1
+    with place.memory() as memory:
+        memory.write(NS, "user/00003", "new")
+    found = asked(place, scan=False)
+    assert found[("integrity_findings", NS)] == 0
+    assert ("scrub_last_success_timestamp_seconds", "") not in found
+
+
+def test_what_a_repository_tells(place: Place) -> None:
+    place.fill(10)
+    where = {"url": f"file://{place.folder}/repository"}
+
+    def opened() -> t.Any:
+        return Repository.open(where)
+
+    missing = gather(store_params=place.store, cluster="c", host="h", open_keyring=place.ring, open_repository=opened)
+    assert missing.warnings
+    assert {s.value for s in missing.samples if s.name == "memops_repository_up"} == {0}
+    made = Repository.open(where, create=True)
+    found = asked(place, open_repository=opened)
+    assert (found[("repository_up", "")], found[("backup_last_success_timestamp_seconds", "")]) == (1, 0)
+    taken = create(store_params=place.store, repository=where, keyring=place.ring(), name="c", purpose="scheduled")
+    found = asked(place, open_repository=opened)
+    assert found[("backup_last_success_timestamp_seconds", "")] == pytest.approx(time.time(), abs=60)
+    assert ("drill_last_success_timestamp_seconds", "") not in found
+    verify(repository=made, keyring=place.ring(), name="c", snapshot_id=taken["snapshot"], depth="restored")
+    found = asked(place, open_repository=opened)
+    assert found[("drill_last_success_timestamp_seconds", "")] == pytest.approx(time.time(), abs=60)
+
+
+def test_the_place_in_the_log_is_the_first_entry_that_counts(place: Place) -> None:
+    place.fill(7)
+    store = open_store(place.store)
+    with store.reader() as reader:
+        entries = [entry for batch in reader.log() for entry in batch]
+        for since in [0, *(entry.at + more for entry in entries for more in (0, 1)), 1 << 62]:
+            after = log_position(reader, since)
+            assert [e.id for e in entries if e.id > after and e.at >= since] == [e.id for e in entries if e.at >= since]
+        assert log_position(reader, 1 << 62) == entries[-1].id
+    store.close()
+
+
+def test_the_file_is_what_prometheus_reads(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "memops.prom")
+    samples = [Sample("memops_records", {"namespace": 'a"b\\c\nd', "cluster": "c"}, 3), Sample("memops_hit_rate", {}, 1 / 3)]
+    assert _metrics.write_textfile(path, samples)
+    assert not _metrics.write_textfile(path, samples)
+    text = pathlib.Path(path).read_text()
+    assert 'memops_records{cluster="c",namespace="a\\"b\\\\c\\nd"} 3\n' in text
+    assert "memops_hit_rate 0.333333\n" in text
+    promtool("check", "metrics", text=text)
+    assert os.listdir(tmp_path) == ["memops.prom"]
+    assert os.stat(path).st_mode & 0o777 == 0o644
+    with pytest.raises(InvalidInput, match="Next: let its name end in .prom"):
+        _metrics.write_textfile(str(tmp_path / "memops.txt"), samples)
+    with pytest.raises(InvalidInput, match="There is no metric"):
+        _metrics.write_textfile(path, [Sample("memops_strange", {}, 1)])
+
+
+def test_an_otlp_receiver_gets_them_and_one_that_refuses_is_named() -> None:
+    told: list[tuple[str, t.Any]] = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(200 if self.headers["Content-Type"] == "application/json" and len(told) < 2 else 503)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: t.Any) -> None:
+            return
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        _metrics.send(address, [Sample("memops_key_age_seconds", {"cluster": "c"}, 2.5)])
+        with pytest.raises(StoreUnavailable, match="took no metrics: HTTP 503"):
+            _metrics.send(address + "/v1/metrics", [Sample("memops_records", {}, 1)])
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(StoreUnavailable, match="Connection refused"):
+        _metrics.send(address, [Sample("memops_records", {}, 1)])
+    with pytest.raises(InvalidInput, match="memory_otlp_endpoint"):
+        _metrics.send("http://user:secret@host:4318", [])
+    path, body = told[0]
+    assert path == told[1][0] == "/v1/metrics"
+    (metric,) = body["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]
+    (point,) = metric["gauge"]["dataPoints"]
+    assert (metric["name"], metric["unit"], point["asDouble"]) == ("memops_key_age_seconds", "s", 2.5)
+    assert point["attributes"] == [{"key": "cluster", "value": {"stringValue": "c"}}]
+    assert abs(int(point["timeUnixNano"]) / 1e9 - time.time()) < 600
