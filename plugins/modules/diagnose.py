@@ -20,8 +20,8 @@ options:
   logs:
     description: >-
       Log files of the application, or mappings with C(path), C(journal_unit) or C(spans), on the memory host. C(spans)
-      is an absolute path of a file with OTLP JSON, as an OpenTelemetry collector's file exporter writes it, or an http(s)
-      address that answers it.
+      is an absolute path of a file with OTLP JSON, as an OpenTelemetry collector's file exporter writes it, or an
+      http(s) address that answers it.
     type: list
     elements: raw
     default: []

@@ -31,8 +31,8 @@ options:
     default: 0.8
   logs:
     description: >-
-      Log files of the application, or mappings with C(path) or C(journal_unit), on the memory host. Mappings with C(spans)
-      are evidence for M(memops.agent_memory.diagnose), not followed here.
+      Log files of the application, or mappings with C(path) or C(journal_unit), on the memory host. Mappings with
+      C(spans) are evidence for M(memops.agent_memory.diagnose), not followed here.
     type: list
     elements: raw
     default: []

@@ -21,11 +21,16 @@ STEPS = ["preflight", "isolate", "snapshot", "failover", "diagnose", "plan", "ap
 
 
 def terminal(
-    site: Site, playbook: str, *arguments: str, columns: int = 100, environment: t.Mapping[str, str] = {}, **more: t.Any
+    site: Site,
+    playbook: str,
+    *arguments: str,
+    columns: int = 100,
+    environment: t.Mapping[str, str] | None = None,
+    **more: t.Any,
 ) -> Terminal:
     base = {**site.environment(), "ANSIBLE_STDOUT_CALLBACK": "memops.agent_memory.runbook"}
     del base["ANSIBLE_NOCOLOR"]
-    return Terminal(site.command(playbook, *arguments, **more), {**base, **environment}, site.folder, columns)
+    return Terminal(site.command(playbook, *arguments, **more), {**base, **(environment or {})}, site.folder, columns)
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def _requests(source: str) -> t.Iterator[bytes]:
 
     request = urllib.request.Request(source, headers={"Accept": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with urllib.request.build_opener().open(request, timeout=TIMEOUT) as answer:
             body = answer.read(LINE)
     except http.client.HTTPException as exc:
         raise ValueError(f"it gave no proper answer: {exc!r}") from None
