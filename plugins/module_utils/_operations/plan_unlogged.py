@@ -132,7 +132,10 @@ class _Decisions:
 
     def _earlier(self, live: Row | None, before: Row | None) -> bool:
         """Whether the record says that it was changed between the last snapshot from before the window and that."""
-        if live is None or self._onset is None or not 0 < live[UPDATED] < self._onset:
+        if live is None or self._onset is None or live[UPDATED] <= 0:
+            return False
+        end = live[UPDATED] if live[UPDATED] % 1_000_000 else live[UPDATED] + 999_999  # some count whole seconds
+        if end >= self._onset:
             return False
         return before is None or before[UPDATED] < live[UPDATED]
 
