@@ -20,7 +20,7 @@ from ._files import replace_file
 
 #: Each metric that the collection has, and what it says.
 HELP: t.Final = {
-    "memops_backup_last_success_timestamp_seconds": "When the newest snapshot that may be restored from was taken; 0: never.",
+    "memops_backup_last_success_timestamp_seconds": "When the newest good snapshot was taken; 0: never.",
     "memops_drill_last_success_timestamp_seconds": "When a snapshot last was restored and passed; 0: never.",
     "memops_fence_standing": "1 while a namespace is quarantined: no application reads or writes it.",
     "memops_hit_rate": "Share of the applications' reads that came back whole, in the last minutes.",
@@ -31,7 +31,7 @@ HELP: t.Final = {
     "memops_records": "Rows of a namespace's active generation, tombstones included.",
     "memops_replication_lag_seconds": "How far a copy is behind: the age of the newest state that it holds.",
     "memops_repository_up": "1 when the snapshot repository could be read.",
-    "memops_scrub_last_success_timestamp_seconds": "When every record of the store was last read and checked; 0: never.",
+    "memops_scrub_last_success_timestamp_seconds": "When every record was last read and checked; 0: never.",
     "memops_standby": "1 for a copy that no application uses: a secondary's, or a replica's.",
 }
 LABEL = re.compile(r"\A[a-zA-Z_][a-zA-Z0-9_]*\Z")
@@ -52,7 +52,8 @@ def write_textfile(path: str, samples: t.Sequence[Sample]) -> bool:
     knows; OSError.
     """
     if not path.endswith(".prom"):
-        raise InvalidInput(f"The textfile collector reads no {os.path.basename(path)!r:.80}.", "let its name end in .prom")
+        name = os.path.basename(path)
+        raise InvalidInput(f"The textfile collector reads no {name!r:.80}.", "let its name end in .prom")
     data = render(samples).encode()
     try:
         with open(path, "rb") as file:
@@ -110,7 +111,9 @@ def send(url: str, samples: t.Sequence[Sample], timeout: float = 10.0) -> None:
     Errors: InvalidInput for an address that is none, StoreUnavailable when the receiver cannot be reached or refuses.
     """
     if not re.match(r"\Ahttps?://[^/@]+(/|\Z)", url):
-        raise InvalidInput("The OTLP endpoint is no http:// or https:// address without a login.", "correct memory_otlp_endpoint")
+        raise InvalidInput(
+            "The OTLP endpoint is no http:// or https:// address without a login.", "correct memory_otlp_endpoint"
+        )
     address = url.rstrip("/")
     address = address if address.endswith("/v1/metrics") else address + "/v1/metrics"
     body = json.dumps(otlp(samples), separators=(",", ":")).encode()
@@ -120,7 +123,9 @@ def send(url: str, samples: t.Sequence[Sample], timeout: float = 10.0) -> None:
             answer.read()
     except (OSError, ValueError) as exc:  # HTTPError and URLError are OSErrors
         why = f"HTTP {exc.code}" if isinstance(exc, urllib.error.HTTPError) else str(getattr(exc, "reason", exc))
-        raise StoreUnavailable(f"The OTLP receiver at {address} took no metrics: {why:.200}.", "look at the receiver") from None
+        raise StoreUnavailable(
+            f"The OTLP receiver at {address} took no metrics: {why:.200}.", "look at the receiver"
+        ) from None
 
 
 def _by_name(samples: t.Sequence[Sample]) -> dict[str, list[Sample]]:

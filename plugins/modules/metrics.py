@@ -12,7 +12,8 @@ version_added: 1.0.0
 description:
   - Asks a store, its repository and its keyring how they are, and hands that out as a file for the textfile collector
     of Prometheus' node_exporter, as OTLP metrics (JSON over HTTP), or as its result alone.
-  - Store, repository and keyring are only read. Without O(repository) or O(keyring) the metrics that need it are left out.
+  - Store, repository and keyring are only read. Without O(repository) or O(keyring) the metrics that need it are left
+    out.
   - In check mode it gathers, and writes and sends nothing.
 author:
   - The memops.agent_memory maintainers (@memops)

@@ -23,6 +23,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._store import 
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.support.aws_server import AwsServer
 from tests.support.haproxy_server import HAProxyServer, Talker
+from tests.support.otlp_metrics import OtlpMetrics
 from tests.support.postgresql_server import PostgresqlServer, Standby
 from tests.support.stores import keyring_params
 
@@ -31,9 +32,9 @@ MODULES = ROOT / "plugins" / "modules"
 PREFIX = "memops.agent_memory."
 # fmt: off
 ORDER = [
-    "store_info", "dispatch", "snapshot", "snapshot_info", "snapshot_verify", "preflight", "isolate", "forensic",
-    "diagnose", "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate", "standby",
-    "failback", "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention",
+    "store_info", "dispatch", "snapshot", "snapshot_info", "snapshot_verify", "metrics", "preflight", "isolate",
+    "forensic", "diagnose", "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate",
+    "standby", "failback", "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention",
     "scrub", "snapshot_accept", "keyring_rewrap", "snapshot_rewrap", "drill", "note_step", "report",
 ]
 # fmt: on
@@ -164,6 +165,7 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
         "/etc/memops/route.json": str(tmp_path / "route.json"),
         "/var/log/agents/agent-7.log": str(tmp_path / "agent.log"),
         "/srv/export/agent-memory": str(tmp_path / "export"),
+        "/var/lib/node_exporter/memops.prom": str(tmp_path / "memops.prom"),
         "/srv/reports": str(tmp_path / "reports"),
         "20260105T101500Z-1f2e3d4c": "{{ newest.snapshots[0].snapshot }}",
         "20260105T102000Z-9a8b7c6d": "{{ taken.snapshot }}",
@@ -183,9 +185,10 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
             tasks += between(name, common, secondary)
         else:
             tasks += example_tasks(name, places, secondary, str(tmp_path / "reports"))
-    with routes(tmp_path) as more:
-        done = run_play(tmp_path, place(tasks, more))
+    with routes(tmp_path) as more, OtlpMetrics() as receiver:
+        done = run_play(tmp_path, place(tasks, {**more, "http://127.0.0.1:4318": receiver.url}))
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        assert len(receiver.told) == 1
     ran = {line[6:].split("]")[0] for line in done.stdout.splitlines() if line.startswith("TASK [")}
     assert {one["name"] for one in tasks} <= ran
 

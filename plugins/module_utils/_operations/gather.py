@@ -130,7 +130,9 @@ class _Asked:
         for batch in reader.log(after_id=log_position(reader, since - int(BUFFERED * 1e6))):
             for entry in batch:
                 at, namespace, operation, key = entry[1], entry[2], entry[3], entry[4]
-                if at < since or namespace not in reads or operation not in OPERATIONS or log_checksum(entry) != entry[11]:
+                if at < since or namespace not in reads or operation not in OPERATIONS:
+                    continue
+                if log_checksum(entry) != entry[11]:
                     continue
                 reads[namespace][operation] += 1
                 if operation == "corrupt" and key is not None and len(corrupt[namespace]) < MAX_KEYS:
@@ -140,7 +142,8 @@ class _Asked:
             if total >= MIN_SAMPLES:
                 self.add("hit_rate", counted["hit"] / total, namespace)
             if ring is not None:
-                self.add("integrity_findings", still_damaged(reader, namespace, list(corrupt[namespace]), ring), namespace)
+                damaged = still_damaged(reader, namespace, list(corrupt[namespace]), ring)
+                self.add("integrity_findings", damaged, namespace)
 
     def scan(self, params: t.Mapping[str, t.Any], ring: t.Any) -> None:
         whole = ring is not None
