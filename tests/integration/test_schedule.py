@@ -88,10 +88,10 @@ def test_the_line_of_cron_backs_up_and_leaves_a_heartbeat(
     assert list((tmp_path / "repository" / "snapshots" / "site").iterdir())
     beat = dict(line.rsplit(" ", 1) for line in (metrics / "memops_job_backup.prom").read_text().splitlines())
     assert beat['memops_job_last_exit_code{job="backup"}'] == "0"
-    assert float(beat["memops_backup_last_success_timestamp_seconds"]) > started
+    assert float(beat['memops_job_last_success_timestamp_seconds{job="backup"}']) > started
     (tmp_path / "master.key").unlink()
     failed = subprocess.run(["/bin/sh", "-c", job], env=bare, capture_output=True, text=True, check=False, cwd="/")
     assert failed.returncode != 0 and "Next: " in failed.stdout
     later = dict(line.rsplit(" ", 1) for line in (metrics / "memops_job_backup.prom").read_text().splitlines())
-    name = "memops_backup_last_success_timestamp_seconds"
+    name = 'memops_job_last_success_timestamp_seconds{job="backup"}'
     assert later['memops_job_last_exit_code{job="backup"}'] != "0" and later[name] == beat[name]

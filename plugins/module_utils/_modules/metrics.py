@@ -25,6 +25,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         open_repository=context.repository if context.has_repository else None,
         window=params["window"],
         scan=params["scan"],
+        work_dir=params["work_dir"],
     )
     changed = False
     if params["textfile"] and not context.check:

@@ -21,8 +21,11 @@ from .._repository.catalogue import read_checks
 from .._repository.manifest import read_keys
 from .._store import Reader, Store, open_store
 from . import integrity
+from .evidence import newest
+from .incident import base, microseconds
 from .integrity import as_keyring
 from .monitor import MIN_SAMPLES
+from .scrub import read_notes
 
 BUFFERED = 60.0  # seconds that an application may keep what it read before it tells the log
 CHECKED = 20  # snapshots, newest first, whose checks are looked at for a restore that passed
@@ -44,6 +47,7 @@ def gather(
     open_repository: t.Callable[[], t.Any] | None = None,
     window: float = 900.0,
     scan: bool = True,
+    work_dir: str | None = None,
     now: float | None = None,
 ) -> Gathered:
     """Every sample has the labels ``cluster`` and ``memory_host``, those of a namespace ``namespace`` too.
@@ -67,6 +71,8 @@ def gather(
         store.close()  # the scan forks
     if scan:
         asked.scan(store_params, opening)
+    else:
+        asked.scrubbed(work_dir or base(store_params))
     if ring is not None and seals(str(store_params.get("layout") or "native")):
         asked.key_age(ring)
     if open_repository is not None:
@@ -162,6 +168,12 @@ class _Asked:
         if whole:
             self.add("scrub_last_success_timestamp_seconds", self.now)
 
+    def scrubbed(self, folder: str) -> None:
+        """What the scheduled scrub has noted, once it has come to every namespace."""
+        notes = read_notes(folder)
+        if self.names and all(name in notes for name in self.names):
+            self.add("scrub_last_success_timestamp_seconds", min(notes[name]["at"] for name in self.names) / 1e6)
+
     def key_age(self, ring: t.Any) -> None:
         try:
             created = ring.created(ring.active_id)
@@ -177,6 +189,9 @@ class _Asked:
             repository = open_repository()
             good = [info for info in repository.snapshots(cluster, ring) if info.good and not info.problem]
             drilled = max((_drilled(repository, cluster, info.id, ring) for info in good[:CHECKED]), default=0.0)
+            last = None if ring is None else newest(repository, ring, cluster)
+            if last is not None and last.get("verdict") == "pass":
+                drilled = max(drilled, (microseconds(last.get("at")) or 0) / 1e6)
         except MemoryOpsError as exc:
             self.warnings.append(exc.message)
             self.add("repository_up", 0)

@@ -26,7 +26,6 @@ import typing as t
 
 TOO_LONG, NO_COMMAND, STILL_RUNS, NO_HEARTBEAT = 124, 127, 75, 73
 PATIENCE = 30.0  # seconds between SIGTERM and SIGKILL
-NAMED = ("backup", "drill", "scrub")  # jobs whose last success has a metric of its own
 METRICS = (
     ("memops_job_last_exit_code", "exit_code", "Exit status of the last run of a scheduled job."),
     ("memops_job_last_run_timestamp_seconds", "ended", "When the last run of a scheduled job ended."),
@@ -65,9 +64,6 @@ class Job:
         lines = []
         for name, key, text in METRICS:
             lines += _metric(name, text, f'{{job="{self.name}"}}', self.known[key])
-        if self.name in NAMED:
-            name, text = f"memops_{self.name}_last_success_timestamp_seconds", f"When the last {self.name} succeeded."
-            lines += _metric(name, text, "", self.known["success"])
         _replace(os.path.join(self.metrics, f"memops_job_{self.name}.prom"), "\n".join(lines) + "\n")
 
 

@@ -20,7 +20,9 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     StoreUnavailable,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._metrics import HELP, Sample
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.evidence import keep
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.gather import gather, log_position
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.scrub import scrub
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot import create
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.verify import verify
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
@@ -102,6 +104,11 @@ def test_damage_is_found_by_the_scan_and_what_applications_met_also_without_it(p
     found = asked(place, scan=False)
     assert found[("integrity_findings", NS)] == 0
     assert ("scrub_last_success_timestamp_seconds", "") not in found
+    scrub(
+        store=open_store(place.store), store_params=place.store, keyring=place.ring(), repository=None, name="c"
+    )  # it closes the store
+    scrubbed = asked(place, scan=False)[("scrub_last_success_timestamp_seconds", "")]
+    assert scrubbed == pytest.approx(time.time(), abs=60)
 
 
 def test_what_a_repository_tells(place: Place) -> None:
@@ -121,6 +128,10 @@ def test_what_a_repository_tells(place: Place) -> None:
     found = asked(place, open_repository=opened)
     assert found[("backup_last_success_timestamp_seconds", "")] == pytest.approx(time.time(), abs=60)
     assert ("drill_last_success_timestamp_seconds", "") not in found
+    keep(made, place.ring(), "c", {"verdict": "fail", "at": "2026-01-05T10:15:00Z"})
+    assert ("drill_last_success_timestamp_seconds", "") not in asked(place, open_repository=opened)
+    keep(made, place.ring(), "c", {"verdict": "pass", "at": "2026-01-05T10:15:00Z"})
+    assert asked(place, open_repository=opened)[("drill_last_success_timestamp_seconds", "")] == 1767608100
     verify(repository=made, keyring=place.ring(), name="c", snapshot_id=taken["snapshot"], depth="restored")
     found = asked(place, open_repository=opened)
     assert found[("drill_last_success_timestamp_seconds", "")] == pytest.approx(time.time(), abs=60)
