@@ -86,6 +86,10 @@ def _replace(path: str, text: str) -> None:
         raise
 
 
+STARTING: list[bool] = []  # not empty while a command is being started
+LATE: list[int] = []  # the signal that came meanwhile
+
+
 class Stopped(Exception):
     """Somebody ended this process; what it started has to end, too."""
 
@@ -95,6 +99,7 @@ def run(command: t.Sequence[str], timeout: float, output: t.Any, lock: int) -> i
 
     It holds the lock, too: when this process is killed, it still runs, and the next one has to wait for it.
     """
+    STARTING.append(True)
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT if output else None,
@@ -103,7 +108,11 @@ def run(command: t.Sequence[str], timeout: float, output: t.Any, lock: int) -> i
     except OSError as exc:
         print(f"{command[0]} cannot be started: {exc.strerror}. Next: correct its path.", file=sys.stderr)
         return NO_COMMAND
+    finally:
+        STARTING.clear()
     try:
+        if LATE:
+            raise Stopped(LATE[0])
         status = process.wait(timeout or None)
     except subprocess.TimeoutExpired:
         _end(process)
@@ -134,6 +143,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _stopped(number: int, _frame: t.Any) -> None:
     signal.signal(number, signal.SIG_IGN)
+    if STARTING:  # in the middle of it the command may run already, and nobody would know which one it is
+        LATE.append(number)
+        return
     raise Stopped(number)
 
 
