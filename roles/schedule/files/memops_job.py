@@ -106,11 +106,11 @@ def run(command: t.Sequence[str], timeout: float, output: t.Any, lock: int) -> i
             start_new_session=True, pass_fds=(lock,),
         )  # fmt: skip
     except OSError as exc:
+        STARTING.clear()
         print(f"{command[0]} cannot be started: {exc.strerror}. Next: correct its path.", file=sys.stderr)
         return NO_COMMAND
-    finally:
-        STARTING.clear()
     try:
+        STARTING.clear()
         if LATE:
             raise Stopped(LATE[0])
         status = process.wait(timeout or None)
