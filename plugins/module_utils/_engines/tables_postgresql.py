@@ -230,4 +230,3 @@ class TablesPostgresqlStore(TablesStructure, TablesGenerations, PostgresqlStore)
 
     def prune_log(self, before_id: int, writes_through: tuple[int, int]) -> int:
         return 0
-

@@ -173,4 +173,3 @@ def _sample(kind: str, base: str) -> str:
     if base.startswith("timestamp"):
         return "'2000-01-01'"
     return _SAMPLES.get(base, "''")
-
