@@ -7,13 +7,13 @@ PRIVATE to the collection. Standard library only. All metrics are gauges: what i
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
 import time
 import typing as t
-import urllib.error
-import urllib.request
+import urllib.parse
 
 from ._errors import InvalidInput, StoreUnavailable
 from ._files import replace_file
@@ -110,22 +110,34 @@ def send(url: str, samples: t.Sequence[Sample], timeout: float = 10.0) -> None:
 
     Errors: InvalidInput for an address that is none, StoreUnavailable when the receiver cannot be reached or refuses.
     """
-    if not re.match(r"\Ahttps?://[^/@]+(/|\Z)", url):
+    parts = urllib.parse.urlsplit(url)
+    try:
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+        port = parts.port
+    except ValueError:
+        usable, port = False, None
+    if not usable:
         raise InvalidInput(
             "The OTLP endpoint is no http:// or https:// address without a login.", "correct memory_otlp_endpoint"
         )
-    address = url.rstrip("/")
-    address = address if address.endswith("/v1/metrics") else address + "/v1/metrics"
+    path = parts.path.rstrip("/")
+    path = path if path.endswith("/v1/metrics") else path + "/v1/metrics"
     body = json.dumps(otlp(samples), separators=(",", ":")).encode()
-    request = urllib.request.Request(address, data=body, headers={"Content-Type": "application/json"}, method="POST")
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", port, timeout=timeout)
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            answer.read()
-    except (OSError, ValueError) as exc:  # HTTPError and URLError are OSErrors
-        why = f"HTTP {exc.code}" if isinstance(exc, urllib.error.HTTPError) else str(getattr(exc, "reason", exc))
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        why = "" if 200 <= answer.status < 300 else f"HTTP {answer.status}"
+    except (OSError, http.client.HTTPException) as exc:
+        why = str(exc) or type(exc).__name__
+    finally:
+        connection.close()
+    if why:
         raise StoreUnavailable(
-            f"The OTLP receiver at {address} took no metrics: {why:.200}.", "look at the receiver"
-        ) from None
+            f"The OTLP receiver at {parts.netloc}{path} took no metrics: {why:.200}.", "look at the receiver"
+        )
 
 
 def _by_name(samples: t.Sequence[Sample]) -> dict[str, list[Sample]]:

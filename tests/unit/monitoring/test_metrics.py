@@ -175,8 +175,9 @@ def test_an_otlp_receiver_gets_them_and_one_that_refuses_is_named() -> None:
             _metrics.send(receiver.url + "/v1/metrics", [Sample("memops_records", {}, 1)])
     with pytest.raises(StoreUnavailable, match="Connection refused"):
         _metrics.send(receiver.url, [Sample("memops_records", {}, 1)])
-    with pytest.raises(InvalidInput, match="memory_otlp_endpoint"):
-        _metrics.send("http://user:secret@host:4318", [])
+    for wrong in ("http://user:secret@host:4318", "http://host:no", "http://host:70000", "host:4318", "http://"):
+        with pytest.raises(InvalidInput, match="memory_otlp_endpoint"):
+            _metrics.send(wrong, [])
     path, body = receiver.told[0]
     assert path == receiver.told[1][0] == "/v1/metrics"
     (metric,) = body["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]
