@@ -29,7 +29,7 @@ INTERNAL = frozenset(
     }
 )
 #: Variables that the action plugins read on the controller, beside any role.
-OF_ACTIONS = frozenset({"memory_otlp_endpoint", "memory_progress_seconds"})
+OF_ACTIONS = frozenset({"memory_progress_seconds"})
 #: All of them; a unit test compares them with the roles' argument specifications.
 KNOWN = INTERNAL | OF_ACTIONS | frozenset(
     {
