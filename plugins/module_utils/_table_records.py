@@ -205,12 +205,15 @@ def unpack(payload: bytes) -> tuple[str, list[TableRows]]:
         ) from None
 
 
-def put_off(one: Row, other: Row) -> bool:
-    """Whether two records differ in when they expire alone: LangGraph puts that off with every read."""
-    if one[5] == other[5] or one[3:5] != other[3:5] or not (one[8].startswith(MAGIC) and other[8].startswith(MAGIC)):
+def put_off(live: Row, copy: Row) -> bool:
+    """Whether ``live`` differs from ``copy`` in that it expires later, and in nothing else: LangGraph puts that off
+    with every read of a record that has a time to live. One that expires sooner, or that never did, was changed."""
+    if live[5] is None or copy[5] is None or live[5] <= copy[5] or live[3:5] != copy[3:5]:
+        return False
+    if not (live[8].startswith(MAGIC) and copy[8].startswith(MAGIC)):
         return False
     try:
-        (_engine, first), (_engine, second) = unpack(one[8]), unpack(other[8])
+        (_engine, first), (_engine, second) = unpack(live[8]), unpack(copy[8])
     except RecordCorrupt:
         return False
     if first[1:] != second[1:] or first[0].columns != second[0].columns:
