@@ -29,6 +29,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         name=context.name,
         run=context.run,
         window=window(context.params),
+        onset=context.params["onset"],
         absent=context.params["absent"],
         strategy=context.params["strategy"],
         max_loss=context.params["max_loss"],

@@ -26,7 +26,7 @@ from .diagnose import diagnose
 from .incident import Journal, Run, microseconds, now_us
 from .logreading import Log, LogReading, read_beside
 from .plan_file import PlanFile
-from .plan_unlogged import Window
+from .plan_unlogged import Window, told, told_otherwise
 from .workers import Worker
 
 LOOK_BACK_US = 24 * 3600 * 1_000_000
@@ -50,8 +50,9 @@ def investigate(
 ) -> dict[str, t.Any]:
     """The diagnosis of an open incident (or, in check mode, of the namespace as it is).
 
-    Done once per incident: what it saw is what the damage was, also after repairs. ``again`` starts over. ``window`` is
-    what the operator says of the damage; only a layout without an access log needs it.
+    Done once per incident: what it saw is what the damage was, also after repairs. ``again`` starts over, and so does
+    another window than it was made with. ``window`` is what the operator says of the damage; only a layout without an
+    access log needs it.
     Returns diagnose()'s mapping and {incident, changed, findings, rows, damage_map, probes, baseline, log_health, …}.
     """
     with store.reader() as reader:
@@ -64,6 +65,15 @@ def investigate(
         store, store_params, namespace, keyring, repository, name, logs, benchmark, onset_sequence, state.ttl, window
     )
     incident, known = incidents.facts(store, namespace, run.incident)
+    said = told(onset, window)
+    if not again and told_otherwise(known, said):
+        if any(known.get(begun) for begun in ("applied", "building", "placed")):
+            raise CannotProceed(
+                f"The plan for {namespace} was made for another window of the damage, and its repairs have begun.",
+                "leave memory_onset, memory_since, memory_until, memory_keys and memory_pattern as they were, or run "
+                "the diagnose step with memory_again=true to plan anew on top of what was repaired",
+            )
+        again = True
     if check or incident is None:
         if not check:
             raise CannotProceed(
@@ -96,6 +106,7 @@ def investigate(
             probes=found["probes"],
             baseline=found["baseline"],
             onset=found["onset"],
+            told=said,
             proposed=found["strategy"],
             structure_broken=found["structure_broken"] or None,
         )

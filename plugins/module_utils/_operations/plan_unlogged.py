@@ -54,6 +54,19 @@ class Window:
         return lambda key: key in self.keys or bool(matches and matches(key))
 
 
+def told(onset: str | None, window: Window | None) -> dict[str, t.Any]:
+    """What a diagnosis was told of the damage, as the incident notes it. ``window``: None where there is a log."""
+    if window is None:
+        return {"onset": onset} if onset else {}
+    said = {"onset": window.onset, "until": window.until, "keys": sorted(window.keys), "pattern": window.pattern}
+    return {name: value for name, value in said.items() if value not in (None, [])}
+
+
+def told_otherwise(known: t.Mapping[str, t.Any], said: t.Mapping[str, t.Any]) -> bool:
+    """Whether the incident was diagnosed, and for another window than is given now. None given: as it was."""
+    return bool(known.get("diagnosed") and said and known.get("told", said) != said)
+
+
 @dataclass
 class Found:
     """What a plan of this kind counts beside its entries."""
@@ -132,10 +145,7 @@ class _Decisions:
 
     def _earlier(self, live: Row | None, before: Row | None) -> bool:
         """Whether the record says that it was changed between the last snapshot from before the window and that."""
-        if live is None or self._onset is None or live[UPDATED] <= 0:
-            return False
-        end = live[UPDATED] if live[UPDATED] % 1_000_000 else live[UPDATED] + 999_999  # some count whole seconds
-        if end >= self._onset:
+        if live is None or self._onset is None or not 0 < _latest(live[UPDATED]) < self._onset:
             return False
         return before is None or before[UPDATED] < live[UPDATED]
 
@@ -178,6 +188,11 @@ class _Decisions:
             found.good += 1
             found.changed += not same and newest is not None
         return None
+
+
+def _latest(at: int) -> int:
+    """The last moment that a time may stand for, µs: SQLite's CURRENT_TIMESTAMP has whole seconds."""
+    return at + 999_999 if at > 0 and at % 1_000_000 == 0 else at
 
 
 def _entry(key: str, action: str, reason: str, live: Row | None, copy: Row | None, source: str | None) -> Entry:

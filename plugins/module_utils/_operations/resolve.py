@@ -19,7 +19,7 @@ from . import apply, integrity, plan, sources
 from . import incident as incidents
 from .incident import Journal, Run
 from .plan_file import PlanFile
-from .plan_unlogged import Window
+from .plan_unlogged import Window, told, told_otherwise
 
 ABSENT = ("auto", "keep", "restore")
 
@@ -34,6 +34,7 @@ def decide(
     name: str,
     run: Run,
     window: Window | None = None,
+    onset: str | None = None,
     strategy: str = "auto",
     max_loss: float = 0.10,
     accept_loss: bool = False,
@@ -62,7 +63,15 @@ def decide(
         )
     incident, known = incidents.facts(store, namespace, run.incident)
     folder = ""
-    if incident is not None and known.get("diagnosed"):
+    window = window if "log" not in store.capabilities() else None
+    otherwise = told_otherwise(known, told(onset, window))
+    if otherwise and not check:
+        raise CannotProceed(
+            f"The diagnosis of {namespace} was made for another window of the damage.",
+            "run the diagnose step first, with the same memory_onset, memory_since, memory_until, memory_keys and "
+            "memory_pattern",
+        )
+    if incident is not None and known.get("diagnosed") and not otherwise:
         folder = incidents.folder(store_params, incident, run.work_dir)
         with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db")) as planned:
             summary = _with_absent(plan.summary(planned), planned.absent(), absent)
@@ -77,6 +86,7 @@ def decide(
             repository=open_repository(),
             name=name,
             run=run,
+            onset=onset,
             window=window,
             check=True,
         )

@@ -135,6 +135,28 @@ def test_without_a_window_what_changed_is_kept_and_what_is_absent_is_listed(site
     assert not done["apply"]["changed"]
 
 
+def test_a_window_that_is_given_after_the_diagnosis_is_heeded_until_repairs_have_begun(site):
+    site.backup()
+    onset = now_us()
+    damage(site)
+    run, window = attempt(), Window(onset=onset)
+    for name in ("isolate", "forensic", "diagnose", "plan"):
+        done = site.step(name, run)
+    assert done["records"]["repair"] == 0
+    with pytest.raises(CannotProceed, match="another window"):
+        site.step("plan", run, window=window)
+    assert site.step("plan", run, window=window, check=True)["records"]["repair"] == 3
+    assert site.step("diagnose", run, window=window)["changed"]
+    assert not site.step("diagnose", run, window=window)["changed"]
+    assert not site.step("diagnose", run)["changed"]
+    done = site.step("plan", run, window=window)["records"]
+    assert (done["repair"], done["suspect"]) == (3, 1)
+    site.step("apply", run)
+    with pytest.raises(CannotProceed, match="repairs have begun"):
+        site.step("diagnose", run, window=Window(onset=onset - 1))
+    assert not site.step("diagnose", run, window=window)["changed"]
+
+
 def test_memory_absent_decides_about_what_is_missing(site):
     before = site.records()
     site.backup()
