@@ -13,10 +13,15 @@ extensions = ["myst_parser", "sphinx_antsibull_ext"]
 root_doc = "index"
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 nitpicky = True
-# Labels of ansible-core's own site, which every module's page names.
+# Labels and variables of ansible-core's own site, which the plugins' pages name.
 nitpick_ignore = [
-    ("std:ref", name) for name in ("action_plugins", "ansible_configuration_settings", "common_return_values")
-]
+    ("std:ref", name)
+    for name in (
+        "action_plugins", "ansible_collections.ansible.builtin.default_callback", "ansible_configuration_settings",
+        "callback_plugins", "common_return_values",
+    )
+]  # fmt: skip
+nitpick_ignore_regex = [("(std:)?envvar", "ANSIBLE_.*"), ("(std:)?ref", "ansible_collections[.]ansible[.]builtin[.].*")]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]

@@ -8,15 +8,15 @@ DOCUMENTATION = r"""
 name: runbook
 type: stdout
 short_description: The runbook as steps rather than tasks
-version_added: 1.1.0
+version_added: 1.0.0
 description:
   - Prints a line for each step of the runbook (result, time, what happened), what else changed something, what the
     playbooks have to say, and each error once, in full, with the next command. Includes, checks of arguments, and
     whatever was skipped or did nothing are not shown.
   - On a terminal the last line says what goes on at the moment, with its progress.
-  - With C(-v) everything is shown, as P(ansible.builtin.default#callback) does.
+  - With C(-v) everything is shown, as Ansible's own callback C(default) does.
 requirements:
-  - set as stdout in configuration (E(ANSIBLE_STDOUT_CALLBACK), or C(stdout_callback) in C(ansible.cfg))
+  - set as stdout in configuration (C(ANSIBLE_STDOUT_CALLBACK), or C(stdout_callback) in C(ansible.cfg))
 extends_documentation_fragment:
   - default_callback
   - result_format_callback

@@ -223,7 +223,6 @@ class TablesStructure(TablesProof, Structure):
             session.close()
         return done
 
-
     def _orphans_aside(self, session: Session) -> list[str]:
         """Rows that belong to no record: no framework reads them, and no rebuild of a namespace would meet them."""
         done = []

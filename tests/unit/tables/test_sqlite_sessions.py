@@ -206,7 +206,7 @@ def test_a_transcript_that_no_model_takes_is_told(openai):
 def test_the_documented_table_of_capabilities_is_that_of_the_code():
     path = pathlib.Path(__file__).parents[3] / "docs" / "tables_sqlite.md"
     head, lines = None, []
-    for line in path.read_text(encoding="utf-8").partition("### What each can do\n")[2].splitlines():
+    for line in path.read_text(encoding="utf-8").partition("## What each can do\n")[2].splitlines():
         if not line.startswith("|"):
             break
         cells = [cell.strip() for cell in line.strip("|").split("|")]
