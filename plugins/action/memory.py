@@ -38,7 +38,7 @@ LOOK_SECONDS = 2.0  # how often to look whether a lease is over
 COLLECTION = "memops.agent_memory."
 SHARED = COLLECTION + "dispatch"  # what modules are sent as, so that a run packs their code once
 # the roles of several modules
-SEVERAL = ("backup", "disaster_recovery", "failback", "failover", "info", "rebuild", "rotate_master_key")
+SEVERAL = ("backup", "disaster_recovery", "doctor", "failback", "failover", "info", "rebuild", "rotate_master_key")
 
 
 class ActionModule(ActionBase):

@@ -25,6 +25,7 @@ options:
     choices:
       - apply
       - diagnose
+      - doctor
       - drill
       - failback
       - failover_store
@@ -86,6 +87,7 @@ from ansible.module_utils import basic
 MODULES = [
     "apply",
     "diagnose",
+    "doctor",
     "drill",
     "failback",
     "failover_store",
@@ -122,6 +124,8 @@ def main_of(module: str) -> t.Callable[[], None]:
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.apply import main as run
     elif module == "diagnose":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.diagnose import main as run
+    elif module == "doctor":
+        from ansible_collections.memops.agent_memory.plugins.module_utils._modules.doctor import main as run
     elif module == "drill":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.drill import main as run
     elif module == "failback":

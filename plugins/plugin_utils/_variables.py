@@ -59,6 +59,8 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_cluster",
         "memory_create",
         "memory_depth",
+        "memory_doctor",
+        "memory_doctor_fail",
         "memory_dr_host",
         "memory_dr_store",
         "memory_dr_switch",

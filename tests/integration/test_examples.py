@@ -35,7 +35,7 @@ ORDER = [
     "store_info", "dispatch", "snapshot", "snapshot_info", "snapshot_verify", "metrics", "preflight", "isolate",
     "forensic", "diagnose", "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate",
     "standby", "failback", "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention",
-    "scrub", "snapshot_accept", "keyring_rewrap", "snapshot_rewrap", "drill", "note_step", "report",
+    "scrub", "snapshot_accept", "keyring_rewrap", "snapshot_rewrap", "drill", "doctor", "note_step", "report",
 ]
 # fmt: on
 REPLICATED = ["replication_info", "failover_store", "rejoin"]  # on two servers, one the other's replica

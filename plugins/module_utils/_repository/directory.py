@@ -164,5 +164,8 @@ class DirectoryObjects:
                 else:
                     os.unlink(path)
 
+    def clock(self) -> t.Optional[float]:
+        return None  # nothing tells it without a write
+
     def refuses_wrong_checksum(self, key: str) -> t.Optional[bool]:
         return None

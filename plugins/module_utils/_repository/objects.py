@@ -56,6 +56,9 @@ class ObjectStore(t.Protocol):
         """Remove what puts that were killed left below the prefix (which ends with "/") before that time in seconds
         since 1970: nothing where a put leaves nothing."""
 
+    def clock(self) -> t.Optional[float]:
+        """The time by the clock of the place, seconds since 1970; None where it has none of its own. Writes nothing."""
+
     def refuses_wrong_checksum(self, key: str) -> t.Optional[bool]:
         """Upload with a wrong checksum: whether that was refused; None where there is no such thing."""
 

@@ -7,6 +7,7 @@ PRIVATE to the collection. Every error of the network, of the endpoint and of bo
 from __future__ import annotations
 
 import base64
+import email.utils
 import hashlib
 import os
 import threading
@@ -191,6 +192,14 @@ class S3Objects:
 
     def sweep(self, prefix: str, before: float) -> None:
         pass  # a put is one request: it arrives whole or not at all
+
+    def clock(self) -> t.Optional[float]:
+        page = self._call("list", "", "list_objects_v2", Prefix=self._prefix, MaxKeys=1)
+        said = page["ResponseMetadata"]["HTTPHeaders"].get("date")
+        try:
+            return email.utils.parsedate_to_datetime(said).timestamp() if said else None
+        except (TypeError, ValueError):
+            return None
 
     def refuses_wrong_checksum(self, key: str) -> t.Optional[bool]:
         wrong = base64.b64encode(hashlib.sha256(b"something else").digest()).decode()

@@ -1,0 +1,405 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with the whole set-up of a memory cluster, and of each thing the command that mends it.
+
+PRIVATE to the collection. Changes nothing, in any mode: the proof of a fence is rolled back, and what the repository's
+endpoint enforces is what was seen when it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import typing as t
+
+from .._errors import MemoryOpsError, RepositoryUnavailable, StoreUnavailable
+from .._inputs import moment
+from .._layouts import seals
+from .._model import NamespaceState
+from .._replication import open_server, own_store
+from .._store import Store
+from . import evidence, scrub
+from . import incident as incidents
+from .incident import rfc3339
+from .inform import verified
+
+PASS, FAIL, UNKNOWN, NONE = "pass", "fail", "could-not-verify", "not-applicable"
+LOOKED_AT = 5  # good snapshots, newest first, that are asked whether they were verified
+PROVEN = 20  # namespaces whose fence is tried, those that are quarantined first
+# What no engine can fence: it is stated, and not a fault of the set-up.
+INHERENT = ("a program", "raw readers: a program", "a transaction")
+
+
+class Limits(t.NamedTuple):
+    """Seconds, but for ``free``: the share of a disk."""
+
+    rpo: float = 900.0
+    drill: float = 2 * 86400.0
+    scrub: float = 2 * 86400.0
+    key: float = 90 * 86400.0
+    skew: float = 30.0
+    free: float = 0.10
+
+
+def doctor(
+    *,
+    open_store: t.Callable[[], Store],
+    store_params: t.Mapping[str, t.Any],
+    keyring_params: t.Mapping[str, t.Any] | None,
+    repository_params: t.Mapping[str, t.Any] | None,
+    open_keyring: t.Callable[[], t.Any],
+    open_repository: t.Callable[[], t.Any],
+    name: str,
+    limits: Limits,
+    copy: bool = False,
+    controller: float | None = None,
+    work_dir: str | None = None,
+    now: float | None = None,
+) -> dict[str, t.Any]:
+    """{verdict, checks [{check, verdict, says, next}], faults [names]}; the verdict is the worst of the checks.
+
+    ``copy``: this is a secondary; how far it is behind, its clock and its disk are looked at, nothing else.
+    ``controller``, ``now``: seconds since 1970. What cannot be asked is could-not-verify; no error leaves this.
+    """
+    at = time.time() if now is None else now
+    found = _Examination(name, limits, at, store_params, work_dir)
+    store = found.opened("store", open_store, "the store", "correct memory_store")
+    ring = repository = None
+    if keyring_params is not None:
+        ring = found.opened("keyring", open_keyring, "the keyring", "correct memory_keyring")
+    elif not copy:
+        found.add("keyring", FAIL, "No keyring is set, so no snapshot authenticates.", "set memory_keyring")
+    if repository_params is not None:
+        repository = found.opened("repository", open_repository, "the repository", run("backup"))
+    elif not copy:
+        found.add("repository", FAIL, "No repository is set, so there is no backup.", "set memory_repository")
+    if copy:
+        found.check("lag", found.lag, store, repository)
+    else:
+        found.repository_checks(repository, ring)
+        found.check("key_age", found.key_age, ring)
+        found.check("integrity", found.integrity, store)
+        found.check("fence", found.fence, store)
+        found.check("quarantine", found.quarantine, store)
+        found.check("lease", found.lease, store)
+    found.check("clock", found.clock, repository, controller)
+    found.check("space", found.space, keyring_params, repository_params)
+    order = [verdict for verdict in (FAIL, UNKNOWN, PASS) if any(one["verdict"] == verdict for one in found.checks)]
+    return {
+        "changed": False,
+        "verdict": order[0],
+        "checks": found.checks,
+        "faults": [one["check"] for one in found.checks if one["verdict"] == FAIL],
+    }
+
+
+def run(playbook: str, **variables: str) -> str:
+    """The command that runs a playbook, as a shell takes it."""
+    words = f"ansible-playbook memops.agent_memory.{playbook}"
+    for name, value in variables.items():
+        plain = re.match(r"\A[A-Za-z0-9_.:@/-]+\Z", value)
+        text = f"{name}={value}" if plain else "'" + json.dumps({name: value}).replace("'", "'\\''") + "'"
+        words += f" -e {text}"
+    return words
+
+
+def ago(seconds: float) -> str:
+    """An age for people."""
+    for length, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}".replace(".0 ", " ")
+    return f"{seconds:.0f} s"
+
+
+class _Examination:
+    """The checks, each of which says one sentence."""
+
+    def __init__(
+        self, name: str, limits: Limits, now: float, store_params: t.Mapping[str, t.Any], work_dir: str | None
+    ) -> None:
+        self.name, self.limits, self.now = name, limits, now
+        self.store_params = store_params
+        self.folder = work_dir or incidents.base(store_params)
+        self.checks: list[dict[str, t.Any]] = []
+
+    def add(self, check: str, verdict: str, says: str, following: str = "") -> None:
+        self.checks.append({"check": check, "verdict": verdict, "says": says, "next": following})
+
+    def opened(self, check: str, opener: t.Callable[[], t.Any], what: str, otherwise: str) -> t.Any:
+        """What the opener opens; None when it does not, which is a failed check."""
+        try:
+            thing = opener()
+        except MemoryOpsError as exc:
+            self.add(check, FAIL, exc.message, exc.next_step or otherwise)
+            return None
+        self.add(check, PASS, f"{what[0].upper()}{what[1:]} opens.")
+        return thing
+
+    def check(self, name: str, look: t.Callable[..., None], *arguments: t.Any) -> None:
+        try:
+            look(*arguments)
+        except MemoryOpsError as exc:
+            self.add(name, UNKNOWN, exc.message, exc.next_step)
+        except OSError as exc:
+            self.add(name, UNKNOWN, f"The memory host refused to tell: {exc.strerror or exc}.", "mend that")
+
+    def without(self, check: str, thing: t.Any, what: str) -> bool:
+        """Whether the thing is missing; then nobody can tell."""
+        if thing is None:
+            self.add(check, UNKNOWN, f"Without {what} nobody can tell.", f"mend {what} first, then run doctor again")
+        return thing is None
+
+    # --- the repository -----------------------------------------------------------------------------------------
+    def repository_checks(self, repository: t.Any, ring: t.Any) -> None:
+        if repository is None or ring is None:
+            for one in ("backup", "verified", "drill"):
+                self.without(one, None, "the repository and the keyring")
+        else:
+            try:
+                good = [info for info in repository.snapshots(self.name, ring) if info.good and not info.problem]
+            except MemoryOpsError as exc:
+                for one in ("backup", "verified", "drill"):
+                    self.add(one, UNKNOWN, exc.message, exc.next_step)
+            else:
+                self.check("backup", self.backup, good)
+                self.check("verified", self.verified, repository, ring, good)
+                self.check("drill", self.drill, repository, ring)
+        if not self.without("conditional_put", repository, "the repository"):
+            self.conditional_put(repository)
+
+    def backup(self, good: list[t.Any]) -> None:
+        if not good:
+            self.add("backup", FAIL, "There is no good snapshot.", run("backup"))
+            return
+        age = self.now - max(info.at for info in good) / 1e6
+        # A run comes every RPO and takes its time; the same limit as that of the alert.
+        verdict = PASS if age <= 2 * self.limits.rpo else FAIL
+        says = f"The newest good snapshot is {ago(age)} old; the RPO is {ago(self.limits.rpo)}."
+        self.add("backup", verdict, says, "" if verdict == PASS else run("backup"))
+
+    def verified(self, repository: t.Any, ring: t.Any, good: list[t.Any]) -> None:
+        seen = [(info.id, verified(repository, self.name, ring, info.id)) for info in good[:LOOKED_AT]]
+        bad = [name for name, one in seen if one is not None and one["verdict"] == "fail"]
+        passed = [(name, one) for name, one in seen if one is not None and one["verdict"] == "pass"]
+        if bad:
+            says = f"The last verification of snapshot {bad[0]} failed."
+            self.add("verified", FAIL, says, run("backup"))
+        elif not passed:
+            says = f"None of the newest {len(seen)} good snapshots was ever verified."
+            self.add("verified", FAIL, says, run("verify", memory_depth="opened"))
+        else:
+            name, one = passed[0]
+            self.add("verified", PASS, f"Snapshot {name} was verified ({one['depth']}) at {one['at']}.")
+
+    def drill(self, repository: t.Any, ring: t.Any) -> None:
+        last = evidence.newest(repository, ring, self.name)
+        if last is None:
+            self.add("drill", FAIL, "No drill was ever run: no restore is proven.", run("drill"))
+            return
+        age = self.now - moment(last.get("at")) / 1e6
+        if last.get("verdict") != PASS:
+            why = "; ".join(map(str, last.get("reasons") or [])) or "no reason was given"
+            verdict = UNKNOWN if last.get("verdict") == UNKNOWN else FAIL
+            says = f"The last drill, {ago(age)} ago, ended as {last.get('verdict')}: {why[:200].rstrip('.')}."
+            self.add("drill", verdict, says, run("drill"))
+        elif age > self.limits.drill:
+            says = f"The last drill was {ago(age)} ago; the limit is {ago(self.limits.drill)}."
+            self.add("drill", FAIL, says, run("drill"))
+        else:
+            self.add("drill", PASS, f"A drill passed {ago(age)} ago.")
+
+    def conditional_put(self, repository: t.Any) -> None:
+        seen, place = repository.seen.get("conditional_put"), repository.location
+        if seen is True:
+            self.add("conditional_put", PASS, f"{place} refused to overwrite when it was made.")
+        elif seen is False:
+            says = f"{place} ignores conditional puts: two writers of one journal would not notice each other."
+            following = "point memory_repository at an endpoint that refuses them, then " + run("backup")
+            self.add("conditional_put", FAIL, says, following)
+        else:
+            following = "point memory_repository.url at a new prefix, then " + run("backup")
+            self.add("conditional_put", UNKNOWN, f"Nobody noted whether {place} heeds conditional puts.", following)
+
+    # --- keys ---------------------------------------------------------------------------------------------------
+    def key_age(self, ring: t.Any) -> None:
+        if not seals(str(self.store_params.get("layout") or "native")):
+            self.add("key_age", NONE, "This layout's records have no key of ours.")
+        elif not self.without("key_age", ring, "the keyring"):
+            created = ring.created(ring.active_id)
+            if created is None:
+                self.add("key_age", UNKNOWN, "Nobody noted when the record key was made.", run("rotate_keys"))
+                return
+            age = max(0.0, self.now - created / 1e6)
+            old = age > self.limits.key
+            says = f"The record key is {ago(age)} old; the limit is {ago(self.limits.key)}."
+            self.add("key_age", FAIL if old else PASS, says, run("rotate_keys") if old else "")
+
+    # --- the store ----------------------------------------------------------------------------------------------
+    def integrity(self, store: Store | None) -> None:
+        if store is None:
+            self.without("integrity", store, "the store")
+            return
+        notes = scrub.read_notes(self.folder)
+        names = [state.name for state in _states(store)]
+        damaged = [one for one in names if notes.get(one, {}).get("verdict") == "fail"]
+        oldest = min(((notes.get(one, {}).get("at", 0), one) for one in names), default=None)
+        age = 0.0 if oldest is None else self.now - oldest[0] / 1e6
+        if damaged:
+            says = f"The last scrub found damage in {damaged[0]}."
+            self.add("integrity", FAIL, says, run("rebuild", memory_namespace=damaged[0]))
+        elif oldest is None:
+            self.add("integrity", NONE, "The store holds no namespace.")
+        elif not oldest[0]:
+            self.add("integrity", FAIL, f"{oldest[1]} was never scrubbed.", run("scrub"))
+        elif age > self.limits.scrub:
+            says = f"{oldest[1]} was last scrubbed {ago(age)} ago; the limit is {ago(self.limits.scrub)}."
+            self.add("integrity", FAIL, says, run("scrub"))
+        else:
+            self.add("integrity", PASS, f"Every namespace was scrubbed within {ago(age)}.")
+
+    def fence(self, store: Store | None) -> None:
+        if store is None:
+            self.without("fence", store, "the store")
+            return
+        if "fence-writes" not in store.capabilities():
+            says = "Nothing keeps applications from the records, so nothing can be isolated."
+            self.add("fence", FAIL, says, "set memory_store.application_user, then " + run("doctor"))
+            return
+        with store.reader() as reader:
+            states = sorted(reader.namespaces(), key=lambda state: (state.state != "quarantined", state.name))
+            lost = [line for line in reader.structure() if "fence" in line]
+        if lost:
+            says = f"The fence is not whole: {lost[0][:200].rstrip('.')}."
+            self.add("fence", FAIL, says, run("rebuild", memory_namespace=states[0].name) if states else run("prepare"))
+            return
+        stated: dict[str, None] = {}
+        for state in states[:PROVEN]:
+            proof = store.prove(state.name)
+            stated.update(dict.fromkeys(map(str, proof["not_fenced"])))
+            if state.state == "quarantined" and not (proof["writes_refused"] and proof["reads_refused"]):
+                why = "; ".join(map(str, proof["detail"]))[:200]
+                says = f"The fence around {state.name} does not hold: {why}."
+                again = run("isolate", memory_namespace=state.name)
+                self.add("fence", FAIL, says, "stop its application, then " + again)
+                return
+        bypass = [line for line in stated if not line.startswith(INHERENT)]
+        if bypass:
+            says = f"The fence can be bypassed: {'; '.join(bypass)[:300]}."
+            self.add("fence", FAIL, says, "correct memory_store.application_user and its rights, then " + run("doctor"))
+        elif not states:
+            self.add("fence", UNKNOWN, "There is no namespace to try the fence on.", "write a first memory")
+        else:
+            told = f"; no engine of this kind fences {'; '.join(stated)}" if stated else ""
+            self.add("fence", PASS, f"The fence is whole{told}.")
+
+    def quarantine(self, store: Store | None) -> None:
+        if store is None:
+            self.without("quarantine", store, "the store")
+            return
+        standing = [state for state in _states(store) if state.state == "quarantined"]
+        if standing:
+            names = ", ".join(state.name for state in standing[:10])
+            says = f"Quarantined: {names} ({len(standing)} in all)."
+            self.add("quarantine", FAIL, says, run("rebuild", memory_namespace=standing[0].name))
+        else:
+            self.add("quarantine", PASS, "No namespace is quarantined.")
+
+    def lease(self, store: Store | None) -> None:
+        if store is None:
+            self.without("lease", store, "the store")
+            return
+        left = [one for one in store.incidents() if one.state == "open" and one.lease_until < self.now * 1e6]
+        if left:
+            one = left[0]
+            says = f"{one.owner} left incident {one.incident} open; its lease ended at {rfc3339(one.lease_until)}."
+            following = run("rebuild", memory_namespace=one.namespace) if one.namespace else run("failback")
+            self.add("lease", FAIL, says, following)
+        else:
+            self.add("lease", PASS, "No run left an incident or a lease behind.")
+
+    # --- a copy ---------------------------------------------------------------------------------------------------
+    def lag(self, store: Store | None, repository: t.Any) -> None:
+        """A replica tells it of its server, another copy by the snapshots that it was filled from."""
+        if store is None:
+            self.without("lag", store, "the copy")
+            return
+        behind: float | None = None
+        if "whole-store" in store.capabilities():
+            server = open_server(own_store(self.store_params))
+            try:
+                standing = server.standing()
+            finally:
+                server.close()
+            if standing.role == "replica":
+                # The age of the newest change would grow while the primary has nothing to tell.
+                silent, old = standing.silent_seconds, standing.behind_seconds
+                behind = silent if standing.link else old or silent
+                if behind is None:
+                    self.add("lag", UNKNOWN, "The replica does not tell how far it is behind.", "look at its server")
+                    return
+        if behind is None:
+            newest = max((info.id for info in repository.snapshots(self.name)), default="") if repository else ""
+            times = [
+                self.now - state.restored_at / 1e6
+                for state in _states(store)
+                if state.restored_at is not None and state.restored_snapshot != newest
+            ]
+            behind = max(times, default=0.0)
+            if not any(state.restored_at is not None for state in _states(store)):
+                self.add("lag", FAIL, "The copy was never filled.", run("backup"))
+                return
+        late = behind > 2 * self.limits.rpo
+        says = f"The copy is {ago(max(0.0, behind))} behind; the RPO is {ago(self.limits.rpo)}."
+        self.add("lag", FAIL if late else PASS, says, run("backup") if late else "")
+
+    # --- the host -------------------------------------------------------------------------------------------------
+    def clock(self, repository: t.Any, controller: float | None) -> None:
+        others = {} if controller is None else {"the controller's": controller}
+        told = None
+        if repository is not None:
+            try:
+                told = repository.objects.clock()
+            except (RepositoryUnavailable, StoreUnavailable):
+                told = None
+        if told is not None:
+            others["the repository's"] = told
+        if not others:
+            self.add("clock", UNKNOWN, "There is no other clock to compare this host's with.", run("doctor"))
+            return
+        whose, worst = max(((who, abs(self.now - other)) for who, other in others.items()), key=lambda one: one[1])
+        skewed = worst > self.limits.skew
+        says = f"This host's clock and {whose} differ by {ago(worst)}; the limit is {ago(self.limits.skew)}."
+        following = "chronyc makestep (as root, on the host that is wrong)" if skewed else ""
+        self.add("clock", FAIL if skewed else PASS, says, following)
+
+    def space(
+        self, keyring_params: t.Mapping[str, t.Any] | None, repository_params: t.Mapping[str, t.Any] | None
+    ) -> None:
+        path = self.store_params.get("path")
+        url = str((repository_params or {}).get("url") or "")
+        server = (self.store_params.get("server") or {}).get("data_directory")
+        copies = url[7:] if url.startswith("file://") else None
+        places = [path, self.folder, (keyring_params or {}).get("path"), server, copies]
+        least: tuple[float, str, int] | None = None
+        for one in filter(None, places):
+            where = os.path.abspath(os.path.expanduser(str(one)))
+            while not os.path.exists(where):
+                where = os.path.dirname(where)
+            disk = os.statvfs(where)
+            share = disk.f_bavail / max(1, disk.f_blocks)
+            if least is None or share < least[0]:
+                least = (share, where, disk.f_bavail * disk.f_frsize)
+        if least is None:
+            self.add("space", UNKNOWN, "No place on this host is known.", "set memory_work_dir")
+            return
+        low = least[0] < self.limits.free
+        free = f"{least[0]:.0%} ({least[2] >> 20} MiB)"
+        says = f"Of the disk of {least[1]} {free} is free; the limit is {self.limits.free:.0%}."
+        self.add("space", FAIL if low else PASS, says, f"df -h {least[1]}, and make room there" if low else "")
+
+
+def _states(store: Store) -> list[NamespaceState]:
+    with store.reader() as reader:
+        return reader.namespaces()

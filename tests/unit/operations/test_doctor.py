@@ -1,0 +1,178 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor: a sound set-up passes, and of every check a set-up in which it fails; nothing is changed by looking."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import sqlite3
+import time
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import drill, scrub, verify
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import Limits, doctor
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from tests.unit.operations.runbook import NAME, NS, Site, attempt
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def site(tmp_path):
+    one = Site(tmp_path)
+    with one.memory() as memory:
+        memory.write_many(NS, {f"key-{n:03}": {"n": n} for n in range(20)})
+    return one
+
+
+def sound(site):
+    """Everything that the schedules do, done once."""
+    site.backup()
+    place = Repository.open(site.repository)
+    newest = place.newest_good(NAME, site.ring()).id
+    verify.verify(repository=place, keyring=site.ring(), name=NAME, snapshot_id=newest, depth="opened")
+    drill.drill(repository=place, keyring_params=site.keyring, name=NAME, scratch=site.folder)
+    with site.open() as store:
+        scrub.scrub(store=store, store_params=site.store, keyring=site.ring(), repository=None, name=NAME)
+
+
+def examined(site, **more):
+    opened = []
+
+    def opener():
+        opened.append(open_store(site.store))
+        return opened[-1]
+
+    arguments = {
+        "open_store": opener, "store_params": site.store, "keyring_params": site.keyring, "name": NAME,
+        "repository_params": site.repository, "open_keyring": site.ring, "limits": Limits(free=0.0),
+        "open_repository": lambda: Repository.open(site.repository), "controller": time.time(), **more,
+    }  # fmt: skip
+    try:
+        return doctor(**arguments)
+    finally:
+        for store in opened:
+            store.close()
+
+
+def of(found, check):
+    (one,) = [one for one in found["checks"] if one["check"] == check]
+    return one
+
+
+def failed(found, check, *words):
+    one = of(found, check)
+    assert one["verdict"] == "fail" and found["verdict"] == "fail" and check in found["faults"], one
+    assert one["next"]
+    for word in words:
+        assert word in one["says"] + one["next"], one
+
+
+def tree(folder):
+    return {str(path): path.read_bytes() for path in pathlib.Path(folder).rglob("*") if path.is_file()}
+
+
+def test_a_sound_set_up_passes_and_looking_changes_nothing(site):
+    sound(site)
+    before, rows = tree(os.path.join(site.folder, "repository")), site.untouched(NS)
+    found = examined(site)
+    assert found["verdict"] == "pass" and found["faults"] == [] and found["changed"] is False, found
+    assert {one["verdict"] for one in found["checks"]} == {"pass"}
+    assert tree(os.path.join(site.folder, "repository")) == before and site.untouched(NS) == rows
+
+
+def test_nothing_was_ever_done(site):
+    found = examined(site)
+    failed(found, "repository", "run a backup")
+    asked = ("backup", "verified", "drill", "conditional_put")
+    assert {of(found, one)["verdict"] for one in asked} == {"could-not-verify"}
+    failed(found, "integrity", "never scrubbed", "memops.agent_memory.scrub")
+    Repository.open(site.repository, create=True)
+    found = examined(site)
+    failed(found, "backup", "memops.agent_memory.backup")
+    failed(found, "verified", "memops.agent_memory.verify")
+    failed(found, "drill", "memops.agent_memory.drill")
+
+
+def test_all_that_grows_old(site):
+    sound(site)
+    found = examined(site, now=time.time() + 100 * DAY)
+    mending = {"backup": "backup", "drill": "drill", "integrity": "scrub", "key_age": "rotate_keys"}
+    for check, playbook in mending.items():
+        failed(found, check, "memops.agent_memory." + playbook)
+    failed(found, "clock", "the controller's")
+    assert of(examined(site, controller=None), "clock")["verdict"] == "could-not-verify"
+
+
+def test_what_failed_is_told(site):
+    sound(site)
+    place = Repository.open(site.repository)
+    pack = next(pathlib.Path(site.folder, "repository", "snapshots").rglob("*.pack"))
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.write_bytes(data)
+    newest = place.newest_good(NAME, site.ring()).id
+    verify.verify(repository=place, keyring=site.ring(), name=NAME, snapshot_id=newest, depth="opened")
+    drill.drill(repository=place, keyring_params=site.keyring, name=NAME, scratch=site.folder)
+    site.raw.flip(NS, "key-007")
+    with site.open() as store:
+        scrub.scrub(store=store, store_params=site.store, keyring=site.ring(), repository=None, name=NAME)
+    found = examined(site)
+    failed(found, "verified", newest)
+    failed(found, "drill", "ended as fail")
+    failed(found, "integrity", f"memory_namespace={NS}")
+
+
+def test_what_cannot_be_opened(site):
+    sound(site)
+    os.rename(site.path, site.path + ".away")
+    found = examined(site)
+    failed(found, "store")
+    assert of(found, "fence")["verdict"] == of(found, "quarantine")["verdict"] == "could-not-verify"
+    os.rename(site.path + ".away", site.path)
+    os.rename(site.keyring["path"], site.keyring["path"] + ".away")
+    found = examined(site)
+    failed(found, "keyring")
+    assert of(found, "key_age")["verdict"] == of(found, "backup")["verdict"] == "could-not-verify"
+
+
+def test_a_quarantine_and_a_lease_that_were_left(site):
+    sound(site)
+    site.step("isolate", attempt())
+    found = examined(site, now=time.time() + 600)
+    failed(found, "quarantine", NS, f"memops.agent_memory.rebuild -e memory_namespace={NS}")
+    failed(found, "lease", "left incident", "the test")
+    assert of(found, "fence")["verdict"] == "pass"
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_fence_that_can_be_bypassed(site, isolate):
+    sound(site)
+    if isolate:
+        site.step("isolate", attempt())
+    with contextlib.closing(sqlite3.connect(site.path)) as con:
+        con.execute("DROP TRIGGER memops_fence_update")
+    failed(examined(site), "fence", "fence")
+
+
+def test_no_room_and_a_layout_without_keys(site):
+    sound(site)
+    failed(examined(site, limits=Limits(free=1.1)), "space", "df -h")
+    other = examined(site, store_params={**site.store, "layout": "keyspace"})
+    assert of(other, "key_age")["verdict"] == "not-applicable"
+
+
+def test_an_endpoint_that_ignores_conditional_puts(site):
+    sound(site)
+    place = Repository.open(site.repository)
+    place.seen["conditional_put"] = False
+    failed(examined(site, open_repository=lambda: place), "conditional_put", "two writers")
+
+
+def test_a_copy_that_is_behind(site):
+    sound(site)
+    failed(examined(site, copy=True), "lag", "never filled", "memops.agent_memory.backup")
