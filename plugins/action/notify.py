@@ -62,17 +62,19 @@ class ActionModule(ActionBase):
             name
             for step in of_this_run(host, namespace)
             if step["name"] == STEP + "escalated" and event == "failed"
-            for name in step["result"].get("told", [])
+            for name in [*step["result"].get("told", []), *step["result"].get("told_before", [])]
         }
         failed: dict[str, str] = {}
-        due = []
+        due, before = [], []
         for name, channel in _notify.named(args["channels"]):
             problem = _notify.wrong(channel)
             if problem:
                 failed[name] = problem
             elif event not in _notify.wanted(channel) or name in escalated:
                 continue
-            elif not (folder and _notify.told_already(folder, name, event, reason)):
+            elif folder and _notify.told_already(folder, name, event, reason):
+                before.append(name)
+            else:
                 due.append((name, channel))
         if self._task.check_mode:
             names = [name for name, _channel in due]
@@ -84,13 +86,14 @@ class ActionModule(ActionBase):
         result: dict[str, t.Any] = {
             "changed": bool(told),
             "told": told,
+            "told_before": before,
             "not_delivered": failed,
             "msg": _said(event, told, failed, False),
         }
         try:
             if told and incident:
                 _notify.note_told(make_incident_dir(directory, incident), told, event, reason)
-            if args["keep"] and (told or failed):
+            if args["keep"] and (told or failed or (before and event == "escalated")):
                 remember(host, self._step(result, args, started, host, attempt(task_vars.get("awx_workflow_job_id"))))
                 save(directory, host, namespace, named=incident, cluster=args["cluster"])
         except OSError as exc:
@@ -114,7 +117,7 @@ class ActionModule(ActionBase):
             "attempt": run,
             "check": False,
             "detail": result["msg"],
-            "result": {"told": result["told"], "not_delivered": result["not_delivered"]},
+            "result": {key: result[key] for key in ("told", "told_before", "not_delivered")},
         }
 
 

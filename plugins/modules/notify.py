@@ -103,6 +103,11 @@ told:
   type: list
   elements: str
   returned: success
+told_before:
+  description: The names of the channels that had been told of this event of this incident before.
+  type: list
+  elements: str
+  returned: when something was sent, or would have been outside check mode
 not_delivered:
   description: Of each channel that could not be told the reason.
   type: dict
