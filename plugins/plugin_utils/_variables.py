@@ -89,6 +89,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_namespace",
         "memory_namespaces",
         "memory_new_master_key",
+        "memory_notify",
         "memory_onset",
         "memory_otlp_endpoint",
         "memory_outside_fence",

@@ -35,7 +35,7 @@ ORDER = [
     "store_info", "dispatch", "snapshot", "snapshot_info", "snapshot_verify", "metrics", "preflight", "isolate",
     "forensic", "diagnose", "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate",
     "standby", "failback", "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention",
-    "scrub", "snapshot_accept", "keyring_rewrap", "snapshot_rewrap", "drill", "doctor", "note_step", "report",
+    "scrub", "snapshot_accept", "keyring_rewrap", "snapshot_rewrap", "drill", "doctor", "note_step", "notify", "report",
 ]
 # fmt: on
 REPLICATED = ["replication_info", "failover_store", "rejoin"]  # on two servers, one the other's replica
@@ -100,7 +100,7 @@ def example_tasks(name: str, places: t.Mapping[str, str], secondary: Task, repor
             arguments.update(since="2026-01-05T10:00:00Z", until="2100-01-01T00:00:00Z")  # what was written here
         elif name == "restore" and "keys" in arguments:
             arguments["incident"] = "{{ isolated.incident }}"  # still open: its watch had no data
-        elif name == "note_step":
+        elif name in ("note_step", "notify"):
             arguments["report_dir"] = reports
     if name == "snapshot_info":
         tasks[0]["register"] = "newest"
