@@ -8,6 +8,7 @@
 """
 from __future__ import annotations
 
+import abc
 import fcntl
 import hashlib
 import json
@@ -41,8 +42,9 @@ class HttpServer(Guarded):
         super().__init__(name)
         self.port = free_ports(1)[0]
 
+    @abc.abstractmethod
     def command(self) -> list[str]:
-        raise NotImplementedError
+        """What starts it."""
 
     def write(self, name: str, content: t.Any) -> str:
         path = os.path.join(self.directory, name)

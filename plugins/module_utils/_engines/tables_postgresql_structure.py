@@ -6,6 +6,7 @@ PRIVATE to the collection. No question goes through the framework: LangGraph's `
 """
 from __future__ import annotations
 
+import abc
 import contextlib
 import typing as t
 
@@ -180,8 +181,9 @@ class TablesStructure(TablesProof, Structure):
     live: Live
     made: bool
 
+    @abc.abstractmethod
     def _make_control(self) -> None:
-        raise NotImplementedError
+        """Make the tables of the collection where they are not there yet."""
 
     def warnings(self) -> list[str]:
         lines = Structure.warnings(self)
