@@ -65,7 +65,7 @@ def test_web_channels_get_what_their_service_takes() -> None:
         assert send({"kind": "slack", "url": url + "/slack"}) is None
         assert send({"kind": "pagerduty", "url": url + "/pd", "routing_key": "the-key"}) is None
         assert send({"kind": "pagerduty", "url": url + "/pd", "routing_key": "the-key"}, event="closed") is None
-    (_, hook), (_, slack), (_, trigger), (_, resolve) = told
+    hook, slack, trigger, resolve = [body for _path, body in told]
     assert hook["namespace"] == HOSTILE and hook["event"] == "isolated"
     assert "<!channel>" not in str(slack) and "&lt;!channel&gt;" in slack["text"] and "7 * 7" in slack["text"]
     assert [block["type"] for block in slack["blocks"]] == ["section", "context"]
@@ -165,6 +165,7 @@ def test_an_event_of_an_incident_is_told_once_until_a_release(tmp_path: pathlib.
 def test_who_wants_what() -> None:
     assert _notify.wanted({"kind": "pagerduty", "when": "escalated"}) == ["escalated", "released", "closed"]
     assert _notify.wanted({"kind": "slack", "when": ["escalated"]}) == ["escalated"]
-    assert [name for name, _ in _notify.named([{"kind": "mail", "name": "us"}, {"kind": "slack"}])] == ["us", "slack-2"]
+    both = _notify.named([{"kind": "mail", "name": "us"}, {"kind": "slack"}])
+    assert [name for name, _channel in both] == ["us", "slack-2"]
     assert _notify.dedup_key(None, "memory", "", "backup-failed") == "memory/backup-failed"
     assert len(_notify.dedup_key(None, "memory", "x" * 300, "failed")) <= 255
