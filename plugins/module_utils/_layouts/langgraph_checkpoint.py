@@ -1,9 +1,11 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""LangGraph's checkpoints (PostgresSaver). A namespace is a thread.
+"""LangGraph's checkpoints (PostgresSaver, SqliteSaver). A namespace is a thread.
 
-PRIVATE to the collection. Checkpoints of a thread share the blobs of the channels that did not change between them, so
-each of the three tables has records of its own. Encrypted values (EncryptedSerializer) are carried as they are.
+PRIVATE to the collection. In PostgreSQL the checkpoints of a thread share the blobs of the channels that did not change
+between them, so each of the three tables has records of its own. In SQLite a checkpoint is one value with all its
+channels, and when it was made only its identifier tells. Encrypted values (EncryptedSerializer) are carried as they
+are.
 """
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from .tables import Moment, Namespaces, Root, described
 
 _THREAD = Namespaces("columns", ("thread_id",))
 _TIME = Moment("checkpoint", "text", "ts")
+_MADE = Moment("checkpoint_id", "uuid6")
 
 LANGGRAPH_CHECKPOINT = described(
     "langgraph_checkpoint",
@@ -39,6 +42,28 @@ LANGGRAPH_CHECKPOINT = described(
         numbers=frozenset(("idx",)),
         payload=("blob",),
     ),
-    engines=("postgresql",),
+    engines=("postgresql", "sqlite"),
+    variants={
+        "sqlite": (
+            Root(
+                name="checkpoints",
+                label="checkpoint",
+                namespace=_THREAD,
+                key=("checkpoint_ns", "checkpoint_id"),
+                created=_MADE,
+                updated=_MADE,
+                payload=("checkpoint",),
+                json=("metadata",),
+            ),
+            Root(
+                name="writes",
+                label="write",
+                namespace=_THREAD,
+                key=("checkpoint_ns", "checkpoint_id", "task_id", "idx"),
+                numbers=frozenset(("idx",)),
+                payload=("value",),
+            ),
+        )
+    },
     findings=("plain-beside-encrypted",),
 )

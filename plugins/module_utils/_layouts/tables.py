@@ -36,7 +36,8 @@ class Namespaces:
 class Moment:
     """Where a record has a time. Forms: ``timestamp`` (the engine's own type, or SQLite's text; without a zone UTC),
     ``seconds`` and ``milliseconds`` since 1970 as numbers, ``text`` (ISO 8601), ``date`` (YYYY-MM-DD, over at its
-    end). ``json``: the field of the column, when the time lies inside a JSON value."""
+    end); in SQLite also ``uuid6``, an identifier that holds its time. ``json``: the field of the column, when the time
+    lies inside a JSON value."""
 
     column: str
     form: str = "timestamp"

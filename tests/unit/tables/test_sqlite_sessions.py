@@ -1,7 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The runbook on the SQLite files of the OpenAI Agents SDK, of Google's ADK and of agno, each with the framework itself
-having the file open."""
+"""The runbook on the SQLite files of the OpenAI Agents SDK, of Google's ADK, of agno and of LangGraph's checkpoints,
+each with the framework itself having the file open."""
 from __future__ import annotations
 
 import contextlib
@@ -20,6 +20,7 @@ from tests.support.sessions_application import KEY
 from tests.unit.operations.runbook import attempt
 from tests.unit.tables.sqlite_help import TablesSite
 
+AES = "an AES key of 32 characters ....."[:32]
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 RESULT = {"type": "function_call_output", "call_id": "c1", "output": "42"}
 
@@ -83,7 +84,30 @@ class AgnoSite(TablesSite):
         self.app.forget("ann", "ann 4/%")
 
 
-SITES = {"openai": OpenAISite, "adk": AdkSite, "agno": AgnoSite}
+class CheckpointSite(TablesSite):
+    layout, namespace, tables = "langgraph_checkpoint", "user/1", ("checkpoints", "writes")
+
+    def fill(self):
+        for thread, key in ((self.namespace, AES), ("user-2", None)):
+            self.app.say(thread, ["one", "two", "three"], key)
+
+    def told(self, namespace=None):
+        return self.app.history("user-2") if namespace else self.app.history(self.namespace, AES)
+
+    def write(self):
+        self.app.say(self.namespace, ["more"], AES)
+
+    def damage(self):
+        threads = (self.namespace, self.namespace)
+        oldest = "thread_id = ? AND checkpoint_id = (SELECT min(checkpoint_id) FROM checkpoints WHERE thread_id = ?)"
+        newest = oldest.replace("min", "max")
+        self.sql(f"UPDATE checkpoints SET checkpoint = x'00' WHERE {oldest}", *threads)
+        self.sql(f"UPDATE checkpoints SET metadata = '{{cut' WHERE {newest}", *threads)
+        self.sql(f"DELETE FROM writes WHERE {oldest}", *threads)
+
+
+PROGRAMS = {"checkpoints": ("checkpoint_application.py",)}
+SITES = {"openai": OpenAISite, "adk": AdkSite, "agno": AgnoSite, "checkpoints": CheckpointSite}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +117,8 @@ def processes():
 
         def process(name):
             if name not in started:
-                started[name] = stack.enter_context(FrameworkProcess("sessions_application.py", name))
+                program = PROGRAMS.get(name, ("sessions_application.py", name))
+                started[name] = stack.enter_context(FrameworkProcess(*program))
             return started[name]
 
         yield process
