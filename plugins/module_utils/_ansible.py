@@ -46,6 +46,7 @@ STORE: dict[str, t.Any] = {
     "sentinel_password_file": {"type": "path", "no_log": False},
     "application_user": {"type": "str"},
     "application_password_file": {"type": "path", "no_log": False},
+    "application_key": {"type": "str", "no_log": True},
     "application_key_file": {"type": "path", "no_log": False},
     "schema": {"type": "str", "default": "memops"},
     "prefix": {"type": "str", "default": "memops"},

@@ -64,8 +64,12 @@ class Checkpoints:
         builder.add_edge("think", END)
         return builder.compile(checkpointer=self.saver(key)), {"configurable": {"thread_id": thread}}
 
-    def say(self, thread: str, words: list[str], key: str | None = None) -> None:
+    def say(
+        self, thread: str, words: list[str], key: str | None = None, more: dict[str, t.Any] | None = None
+    ) -> None:
+        """``more``: what the application adds to the configuration of a call, and so to the metadata."""
         graph, config = self.graph(thread, key)
+        config["configurable"].update(more or {})
         for word in words:
             graph.invoke({"words": [word], "name": f"secret of {thread}", "count": 0}, config)
 
@@ -80,6 +84,18 @@ class Checkpoints:
             for one in graph.get_state_history(config)
         ]  # fmt: skip
         return t.cast("list[t.Any]", json.loads(json.dumps(told, default=str)))
+
+    def seal(self, key: str, plain: str) -> str:
+        """Both in hexadecimal, as all that the framework encrypts."""
+        return str(self.saver_cipher(key).encrypt(bytes.fromhex(plain))[1].hex())
+
+    def unseal(self, key: str, value: str) -> str:
+        return str(self.saver_cipher(key).decrypt("aes", bytes.fromhex(value)).hex())
+
+    def saver_cipher(self, key: str) -> t.Any:
+        from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+
+        return EncryptedSerializer.from_pycryptodome_aes(key=key.encode()).cipher
 
     def forget(self, thread: str) -> None:
         self.saver(None).delete_thread(thread)

@@ -15,38 +15,56 @@ KEY = "an application's own key, 40 characters.."
 
 
 class OpenAI:
-    """SQLiteSession; with ``encrypted`` an EncryptedSession on top of it."""
+    """SQLiteSession, or SQLAlchemySession on a server; with ``encrypted`` an EncryptedSession on top of it."""
 
-    def open(self, path: str) -> None:
-        self.close()
-        self.path = path
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
         self.sessions: dict[t.Any, t.Any] = {}
-        self._session("memops-none")
+        self.engine: t.Any = None
+
+    def open(self, where: str) -> None:
+        """``where``: a path, or a URL of PostgreSQL."""
+        self.close()
+        self.where = where
+        if "://" in where:
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            self.engine = create_async_engine(where.replace("postgresql://", "postgresql+psycopg://"))
+        self.items("memops-none")
 
     def close(self) -> None:
-        for one in getattr(self, "sessions", {}).values():
-            getattr(one, "underlying_session", one).close()
+        for one in self.sessions.values():
+            plain = getattr(one, "underlying_session", one)
+            if hasattr(plain, "close"):
+                plain.close()
         self.sessions = {}
+        if self.engine is not None:
+            self.loop.run_until_complete(self.engine.dispose())
+            self.engine = None
 
-    def _session(self, name: str, encrypted: bool = False, key: str = KEY) -> t.Any:
+    def _session(self, name: str, encrypted: bool = False, key: str = KEY, ttl: int = 10**9) -> t.Any:
         from agents import SQLiteSession
-        from agents.extensions.memory import EncryptedSession
+        from agents.extensions.memory import EncryptedSession, SQLAlchemySession
 
-        if (name, encrypted, key) not in self.sessions:
-            plain = SQLiteSession(name, self.path)
-            self.sessions[name, encrypted, key] = (
-                EncryptedSession(name, plain, key, ttl=10**9) if encrypted else plain
+        if (name, encrypted, key, ttl) not in self.sessions:
+            plain: t.Any
+            if self.engine is not None:
+                plain = SQLAlchemySession(name, engine=self.engine, create_tables=True)
+            else:
+                plain = SQLiteSession(name, self.where)
+            self.sessions[name, encrypted, key, ttl] = (
+                EncryptedSession(name, plain, key, ttl=ttl) if encrypted else plain
             )
-        return self.sessions[name, encrypted, key]
+        return self.sessions[name, encrypted, key, ttl]
 
-    def add(self, name: str, items: list[t.Any], encrypted: bool = False) -> None:
-        asyncio.run(self._session(name, encrypted).add_items(items))
+    def add(self, name: str, items: list[t.Any], encrypted: bool = False, key: str = KEY) -> None:
+        self.loop.run_until_complete(self._session(name, encrypted, key).add_items(items))
 
-    def items(self, name: str, encrypted: bool = False, key: str = KEY) -> list[t.Any]:
-        return list(asyncio.run(self._session(name, encrypted, key).get_items()))
+    def items(self, name: str, encrypted: bool = False, key: str = KEY, ttl: int = 10**9) -> list[t.Any]:
+        return list(self.loop.run_until_complete(self._session(name, encrypted, key, ttl).get_items()))
 
     def pop(self, name: str) -> t.Any:
-        return asyncio.run(self._session(name).pop_item())
+        return self.loop.run_until_complete(self._session(name).pop_item())
 
 
 class Adk:

@@ -70,6 +70,7 @@ class TablesPostgresqlStore(TablesStructure, TablesGenerations, PostgresqlStore)
     @classmethod
     def open(cls, params: t.Mapping[str, t.Any], layout: t.Any, *, create: bool = False) -> TablesPostgresqlStore:
         store = cls(params, layout)
+        store.application = params
         try:
             store._look()
         except BaseException:

@@ -10,6 +10,7 @@ import abc
 import contextlib
 import typing as t
 
+from .._application_notices import told
 from .._errors import StoreDamaged
 from .._table_records import header
 from .postgresql_arrays import Ints
@@ -19,6 +20,7 @@ from .postgresql_structure import MOST_LINES, Structure, _transaction
 from .tables_postgresql_proof import TablesProof
 from .tables_postgresql_reader import Live
 from .tables_postgresql_schema import Table
+from .tables_postgresql_sealed import sealed_notices
 from .tables_postgresql_sql import row_sql
 
 
@@ -145,18 +147,6 @@ def notices(session: Session, live: Live) -> list[str]:
             "to_json(x.m ->> 'call_id')::text) > 0) GROUP BY 1 ORDER BY 1 LIMIT 20"
         )
         lines += [f"session {name!r:.80} has {count} results of tools without their calls" for name, count in rows]
-    if "plain-beside-encrypted" in wanted:
-        tables = {root.root.label: root.table.name for root in live.roots}
-        row = session.row(
-            f"SELECT EXISTS (SELECT 1 FROM {tables['blob']} WHERE type LIKE '%%+aes') OR EXISTS "
-            f"(SELECT 1 FROM {tables['write']} WHERE type LIKE '%%+aes'), (SELECT count(*) FROM {tables['checkpoint']} "
-            "WHERE coalesce(checkpoint -> 'channel_values', '{}') <> '{}')"
-        )
-        if row[0] and row[1]:
-            lines.append(
-                f"{row[1]} checkpoints hold texts and numbers in plain, though values are encrypted: the framework "
-                "keeps such channels in the checkpoint itself"
-            )
     return lines
 
 
@@ -180,6 +170,7 @@ class TablesStructure(TablesProof, Structure):
 
     live: Live
     made: bool
+    application: t.Mapping[str, t.Any] = {}  # memory_store, with the keys of the application's own encryption
 
     @abc.abstractmethod
     def _make_control(self) -> None:
@@ -192,6 +183,7 @@ class TablesStructure(TablesProof, Structure):
             lines.append(unbound)
         with self._asking() as session:
             lines += notices(session, self.live)
+            lines += told(self.application, lambda seals: sealed_notices(session, self.live, seals))
             for root, sql in zip(self.live.roots, self.live.sql):
                 moment = root.root.expires
                 if moment is not None and moment.form == "timestamp":

@@ -9,7 +9,8 @@ are.
 """
 from __future__ import annotations
 
-from .tables import Moment, Namespaces, Root, described
+from .._application_ciphers import AES, INLINE
+from .tables import Moment, Namespaces, Root, Sealed, described
 
 _THREAD = Namespaces("columns", ("thread_id",))
 _TIME = Moment("checkpoint", "text", "ts")
@@ -23,6 +24,7 @@ LANGGRAPH_CHECKPOINT = described(
         namespace=_THREAD,
         key=("checkpoint_ns", "channel", "version"),
         payload=("blob",),
+        sealed=Sealed(AES, "blob", "type"),
     ),
     Root(
         name="checkpoints",
@@ -33,6 +35,7 @@ LANGGRAPH_CHECKPOINT = described(
         updated=_TIME,
         payload=("checkpoint",),
         json=("checkpoint", "metadata"),
+        sealed=Sealed(INLINE, "checkpoint", "channel_values"),
     ),
     Root(
         name="checkpoint_writes",
@@ -41,6 +44,7 @@ LANGGRAPH_CHECKPOINT = described(
         key=("checkpoint_ns", "checkpoint_id", "task_id", "idx"),
         numbers=frozenset(("idx",)),
         payload=("blob",),
+        sealed=Sealed(AES, "blob", "type"),
     ),
     engines=("postgresql", "sqlite"),
     variants={
@@ -54,6 +58,7 @@ LANGGRAPH_CHECKPOINT = described(
                 updated=_MADE,
                 payload=("checkpoint",),
                 json=("metadata",),
+                sealed=Sealed(AES, "checkpoint", "type"),
             ),
             Root(
                 name="writes",
@@ -62,8 +67,8 @@ LANGGRAPH_CHECKPOINT = described(
                 key=("checkpoint_ns", "checkpoint_id", "task_id", "idx"),
                 numbers=frozenset(("idx",)),
                 payload=("value",),
+                sealed=Sealed(AES, "value", "type"),
             ),
         )
     },
-    findings=("plain-beside-encrypted",),
 )

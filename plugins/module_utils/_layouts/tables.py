@@ -57,6 +57,17 @@ class Companion:
 
 
 @dataclass(frozen=True)
+class Sealed:
+    """A column whose values the application itself may have encrypted. ``cipher``: one of _application_ciphers'.
+    ``kind``: the column that says whether it did; where nothing is encrypted (``inline``), the JSON field of ``column``
+    that should have been."""
+
+    cipher: str
+    column: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
 class Root:
     """A table each of whose rows is a record. ``key``: its key columns that name a record inside its namespace."""
 
@@ -73,6 +84,7 @@ class Root:
     vectors: tuple[str, ...] = ()
     companions: tuple[Companion, ...] = ()
     optional: bool = False
+    sealed: Sealed | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import time
 import typing as t
 
 from .. import _progress
+from .._application_seals import over
 from .._errors import KeyUnavailable, StoreDamaged, StoreUnavailable
 from .._keyring_unsealed import opener
 from .._store import Reader, open_store
@@ -21,7 +22,9 @@ from .integrity_rows import Bucket, Range, check_range, halve, shown
 from .workers import Parent, Worker, collect
 
 #: what the scan can find
-KINDS = ("checksum", "unopenable", "key-missing", "structure", "index")
+KINDS = ("checksum", "unopenable", "key-missing", "structure", "index", "application-key")
+#: what is told and decides no plan: that a key does not open a value says nothing of which of both is the wrong one
+TOLD = frozenset(("application-key",))
 SMALL = 10_000  # rows that one process reads before a second one would be up
 
 
@@ -57,7 +60,7 @@ def scan(
         _progress.begin("checking records")
         store = open_store(store_params)
         try:
-            ring = as_keyring(opener(store, keyring))
+            ring = as_keyring(over(opener(store, keyring), store_params))
             with store.reader() as reader:
                 chosen = reader.namespace(namespace).generation if generation is None else generation
                 if workers > 1 and _more_than(reader, namespace, chosen, SMALL):
@@ -261,7 +264,7 @@ class _Summary:
                 if len(self._examples) < self._limit:
                     self._examples.append({"kind": what, "key": key and shown(key), "evidence": evidence})
             if self._file is not None:
-                rows = [(key, what) for key, what, _evidence in value if key is not None]
+                rows = [(key, what) for key, what, _evidence in value if key is not None and what not in TOLD]
                 try:
                     self._file.executemany("INSERT OR REPLACE INTO damage VALUES (?,?)", rows)
                 except sqlite3.Error as exc:

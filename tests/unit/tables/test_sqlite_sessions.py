@@ -202,8 +202,8 @@ def test_an_encrypted_session_is_no_empty_memory_whatever_its_key(openai, tmp_pa
         with openai.open() as store:
             said.append(store.warnings())
     del openai.store["application_key_file"]
-    assert said[0] == [] and "none of them opens" in said[1][0] and "could not be verified" in said[2][0]
-    assert all("20 messages of 1 sessions are encrypted" in lines[0] for lines in said[1:])
+    assert said[0] == [] and "none of 20 that were tried opens" in said[1][0] and "could not be verified" in said[2][0]
+    assert all("20 values of agent_messages in 1 namespaces are encrypted" in lines[0] for lines in said[1:])
     openai.backup()
     last = openai.sql("SELECT max(id) FROM agent_messages")[0][0]
     cut = openai.sql("SELECT message_data FROM agent_messages WHERE id = ?", last - 1)[0][0]
