@@ -18,14 +18,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._application_c
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput, KeyUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity
-from tests.support.framework_process import FrameworkProcess
-from tests.unit.tables.keys_help import NEW, OLD, PROGRAMS, TABLES, WRONG, keyed
-
-
-@pytest.fixture(scope="module")
-def processes():
-    with contextlib.ExitStack() as stack:
-        yield {layout: stack.enter_context(FrameworkProcess(*program)) for layout, program in PROGRAMS.items()}
+from tests.unit.tables.keys_help import NEW, OLD, TABLES, WRONG, keyed
 
 
 @pytest.fixture(params=sorted(TABLES), ids="-".join)

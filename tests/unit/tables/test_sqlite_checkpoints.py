@@ -10,7 +10,6 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore, verify
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
-from tests.support.framework_process import FrameworkProcess
 from tests.unit.operations.runbook import NAME
 from tests.unit.tables.sqlite_help import TablesSite
 
@@ -22,14 +21,9 @@ class CheckpointSite(TablesSite):
     layout, tables = "langgraph_checkpoint", ("checkpoints", "writes")
 
 
-@pytest.fixture(scope="module")
-def app():
-    with FrameworkProcess("checkpoint_application.py") as one:
-        yield one
-
-
 @pytest.fixture
-def site(tmp_path, app):
+def site(tmp_path, processes):
+    app = processes["langgraph_checkpoint"]
     one = CheckpointSite(tmp_path, app)
     for thread, key in THREADS.items():
         app.say(thread, ["one", "two"], key)
