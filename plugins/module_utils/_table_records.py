@@ -16,6 +16,7 @@ bytes when the record is the same, and one says by itself which columns the tabl
 """
 from __future__ import annotations
 
+import functools
 import json
 import re
 import struct
@@ -227,10 +228,10 @@ def _unpack(payload: bytes) -> tuple[str, list[TableRows]]:
     at = len(MAGIC)
     (length,) = _LENGTH.unpack_from(payload, at)
     at += 4
-    body = json.loads(payload[at : at + length])
+    engine, tables = _parsed(payload[at : at + length])
     at += length
     found = []
-    for name, columns in body["tables"]:
+    for name, columns in tables:
         (count,) = _LENGTH.unpack_from(payload, at)
         at += 4
         rows = []
@@ -251,7 +252,15 @@ def _unpack(payload: bytes) -> tuple[str, list[TableRows]]:
                 cells.append(payload[at : at + size])
                 at += size
             rows.append(tuple(cells))
-        found.append(TableRows(name, tuple((one, kind) for one, kind in columns), tuple(rows)))
+        found.append(TableRows(name, columns, tuple(rows)))
     if at != len(payload):
         raise ValueError("there is more behind it")
-    return str(body["engine"]), found
+    return engine, found
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: bytes) -> tuple[str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]]:
+    """Of a header: engine, and of each table its name and columns. Records of a table have the same one."""
+    body = json.loads(text)
+    tables = ((name, tuple((one, kind) for one, kind in columns)) for name, columns in body["tables"])
+    return str(body["engine"]), tuple(tables)
