@@ -21,6 +21,7 @@ NOTHING: t.Final = "nothing"  # no value that could be encrypted
 PLAIN: t.Final = "plain"
 OPEN: t.Final = "open"
 SHUT: t.Final = "shut"
+EXAMPLES: t.Final = 100
 
 
 class Value(t.NamedTuple):
@@ -123,6 +124,33 @@ class Opening(Unsealed):
         if found.state == SHUT:
             raise Shut("it does not open")
         return data
+
+
+class Tried:
+    """Tries the keys on rows of a snapshot and remembers what none of them opens."""
+
+    def __init__(self, seals: Seals) -> None:
+        self._seals = seals
+        self._shut: dict[str, tuple[int, list[str]]] = {}
+
+    def __call__(self, namespace: str, rows: t.Iterable[t.Any]) -> None:
+        for row in rows:
+            try:
+                shut = self._seals.look(row[8]).state == SHUT
+            except (RecordCorrupt, TypeError, AttributeError):
+                continue  # it is damaged, and told of as that
+            if shut:
+                count, keys = self._shut.get(namespace, (0, []))
+                self._shut[namespace] = count + 1, keys if count >= EXAMPLES else [*keys, row[0]]
+
+    def problems(self) -> list[dict[str, t.Any]]:
+        return [
+            {
+                "reason": f"{count} values of {namespace!r:.80} open with no key of the application that is given.",
+                "namespace": namespace, "records": keys,
+            }
+            for namespace, (count, keys) in self._shut.items()
+        ]  # fmt: skip
 
 
 def keys_of(params: t.Mapping[str, t.Any]) -> list[ApplicationKey]:

@@ -16,8 +16,11 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._application_c
     Shut,
     read_keys,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._application_seals import Tried, seals_of
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput, KeyUnavailable
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity, verify
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from tests.unit.operations.runbook import NAME
 from tests.unit.tables.keys_help import NEW, OLD, TABLES, WRONG, keyed
 
 
@@ -85,6 +88,31 @@ def test_a_wrong_key_is_no_empty_memory(site):
     assert not any("encrypted by the application" in line for line in warned(site))
     site.use()
     assert any("could not be verified" in line for line in warned(site))
+
+
+def test_a_snapshot_is_tried_too(site):
+    site.say("ann")
+    site.backup()
+    row, value = site.sealed("ann")[1]
+    site.damage("ann", row, value)
+    site.backup()
+    repository = Repository.open(site.repository)
+    newest, former = [one.id for one in repository.snapshots(NAME)]
+
+    def verified(snapshot, *keys):
+        site.use(*keys)
+        seals = seals_of(site.store)
+        return verify.verify(
+            repository=repository, keyring=site.ring(), name=NAME, snapshot_id=snapshot, depth="opened",
+            application=Tried(seals) if seals.keys else None,
+        )  # fmt: skip
+
+    assert verified(former, OLD)["verdict"] == verified(former, WRONG, OLD)["verdict"] == "pass"
+    found = verified(newest, OLD)
+    assert found["verdict"] == "could-not-verify" and len(found["problems"][0]["records"]) == 1
+    assert "open with no key of the application" in found["problems"][0]["reason"]
+    assert verified(newest)["verdict"] == "pass"  # nobody asked
+    assert verified(former, WRONG)["verdict"] == "could-not-verify"
 
 
 def test_plain_text_beside_encrypted_is_told(site):
