@@ -137,14 +137,15 @@ def notices(session: Session, live: Live) -> list[str]:
         if count:
             lines.append(f"{count} rows of {first.plain} have a text that is not the one their hash was made of")
     if "result-without-call" in wanted and live.sql[0].version >= 160_000:  # IS JSON
-        messages = live.roots[-1].table
-        said, call = messages.name, "'%%\"function_call\"%%'"
+        # jsonb takes no NUL; a text inside a text is escaped twice, so that another character has to stand for it
+        text = "replace(message_data, chr(92) || 'u0000', chr(92) || 'u0020')"
         rows = session.rows(
-            "SELECT session_id::text, count(*) FROM (SELECT session_id, id, CASE WHEN message_data IS JSON THEN "
-            f"message_data::jsonb END AS m FROM {said} WHERE message_data LIKE '%%\"function_call_output\"%%' OFFSET 0"
-            f") AS x WHERE m ->> 'type' = 'function_call_output' AND NOT EXISTS (SELECT 1 FROM {said} c WHERE "
-            f"c.session_id = x.session_id AND c.id < x.id AND c.message_data LIKE {call} AND strpos(c.message_data, "
-            "to_json(x.m ->> 'call_id')::text) > 0) GROUP BY 1 ORDER BY 1 LIMIT 20"
+            "WITH x AS MATERIALIZED (SELECT session_id, id, m ->> 'type' AS kind, m ->> 'call_id' AS call FROM (SELECT "
+            f"session_id, id, CASE WHEN message_data IS JSON THEN {text}::jsonb END AS m FROM "
+            f"{live.roots[-1].table.name} WHERE strpos(message_data, '\"function_call') > 0 OFFSET 0) AS y) "
+            "SELECT r.session_id::text, count(*) FROM x r WHERE r.kind = 'function_call_output' AND NOT EXISTS ("
+            "SELECT 1 FROM x c WHERE c.kind = 'function_call' AND c.session_id = r.session_id AND c.call = r.call "
+            "AND c.id < r.id) GROUP BY 1 ORDER BY 1 LIMIT 20"
         )
         lines += [f"session {name!r:.80} has {count} results of tools without their calls" for name, count in rows]
     return lines
