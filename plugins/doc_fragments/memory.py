@@ -20,7 +20,8 @@ STORE = r"""    suboptions:
         type: str
         default: native
         choices:
-          [native, keyspace, langgraph_store, langgraph_checkpoint, mem0, openai_agents, google_adk, agno, custom]
+          [native, keyspace, langgraph_store, langgraph_checkpoint, mem0, mem0_history, openai_agents, google_adk, agno,
+          custom]
       path:
         description: The store's file (O(store.engine=sqlite), which needs it).
         type: path

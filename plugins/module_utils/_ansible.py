@@ -26,8 +26,8 @@ from ._operations.workers import COLLECT_AFTER
 from ._store import ENGINES, Store, open_store
 
 LAYOUTS = (
-    "native", "keyspace", "langgraph_store", "langgraph_checkpoint", "mem0", "openai_agents", "google_adk", "agno",
-    "custom",
+    "native", "keyspace", "langgraph_store", "langgraph_checkpoint", "mem0", "mem0_history", "openai_agents",
+    "google_adk", "agno", "custom",
 )  # fmt: skip
 STORE: dict[str, t.Any] = {
     "engine": {"type": "str", "default": "sqlite", "choices": list(ENGINES)},

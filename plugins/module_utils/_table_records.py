@@ -24,7 +24,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ._errors import InvalidInput, RecordCorrupt
-from ._layouts.tables import Namespaces, Root
+from ._layouts.tables import WHOLE, Namespaces, Root
 from ._model import Row
 
 MAGIC: t.Final = b"memops tables 1\0"
@@ -110,6 +110,10 @@ def namespace_columns(rule: Namespaces, namespace: str) -> dict[str, str]:
     """What the namespace's columns are (of a prefix: at its top; of JSON nothing). Errors: InvalidInput."""
     if rule.kind == "json":
         return {}
+    if rule.kind == "whole":
+        if namespace != WHOLE:
+            raise InvalidInput(f"{namespace!r:.80} is no namespace here: there is one.", f"write {WHOLE}")
+        return {}
     if len(rule.columns) == 1:
         return {rule.columns[0]: namespace}
     parts = namespace.split("/")
@@ -140,7 +144,9 @@ def namespace_fields(rule: Namespaces, namespace: str) -> dict[str, str]:
 
 
 def namespace_of(rule: Namespaces, columns: t.Mapping[str, str]) -> str:
-    """The namespace at whose top a row with these columns is (``columns`` and ``prefix``)."""
+    """The namespace at whose top a row with these columns is (not of ``json``)."""
+    if rule.kind == "whole":
+        return WHOLE
     values = [columns[name] for name in rule.columns]
     return values[0] if len(values) == 1 else "/".join(map(escape, values))
 

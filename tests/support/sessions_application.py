@@ -1,7 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Applications that keep their memories with the OpenAI Agents SDK, with Google's ADK or with agno, and know nothing of
-the collection. Run and called as langgraph_application.py is."""
+"""Applications that keep their memories with the OpenAI Agents SDK, with Google's ADK, with agno or with mem0, and know
+nothing of the collection. Run and called as langgraph_application.py is."""
 from __future__ import annotations
 
 import asyncio
@@ -126,9 +126,33 @@ class Agno:
         self.db.delete_user_memory(name, user_id=user)
 
 
+class Mem0History:
+    """The storage of mem0's Memory beside its vectors."""
+
+    def open(self, path: str) -> None:
+        os.environ.update(MEM0_TELEMETRY="False", MEM0_DIR=os.path.dirname(path))
+        from mem0.memory.storage import SQLiteManager
+
+        self.storage = SQLiteManager(path)
+
+    def close(self) -> None:
+        self.storage.close()
+
+    def write(self, memory: str, scope: str, number: int) -> None:
+        made, at = f"2026-01-{number % 28 + 1:02}T10:00:00+00:00", "2026-02-01T03:00:00.5-07:00"
+        self.storage.add_history(memory, None, f"fact {number}", "ADD", created_at=made)
+        self.storage.add_history(memory, f"fact {number}", "newer", "UPDATE", created_at=made, updated_at=at)
+        self.storage.save_messages([{"role": "user", "content": f"message {number}"}], scope)
+
+    def everything(self, memories: list[str], scopes: list[str]) -> list[t.Any]:
+        return [[self.storage.get_history(one) for one in memories]] + [
+            [self.storage.get_last_messages(one) for one in scopes]
+        ]
+
+
 def main() -> None:
     out, sys.stdout = sys.stdout, io.StringIO()  # frameworks print what happens
-    application: t.Any = {"openai": OpenAI, "adk": Adk, "agno": Agno}[sys.argv[1]]()
+    application: t.Any = {"openai": OpenAI, "adk": Adk, "agno": Agno, "mem0": Mem0History}[sys.argv[1]]()
     for line in sys.stdin:
         asked = json.loads(line)
         try:

@@ -28,6 +28,8 @@ def microseconds(moment: Moment | None, columns: t.Mapping[str, t.Any]) -> int |
     if moment is None:
         return None
     value = columns.get(moment.column)
+    if value is None and moment.instead is not None:
+        value = columns.get(moment.instead)
     try:
         if value is not None and moment.json is not None:
             inner = json.loads(value)
