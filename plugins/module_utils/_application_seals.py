@@ -176,8 +176,9 @@ def seals_of(params: t.Mapping[str, t.Any]) -> Seals | None:
 
 
 def over(ring: t.Any, params: t.Mapping[str, t.Any]) -> t.Any:
-    """What opens the payloads of a scan: ``ring``, or the application's own keys where some are given."""
-    if not isinstance(ring, Unsealed):
+    """What opens the payloads of a scan: ``ring``, or the application's own keys where ``params`` (memory_store, or
+    nothing) name some."""
+    if not params or not isinstance(ring, Unsealed):
         return ring
     seals = seals_of(params)
     return Opening(seals) if seals is not None and seals.keys else ring

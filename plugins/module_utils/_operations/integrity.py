@@ -39,13 +39,16 @@ def scan(
     limit: int = 1000,
     damage_file: str | None = None,
     structure: bool = True,
+    application: bool = False,
     progress: t.Callable[[dict[str, t.Any]], None] | None = None,
 ) -> dict[str, t.Any]:
     """Check every row of a generation (default: the active one) inside one point in time.
 
     ``keyring`` (a Keyring or its parameters) opens every payload; without it the best verdict is could-not-verify
     with ``intact`` true. ``damage_file`` becomes a SQLite file with ``damage(key TEXT PRIMARY KEY, kind TEXT)``.
-    ``structure`` also lets the engine check itself (pages, indexes), the whole store at once.
+    ``structure`` also lets the engine check itself (pages, indexes), the whole store at once. ``application`` also
+    tries the application's own keys, where some are given, on what it encrypted: for those who tell of it. Who decides
+    by the verdict leaves it out, as a wrong key is no damage.
 
     Returns {verdict, intact, opened, namespace, generation, at, epoch, sequence, rows, live, tombstones, expired,
     damaged, findings {kind: n}, examples [{kind, key, evidence}], damage_map [{first_key, last_key, rows, damaged}],
@@ -60,7 +63,7 @@ def scan(
         _progress.begin("checking records")
         store = open_store(store_params)
         try:
-            ring = as_keyring(over(opener(store, keyring), store_params))
+            ring = as_keyring(over(opener(store, keyring), store_params if application else {}))
             with store.reader() as reader:
                 chosen = reader.namespace(namespace).generation if generation is None else generation
                 if workers > 1 and _more_than(reader, namespace, chosen, SMALL):

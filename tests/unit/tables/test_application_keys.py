@@ -19,8 +19,10 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._application_c
 from ansible_collections.memops.agent_memory.plugins.module_utils._application_seals import Tried, seals_of
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput, KeyUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity, verify
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
-from tests.unit.operations.runbook import NAME
+from tests.unit.operations.runbook import NAME, attempt
 from tests.unit.tables.keys_help import NEW, OLD, TABLES, WRONG, keyed
 
 
@@ -33,7 +35,7 @@ def site(request, tmp_path, processes, postgresql_server):
 
 
 def scan(site, namespace):
-    return integrity.scan(store_params=site.store, keyring=None, namespace=namespace)
+    return integrity.scan(store_params=site.store, keyring=None, namespace=namespace, application=True)
 
 
 def warned(site):
@@ -62,7 +64,9 @@ def test_one_value_that_no_key_opens_is_found_and_named(site):
     row, value = site.sealed("ann")[1]
     site.damage("ann", row, value)
     damage = os.path.join(site.folder, "damage.db")
-    found = integrity.scan(store_params=site.store, keyring=None, namespace="ann", damage_file=damage)
+    found = integrity.scan(
+        store_params=site.store, keyring=None, namespace="ann", damage_file=damage, application=True
+    )
     assert found["verdict"] == "fail" and found["findings"] == {"application-key": 1}, found
     assert "no key of the application" in found["examples"][0]["evidence"]
     assert any("1 of " in line and "none of its keys" in line for line in warned(site))
@@ -88,6 +92,27 @@ def test_a_wrong_key_is_no_empty_memory(site):
     assert not any("encrypted by the application" in line for line in warned(site))
     site.use()
     assert any("could not be verified" in line for line in warned(site))
+
+
+@pytest.mark.parametrize("keys", [(WRONG,), (OLD,)], ids=["wrong", "right"])
+def test_a_rebuild_goes_on_whatever_the_key(site, keys):
+    site.say("ann", 4)
+    before = site.told("ann")
+    site.use(*keys)
+    site.backup()
+    started = now_us()
+    for row, value in site.sealed("ann")[:1]:
+        site.damage("ann", row, value)
+    run, done = attempt(), {}
+    options = {"diagnose": {"window": Window(onset=started)}, "plan": {"strategy": "hard"}}
+    for step in ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "release"):
+        done[step] = site.step(step, run, namespace="ann", **options.get(step, {}))
+    count = done["diagnose"]["findings"]["application-key"]
+    assert count == 1 if keys == (OLD,) else count > 1
+    causes = {one["cause"]: one["evidence"] for one in done["diagnose"]["causes"]}
+    assert "no key of the application" in causes["application-key"][0]
+    assert done["plan"]["records"]["repair"] == 1 and done["validate"]["verdict"] == "pass"
+    assert site.told("ann") == before
 
 
 def test_a_snapshot_is_tried_too(site):
