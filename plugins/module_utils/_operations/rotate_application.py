@@ -119,7 +119,7 @@ class _Run:
         self.attempt, self.owner, self.incident, self.takeover = attempt, owner, incident, takeover
         self.force, self.limit = force, limit
         self.resumed = False
-        self.unopenable: dict[str, list[dict[str, t.Any]]] = {}
+        self.unopenable: list[dict[str, t.Any]] = []  # up to the limit
         self._renewed = time.monotonic()
 
     @property
@@ -159,23 +159,23 @@ class _Run:
         note = state.facts[NOTE]
         return not note["done"] or note["fenced"] or state.incident.startswith(PREFIX)
 
-    def look(self, name: str) -> Found:
-        """Try every value, writing nothing."""
+    def look(self, name: str, claim: Claim | None = None) -> Found:
+        """Try every value, writing nothing. With ``claim`` it is a second look, which lists nothing again."""
         found: Found = dict.fromkeys(("rotated", "already", "unopenable", "aside", "remaining", "plain", "unsound"), 0)
         found["incident"] = None
-        examples: list[dict[str, t.Any]] = []
         _progress.begin("trying the keys")
         with self.store.reader() as reader:
             for rows in reader.scan(name):
                 for row in rows:
-                    self._count(name, row, found, examples)
+                    self._count(name, row, found, claim is None)
                 _progress.add(len(rows))
-        self.unopenable[name] = examples
+                if claim is not None:
+                    self._keep(claim)
         if not (found["already"] or found["remaining"] or found["unopenable"]):
             found["plain"] = 0  # an application that encrypts nothing there
         return found
 
-    def _count(self, name: str, row: Row, found: Found, examples: list[dict[str, t.Any]]) -> None:
+    def _count(self, name: str, row: Row, found: Found, listing: bool) -> None:
         try:
             state, key, _plain = self.seals.look(row[PAYLOAD])
         except RecordCorrupt:
@@ -193,8 +193,8 @@ class _Run:
                 why = "the record is not whole"
             else:
                 found["unopenable"] += 1
-            if len(examples) < self.limit:
-                examples.append({"namespace": name, "key": shown(row[KEY]), "evidence": why})
+            if listing and len(self.unopenable) < self.limit:
+                self.unopenable.append({"namespace": name, "key": shown(row[KEY]), "evidence": why})
 
     def may_set_aside(self, found: Found) -> bool:
         shut, opened = found["unopenable"], found["already"] + found["remaining"] + found["rotated"]
@@ -229,9 +229,7 @@ class _Run:
         name = claim.namespace
         note = self._fence(claim)
         rotated, aside = self._pass(claim, self.may_set_aside(found))
-        examples = self.unopenable[name]
-        after = self.look(name)  # under the fence: what it says is what the application finds
-        self.unopenable[name] = examples
+        after = self.look(name, claim)  # under the fence: what it says is what the application finds
         after.update(rotated=rotated, aside=aside, incident=claim.incident)
         after["unopenable"] += aside
         after["already"] = found["already"]
@@ -288,6 +286,7 @@ class _Run:
                         if len(changes) >= BATCH or size >= BATCH_BYTES:
                             self._apply(claim, changes, done)
                             changes, size = [], 0
+                    self._keep(claim)
                     after = rows[-1][KEY]
                     read += len(rows)
                     if read >= READ:
@@ -316,6 +315,9 @@ class _Run:
             if change.key not in refused:
                 done[change.row is None] += 1
         _progress.tell(sum(done))
+
+    def _keep(self, claim: Claim) -> None:
+        """Nobody takes the incident over from a run that is alive."""
         if time.monotonic() - self._renewed > LEASE / 6:
             self.store.renew(claim, LEASE)
             self._renewed = time.monotonic()
@@ -357,7 +359,7 @@ def _report(results: t.Mapping[str, Found], run: _Run, check: bool, seconds: flo
         "from": [one.fingerprint for one in run.seals.keys[1:]],
         "records": total,
         "namespaces": dict(results),
-        "unopenable": [one for some in run.unopenable.values() for one in some][: run.limit],
+        "unopenable": run.unopenable,
         "kept_keys": [],
         "retired_keys": [],
         "said": said,
