@@ -20,7 +20,8 @@ STORE = r"""    suboptions:
         type: str
         default: native
         choices:
-          [native, keyspace, langgraph_store, langgraph_checkpoint, mem0, openai_agents, google_adk, agno, custom]
+          [native, keyspace, langgraph_store, langgraph_checkpoint, mem0, mem0_history, openai_agents, google_adk, agno,
+          custom]
       path:
         description: The store's file (O(store.engine=sqlite), which needs it).
         type: path
@@ -77,10 +78,18 @@ STORE = r"""    suboptions:
           File on the hosts of the applications with their password. It is named in the route. Where the memory host has
           it too, the proof of a fence logs in with it.
         type: path
+      application_key:
+        description: >-
+          The key by which the application itself encrypts its memories, in place of O(store.application_key_file). It
+          goes into no route and no report.
+        type: str
       application_key_file:
         description: >-
-          A file with the key by which the application itself encrypts its memories (O(store.layout=openai_agents)).
-          What does not open with it is told among the warnings; without it nobody verifies whether it opens them.
+          A file on the memory host with the key by which the application itself encrypts its memories: what
+          E(LANGGRAPH_AES_KEY) is to LangGraph (O(store.layout=langgraph_checkpoint)), and C(encryption_key) to the
+          OpenAI Agents SDK (O(store.layout=openai_agents)). One key a line, the present one first, then former ones
+          that some values may still have; V(base64:…) for a key that is no text. What none of them opens is found and
+          told; without it nobody verifies whether they open.
         type: path
       schema:
         description: The schema that holds the store (O(store.engine=postgresql)).

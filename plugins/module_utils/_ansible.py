@@ -26,8 +26,8 @@ from ._operations.workers import COLLECT_AFTER
 from ._store import ENGINES, Store, open_store
 
 LAYOUTS = (
-    "native", "keyspace", "langgraph_store", "langgraph_checkpoint", "mem0", "openai_agents", "google_adk", "agno",
-    "custom",
+    "native", "keyspace", "langgraph_store", "langgraph_checkpoint", "mem0", "mem0_history", "openai_agents",
+    "google_adk", "agno", "custom",
 )  # fmt: skip
 STORE: dict[str, t.Any] = {
     "engine": {"type": "str", "default": "sqlite", "choices": list(ENGINES)},
@@ -46,6 +46,7 @@ STORE: dict[str, t.Any] = {
     "sentinel_password_file": {"type": "path", "no_log": False},
     "application_user": {"type": "str"},
     "application_password_file": {"type": "path", "no_log": False},
+    "application_key": {"type": "str", "no_log": True},
     "application_key_file": {"type": "path", "no_log": False},
     "schema": {"type": "str", "default": "memops"},
     "prefix": {"type": "str", "default": "memops"},

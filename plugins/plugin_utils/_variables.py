@@ -15,6 +15,7 @@ import typing as t
 INTERNAL = frozenset(
     {
         "memory_hosts",
+        "memory_new_application_key",  # a secret: no role writes it down
         "memory_only_cluster",
         "memory_results",
         "memory_role",
@@ -88,6 +89,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_monitor_seconds",
         "memory_namespace",
         "memory_namespaces",
+        "memory_new_application_key_file",
         "memory_new_master_key",
         "memory_notify",
         "memory_onset",

@@ -71,6 +71,7 @@ class TablesPostgresqlStore(WithoutLog, TablesStructure, TablesGenerations, Post
     @classmethod
     def open(cls, params: t.Mapping[str, t.Any], layout: t.Any, *, create: bool = False) -> TablesPostgresqlStore:
         store = cls(params, layout)
+        store.application = params
         try:
             store._look()
         except BaseException:

@@ -18,7 +18,6 @@ from .sqlite_connect import connect, sqlite_errors
 from .sqlite_incidents import Incidents
 from .tables_sqlite_connect import has_control
 from .tables_sqlite_copies import copied
-from .tables_sqlite_envelopes import read_key
 from .tables_sqlite_fence import TablesFence
 from .tables_sqlite_generations import TablesGenerations
 from .tables_sqlite_reader import TablesReader, open_reader
@@ -36,11 +35,10 @@ class TablesSqliteStore(WithoutLog, TablesFence, TablesGenerations, TablesStruct
     ) -> TablesSqliteStore:
         """The application makes its tables itself, whatever ``create``."""
         path, seconds = _path(params), busy_timeout(params)
-        key = read_key(params.get("application_key_file"))
         _look(path)
         with sqlite_errors(path):
             store = cls(path, layout, seconds)
-            store.application_key = key
+            store.application = params
             try:
                 store.schema(store._con)
                 if has_control(store._con):

@@ -50,10 +50,13 @@ def layouts() -> dict[str, Layout]:
     from .langgraph_checkpoint import LANGGRAPH_CHECKPOINT
     from .langgraph_store import LANGGRAPH_STORE
     from .mem0 import MEM0
+    from .mem0_history import MEM0_HISTORY
     from .native import NATIVE
     from .openai_agents import OPENAI_AGENTS
 
-    known = (NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, OPENAI_AGENTS, GOOGLE_ADK, AGNO)
+    known = (
+        NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, MEM0_HISTORY, OPENAI_AGENTS, GOOGLE_ADK, AGNO
+    )  # fmt: skip
     return {one.name: one for one in known}
 
 

@@ -76,6 +76,9 @@ def diagnose(
     if findings.get("unopenable"):
         count = findings["unopenable"]
         add("misplaced-ciphertexts", count, [f"{count} payloads are intact but belong to another key or version"])
+    if findings.get("application-key"):
+        count = findings["application-key"]
+        add("application-key", 0, [f"no key of the application that is given opens {count} of its encrypted values"])
     rotation = [
         f"a rotation {what} began at {rfc3339(at)} and never ended" for what, at in review.rotations_open.items()
     ]
@@ -122,7 +125,7 @@ def diagnose(
 
 def propose(findings: t.Mapping[str, int], rows: int, structure: t.Sequence[str]) -> str:
     """hard when the engine's own structure is broken or much is damaged, soft otherwise, none when nothing is."""
-    damaged = sum(n for kind, n in findings.items() if kind not in ("expired",))
+    damaged = sum(n for kind, n in findings.items() if kind not in ("expired", "application-key"))
     broken = [line for line in structure if "index" not in line.lower()]
     if broken or (rows and damaged / rows > HARD_SHARE):
         return "hard"

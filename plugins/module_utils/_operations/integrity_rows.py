@@ -18,6 +18,7 @@ from .._model import Row
 from .._store import Reader
 
 RESERVED = "\0memops/"  # keys of the collection's own
+FINDING = ("unopenable", "the payload does not open with the record key {:.60}")
 LONGEST = 512  # characters of a key that a summary shows
 
 Damage = t.Tuple[t.Optional[str], str, str]  # key (None: a place, not a record), kind, evidence
@@ -114,6 +115,7 @@ class Checker:
         self._damage: list[Damage] = []
         self._counts = [0, 0, 0]  # rows, tombstones, expired
         self._invalid: t.Any = None
+        self._finding = getattr(ring, "finding", FINDING)
         if ring is not None:
             from cryptography.exceptions import InvalidTag
 
@@ -184,9 +186,8 @@ class Checker:
                 try:
                     opener(payload[:12], payload[12:], head)
                 except (self._invalid, ValueError):
-                    self._damage.append(
-                        (key, "unopenable", f"the payload does not open with the record key {key_id:.60}")
-                    )
+                    kind, why = self._finding
+                    self._damage.append((key, kind, why.format(key_id)))
         self._counts[0] += len(rows)
         self._counts[1] += tombstones
         self._counts[2] += expired

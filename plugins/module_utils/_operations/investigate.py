@@ -175,6 +175,7 @@ class _Case:
                 namespace=self.namespace,
                 damage_file=damage_file,
                 structure=False,
+                application=True,
             )
             errors = logscan.scan(logs) if logs else []
             spans = spanreading.read(

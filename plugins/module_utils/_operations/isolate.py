@@ -143,6 +143,11 @@ def release(
 
 def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:
     plan, applied, validated = known.get("plan"), known.get("applied"), known.get("validated")
+    if not (known.get("application_rotation") or {}).get("done", True):
+        raise CannotProceed(
+            f"A rotation of the application's key of {namespace} is not finished: some values have the former key.",
+            f"run the rotate_keys playbook with memory_namespace={namespace} and the same new key again",
+        )
     if plan and plan.get("escalate") and not known.get("loss_accepted"):
         raise CannotProceed(
             f"{namespace} was escalated: {plan.get('escalate_reason', 'the loss is above the limit')}.",

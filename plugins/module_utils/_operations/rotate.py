@@ -75,7 +75,7 @@ def rotate(
         if "encryption" not in store.capabilities():
             raise CapabilityMissing(
                 "Nothing can be rotated here: the layout has no encryption, its values are the application's own.",
-                "rotate the keys of the application with its own tools",
+                "give the application's new key (memory_new_application_key_file) where its layout knows one",
             )
         names = _names(store, namespace)
         me = f"{socket.gethostname()}:{os.getpid()}:{int(started)}"
