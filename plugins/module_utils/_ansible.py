@@ -110,6 +110,7 @@ WINDOW: dict[str, t.Any] = {
     "pattern": {"type": "str"},
     "since": {"type": "str"},
     "until": {"type": "str"},
+    "restore_expiry": {"type": "str", "choices": ["keep", "rebase"], "default": "keep"},
 }
 RUN: dict[str, t.Any] = {
     "module": {"type": "str"},
@@ -146,6 +147,7 @@ def window(params: t.Mapping[str, t.Any]) -> Window:
         until=moment(params["until"]) if params.get("until") else None,
         keys=frozenset(params.get("keys") or ()),
         pattern=params.get("pattern") or None,
+        rebase=params.get("restore_expiry") == "rebase",
     )
 
 

@@ -105,6 +105,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_repository",
         "memory_respond",
         "memory_retire",
+        "memory_restore_expiry",
         "memory_route",
         "memory_schedule",
         "memory_schedule_arguments",

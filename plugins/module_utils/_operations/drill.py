@@ -35,11 +35,13 @@ def drill(
     rto: float | None = None,
     scratch: str | None = None,
     owner: str = "",
+    expiry: str = "keep",
+    tables: t.Any = None,
 ) -> dict[str, t.Any]:
     """Restore, scan every record, run the benchmark, rotate the keys of the scratch store, scan again, measure.
 
     It passes when all of that does and the restore took no longer than ``rto`` seconds. What it found is kept in the
-    repository (evidence.py), a failure too.
+    repository (evidence.py), a failure too. ``expiry`` and ``tables``: see restore.restore and memory_store.tables.
 
     Returns {verdict, reasons, snapshot, records, namespaces {name: {records, verdict, accuracy}}, rotated,
     age_seconds, rto_seconds, rto_limit, phases {restore, scan, benchmark, rotate: seconds}, at, evidence (key, or None
@@ -53,7 +55,7 @@ def drill(
     folder = tempfile.mkdtemp(prefix="memops-drill-", dir=scratch)
     try:
         rehearsal = _Rehearsal(result, folder, repository, keyring_params, name)
-        rehearsal.restore(snapshot_id, namespaces)
+        rehearsal.restore(snapshot_id, namespaces, expiry, tables)
         rehearsal.prove(benchmark, accuracy)
         if rotation:
             rehearsal.rotate()
@@ -106,7 +108,9 @@ class _Rehearsal:
         self.layout = ""
         self.verdicts: list[str] = []
 
-    def restore(self, snapshot_id: str | None, namespaces: t.Sequence[str] | None) -> None:
+    def restore(
+        self, snapshot_id: str | None, namespaces: t.Sequence[str] | None, expiry: str, tables: t.Any
+    ) -> None:
         place, result = self.repository, self.result
         if snapshot_id is None:
             chosen = place.newest_good(self.name, self.ring)
@@ -119,11 +123,12 @@ class _Rehearsal:
         restored = restore.restore_whole(
             namespaces=namespaces,
             snapshot_id=chosen.id,
-            store_params=self.params,
+            store_params={**self.params, "tables": tables},
             repository=place,
             keyring=self.ring,
             name=self.name,
             create=True,
+            expiry=expiry,
         )
         result["namespaces"] = {name: {"verdict": "could-not-verify"} for name in restored["namespaces"]}
         self._phase("restore", self.started)

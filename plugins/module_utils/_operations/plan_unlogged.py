@@ -41,6 +41,7 @@ class Window:
     until: int | None = None
     keys: frozenset[str] = field(default_factory=frozenset)
     pattern: str | None = None
+    rebase: bool = False  # copies that come back expire later by the time that passed since they were saved
 
     @property
     def given(self) -> bool:
@@ -59,7 +60,7 @@ def told(onset: str | None, window: Window | None) -> dict[str, t.Any]:
     if window is None:
         return {"onset": onset} if onset else {}
     said = {"onset": window.onset, "until": window.until, "keys": sorted(window.keys), "pattern": window.pattern}
-    return {name: value for name, value in said.items() if value not in (None, [])}
+    return {name: value for name, value in {**said, "rebase": window.rebase}.items() if value not in (None, [], False)}
 
 
 def told_otherwise(known: t.Mapping[str, t.Any], said: t.Mapping[str, t.Any]) -> bool:
@@ -95,7 +96,8 @@ def make(
     before = None if base is None else sources[base][1]
     # what changed after a snapshot that is younger than the window's end was not changed inside the window
     later = bool(sources) and window.until is not None and sources[0][0] >= window.until
-    decide = _Decisions(namespace, window, later, newest, before, now)
+    times = {source.id: at if window.rebase else now for at, source in sources}
+    decide = _Decisions(namespace, window, later, newest, before, now, times)
     sample = _Sample()
     found = Found()
     streams = [
@@ -109,7 +111,7 @@ def make(
         if before is newest:
             old = copy
         entry = decide(key, live, copy, old, hurt, found)
-        if copy is not None and not _over(copy, now) and _agreed(copy, live, old, entry):
+        if copy is not None and not decide.spent(copy, newest) and _agreed(copy, live, old, entry):
             sample.add(copy)
         if entry is not None:
             pending.append(entry)
@@ -131,8 +133,16 @@ def make(
 
 class _Decisions:
     def __init__(
-        self, namespace: str, window: Window, later: bool, newest: Source | None, before: Source | None, now: int
+        self,
+        namespace: str,
+        window: Window,
+        later: bool,
+        newest: Source | None,
+        before: Source | None,
+        now: int,
+        times: t.Mapping[str, int],
     ) -> None:
+        self._times = times  # of each snapshot: when a copy of it must not have expired
         self._codec, self._inside, self._later, self._now = RecordCodec(namespace), window.inside(), later, now
         self._onset = window.onset
         self._newest, self._before = newest, before
@@ -142,6 +152,10 @@ class _Decisions:
 
     def over(self, row: Row) -> bool:
         return _over(row, self._now)
+
+    def spent(self, copy: Row, source: Source | None) -> bool:
+        """Whether a copy's time is over, so that it does not come back."""
+        return _over(copy, self._now if source is None else self._times[source.id])
 
     def _earlier(self, live: Row | None, before: Row | None) -> bool:
         """Whether the record says that it was changed between the last snapshot from before the window and that."""
@@ -167,9 +181,9 @@ class _Decisions:
             found.damaged += 1
             if copy is None:
                 return _entry(key, "lost", str(hurt[1]), live, None, None)
-            return _entry(key, "expired" if self.over(copy) else "repair", str(hurt[1]), live, copy, id_)
+            return _entry(key, "expired" if self.spent(copy, source) else "repair", str(hurt[1]), live, copy, id_)
         if live is None:
-            if copy is None or self.over(copy):
+            if copy is None or self.spent(copy, source):
                 return None  # it was not there, or its time was over: it does not come back
             if not inside:
                 return _entry(key, ABSENT, "absent since the snapshot: deleted or lost", None, copy, id_)
@@ -181,7 +195,7 @@ class _Decisions:
             found.damaged += 1
             if copy is None:
                 return _entry(key, "suspect", MADE_INSIDE, live, None, None)
-            if self.over(copy):
+            if self.spent(copy, source):
                 return _entry(key, "expired", f"{CHANGED_INSIDE}; what was there had expired", live, None, None)
             return _entry(key, "repair", CHANGED_INSIDE, live, copy, id_)
         if not self.over(live):
@@ -223,7 +237,7 @@ def _look_deeper(draft: PlanFile, namespace: str, source: Source, decide: _Decis
         draft.add(
             wanted[key]._replace(action="repair", source=source.id, digest=row[CHECKSUM])
             for key, row in found.items()
-            if decide.good(row) and not decide.over(row)
+            if decide.good(row) and not decide.spent(row, source)
         )
 
 
