@@ -72,6 +72,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_failover_scope",
         "memory_force",
         "memory_group",
+        "memory_hit_rate_source",
         "memory_incident",
         "memory_keep",
         "memory_keep_last",

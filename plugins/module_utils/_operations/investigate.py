@@ -74,8 +74,8 @@ def investigate(
             raise CannotProceed(
                 f"The plan for {namespace} was made for another window of the damage, and its repairs have begun.",
                 "leave memory_onset, memory_since, memory_until, memory_keys, memory_pattern and "
-                "memory_restore_expiry as they were, or run the diagnose step with memory_again=true to plan anew on top of "
-                "what was repaired",
+                "memory_restore_expiry as they were, or run the diagnose step with memory_again=true to plan anew on "
+                "top of what was repaired",
             )
         again = True
     if check or incident is None:

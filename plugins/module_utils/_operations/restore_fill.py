@@ -127,7 +127,7 @@ def _load(
 def _intact_rows(
     work: Work, claim: Claim, generation: int, chunks: t.Sequence[ChunkRef], damaged: list[str]
 ) -> tuple[int, str | None, str]:
-    """Those rows that are whole, as they come in: (rows, what is wrong, digest); the others' keys go into ``damaged``."""
+    """The rows that are whole, as they come in: (rows, what is wrong, digest); ``damaged`` gets the others' keys."""
     checker = Checker(work.namespace, Tally())
     loaded = Tally()
     count = Checker(work.target, loaded)
