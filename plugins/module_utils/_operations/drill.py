@@ -15,7 +15,7 @@ import time
 import typing as t
 
 from .._errors import KeyUnavailable, MemoryOpsError, RepositoryUnavailable
-from .._layouts import seals
+from .._layouts import counted_once, seals
 from .._store import open_store, scratch_params
 from . import evidence, integrity, restore, rotate
 from .incident import now_us, rfc3339
@@ -106,6 +106,7 @@ class _Rehearsal:
         self.ring = _copy_ring(keyring_params, {**keyring_params, "path": os.path.join(folder, "keyring.json")})
         self.params: dict[str, t.Any] = {}
         self.layout = ""
+        self.tables: t.Any = None
         self.verdicts: list[str] = []
 
     def restore(
@@ -118,7 +119,7 @@ class _Rehearsal:
             chosen = place.snapshot(self.name, snapshot_id, self.ring)
         result["snapshot"] = chosen.id
         result["age_seconds"] = round(time.time() - chosen.manifest["at"] / 1e6, 1)
-        self.layout = chosen.manifest["store"]["layout"]
+        self.layout, self.tables = chosen.manifest["store"]["layout"], tables
         self.params = scratch_params(self.folder, self.name, self.layout)
         restored = restore.restore_whole(
             namespaces=namespaces,
@@ -141,7 +142,8 @@ class _Rehearsal:
             part.update(records=scan["rows"], verdict=scan["verdict"], accuracy=None)
             if scan["verdict"] != "pass":
                 self.fault(namespace, f"{scan['verdict']}, findings {scan['findings']}", scan["verdict"])
-        self.result["records"] = sum(part["records"] for part in self.result["namespaces"].values())
+        once = counted_once({"layout": self.layout, "tables": self.tables}, self.result["namespaces"])
+        self.result["records"] = sum(self.result["namespaces"][one]["records"] for one in once)
         self._phase("scan", started)
         if benchmark:
             started = time.monotonic()

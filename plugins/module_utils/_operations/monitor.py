@@ -21,11 +21,11 @@ from .hit_rate import HitRate
 from .incident import microseconds, now_us, rfc3339
 from .integrity import as_keyring
 from .integrity_rows import shown
+from .monitor_result import MAX_KEPT, thinned, told
 
 MIN_SAMPLES = 100  # reads; fewer say nothing about a hit rate
 HIT_RATE = 0.80
 LEASE = 60.0
-MAX_KEPT = 200  # samples in the facts; older ones are merged in pairs
 MAX_KEYS = 5000  # changed records that one sample looks at
 FACT = "monitor"
 
@@ -244,7 +244,7 @@ class _Watch:
             "errors": errors,
             **({"rate": self.note["measured"]["value"]} if self.rate is not None else {}),
         }
-        self.note["samples"] = _thin([*self.note["samples"], sample])
+        self.note["samples"] = thinned([*self.note["samples"], sample])
         self._judge()
         return sample
 
@@ -382,47 +382,10 @@ class _Watch:
         return self.result(self.note, changed=bool(self.note.get("fenced")), resumed=resumed)
 
     def result(self, note: t.Mapping[str, t.Any], *, changed: bool, resumed: bool) -> dict[str, t.Any]:
-        hits, misses, corrupt = note["reads"]
-        total: int | None = hits + misses + corrupt
-        value = hits / total if total and total >= MIN_SAMPLES else None
+        total = sum(note["reads"])
+        value = note["reads"][0] / total if total >= MIN_SAMPLES else None
         if self.rate is not None:
             measured = note.get("measured") or {}
             value, total = measured.get("value"), measured.get("reads")
-        return {
-            "verdict": note["verdict"],
-            "changed": changed,
-            "resumed": resumed,
-            "fenced": bool(note.get("fenced")),
-            "breaches": list(note["breaches"]),
-            "reasons": [*note["breaches"], *note["doubts"]],
-            "started": rfc3339(note["started"]),
-            "deadline": rfc3339(note["deadline"]),
-            "ended": rfc3339(note["ended"]),
-            "hit_rate": {
-                "value": value,
-                "reads": total,
-                "hits": hits,
-                "misses": misses,
-                "corrupt": corrupt,
-                "threshold": self.slo,
-                "source": self.source,
-            },
-            "findings": dict(note["findings"]),
-            "examples": list(note["examples"]),
-            "errors": dict(note["errors"]),
-            "error_samples": list(note["error_samples"]),
-            "first_write_at": rfc3339(note["first_write"]),
-            "samples": list(note["samples"]),
-            "gaps": [{"from": rfc3339(start), "to": rfc3339(end)} for start, end in note["gaps"]],
-        }
-
-
-def _thin(samples: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """At most MAX_KEPT samples: older neighbours are merged, counts are never lost."""
-    if len(samples) <= MAX_KEPT:
-        return samples
-    merged = []
-    for first in range(0, len(samples) - 1, 2):
-        one, two = samples[first], samples[first + 1]
-        merged.append({name: two[name] if name in ("at", "rate") else one[name] + two[name] for name in two})
-    return merged + samples[len(merged) * 2 :]
+        rate = {"value": value, "reads": total, "threshold": self.slo, "source": self.source}
+        return {"changed": changed, "resumed": resumed, **told(note, rate)}

@@ -5,9 +5,10 @@ tombstones.
 
 PRIVATE to the collection. A record is good when it is sound and either equals a verified snapshot or is newer than
 that and lies outside the window of the damage. The window is what the operator says: since when (onset), and which
-keys. Where records say when they were changed, one that was changed between snapshot and onset is outside of it; where
-nobody knows, every key is inside. Three streams are merged in key order: the live rows, the newest good snapshot, and
-the newest good one from before the onset. Nothing is held in memory but a batch of each.
+keys. Where records say when they were changed, one that was changed between snapshot and onset is outside of it, and
+one that differs although its update time does not is damaged, window or not; where nobody knows, every key is inside.
+Three streams are merged in key order: the live rows, the newest good snapshot, and the newest good one from before the
+onset. Nothing is held in memory but a batch of each.
 """
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from .._codec import RecordCodec
 from .._model import CHECKSUM, EXPIRES, KEY, UPDATED, Row
 from .._store import Reader
-from .._table_records import put_off
+from .._table_records import put_off, silent
 from .held_records import aside_of
 from .plan import Source, _damage, _rows, summary
 from .plan_file import Entry, PlanFile
@@ -30,6 +31,7 @@ from .plan_file import Entry, PlanFile
 PROBES = 200
 ABSENT = "absent"
 CHANGED_INSIDE = "changed inside the window"
+SILENT = "changed although its update time did not"
 MADE_INSIDE = "made inside the window; no snapshot from before has it"
 
 
@@ -96,8 +98,8 @@ def make(
     before = None if base is None else sources[base][1]
     # what changed after a snapshot that is younger than the window's end was not changed inside the window
     later = bool(sources) and window.until is not None and sources[0][0] >= window.until
-    times = {source.id: at if window.rebase else now for at, source in sources}
-    decide = _Decisions(namespace, window, later, newest, before, now, times)
+    taken = {source.id: at for at, source in sources}
+    decide = _Decisions(namespace, window, later, newest, before, now, taken)
     sample = _Sample()
     found = Found()
     streams = [
@@ -140,9 +142,9 @@ class _Decisions:
         newest: Source | None,
         before: Source | None,
         now: int,
-        times: t.Mapping[str, int],
+        taken: t.Mapping[str, int],
     ) -> None:
-        self._times = times  # of each snapshot: when a copy of it must not have expired
+        self._taken, self._rebase = taken, window.rebase
         self._codec, self._inside, self._later, self._now = RecordCodec(namespace), window.inside(), later, now
         self._onset = window.onset
         self._newest, self._before = newest, before
@@ -155,13 +157,22 @@ class _Decisions:
 
     def spent(self, copy: Row, source: Source | None) -> bool:
         """Whether a copy's time is over, so that it does not come back."""
-        return _over(copy, self._now if source is None else self._times[source.id])
+        return _over(copy, self._taken[source.id] if self._rebase and source is not None else self._now)
 
     def _earlier(self, live: Row | None, before: Row | None) -> bool:
         """Whether the record says that it was changed between the last snapshot from before the window and that."""
         if live is None or self._onset is None or not 0 < _latest(live[UPDATED]) < self._onset:
             return False
         return before is None or before[UPDATED] < live[UPDATED]
+
+    def _silent(self, live: Row, copy: Row, source: Source) -> bool:
+        return (
+            live[CHECKSUM] != copy[CHECKSUM]
+            and not self.over(live)
+            and not self.spent(copy, source)
+            and self.good(copy)
+            and silent(live, copy, self._taken[source.id])
+        )
 
     def __call__(
         self, key: str, live: Row | None, newest: Row | None, before: Row | None, hurt: t.Any, found: Found
@@ -198,6 +209,9 @@ class _Decisions:
             if self.spent(copy, source):
                 return _entry(key, "expired", f"{CHANGED_INSIDE}; what was there had expired", live, None, None)
             return _entry(key, "repair", CHANGED_INSIDE, live, copy, id_)
+        if newest is not None and self._newest is not None and self._silent(live, newest, self._newest):
+            found.damaged += 1
+            return _entry(key, "repair", SILENT, live, newest, self._newest.id)
         if not self.over(live):
             found.good += 1
             found.changed += not same and newest is not None

@@ -146,7 +146,8 @@ def validate(
 
     Returns {verdict, integrity {verdict, rows, live, findings, examples, …}, probes {checked, passed, failed [{key,
     why}], verdict}, hit_rate {value, source, threshold, verdict, why}, benchmark {cases, passed, accuracy,
-    baseline, threshold, failed, verdict}, canary {verdict, why}, reasons []}. Errors: NamespaceUnknown, StoreUnavailable, InvalidInput.
+    baseline, threshold, failed, verdict}, canary {verdict, why}, reasons []}.
+    Errors: NamespaceUnknown, StoreUnavailable, InvalidInput.
     """
     wanted = dict(thresholds or {})
     slo = float(wanted.get("hit_rate", HIT_RATE))

@@ -13,6 +13,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.custom import described_by
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.langgraph_store import LANGGRAPH_STORE
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.mem0 import MEM0
+from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.tables import Namespaces
 from ansible_collections.memops.agent_memory.plugins.module_utils._table_moved import (
     DAY,
     SECOND,
@@ -21,7 +22,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._table_moved i
     rebased,
     renamed,
 )
-from ansible_collections.memops.agent_memory.plugins.module_utils._table_records import header, pack, unpack
+from ansible_collections.memops.agent_memory.plugins.module_utils._table_records import (
+    header,
+    outermost,
+    pack,
+    unpack,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._table_values import sqlite_cell, sqlite_value
 
 HOUR = 3600 * SECOND
@@ -108,3 +114,11 @@ def test_a_record_under_another_name_differs_in_nothing_else():
     numbers = record("postgresql", "store", [("prefix", "integer")], [struct.pack(">i", 7)], None)
     with pytest.raises(CannotProceed, match="no text"):
         renamed(numbers, LANGGRAPH_STORE, "7", "8")
+
+
+def test_which_namespaces_have_every_record_once():
+    prefix = Namespaces("prefix", ("prefix",))
+    assert outermost(prefix, ["a.b.c", "a.b", "ab", "ab.c", "x.y"]) == ["a.b", "ab", "x.y"]
+    fields = Namespaces("json", ("payload",), fields=("user", "run"))
+    assert outermost(fields, ["user=a", "user=a&run=1", "user=b&run=1", "run=1"]) == ["run=1", "user=a"]
+    assert outermost(Namespaces("columns", ("user",)), ["a", "a.b"]) == ["a", "a.b"]

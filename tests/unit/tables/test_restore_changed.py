@@ -18,6 +18,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from ansible_collections.memops.agent_memory.plugins.module_utils._table_records import header, pack, silent
 from tests.support.framework_process import FrameworkProcess
 from tests.unit.operations.runbook import NAME, NS, OTHER, Site, attempt
 from tests.unit.tables.sqlite_help import LanggraphSite
@@ -107,6 +108,10 @@ def late_backup(site):
     while now_us() < end + 1_000_000:
         time.sleep(0.1)
     return before
+
+
+def _json(site, text):
+    return f"CAST('{text}' AS BLOB)" if isinstance(site, OnSqlite) else f"'{text}'"
 
 
 def others(row):
@@ -215,6 +220,46 @@ def test_a_namespace_comes_back_under_another_name(site):
     assert (one["restored"], one["missing_keys"]) == (1, ["none"]) and set(site.rows("only.one")) == {"hour"}
     with pytest.raises(InvalidInput, match="would lie inside"):
         bring(site, to_namespace=f"{NS}.inside")
+
+
+def test_a_silent_change_is_a_finding_without_a_window_and_what_an_application_did_is_none(site):
+    before = late_backup(site)
+    value = _json(site, '{"text": "slipped in"}')
+    site.sql(f"UPDATE store SET value = {value} WHERE key = 'fact 03'")
+    site.put(NS, {"fact 04": {"text": "written by the application"}})
+    site.sql("UPDATE store SET expires_at = NULL, ttl_minutes = NULL WHERE key = 'fact 05'")  # as it was
+    if isinstance(site, OnPostgresql):  # embeddings that were made anew are the owner's business
+        site.sql("UPDATE store_vectors SET embedding = (SELECT embedding FROM store_vectors WHERE key = 'fact 07') "
+                 "WHERE key = 'fact 06'")  # fmt: skip
+    run, window = attempt(), Window()
+    done = {name: site.step(name, run, **({"window": window} if name == "diagnose" else {})) for name in STEPS}
+    assert done["diagnose"]["findings"] == {"silent-change": 1}
+    assert "silent-change" in [cause["cause"] for cause in done["diagnose"]["causes"]]
+    assert done["plan"]["records"]["repair"] == 1 and done["validate"]["verdict"] == "pass"
+    after = site.rows()
+    assert after["fact 03"] == before["fact 03"]
+    assert site.get(NS, "fact 04")["text"] == "written by the application"
+    if isinstance(site, OnPostgresql):
+        assert after["fact 06"] != before["fact 06"]
+
+
+def test_a_change_in_the_second_in_which_the_snapshot_was_taken_is_not_called_silent(site):
+    copy = site.rows()["fact 03"]
+    whole = copy[4] // 1_000_000 * 1_000_000
+    columns, cells = [("key", "text"), ("value", "text")], [b"fact 03", b"one"]
+    one, other = (
+        (*copy[:3], whole, whole, *copy[5:8], pack(header("sqlite", [("store", columns)]), [[[cells[0], value]]]), b"x")
+        for value in (b"one", b"two")
+    )
+    assert not silent(one, other, whole + 999_999) and silent(one, other, whole + 1_000_001)
+    assert not silent(one, one, whole + 1_000_001)
+
+
+def test_namespaces_that_lie_in_each_other_are_counted_once(site):
+    site.put(OTHER, {"one": {"n": 1}})
+    done = site.backup()
+    assert {NS, f"{NS}.notes", OTHER} == set(done["namespaces"])
+    assert done["records"] == len(site.rows()) + 1
 
 
 def test_rows_that_only_their_number_tells_apart_are_not_copied_over_each_other(tmp_path, sqlite_app):
