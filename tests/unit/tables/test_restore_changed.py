@@ -223,7 +223,10 @@ def test_a_namespace_comes_back_under_another_name(site):
 
 
 def test_a_silent_change_is_a_finding_without_a_window_and_what_an_application_did_is_none(site):
-    before = late_backup(site)
+    if isinstance(site, OnSqlite):  # whose times are whole seconds: in the snapshot's own nobody could tell
+        site.sql("UPDATE store SET created_at = '2026-01-01 00:00:00', updated_at = '2026-01-01 00:00:00'")
+    site.backup()
+    before = site.rows()
     value = _json(site, '{"text": "slipped in"}')
     site.sql(f"UPDATE store SET value = {value} WHERE key = 'fact 03'")
     site.put(NS, {"fact 04": {"text": "written by the application"}})
