@@ -111,6 +111,27 @@ WINDOW: dict[str, t.Any] = {
     "pattern": {"type": "str"},
     "since": {"type": "str"},
     "until": {"type": "str"},
+    "restore_expiry": {"type": "str", "choices": ["keep", "rebase"], "default": "keep"},
+}
+#: Who tells the hit rate of an application that keeps no access log here.
+HIT_RATE_SOURCE: dict[str, t.Any] = {
+    "type": "dict",
+    "no_log": False,
+    "options": {
+        "kind": {"type": "str", "required": True, "choices": ["prometheus", "spans"]},
+        "url": {"type": "str"},
+        "query": {"type": "str"},
+        "token": {"type": "str", "no_log": True},
+        "token_file": {"type": "path", "no_log": False},
+        "user": {"type": "str"},
+        "password": {"type": "str", "no_log": True},
+        "password_file": {"type": "path", "no_log": False},
+        "ca_bundle": {"type": "path"},
+        "timeout": {"type": "float", "default": 10.0},
+        "max_age": {"type": "float", "default": 120.0},
+        "settle": {"type": "float"},
+        "spans": {"type": "list", "elements": "str"},
+    },
 }
 RUN: dict[str, t.Any] = {
     "module": {"type": "str"},
@@ -147,6 +168,7 @@ def window(params: t.Mapping[str, t.Any]) -> Window:
         until=moment(params["until"]) if params.get("until") else None,
         keys=frozenset(params.get("keys") or ()),
         pattern=params.get("pattern") or None,
+        rebase=params.get("restore_expiry") == "rebase",
     )
 
 

@@ -169,6 +169,22 @@ def overlap(rule: Namespaces, one: str, other: str) -> bool:
     return False
 
 
+def outermost(rule: Namespaces, names: t.Iterable[str]) -> list[str]:
+    """Of these namespaces those that lie in none of the others: together they have every record once."""
+    names = sorted(set(names))
+    if rule.kind == "prefix":
+        there, ends = set(names), rule.separator
+        return [
+            name
+            for name in names
+            if not any(name.startswith(ends, at) and name[:at] in there for at in range(1, len(name)))
+        ]
+    if rule.kind == "json":
+        known = {name: set(namespace_fields(rule, name).items()) for name in names}
+        return [name for name in names if not any(known[name] > other for other in known.values())]
+    return names
+
+
 # --- payloads -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TableRows:
@@ -226,6 +242,31 @@ def put_off(live: Row, copy: Row) -> bool:
     if first[1:] != second[1:] or first[0].columns != second[0].columns:
         return False
     return sum(a != b for a, b in zip(first[0].rows[0], second[0].rows[0])) == 1
+
+
+def silent(live: Row, copy: Row, taken: int) -> bool:
+    """Whether what ``live`` says was changed since ``copy`` although its update time was not: no application did that.
+
+    Expiry and companions (embeddings that were made anew) do not count, and tables whose columns are others neither.
+    ``taken``: when the copy was made, µs; a change within the unit of its own update time may have come after that.
+    """
+    if not live[4] or live[3:5] != copy[3:5] or taken <= live[4] + _unit(live[4]):
+        return False
+    if not (live[9] and copy[9] and live[8].startswith(MAGIC) and copy[8].startswith(MAGIC)):
+        return False
+    try:
+        (_engine, first), (_engine, second) = unpack(live[8]), unpack(copy[8])
+    except RecordCorrupt:
+        return False
+    if first[0].columns != second[0].columns:
+        return False
+    differing = sum(a != b for a, b in zip(first[0].rows[0], second[0].rows[0]))
+    return bool(differing > (live[5] != copy[5]))
+
+
+def _unit(at: int) -> int:
+    """In what a time seems to be counted, µs: SQLite's CURRENT_TIMESTAMP has whole seconds."""
+    return 1_000_000 if at % 1_000_000 == 0 else 1000
 
 
 def _unpack(payload: bytes) -> tuple[str, list[TableRows]]:

@@ -82,6 +82,18 @@ def scratch_layout(name: str) -> Layout:
     return replace(known["native"], name=name, capabilities=known.get(name, LANGGRAPH_STORE).capabilities)
 
 
+def counted_once(store_params: t.Mapping[str, t.Any], namespaces: t.Iterable[str]) -> list[str]:
+    """Of these namespaces those whose counts may be added: where some lie in others, no record is counted twice."""
+    from .._table_records import outermost
+    from .tables import TablesLayout
+
+    name, tables = store_params.get("layout") or "native", store_params.get("tables")
+    if name == "custom" and not tables:
+        return sorted(namespaces)
+    known = layout(name, tables)
+    return outermost(known.roots[0].namespace, namespaces) if isinstance(known, TablesLayout) else sorted(namespaces)
+
+
 def seals(name: str) -> bool:
     """Whether the records of that layout are sealed by the keyring; one that is not known is believed to be."""
     return name == "native" or name not in (*layouts(), "custom")

@@ -50,7 +50,8 @@ def diagnose(
     Returns {causes: [{cause, confidence, evidence}], onset, strategy, hit_rate}, causes by confidence.
     """
     distrusted = sum(b.writes + b.deletes for b in review.unlocked)
-    damaged = sum(n for kind, n in findings.items() if kind in ("checksum", "unopenable", "key-missing", "absent"))
+    counted = ("checksum", "unopenable", "key-missing", "absent", "silent-change")
+    damaged = sum(n for kind, n in findings.items() if kind in counted)
     total = damaged + distrusted
     causes: list[dict[str, t.Any]] = []
 
@@ -73,6 +74,10 @@ def diagnose(
             findings["absent"],
             [f"{findings['absent']} records are gone and no deletion of them is logged", *_deletions(deletions)],
         )
+    if findings.get("silent-change"):
+        silent = findings["silent-change"]
+        said = f"{silent} records are other than in the last good snapshot, and say that they were not changed since"
+        add("silent-change", silent, [said])
     if findings.get("unopenable"):
         count = findings["unopenable"]
         add("misplaced-ciphertexts", count, [f"{count} payloads are intact but belong to another key or version"])

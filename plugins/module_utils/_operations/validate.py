@@ -19,6 +19,7 @@ from .._keyring_unsealed import opener, refuse_benchmark
 from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, is_isolated
 from .._store import Reader, open_store
 from . import integrity
+from .hit_rate import Measured, judged
 from .integrity import as_keyring
 from .integrity_rows import shown
 
@@ -130,6 +131,7 @@ def validate(
     canary: bool | str = True,
     fenced_sequence: int | None = None,
     scan: t.Mapping[str, t.Any] | None = None,
+    measured_rate: Measured | None = None,
     workers: int = 2,
 ) -> dict[str, t.Any]:
     """Validate a generation (default: the active one).
@@ -139,11 +141,13 @@ def validate(
     before the rebuild; ``thresholds`` {hit_rate: 0.80, accuracy_gain: 0.30}. ``canary`` True: it must open when it is
     or was there; "required": it must be there; False: not looked at. Deletions with a sequence above
     ``fenced_sequence`` (default: that of the open incident) are the rebuild's own and no excuse for a missing probe.
-    ``scan`` is an integrity.scan of the same state, when the caller has just made one.
+    ``scan`` is an integrity.scan of the same state, when the caller has just made one; ``measured_rate`` that of an
+    application that is served, where one was asked for.
 
     Returns {verdict, integrity {verdict, rows, live, findings, examples, …}, probes {checked, passed, failed [{key,
-    why}], verdict}, hit_rate {value, source, threshold}, benchmark {cases, passed, accuracy, baseline, threshold,
-    failed, verdict}, canary {verdict, why}, reasons []}. Errors: NamespaceUnknown, StoreUnavailable, InvalidInput.
+    why}], verdict}, hit_rate {value, source, threshold, verdict, why}, benchmark {cases, passed, accuracy,
+    baseline, threshold, failed, verdict}, canary {verdict, why}, reasons []}.
+    Errors: NamespaceUnknown, StoreUnavailable, InvalidInput.
     """
     wanted = dict(thresholds or {})
     slo = float(wanted.get("hit_rate", HIT_RATE))
@@ -170,13 +174,17 @@ def validate(
         probed["verdict"] = "pass" if rate >= slo else "fail"
     else:
         probed["verdict"] = "not-asked" if probes is None or measured["verdict"] != "not-asked" else "could-not-verify"
+    by_probes = Measured("probes", rate, reads=probed["checked"]) if rate is not None else None
+    told = judged(measured_rate or by_probes, slo)
     verdicts = {
         "integrity": scanned["verdict"],
         "probes": probed["verdict"],
         "benchmark": measured["verdict"],
         "canary": bird["verdict"],
+        **({"hit_rate": told["verdict"]} if measured_rate is not None else {}),
     }
     why = {
+        "hit_rate": told["why"],
         "integrity": "; ".join(scanned["reasons"]),
         "probes": f"{probed['passed']} of {probed['checked']} probes are served, {slo:.0%} are needed"
         if rate is not None
@@ -210,7 +218,7 @@ def validate(
         }
         | {"examples": list(scanned.get("examples", ()))[:20]},
         "probes": probed,
-        "hit_rate": {"value": rate, "source": "probes", "threshold": slo},
+        "hit_rate": told,
         "benchmark": measured,
         "canary": bird,
         "reasons": [f"{part}: {why[part]}" for part, word in verdicts.items() if word in ("fail", "could-not-verify")],

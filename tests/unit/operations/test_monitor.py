@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StaleAttempt, StoreUnavailable
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import monitor
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import monitor, monitor_result
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import rfc3339
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.unit.operations.operations_help import NS, now_us
@@ -305,7 +305,7 @@ def test_a_store_that_is_away_at_the_last_sample_could_not_be_verified(watched, 
 
 
 def test_samples_in_the_facts_are_bounded_and_no_count_is_lost(watched, monkeypatch):
-    monkeypatch.setattr(monitor, "MAX_KEPT", 20)
+    monkeypatch.setattr(monitor_result, "MAX_KEPT", 20)
     watched.clock.at = {n: lambda: watched.read(12) for n in range(1, 90, 10)}
     result = watched.run(interval=0.5, deadline=watched.clock.now + 45_000_000, scans=False)
     assert len(watched.clock.sleeps) == 90
