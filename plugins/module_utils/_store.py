@@ -299,6 +299,16 @@ class ManyWriters(t.Protocol):
     many_writers: bool
 
 
+@t.runtime_checkable
+class Resealer(t.Protocol):
+    """A store that replaces whole records."""
+
+    def replace(
+        self, claim: Claim, former: t.Sequence[Row], rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]
+    ) -> list[str]:
+        """``reseal`` of rows whose ``former`` ones are given, which saves a look at their fields."""
+
+
 class Wholesale(Store, t.Protocol):
     """A store whose server can have replicas (capability whole-store), so that all of it fails over at once.
 
