@@ -102,6 +102,17 @@ class Reader(t.Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
+@t.runtime_checkable
+class PackedRows(t.Protocol):
+    """A Reader whose engine brings rows as a snapshot packs them, without a look at each."""
+
+    def packed_rows(
+        self, namespace: str, generation: int, ranges: t.Sequence[tuple[str | None, str]]
+    ) -> list[bytes]:
+        """Of each range (after, until) the items of a chunk's msgpack array, made of the stored bytes. What is not as
+        expected, or an empty list, says no more than: look at the rows."""
+
+
 class Write(t.Protocol):
     """An application's write in progress; the store is held until the context ends, which commits (or rolls back)."""
 
@@ -284,6 +295,23 @@ class Store(t.Protocol):
         """What is no damage, but should be known: how much of what was acknowledged a crash may cost."""
 
     def close(self) -> None: ...
+
+
+@t.runtime_checkable
+class ManyWriters(t.Protocol):
+    """A store that processes may fill, or seal anew, at the same time, each its own part."""
+
+    many_writers: bool
+
+
+@t.runtime_checkable
+class Resealer(t.Protocol):
+    """A store that replaces whole records."""
+
+    def replace(
+        self, claim: Claim, former: t.Sequence[Row], rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]
+    ) -> list[str]:
+        """``reseal`` of rows whose ``former`` ones are given, which saves a look at their fields."""
 
 
 class Wholesale(Store, t.Protocol):

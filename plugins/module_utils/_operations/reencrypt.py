@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Open rows with the key that they name and seal them with another: what a rotation's processes do.
 
-PRIVATE to the collection. Each process reads, encrypts and writes its own ranges; a gate lets one write at a time, so
-that the others encrypt meanwhile instead of waiting for the engine's lock, and no payload goes from process to process.
+PRIVATE to the collection. Each process reads, encrypts and writes its own ranges, and no payload goes from process to
+process. Where an engine has one lock for all writers a gate lets one write at a time: the others encrypt meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -18,11 +19,12 @@ from operator import add, itemgetter
 from .._codec import HEAD, namespace_prefix
 from .._errors import KeyUnavailable
 from .._model import CHECKSUM, KEY, KEY_ID, PAYLOAD, Claim, Row
-from .._store import open_store
+from .._store import ManyWriters, Resealer, open_store
 from .integrity_rows import shown
 from .workers import Parent
 
 PIECE = 500  # rows that are read and encrypted at once: more of them fall out of the processor's cache
+SMALL_BATCH = 2000  # rows of a transaction where others need not wait for it
 BATCH_BYTES = 8 << 20  # of new payloads in one transaction: it holds the store for some hundredths of a second
 
 NONCE, CIPHERTEXT = itemgetter(slice(12)), itemgetter(slice(12, None))
@@ -42,6 +44,8 @@ def resealing(
     """A worker: encrypts the ranges that it is given and writes them. Sends "begin" and waits before its first write,
     "written" (rows, refused rows, bytes) after each, "range" (already, unopenable, examples, key ids) after a range."""
     store = open_store(store_params)
+    alone = not isinstance(store, ManyWriters)
+    batch = batch if alone else min(batch, SMALL_BATCH)
     encryptor = Encryptor(claim.namespace, ring, target)
     begun = False
     for after, until in iter(parent.receive, None):
@@ -50,6 +54,7 @@ def resealing(
         more = True
         while more:
             changes: list[Sealed] = []
+            former: dict[str, Row] = {}
             size = read = 0
             more = False
             with store.reader() as reader:  # a new one for each batch: a long read keeps the engine from cleaning up
@@ -59,6 +64,7 @@ def resealing(
                     already += len(rows) - len(todo)
                     sealed, failed = encryptor.encrypt(todo)
                     changes += sealed
+                    former.update((row[0], row) for row in todo)
                     unopenable += len(failed)
                     examples += failed[: limit - len(examples)]
                     after = rows[-1][0]
@@ -73,15 +79,24 @@ def resealing(
                 begun = True
                 parent.send("begin", None)
                 parent.receive()
-            while not gate.acquire(timeout=1.0):
-                parent.check()
-            try:
-                refused = store.reseal(claim, changes)
-            finally:
-                gate.release()
+            with _turn(parent, gate) if alone else contextlib.nullcontext():
+                if isinstance(store, Resealer):
+                    refused = store.replace(claim, [former[change[3]] for change in changes], changes)
+                else:
+                    refused = store.reseal(claim, changes)
             parent.send("written", (len(changes), len(refused), size))
         parent.send("range", (already, unopenable, examples, encryptor.key_ids()))
     parent.send("done", None)
+
+
+@contextlib.contextmanager
+def _turn(parent: Parent, gate: t.Any) -> t.Iterator[None]:
+    while not gate.acquire(timeout=1.0):
+        parent.check()
+    try:
+        yield
+    finally:
+        gate.release()
 
 
 class Encryptor:
