@@ -12,6 +12,8 @@ version_added: 1.0.0
 description:
   - Retention first puts the manifest of a snapshot aside, and removes its other objects in a later run, after a grace.
     Until then this brings it back, with the one that it refers to.
+  - Where O(repository.object_lock) is set, objects of snapshots that somebody deleted or wrote over come back as they
+    were first written.
   - What comes back gets the hold C(undeleted), or the next run of retention would remove it again. Lift it with
     M(memops.agent_memory.snapshot_hold) once retention is set as it should be.
 author:
@@ -47,6 +49,11 @@ EXAMPLES = r"""
 RETURN = r"""
 snapshots:
   description: Snapshots that came back.
+  type: list
+  elements: str
+  returned: success
+uncovered:
+  description: Objects that had been deleted or written over, and are as they were.
   type: list
   elements: str
   returned: success

@@ -15,7 +15,7 @@ from .._inputs import check_reason
 from .._repository import Repository, holds
 from .._repository.aside import bring_back, read_aside
 from .._repository.catalogue import ids, listing, read_problem
-from .._repository.manifest import SNAPSHOT_ID, read_keys
+from .._repository.manifest import SNAPSHOT_ID, folder, read_keys
 from .._repository.objects import check_name
 
 LIST = "list the snapshots with memops.agent_memory.info"
@@ -81,9 +81,13 @@ def undelete(
 ) -> dict[str, t.Any]:
     """Bring back what waits for its removal, all of it when no snapshot is named, and hold it.
 
-    Returns {changed, snapshots [ids that came back], waiting [ids that wait for their removal afterwards]}.
-    Errors: as ``hold``.
+    Where objects are locked, what somebody deleted or overwrote beside us comes back first, and needs no hold.
+    Returns {changed, snapshots [ids that came back], uncovered [keys of objects], waiting [ids that wait for their
+    removal afterwards]}. Errors: as ``hold``.
     """
+    uncovered = _uncover(repository, check_name("store", name), [_known(one) for one in snapshots], check)
+    if check and any(f"/{one}/" in key for key in uncovered for one in snapshots):
+        snapshots = []  # they are not there before that is done
     waiting = [one for one, dummy in marked(repository, name)]
     for one in snapshots:
         if one not in waiting and read_problem(repository.objects, name, _known(one)):
@@ -98,11 +102,33 @@ def undelete(
             repository=repository, keyring=keyring, name=name, label=UNDELETED, present=True, by=by, reason=reason,
             snapshots=wanted, check=check,
         )["back"]  # fmt: skip
-    return {"changed": bool(back), "snapshots": back, "waiting": [one for one in waiting if one not in back]}
+    return {
+        "changed": bool(back or uncovered),
+        "snapshots": back,
+        "uncovered": uncovered,
+        "waiting": [one for one in waiting if one not in back],
+    }
+
+
+def _uncover(repository: Repository, name: str, snapshots: t.Sequence[str], check: bool) -> list[str]:
+    """What a snapshot consists of, as it was first written. Its keys only when none is left: a former master key's
+    object is hidden by whoever gives that master key up."""
+    objects = repository.objects
+    if objects.locks is None:
+        return []
+
+    def wanted(key: str) -> bool:
+        where, _slash, child = key.rpartition("/")
+        if child.endswith(".json") and where.endswith("/keys"):
+            return not objects.children(where + "/")
+        return child in ("manifest.json", "index") or child.endswith(".pack")
+
+    places = [folder(name, one) for one in snapshots] or [f"snapshots/{name}/"]
+    return [key for place in places for key in objects.locks.uncover(place, wanted, check)]
 
 
 def marked(repository: Repository, name: str) -> list[tuple[str, float]]:
-    """What waits for its removal, the last that was removed first: (id, when it was put aside in seconds since 1970)."""
+    """What waits for its removal, the last that was removed first: (id, when that was in seconds since 1970)."""
     objects = repository.objects
     found = []
     for one in ids(objects, check_name("store", name)):

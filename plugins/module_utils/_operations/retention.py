@@ -13,10 +13,11 @@ import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, RepositoryUnavailable
 from .._repository import Repository, holds
-from .._repository.aside import bring_back, put_aside, read_aside
+from .._repository.aside import REMOVED, bring_back, put_aside, read_aside
 from .._repository.catalogue import ids, listing
 from .._repository.manifest import SnapshotInfo, folder
 from .._repository.objects import check_name
+from . import retention_lock as locking
 
 DAY = 86400.0
 #: Of each period how it is told apart; the newest snapshot of a period stands for it (grandfather, father, son). UTC.
@@ -46,8 +47,8 @@ def apply(
     snapshot is suspect nothing goes.
     Objects without a manifest go ``grace`` seconds after the manifest went, or after the last of them was written.
 
-    Returns {changed, kept [{snapshot, reason}], removed [ids], collected [ids], waiting [ids], revived [ids],
-    warnings}. Errors: InvalidInput, RepositoryUnavailable.
+    Returns {changed, kept [{snapshot, reason}], removed [ids], collected [ids], waiting [ids], revived [ids], locked
+    [ids whose object lock was extended], warnings}. Errors: InvalidInput, RepositoryUnavailable.
     """
     check_name("store", name)
     for what, value in (("keep_last", keep_last), ("keep_within", keep_within), ("grace", grace)):
@@ -76,7 +77,7 @@ def apply(
         if stopped and reason is None:
             reason = "the newest snapshot is suspect"
         if reason is None:
-            reason = _held(place, name, info.id, keyring)
+            reason = _held(place, name, info.id, keyring) or locking.locked(place, name, info.id)
         if reason is None:
             removed.append(info.id)
         else:
@@ -90,18 +91,21 @@ def apply(
             bring_back(place.objects, name, snapshot_id, keyring)
             removed.remove(snapshot_id)
             kept.append({"snapshot": snapshot_id, "reason": reason})
+    lasting = {one["snapshot"] for one in kept if locking.lasting(one["reason"])}
+    locked = locking.extend(place, name, [info for info in snapshots if info.id in lasting], check)
     collection = _Collection(place, name, keyring, referenced, moment, grace, check)
     collection.run({info.id for info in snapshots} | set(removed))
     collected, waiting, revived = collection.collected, collection.waiting, collection.revived
     warnings += collection.warnings
     return {
-        "changed": bool(removed or collected or revived),
+        "changed": bool(removed or collected or revived or locked),
         "check": check,
         "kept": kept,
         "removed": removed,
         "collected": collected,
         "waiting": waiting,
         "revived": revived,
+        "locked": locked,
         "warnings": warnings,
     }
 
@@ -213,10 +217,12 @@ class _Collection:
         if self.moment - since < self.grace:
             self.waiting.append(snapshot_id)
             return
-        if not self.check:
-            objects.delete(sorted(info.key for info in found if not info.key.endswith("/removed.json")))
-            objects.delete([where + "removed.json"])
-        self.collected.append(snapshot_id)
+        left = 0 if self.check else objects.purge(where, where + REMOVED)
+        if left:
+            self.waiting.append(snapshot_id)
+            self.warnings.append(f"Of the removed snapshot {snapshot_id} a lock still keeps {left} objects.")
+        else:
+            self.collected.append(snapshot_id)
 
     def _revive(self, snapshot_id: str) -> None:
         try:

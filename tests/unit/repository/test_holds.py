@@ -109,7 +109,7 @@ def test_what_was_removed_comes_back_with_its_base_and_stays(place: Place) -> No
     assert sweep(place)["removed"] == [user] and sweep(place, 0.1)["removed"] == [base]
     assert [one for one, _at in holds.marked(place.open(), NAME)] == [base, user]
     assert set(undelete(place, [user], check=True)["snapshots"]) == {user} and alive(place) == [last]
-    assert undelete(place, [user]) == {"changed": True, "snapshots": [base, user], "waiting": []}
+    assert undelete(place, [user]) == {"changed": True, "snapshots": [base, user], "uncovered": [], "waiting": []}
     assert not undelete(place)["changed"] and not undelete(place, [user])["changed"]
     result = verify.verify(
         repository=place.repository, keyring=place.keyring, name=NAME, snapshot_id=user, depth="opened"
