@@ -17,6 +17,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     retention_lock,
     verify,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import doctor
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_base import Limits
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Run
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import IDENTITY, Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.s3 import S3Objects
@@ -187,6 +189,34 @@ def test_deleting_what_is_locked_hides_it(locked: Place) -> None:
     assert objects.children(f"snapshots/{NAME}/{one}/keys/") == []
     assert objects.purge(f"snapshots/{NAME}/{one}/", f"snapshots/{NAME}/{one}/manifest.json") > 0
     assert f"snapshots/{NAME}/{one}/manifest.json" in keys(place, one)
+
+
+def test_the_doctor_looks_at_lock_endpoint_and_clock(locked: Place, s3: S3Server) -> None:
+    place = locked
+    place.fill("n", many(10))
+    place.snapshot()
+
+    def examined(**more: t.Any) -> dict[str, tuple[str, str]]:
+        given = {"limits": Limits(), "only": ("object_lock", "conditional_put", "clock"), "name": NAME, **more}
+        found = doctor(
+            open_store=lambda: open_store(place.store), store_params=place.store, keyring_params={},
+            repository_params=place.repository, open_keyring=lambda: place.keyring, open_repository=place.open, **given,
+        )  # fmt: skip
+        return {one["check"]: (one["verdict"], one["says"]) for one in found["checks"]}
+
+    assert {verdict for verdict, _says in examined().values()} == {"pass"}
+    assert "just now" in examined(probe=True)["conditional_put"][1]
+    off = examined(now=time.time() + 120)["clock"]  # no other clock is asked than that of the endpoint
+    assert off[0] == "fail" and "the repository's" in off[1]
+    place.repository = {**place.repository, "object_lock_days": SOON / 4}
+    place.snapshot(base=None)
+    time.sleep(2.0)
+    assert examined()["object_lock"][0] == "fail"
+    place.repository = s3.repository("doctor", object_lock="none")
+    place.snapshot()
+    assert examined()["object_lock"][0] == "not-applicable"
+    place.repository["object_lock"] = "governance"
+    assert examined()["object_lock"][0] == "fail"
 
 
 class Cut(BaseException):
