@@ -217,6 +217,16 @@ options:
         description: How often a failed call is tried again.
         type: int
         default: 3
+      object_lock:
+        description: >-
+          Lock what is written against deleting and overwriting, in this mode of S3. The bucket has to have object lock.
+        type: str
+        default: none
+        choices: [none, governance, compliance]
+      object_lock_days:
+        description: For how many days. What retention keeps is locked again when half of them are over.
+        type: float
+        default: 14.0
   keyring:
     description: The record keys, each wrapped by a master key.
     type: dict

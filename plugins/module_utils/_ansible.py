@@ -79,6 +79,8 @@ REPOSITORY: dict[str, t.Any] = {
     "connect_timeout": {"type": "float", "default": 5.0},
     "read_timeout": {"type": "float", "default": 60.0},
     "retries": {"type": "int", "default": 3},
+    "object_lock": {"type": "str", "default": "none", "choices": ["none", "governance", "compliance"]},
+    "object_lock_days": {"type": "float", "default": 14.0},
 }
 KEYRING: dict[str, t.Any] = {
     "source": {"type": "str", "default": "file", "choices": ["file", "env", "value", "aws_kms", "vault"]},

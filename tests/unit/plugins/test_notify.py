@@ -14,6 +14,7 @@ import typing as t
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "support"))
+from certificates import Authority
 from notify_servers import PASSWORD, USER, mail, web
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _notify
@@ -94,6 +95,17 @@ def test_a_password_does_not_leave_the_machine_without_tls() -> None:
     with mail() as (port, letters):
         why = send(letter_to(port, tls="starttls"))
     assert letters == [] and "STARTTLS" in str(why)
+
+
+def test_starttls_with_a_certificate_that_is_trusted_and_one_that_is_not(tmp_path: pathlib.Path) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    with mail(authority.certificate("127.0.0.1")) as (port, letters):
+        assert send(letter_to(port, tls="starttls", ca=authority.ca)) is None
+        assert len(letters) == 1 and letters[0].startswith("Subject:")
+        for more in ({"ca": other.ca}, {}, {"tls": "none"}):
+            why = str(send(letter_to(port, **{"tls": "starttls", **more})))
+            assert PASSWORD not in why and ("certificate verify failed" in why) == ("tls" not in more), why
+    assert len(letters) == 1
 
 
 def test_what_may_pass_is_tried_again_and_what_may_not_is_not() -> None:
