@@ -14,7 +14,7 @@ import urllib.parse
 from ._errors import CapabilityMissing, InvalidInput
 from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 
-ENGINES: t.Final = ("sqlite", "postgresql", "valkey")
+ENGINES: t.Final = ("sqlite", "postgresql", "valkey", "jsonl")
 
 Checked = t.Callable[[t.Sequence[LogEntry], t.Sequence[bool]], None]
 
@@ -318,6 +318,7 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     operators never make one by a mistyped path.
     """
     from ._layouts import layout, scratch_layout
+    from ._layouts.lines import LinesLayout
     from ._layouts.tables import TablesLayout
 
     engine = params.get("engine") or "sqlite"
@@ -351,6 +352,10 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
         from ._engines.tables_sqlite import TablesSqliteStore
 
         opened = TablesSqliteStore.open(params, chosen, create=create)
+    elif isinstance(chosen, LinesLayout):
+        from ._engines.jsonl import LinesStore
+
+        opened = LinesStore.open(params, chosen, create=create)
     else:
         from ._engines.sqlite import SqliteStore
 

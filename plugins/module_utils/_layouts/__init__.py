@@ -49,11 +49,14 @@ def layouts() -> dict[str, Layout]:
     from .keyspace import KEYSPACE
     from .langgraph_checkpoint import LANGGRAPH_CHECKPOINT
     from .langgraph_store import LANGGRAPH_STORE
+    from .mcp_memory import MCP_MEMORY
     from .mem0 import MEM0
     from .native import NATIVE
     from .openai_agents import OPENAI_AGENTS
 
-    known = (NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, OPENAI_AGENTS, GOOGLE_ADK, AGNO)
+    known = (
+        NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, OPENAI_AGENTS, GOOGLE_ADK, AGNO, MCP_MEMORY,
+    )  # fmt: skip
     return {one.name: one for one in known}
 
 
@@ -82,6 +85,14 @@ def scratch_layout(name: str) -> Layout:
 def seals(name: str) -> bool:
     """Whether the records of that layout are sealed by the keyring; one that is not known is believed to be."""
     return name == "native" or name not in (*layouts(), "custom")
+
+
+def nameless(name: str) -> str | None:
+    """What the keys of that layout's records begin with that stand for what cannot be read as any record, if it has
+    such: of what they were, snapshots have the copies under names that nobody can tell."""
+    from .lines import NAMELESS, LinesLayout
+
+    return NAMELESS if isinstance(layouts().get(name), LinesLayout) else None
 
 
 ALL_CAPABILITIES: t.Final = (
