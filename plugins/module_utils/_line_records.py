@@ -20,6 +20,7 @@ from ._layouts.lines import NAMELESS, Kind, LinesLayout
 
 ORDER: t.Final = "\0memops/order"
 LONGEST: t.Final = 1 << 20
+HOLE: t.Final = "\0\0"  # as a file system leaves it after a crash
 MARK_BYTES: t.Final = 8
 #: what JavaScript's trim() takes away: a line of nothing else is none
 BLANK: t.Final = (
@@ -86,7 +87,8 @@ class Lines:
             return False
 
     def read(self, raw: bytes, last: bool = False) -> Line:
-        """``last``: it is the file's last line, which may have been cut."""
+        """``last``: it is the file's last line. Of one that is cut off, or has a hole, nobody knows how much is missing:
+        it has no name."""
         wrong = None
         try:
             text = raw.decode()
@@ -99,7 +101,7 @@ class Lines:
                 wrong = f"no JSON: {exc.msg} at character {exc.pos}"
                 cut = last and (exc.pos >= len(text.rstrip()) or exc.msg.startswith("Unterminated"))
                 wrong = "cut off, as by a write that did not end" if cut else wrong
-                return Line(None if cut else self._left(text), wrong)
+                return Line(None if last or HOLE in text else self._left(text), wrong)
             return Line(self._left(text), wrong or "no JSON")
         kind, wrong_shape = self._shape(item)
         key = self._key(kind, item) if kind is not None else None

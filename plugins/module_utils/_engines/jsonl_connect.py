@@ -79,9 +79,9 @@ def state_of(con: sqlite3.Connection | None, files: Files, namespace: str) -> Na
     )
 
 
-def shown(state: NamespaceState, file: MemoryFile, placing: bool) -> NamespaceState:
-    """What is so: the fence of a step that was cut short stands although the control file does not say it yet."""
-    if state.state == "serving" and file.fenced() and not placing:
+def shown(state: NamespaceState, file: MemoryFile) -> NamespaceState:
+    """What is so: the fence of a step that was cut short stands although the control file does not say it."""
+    if state.state == "serving" and file.fenced():
         return replace(state, state="quarantined", serving_ttl=1.0, prior_state="serving")
     return state
 
@@ -221,6 +221,7 @@ class LinesOpened(Opened):
         found = con.execute("SELECT mode, owner, grp FROM memops_file WHERE namespace = ?", (space.name,)).fetchone()
         with file_errors(file.path):
             file.write(rows.written(number), *(found or (NEW_MODE, None, None)))
+            file.let_calls_end()
         rows.clear(number)
         con.execute(
             "INSERT OR REPLACE INTO memops_file VALUES (?, ?, ?, ?, 1)",

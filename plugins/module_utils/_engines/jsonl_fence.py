@@ -16,7 +16,7 @@ import typing as t
 
 from .._errors import CapabilityMissing
 from .._model import Claim, NamespaceState
-from .jsonl_connect import LinesOpened, is_placing, shown, state_of
+from .jsonl_connect import LinesOpened, shown, state_of
 from .jsonl_file import file_errors
 from .jsonl_rows import LineRows
 from .leases import settable
@@ -53,12 +53,13 @@ class LinesFence(LinesOpened):
         return True
 
     def unfence(self, claim: Claim) -> bool:
+        file = self.files.of(claim.namespace)
         with self._operating(claim) as con:
+            fenced = file.fenced()
             space = self._namespace(con, claim.namespace)
             if space.state != "quarantined":
-                file = self.files.of(claim.namespace)
                 if self.held(space) or not file.fenced():
-                    return False
+                    return fenced and not self.held(space)  # what was ready has taken its place
                 with file_errors(file.path):
                     file.give_back()  # a step that was cut short had taken it
                 return True
@@ -132,7 +133,7 @@ class LinesFence(LinesOpened):
         detail: list[str] = []
         with sqlite_errors(self.path), file_errors(file.path):
             con = self.control()
-            state = shown(state_of(con, self.files, namespace), file, is_placing(con, namespace))
+            state = shown(state_of(con, self.files, namespace), file)
             fenced = state.state != "serving" and file.fenced()
             reads = fenced and _refused("read", file.path, detail, lambda: open(file.path, "rb").close())
             writes = False

@@ -12,7 +12,10 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
+import signal
 import stat
+import tempfile
 import time
 import typing as t
 
@@ -28,6 +31,11 @@ RENAME_NOREPLACE: t.Final = 1
 RENAME_EXCHANGE: t.Final = 2
 POLL_SECONDS: t.Final = 0.01
 STILL_SECONDS: t.Final = 0.5
+COPY_IN_MEMORY: t.Final = 4 << 20
+#: how long a call of an application may be under way that has read the file and will write it: this, and the time for
+#: so many bytes
+CALL_SECONDS: t.Final = 0.2
+CALL_BYTES_PER_SECOND: t.Final = 20e6
 
 
 @contextlib.contextmanager
@@ -111,9 +119,10 @@ class MemoryFile:
                     "compare the two, move that one away, then run the same command again",
                 )
             if not _is_fence(self.taken):
-                os.mkdir(self.taken, 0o755)
-                with open(os.path.join(self.taken, NOTE), "w", encoding="ascii") as stream:
-                    stream.write(SAID)
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(self.taken, 0o755)
+            with open(os.path.join(self.taken, NOTE), "w", encoding="ascii") as stream:
+                stream.write(SAID)  # its time is that of the fence
             while not self._fence():
                 pass
             _sync(os.path.dirname(self.path))
@@ -182,6 +191,18 @@ class MemoryFile:
             _remove(self.draft)
             raise
 
+    def let_calls_end(self) -> None:
+        """An application that read the file before the fence stood would write over what is placed: it has to meet the
+        fence. So the fence stands as long as a call may take."""
+        if not self.fenced():
+            return
+        status = os.stat(os.path.join(self.path, NOTE))
+        size = max((os.stat(one).st_size for one in (self.taken, self.draft) if os.path.isfile(one)), default=0)
+        needed = CALL_SECONDS + size / CALL_BYTES_PER_SECOND
+        passed = max(0.0, time.time() - status.st_mtime)
+        if passed < needed:
+            time.sleep(needed - passed)
+
     def place(self) -> None:
         """Put the draft into the file's place, where the fence is, and clean up; nothing where that was done."""
         if self.fenced() and os.path.isfile(self.draft):
@@ -224,6 +245,8 @@ def _unwritten(stream: t.IO[bytes]) -> bool:
     """Whether no program has the file open for writing. The kernel gives a read lease only then; where it gives none to
     this user, the file has to stand still for a while."""
     try:
+        # whoever opens it in between waits until the lease is given back, and this process is told by a signal
+        fcntl.fcntl(stream.fileno(), fcntl.F_SETSIG, signal.SIGURG)  # that nobody minds: SIGIO would end it
         fcntl.fcntl(stream.fileno(), fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:
         return False
@@ -236,39 +259,29 @@ def _unwritten(stream: t.IO[bytes]) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def standing_still(path: str, wait: float) -> t.Iterator[t.Callable[[], t.IO[bytes] | None]]:
-    """Reading what nobody changes meanwhile: call it for the open file until it gives None, which says that what was
-    read last is whole. Errors: StoreUnavailable when the file does not stand still for so many seconds."""
+def still_copy(path: str, wait: float) -> t.IO[bytes]:
+    """A copy of a file, in a temporary one, of a moment when no program was writing to it; what takes longer is then done
+    with the copy. Errors: OSError, StoreUnavailable when there is no such moment in so many seconds."""
     end = time.monotonic() + max(wait, STILL_SECONDS)
-    stream: t.IO[bytes] | None = None
-    seen: t.Any = None
-
-    def version() -> t.Any:
-        if stream is None:
-            raise AssertionError(path)
-        found = os.fstat(stream.fileno())
-        return found.st_size, found.st_mtime_ns
-
-    def again() -> t.IO[bytes] | None:
-        nonlocal stream, seen
-        if stream is not None and version() == seen and _unwritten(stream):
-            return None
-        while True:
-            if time.monotonic() > end:
-                raise StoreUnavailable(
-                    f"The memory {path} is written to all the time.", "try again, or stop the program that writes to it"
-                )
-            if stream is not None:
-                stream.close()
-            stream = open(path, "rb")  # noqa: SIM115  # it stays open until the next round
-            seen = version()
-            if _unwritten(stream):
-                return stream
-            time.sleep(POLL_SECONDS)
-
+    copy = t.cast("t.IO[bytes]", tempfile.SpooledTemporaryFile(COPY_IN_MEMORY))  # noqa: SIM115  # the caller closes it
     try:
-        yield again
-    finally:
-        if stream is not None:
-            stream.close()
+        while time.monotonic() < end:
+            with open(path, "rb") as stream:
+                before = os.fstat(stream.fileno())
+                if _unwritten(stream):
+                    shutil.copyfileobj(stream, copy, 1 << 20)
+                    after = os.fstat(stream.fileno())
+                    same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+                    if same and copy.tell() == after.st_size and _unwritten(stream):
+                        copy.seek(0)
+                        return copy
+            copy.seek(0)
+            copy.truncate()
+            time.sleep(POLL_SECONDS / 10)
+    except BaseException:
+        copy.close()
+        raise
+    copy.close()
+    raise StoreUnavailable(
+        f"The memory {path} is written to all the time.", "try again, or stop the program that writes to it"
+    )

@@ -17,7 +17,7 @@ from .._layouts.lines import LinesLayout
 from .._model import LastWrite, LogEntry, NamespaceState, Row
 from .._store import Checked
 from .jsonl_connect import identity_of, is_placing, shown, state_of
-from .jsonl_file import file_errors, standing_still
+from .jsonl_file import file_errors, still_copy
 from .jsonl_files import Files
 from .jsonl_remarks import remarks, structure
 from .jsonl_rows import BATCH_BYTES, TABLES, LineRows
@@ -41,13 +41,8 @@ def copy_file(con: sqlite3.Connection, layout: LinesLayout, path: str, name: str
     """Bring the lines of a file into a copy. Errors: StoreUnavailable."""
     number = con.execute("SELECT count(*) + 1 FROM memops_copied").fetchone()[0]
     rows = LineRows(con, layout)
-    with file_errors(path), standing_still(path, wait) as again:
-        while True:
-            stream = again()
-            if stream is None:
-                break
-            rows.clear(number)
-            rows.load(number, stream)
+    with file_errors(path), still_copy(path, wait) as stream:
+        rows.load(number, stream)
     con.execute("INSERT INTO memops_copied VALUES (?, ?)", (name, number))
 
 
@@ -97,7 +92,7 @@ class LinesReader:
         if name not in self._spaces:
             with sqlite_errors(self._files.control):
                 found = state_of(self._control, self._files, name)
-                self._spaces[name] = shown(found, self._files.of(name), is_placing(self._control, name))
+                self._spaces[name] = shown(found, self._files.of(name))
         return self._spaces[name]
 
     def _where(self, namespace: str, generation: int | None) -> tuple[LineRows, int] | None:

@@ -53,10 +53,10 @@ class LineRows:
         order = bytearray()
         con.executemany("INSERT INTO temp.memops_loaded VALUES (?, ?, ?, ?)", self._read(source, order))
         if con.execute("SELECT 1 FROM temp.memops_loaded WHERE NOT sound").fetchone():
-            # what is left of a line has no name when the file has a whole line of that name
+            # what is left of a line whose record is there whole is none of its own
             con.execute("CREATE INDEX temp.memops_loaded_key ON memops_loaded (key)")
             con.execute(
-                f"UPDATE temp.memops_loaded SET key = printf('{NAMELESS}%012d', place) WHERE NOT sound AND EXISTS "
+                f"UPDATE temp.memops_loaded SET key = printf('{NAMELESS}%012d/', place) || key WHERE NOT sound AND EXISTS "
                 "(SELECT 1 FROM temp.memops_loaded g WHERE g.key = memops_loaded.key AND g.sound)"
             )
         con.execute(

@@ -35,7 +35,7 @@ class LinesStructure(LinesFence):
         con = self.control()
         placing = is_placing(con, name)
         found = []
-        if shown(state, file, placing).state != state.state:
+        if shown(state, file).state != state.state:
             found.append(
                 f"{name!r:.80}: a step that was cut short keeps its application out; run the same command again, or "
                 "the release playbook"

@@ -89,7 +89,8 @@ def seals(name: str) -> bool:
 
 def nameless(name: str) -> str | None:
     """What the keys of that layout's records begin with that stand for what cannot be read as any record, if it has
-    such: of what they were, snapshots have the copies under names that nobody can tell."""
+    such: of what they were, snapshots have the copies under names that nobody can tell. Where a slash follows, it was
+    the record of that key, which is there all the same."""
     from .lines import NAMELESS, LinesLayout
 
     return NAMELESS if isinstance(layouts().get(name), LinesLayout) else None

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from . import Columns, Layout
 
 PLACEHOLDER: t.Final = "{namespace}"
-#: What keys of lines that cannot be read as any record begin with; the number of the line follows.
+#: What keys of lines that cannot be read as any record begin with; the number of the line follows, and after another
+#: slash the key of the record that it was, when that record is in the file all the same.
 NAMELESS: t.Final = "line/"
 
 

@@ -34,6 +34,7 @@ CHANGED_INSIDE = "changed inside the window"
 MADE_INSIDE = "made inside the window; no snapshot from before has it"
 TORN = "absent since the snapshot, and there is what cannot be read"
 UNREAD = "cannot be read as any record; one of those that come back"
+SPARE = "what is left of a record that is there"
 RESERVED = "\0memops/"  # keys of the collection's own
 
 
@@ -238,7 +239,15 @@ def _look_deeper(draft: PlanFile, namespace: str, source: Source, decide: _Decis
 def _come_back(draft: PlanFile, unread: str | None) -> int:
     """Where there is what cannot be read as any record, the records that are absent since the snapshot are in it: they
     are repaired, and so many of what cannot be read are not lost. How many come back."""
-    if unread is None or not any(e.key.startswith(unread) for batch in draft.entries("lost") for e in batch):
+    if unread is None:
+        return 0
+    torn = False
+    for entries in draft.entries("lost"):
+        found = [entry for entry in entries if entry.key.startswith(unread)]
+        spare = [entry for entry in found if "/" in entry.key[len(unread) :]]
+        draft.add(entry._replace(action="suspect", reason=SPARE) for entry in spare)
+        torn = torn or len(found) > len(spare)
+    if not torn:
         return 0
     back = 0
     for entries in draft.entries(ABSENT):

@@ -84,7 +84,7 @@ class LinesSite(Site):
     def state(self, namespace=MEMORY):
         return super().state(namespace)
 
-    def rebuild(self, strategy="auto", until="release", run=None, window=None, absent="auto", namespace=MEMORY,
+    def rebuild(self, strategy="auto", until=None, run=None, window=None, absent="auto", namespace=MEMORY,
                 accept_loss=False):  # fmt: skip
         run, done = run or self.after(namespace), {}
         planned = {"strategy": strategy, "absent": absent, "accept_loss": accept_loss}

@@ -111,30 +111,30 @@ def test_no_acknowledged_write_is_lost_while_operators_work(site, servers, versi
                     server.create_entities([entity(f"{name} {number}", "kept")])
                     acknowledged.append(f"{name} {number}")
                 except McpError as exc:
-                    assert "EISDIR" in str(exc)
                     refused.append(str(exc))
 
     with McpServer(site.path, version) as second:
         clients = [threading.Thread(target=write, args=one) for one in (("a", servers[version]), ("b", second))]
         for client in clients:
             client.start()
-        while len(acknowledged) < 20:
-            pass
-        for strategy in ("soft", "hard"):
-            site.rebuild(strategy)
-        more = {"store_params": site.store, "namespace": MEMORY}
-        for _again in range(3):
-            with site.open() as store:
-                isolate_records(
-                    store=store, choice=choose(pattern="entity/e00*"), open_keyring=site.ring, run=site.after(), **more
-                )
-                release_records(store=store, choice=None, run=site.after(), **more)
-        end.set()
-        for client in clients:
-            client.join()
+        try:
+            while len(acknowledged) < 20:
+                pass
+            site.rebuild("soft" if version == NEWEST else "hard")
+            more = {"store_params": site.store, "namespace": MEMORY}
+            for _again in range(2):
+                with site.open() as store:
+                    choice = choose(pattern="entity/e00*")
+                    isolate_records(store=store, choice=choice, open_keyring=site.ring, run=site.after(), **more)
+                    release_records(store=store, choice=None, run=site.after(), **more)
+        finally:
+            end.set()
+            for client in clients:
+                client.join()
     found = named(servers[version].read_graph())
     assert set(acknowledged) <= set(found) and len(found) == len(set(found)) + 1  # one name has two entities
-    assert refused and {f"e{n:03}" for n in range(30)} <= set(found)
+    assert refused and all("EISDIR" in one for one in refused)
+    assert {f"e{n:03}" for n in range(30)} <= set(found)
 
 
 def test_a_write_in_place_that_began_before_the_fence_is_waited_for(site, server):
@@ -201,7 +201,7 @@ def put(line, content):
 DAMAGE = {
     "no JSON": spoil(3),
     "the name is gone": put(5, b'{"type":"entity","na\x00\x00'),
-    "a relation": spoil(-1),
+    "the last one": spoil(-1),
     "wrong shape": put(6, b'{"type":"entity","name":"e006","entityType":"thing","observations":"none"}'),
     "the same twice, once whole": lambda lines: lines.insert(12, lines[11][:-9]),
 }
@@ -230,7 +230,7 @@ def test_bad_lines_are_found_set_aside_and_brought_back(site, server, strategy, 
     if strategy == "soft":
         assert set(site.aside()) == {
             "entity/e003", "entity/e006", "line/000000000006", "line/000000000013/entity/e011",
-            "relation/%-/%-/%-", "\0memops/order",
+            "line/000000000082", "\0memops/order",
         }  # fmt: skip
     again = site.rebuild()
     assert not again["apply"]["changed"] and site.content() == content
@@ -241,7 +241,7 @@ def test_bad_lines_are_found_set_aside_and_brought_back(site, server, strategy, 
     [
         ("soft", lambda content: content[:2000]), ("hard", lambda content: content[:-3]),
         ("soft", lambda content: content[:700] + bytes(120) + content[1200:]),
-        ("hard", lambda content: b"\n" + bytes(len(content))),
+        ("hard", lambda content: content[:300] + bytes(len(content))),
     ],
 )  # fmt: skip
 def test_a_file_that_lost_its_end_or_its_middle_is_whole_again(site, server, strategy, damage):
@@ -316,15 +316,22 @@ def _restore(site, namespace=MEMORY, **options):
 def test_a_lost_file_comes_back_whole(site, server):
     before, content = site.fill(server), site.content()
     site.backup()
-    for control_too in (False, True):
-        os.unlink(site.path)
-        if control_too:
-            os.unlink(site.path + ".memops.db")
-            with pytest.raises(StoreMissing, match="There is no memory at"):
-                _restore(site)
-        assert server.read_graph() == {"entities": [], "relations": []}  # it believes in an empty memory
-        assert _restore(site, create=True)["restored"] == len(site.rows())
-        assert server.read_graph() == before and site.content() == content
+    os.unlink(site.path)
+    assert server.read_graph() == {"entities": [], "relations": []}  # it believes in an empty memory
+    with site.open() as store:
+        assert "there is no file" in store.warnings()[0]
+    run = attempt()
+    site.step("isolate", run)  # from here on it makes no new one
+    with site.open() as store:
+        assert _restore(site, claim=claim(store, MEMORY, run))["restored"] == len(site.rows())
+    site.step("release", run)
+    assert server.read_graph() == before and site.content() == content
+    for name in (site.path, site.path + ".memops.db"):
+        os.unlink(name)
+    with pytest.raises(StoreMissing, match="There is no memory at"):
+        _restore(site)
+    assert _restore(site, create=True)["restored"] == len(site.rows())
+    assert server.read_graph() == before and site.content() == content
     assert not _restore(site)["changed"]
     server.create_entities([entity("new")])
 
@@ -414,7 +421,7 @@ def test_what_should_be_known_is_told(site, server):
     told = "\n".join(said["warnings"])
     for one in (
         "several names (hard links)", "1 drafts of a server that was killed", "1 records have more than one line",
-        "2 lines refer to an entity that is not there", "1 lines hold U+FFFD",
+        "1 lines refer to an entity that is not there", "1 lines hold U+FFFD",
     ):  # fmt: skip
         assert one in told, told
 
@@ -474,7 +481,11 @@ def test_each_file_of_a_folder_is_a_namespace_and_siblings_never_notice(site, se
     many.rebuild(namespace="ann")
     assert (folder / "ann.jsonl").read_bytes() == sibling == (folder / "bob.jsonl").read_bytes()
     os.unlink(folder / "bob.jsonl")
-    _restore(many, "bob")
+    run = attempt()
+    many.step("isolate", run, "bob")
+    with many.open() as store:
+        _restore(many, "bob", claim=claim(store, "bob", run))
+    many.step("release", run, "bob")
     assert (folder / "bob.jsonl").read_bytes() == sibling
     assert sorted(os.listdir(folder)) == [
         ".jsonl.memops", ".jsonl.memops.db", "ann.jsonl", "bob.jsonl", "eve\nodd 50%.jsonl", "notes.txt"
@@ -484,12 +495,12 @@ def test_each_file_of_a_folder_is_a_namespace_and_siblings_never_notice(site, se
 # --- full disk ------------------------------------------------------------------------------------------------------
 def test_a_full_disk_costs_nothing_and_the_same_command_goes_on(site, server, tmp_path):
     """The limit is one on the size of files that this process writes, which the kernel enforces as a full disk."""
-    before, content = site.fill(server, 300), site.content()
+    before, content = site.fill(server, 1000), site.content()
     site.backup()
     site.lines(DAMAGE["no JSON"])
     program = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000)); sys.path.insert(0, sys.argv[4]); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (70000, 70000)); sys.path.insert(0, sys.argv[4]); "
         "from tests.unit.lines.lines_help import *; "
         "site = LinesSite(*sys.argv[1:3]); "
         "site.step(sys.argv[3], site.after())"
