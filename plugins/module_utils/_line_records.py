@@ -87,8 +87,8 @@ class Lines:
             return False
 
     def read(self, raw: bytes, last: bool = False) -> Line:
-        """``last``: it is the file's last line. Of one that is cut off, or has a hole, nobody knows how much is missing:
-        it has no name."""
+        """``last``: it is the file's last line. Of one that is cut off, or has a hole, nobody knows how much is
+        missing: it has no name."""
         wrong = None
         try:
             text = raw.decode()

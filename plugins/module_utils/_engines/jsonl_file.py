@@ -260,8 +260,8 @@ def _unwritten(stream: t.IO[bytes]) -> bool:
 
 
 def still_copy(path: str, wait: float) -> t.IO[bytes]:
-    """A copy of a file, in a temporary one, of a moment when no program was writing to it; what takes longer is then done
-    with the copy. Errors: OSError, StoreUnavailable when there is no such moment in so many seconds."""
+    """A copy of a file, in a temporary one, of a moment when no program was writing to it; what takes longer is then
+    done with the copy. Errors: OSError, StoreUnavailable when there is no such moment in so many seconds."""
     end = time.monotonic() + max(wait, STILL_SECONDS)
     copy = t.cast("t.IO[bytes]", tempfile.SpooledTemporaryFile(COPY_IN_MEMORY))  # noqa: SIM115  # the caller closes it
     try:

@@ -56,8 +56,8 @@ class LineRows:
             # what is left of a line whose record is there whole is none of its own
             con.execute("CREATE INDEX temp.memops_loaded_key ON memops_loaded (key)")
             con.execute(
-                f"UPDATE temp.memops_loaded SET key = printf('{NAMELESS}%012d/', place) || key WHERE NOT sound AND EXISTS "
-                "(SELECT 1 FROM temp.memops_loaded g WHERE g.key = memops_loaded.key AND g.sound)"
+                f"UPDATE temp.memops_loaded SET key = printf('{NAMELESS}%012d/', place) || key WHERE NOT sound "
+                "AND EXISTS (SELECT 1 FROM temp.memops_loaded g WHERE g.key = memops_loaded.key AND g.sound)"
             )
         con.execute(
             "INSERT INTO main.memops_line SELECT ?, key, row_number() OVER (PARTITION BY key ORDER BY place), place, "

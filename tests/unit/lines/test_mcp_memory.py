@@ -141,14 +141,12 @@ def test_a_write_in_place_that_began_before_the_fence_is_waited_for(site, server
     """As versions that write in place do it, but slowly."""
     site.fill(server)
     content = site.content()
-    stream = open(site.path, "r+b")
     ready = threading.Thread(target=site.step, args=("isolate", attempt()))
-    ready.start()
-    while not os.path.isdir(site.path):
-        pass
-    stream.seek(0, os.SEEK_END)
-    stream.write(b"\n" + text({"type": "entity", **entity("acknowledged")}))
-    stream.close()
+    with open(site.path, "ab") as stream:
+        ready.start()
+        while not os.path.isdir(site.path):
+            pass
+        stream.write(b"\n" + text({"type": "entity", **entity("acknowledged")}))
     ready.join()
     assert "entity/acknowledged" in site.rows()
     site.step("release", site.after())
