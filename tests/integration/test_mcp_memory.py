@@ -27,7 +27,7 @@ class Plays(Site):
         self.variables = {
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
-            "memory_cluster": "site",
+            "memory_cluster": lines.store["name"],
             "memory_repository": lines.repository,
             "memory_keyring": {**lines.keyring, "path": str(folder / "no-keyring.json")},
             "memory_route": {"kind": "none"},
