@@ -10,20 +10,23 @@ STORE = r"""    suboptions:
         description: What runs the store.
         type: str
         default: sqlite
-        choices: [sqlite, postgresql, valkey]
+        choices: [sqlite, postgresql, valkey, jsonl]
       layout:
         description: >-
           How memories lie in the engine. V(native) is the collection's own layout; V(keyspace) is any other
           application's keys in Valkey or Redis, which O(store.pattern) names; V(custom) is any other application's
-          tables, which O(store.tables) describes; the others are the tables of the agent frameworks of these names.
-          docs/layouts.md and docs/tables_sqlite.md say which engine runs which.
+          tables, which O(store.tables) describes; V(mcp_memory) is the JSON Lines file of the MCP memory server; the
+          others are the tables of the agent frameworks of these names. docs/layouts.md, docs/tables_sqlite.md and
+          docs/mcp_memory.md say which engine runs which.
         type: str
         default: native
         choices:
           [native, keyspace, langgraph_store, langgraph_checkpoint, mem0, mem0_history, openai_agents, google_adk, agno,
-          custom]
+           mcp_memory, custom]
       path:
-        description: The store's file (O(store.engine=sqlite), which needs it).
+        description: >-
+          The store's file (O(store.engine=sqlite) and O(store.engine=jsonl), which need it). With
+          O(store.engine=jsonl) it may have one V({namespace}) in it, for a file per namespace.
         type: path
       url:
         description: >-

@@ -27,7 +27,7 @@ from ._store import ENGINES, Store, open_store
 
 LAYOUTS = (
     "native", "keyspace", "langgraph_store", "langgraph_checkpoint", "mem0", "mem0_history", "openai_agents",
-    "google_adk", "agno", "custom",
+    "google_adk", "agno", "mcp_memory", "custom",
 )  # fmt: skip
 STORE: dict[str, t.Any] = {
     "engine": {"type": "str", "default": "sqlite", "choices": list(ENGINES)},

@@ -14,7 +14,7 @@ import urllib.parse
 from ._errors import CapabilityMissing, InvalidInput
 from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 
-ENGINES: t.Final = ("sqlite", "postgresql", "valkey")
+ENGINES: t.Final = ("sqlite", "postgresql", "valkey", "jsonl")
 #: How addresses of an engine's servers begin.
 OF_SCHEMES: t.Final = {
     "postgresql": "postgresql", "postgres": "postgresql", "valkey": "valkey", "valkeys": "valkey", "redis": "valkey",
@@ -351,6 +351,7 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     operators never make one by a mistyped path.
     """
     from ._layouts import layout, scratch_layout
+    from ._layouts.lines import LinesLayout
     from ._layouts.tables import TablesLayout
 
     engine = params.get("engine") or "sqlite"
@@ -385,6 +386,10 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
         from ._engines.tables_sqlite import TablesSqliteStore
 
         opened = TablesSqliteStore.open(params, chosen, create=create)
+    elif isinstance(chosen, LinesLayout):
+        from ._engines.jsonl import LinesStore
+
+        opened = LinesStore.open(params, chosen, create=create)
     else:
         from ._engines.sqlite import SqliteStore
 

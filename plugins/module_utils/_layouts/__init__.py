@@ -49,13 +49,15 @@ def layouts() -> dict[str, Layout]:
     from .keyspace import KEYSPACE
     from .langgraph_checkpoint import LANGGRAPH_CHECKPOINT
     from .langgraph_store import LANGGRAPH_STORE
+    from .mcp_memory import MCP_MEMORY
     from .mem0 import MEM0
     from .mem0_history import MEM0_HISTORY
     from .native import NATIVE
     from .openai_agents import OPENAI_AGENTS
 
     known = (
-        NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, MEM0_HISTORY, OPENAI_AGENTS, GOOGLE_ADK, AGNO
+        NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, MEM0_HISTORY, OPENAI_AGENTS, GOOGLE_ADK, AGNO,
+        MCP_MEMORY,
     )  # fmt: skip
     return {one.name: one for one in known}
 
@@ -97,6 +99,15 @@ def counted_once(store_params: t.Mapping[str, t.Any], namespaces: t.Iterable[str
 def seals(name: str) -> bool:
     """Whether the records of that layout are sealed by the keyring; one that is not known is believed to be."""
     return name == "native" or name not in (*layouts(), "custom")
+
+
+def nameless(name: str) -> str | None:
+    """What the keys of that layout's records begin with that stand for what cannot be read as any record, if it has
+    such: of what they were, snapshots have the copies under names that nobody can tell. Where a slash follows, it was
+    the record of that key, which is there all the same."""
+    from .lines import NAMELESS, LinesLayout
+
+    return NAMELESS if isinstance(layouts().get(name), LinesLayout) else None
 
 
 ALL_CAPABILITIES: t.Final = (

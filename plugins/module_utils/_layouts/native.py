@@ -26,4 +26,5 @@ NATIVE = Layout(
     ),
     log="memory_access_log",
     capabilities=frozenset(ALL_CAPABILITIES),
+    engines=("sqlite", "postgresql", "valkey"),
 )

@@ -35,7 +35,8 @@ def export(
 
     A record: {namespace, key, epoch, sequence, created, updated, expires, deleted, key_id, checksum, status} and, by
     its status intact: ``data`` (JSON) or ``data_base64`` (bytes), or nothing (tombstone), of the layout keyspace
-    ``dump_base64`` (what RESTORE takes), and of layouts of tables ``tables`` ({table: [{column: value}]}); by
+    ``dump_base64`` (what RESTORE takes), of layouts of tables ``tables`` ({table: [{column: value}]}), and of a file of
+    JSON Lines ``lines`` ([what each says]); by
     unopenable or damaged: ``payload_base64``. Times are microseconds since 1970 UTC. Nothing is left under these names
     by a failed export.
 
@@ -109,7 +110,7 @@ def _record(namespace: str, codec: RecordCodec, keyring: t.Any, row: Row, counts
         counts["damaged"] += 1
         body["status"] = "damaged"
     elif keyring is None:
-        body.update(status="intact", **_unsealed(record.payload))
+        body.update(status="intact", **_unsealed(record))
         return _line(body)
     else:
         try:
@@ -127,7 +128,10 @@ def _record(namespace: str, codec: RecordCodec, keyring: t.Any, row: Row, counts
     return _line(body)
 
 
-def _unsealed(payload: bytes) -> dict[str, t.Any]:
+def _unsealed(record: Record) -> dict[str, t.Any]:
+    payload = record.payload
+    if payload.startswith(b"{"):  # lines of a file; no dump and no table begins like that
+        return {"lines": [json.loads(line) for line in payload.split(b"\n")]}
     if payload.startswith(TABLES):
         try:
             return {"tables": readable(payload)}
