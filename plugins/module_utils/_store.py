@@ -14,7 +14,7 @@ import urllib.parse
 from ._errors import CapabilityMissing, InvalidInput
 from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 
-ENGINES: t.Final = ("sqlite", "postgresql", "valkey")
+ENGINES: t.Final = ("sqlite", "postgresql", "valkey", "python")
 
 Checked = t.Callable[[t.Sequence[LogEntry], t.Sequence[bool]], None]
 
@@ -347,6 +347,10 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
         from ._engines.valkey import ValkeyStore
 
         opened = ValkeyStore.open(params, chosen, create=create)
+    elif engine == "python":
+        from ._engines.python import PythonStore
+
+        opened = PythonStore.open(params, chosen, create=create)
     elif engine == "sqlite" and isinstance(chosen, TablesLayout):
         from ._engines.tables_sqlite import TablesSqliteStore
 

@@ -52,8 +52,9 @@ def layouts() -> dict[str, Layout]:
     from .mem0 import MEM0
     from .native import NATIVE
     from .openai_agents import OPENAI_AGENTS
+    from .python import PYTHON
 
-    known = (NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, OPENAI_AGENTS, GOOGLE_ADK, AGNO)
+    known = (NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, OPENAI_AGENTS, GOOGLE_ADK, AGNO, PYTHON)
     return {one.name: one for one in known}
 
 
@@ -92,6 +93,7 @@ ALL_CAPABILITIES: t.Final = (
     "fence-raw-reads",  # so does any other client
     "fence-writes",  # the store itself refuses writes, whoever writes
     "generations",
+    "outside-fence",  # a quarantine may rest on a fence that the operator names, and the store does not have
     "log",
     "sequence",
     "tombstones",

@@ -14,6 +14,7 @@ from .._model import Window
 from .incident import rfc3339
 from .logreview import BULK_WRITES, Review
 
+DAMAGE = ("checksum", "unreadable", "unopenable", "key-missing", "absent")  # findings that are of one record each
 HARD_SHARE = 0.20  # above this share of damaged records a new generation is cheaper and safer than repairs in place
 
 
@@ -50,7 +51,7 @@ def diagnose(
     Returns {causes: [{cause, confidence, evidence}], onset, strategy, hit_rate}, causes by confidence.
     """
     distrusted = sum(b.writes + b.deletes for b in review.unlocked)
-    damaged = sum(n for kind, n in findings.items() if kind in ("checksum", "unopenable", "key-missing", "absent"))
+    damaged = sum(n for kind, n in findings.items() if kind in DAMAGE)
     total = damaged + distrusted
     causes: list[dict[str, t.Any]] = []
 
@@ -73,6 +74,9 @@ def diagnose(
             findings["absent"],
             [f"{findings['absent']} records are gone and no deletion of them is logged", *_deletions(deletions)],
         )
+    if findings.get("unreadable"):
+        count = findings["unreadable"]
+        add("unreadable-records", count, [f"{count} records are listed, and their application cannot read them"])
     if findings.get("unopenable"):
         count = findings["unopenable"]
         add("misplaced-ciphertexts", count, [f"{count} payloads are intact but belong to another key or version"])

@@ -21,7 +21,7 @@ from .integrity_rows import Bucket, Range, check_range, halve, shown
 from .workers import Parent, Worker, collect
 
 #: what the scan can find
-KINDS = ("checksum", "unopenable", "key-missing", "structure", "index")
+KINDS = ("checksum", "unreadable", "unopenable", "key-missing", "structure", "index")
 SMALL = 10_000  # rows that one process reads before a second one would be up
 
 

@@ -21,9 +21,9 @@ from .._store import Reader, open_store
 from . import integrity
 from .integrity import as_keyring
 from .integrity_rows import shown
+from .own_rating import ACCURACY_GAIN, accuracy_threshold, judged, rating
 
 HIT_RATE = 0.80
-ACCURACY_GAIN = 0.30
 CANARY_KEY = "\x00memops/canary"
 MAX_FAILED = 200
 OPERATOR = "memops"  # actor of log entries that a rebuild writes
@@ -143,7 +143,8 @@ def validate(
 
     Returns {verdict, integrity {verdict, rows, live, findings, examples, …}, probes {checked, passed, failed [{key,
     why}], verdict}, hit_rate {value, source, threshold}, benchmark {cases, passed, accuracy, baseline, threshold,
-    failed, verdict}, canary {verdict, why}, reasons []}. Errors: NamespaceUnknown, StoreUnavailable, InvalidInput.
+    failed, verdict}, own_benchmark {hit_rate, accuracy, threshold, verdict, why} (of an application's object that has
+    one), canary {verdict, why}, reasons []}. Errors: NamespaceUnknown, StoreUnavailable, InvalidInput.
     """
     wanted = dict(thresholds or {})
     slo = float(wanted.get("hit_rate", HIT_RATE))
@@ -163,6 +164,7 @@ def validate(
             probed = _probe(reader, namespace, generation, ring, probes or (), fenced_sequence)
             measured = _benchmark(reader, namespace, generation, ring, benchmark, baseline, gain)
             bird = _canary(reader, namespace, generation, ring, canary)
+        own = None if generation is not None else rating(store, namespace)
     finally:
         store.close()
     rate = probed["passed"] / probed["checked"] if probed["checked"] else None
@@ -170,10 +172,12 @@ def validate(
         probed["verdict"] = "pass" if rate >= slo else "fail"
     else:
         probed["verdict"] = "not-asked" if probes is None or measured["verdict"] != "not-asked" else "could-not-verify"
+    theirs = judged(own, slo, baseline, gain)
     verdicts = {
         "integrity": scanned["verdict"],
         "probes": probed["verdict"],
         "benchmark": measured["verdict"],
+        "own_benchmark": theirs["verdict"],
         "canary": bird["verdict"],
     }
     why = {
@@ -182,6 +186,7 @@ def validate(
         if rate is not None
         else "no read from before the onset is in the access log to compare with",
         "benchmark": measured.get("why") or "",
+        "own_benchmark": theirs["why"],
         "canary": bird["why"],
     }
     verdict = (
@@ -210,8 +215,13 @@ def validate(
         }
         | {"examples": list(scanned.get("examples", ()))[:20]},
         "probes": probed,
-        "hit_rate": {"value": rate, "source": "probes", "threshold": slo},
+        "hit_rate": {
+            "value": rate if theirs["hit_rate"] is None else theirs["hit_rate"],
+            "source": "probes" if theirs["hit_rate"] is None else "evaluate_benchmark",
+            "threshold": slo,
+        },
         "benchmark": measured,
+        "own_benchmark": theirs,
         "canary": bird,
         "reasons": [f"{part}: {why[part]}" for part, word in verdicts.items() if word in ("fail", "could-not-verify")],
     }
@@ -335,11 +345,6 @@ def _deleted(write: LastWrite | None, probe: t.Mapping[str, t.Any], fenced_seque
         and (fenced_sequence is None or write.sequence <= fenced_sequence)
         and write.at >= (probe.get("at") or 0)
     )
-
-
-def accuracy_threshold(baseline: float, gain: float = ACCURACY_GAIN, floor: float = 0.80) -> float:
-    """The accuracy to reach: max(0.80, min(0.99, 1.30 × baseline))."""
-    return max(floor, min(0.99, (1.0 + gain) * baseline))
 
 
 def _benchmark(
