@@ -34,8 +34,11 @@ class Judge(t.Protocol):
 class Locksmith(t.Protocol):
     """A store whose application rotates its own keys."""
 
+    def check_rotation(self) -> None:
+        """Errors: CapabilityMissing where it cannot."""
+
     def rotate_own_keys(self) -> t.Any:
-        """Errors: MemoryOpsError; CapabilityMissing where it cannot."""
+        """Errors: MemoryOpsError."""
 
 
 class Attempt(t.NamedTuple):

@@ -65,6 +65,8 @@ class PythonStore(WithoutLog, ObjectRecords):
     def has_own_benchmark(self) -> bool:
         return "evaluate_benchmark" in self.remote.offers()
 
-    def rotate_own_keys(self) -> t.Any:
+    def check_rotation(self) -> None:
         self.remote.need("rotate_keys")
+
+    def rotate_own_keys(self) -> t.Any:
         return self.remote.call("rotate_keys")

@@ -12,7 +12,7 @@ import typing as t
 from dataclasses import replace
 
 from .._codec import RecordCodec
-from .._errors import CannotProceed, NamespaceUnknown, StoreUnavailable
+from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged, StoreUnavailable
 from .._model import NamespaceState, Row, StoreIdentity
 from .._python_values import record, unreadable
 from .listed_keys import ListedKeys
@@ -239,7 +239,7 @@ class ObjectReader(SqliteReader):
                 lines += self._keys(name).remarks(name)
                 if self._bound_now(name) and answered(self._remote, name):
                     lines.append(f"the fence around {name!r:.80} is down: the application reads it")
-            except StoreUnavailable as exc:
+            except (StoreUnavailable, StoreDamaged) as exc:
                 lines.append(exc.message)
         return lines[:100]
 

@@ -18,7 +18,7 @@ import time
 import typing as t
 
 from .._errors import CapabilityMissing, InvalidInput, StoreDamaged, StoreUnavailable
-from .python_child import LENGTH, Item, frame
+from .python_child import LENGTH, SEND_SECONDS, Item, frame
 
 CALL_TIMEOUT = 30.0
 MOST_NAMES = 50_000_000  # keys of a namespace
@@ -178,7 +178,7 @@ class Remote:
         if process.stdout is None:
             raise AssertionError("process.stdout")
         out = process.stdout.fileno()
-        deadline = time.monotonic() + self.spec.timeout + 1.0
+        deadline = time.monotonic() + self.spec.timeout + SEND_SECONDS
         waiting = select.poll()
         waiting.register(out, select.POLLIN | select.POLLHUP)
         while True:

@@ -43,6 +43,7 @@ def rotate_own(
     started = time.monotonic()
     if not isinstance(store, Locksmith):
         raise AssertionError("store")
+    store.check_rotation()
     noted = (one.facts.get(FACT) or {} for name in names for one in store.incidents(name))
     last = max((note.get("done", 0) for note in noted), default=0)
     young = not force and now_us() - last < min_age * 1e6
