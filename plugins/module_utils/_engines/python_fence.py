@@ -18,6 +18,7 @@ from .._model import Claim
 from .._python_values import pack
 from .python_access import ObjectAccess
 from .python_reader import answered, being_replaced
+from .python_remote import Remote
 from .sqlite_connect import sqlite_errors
 
 QUARANTINE_TTL = 1.0
@@ -63,7 +64,7 @@ class ObjectFence(ObjectAccess):
     def _lower(self, claim: Claim) -> None:
         former: float | None = None
         try:
-            why = self._trial() if self.remote.offers() >= TTL else "the object has no set_ttl and ttl"
+            why = trial(self.remote) if self.remote.offers() >= TTL else "the object has no set_ttl and ttl"
             if why is None:
                 former = _seconds(self.remote.call("ttl", claim.namespace))
         except MemoryOpsError as exc:
@@ -74,32 +75,6 @@ class ObjectFence(ObjectAccess):
             )
         if why is None:
             self.remote.call("set_ttl", claim.namespace, QUARANTINE_TTL)
-
-    def _trial(self) -> str | None:
-        """Why the TTL must not be touched; None when it does no harm. In a namespace that nobody has."""
-        remote, space = self.remote, f"memops-trial-{secrets.token_hex(6)}"
-        before, later = ("before", pack("a trial")), ("later", pack("a trial"))
-        former = _seconds(remote.call("ttl", space))
-        try:
-            remote.ask("operator", "write", space, [before], "memops trial")
-            remote.call("set_ttl", space, QUARANTINE_TTL)
-            remote.call("set_ttl", space, former)  # as repairs are written
-            remote.ask("operator", "write", space, [later], "memops trial")
-            remote.call("set_ttl", space, QUARANTINE_TTL)
-            time.sleep(PASSED)
-            if len(self._there(space)) < 2:
-                return "an operator could not have read the records while it is 1 s"
-            remote.call("set_ttl", space, former)
-            return None if len(self._there(space)) == 2 else "records would have been lost by it"
-        finally:
-            with contextlib.suppress(MemoryOpsError):
-                remote.call("set_ttl", space, former)
-            with contextlib.suppress(MemoryOpsError):
-                remote.ask("operator", "delete", space, ["before", "later"], False)
-
-    def _there(self, space: str) -> list[str]:
-        found = self.remote.ask("operator", "read", space, ["before", "later"])
-        return [key for key, kind, _value in found if kind == "value"]
 
     @contextlib.contextmanager
     def writing_lasts(self, namespace: str) -> t.Iterator[None]:
@@ -169,7 +144,7 @@ class ObjectFence(ObjectAccess):
         else:
             detail.append("write as the application: accepted")
             refused = False
-        if self.remote.ask("operator", "read", namespace, [key])[0][1] != "absent":
+        if self.remote.ask("operator", "read", namespace, [key])[0][1] == "value":
             self.remote.ask("operator", "delete", namespace, [key], False)
             if refused:
                 detail.append("write as the application: it raised, and stored the record all the same")
@@ -186,6 +161,34 @@ class ObjectFence(ObjectAccess):
                     self.remote.call("quarantine", name)
                     done.append(f"raised the fence around {name!r:.80} again")
         return done
+
+
+def trial(remote: Remote) -> str | None:
+    """Why the TTL must not be lowered; None when that does no harm. In a namespace that nobody has."""
+    space = f"memops-trial-{secrets.token_hex(6)}"
+    before, later = ("before", pack("a trial")), ("later", pack("a trial"))
+    former = _seconds(remote.call("ttl", space))
+
+    def there() -> int:
+        found = remote.ask("operator", "read", space, ["before", "later"])
+        return sum(kind == "value" for _key, kind, _value in found)
+
+    try:
+        remote.ask("operator", "write", space, [before], "memops trial")
+        remote.call("set_ttl", space, QUARANTINE_TTL)
+        remote.call("set_ttl", space, former)  # as repairs are written
+        remote.ask("operator", "write", space, [later], "memops trial")
+        remote.call("set_ttl", space, QUARANTINE_TTL)
+        time.sleep(PASSED)
+        if there() < 2:
+            return "an operator could not have read the records while it is 1 s"
+        remote.call("set_ttl", space, former)
+        return None if there() == 2 else "records would have been lost by it"
+    finally:
+        with contextlib.suppress(MemoryOpsError):
+            remote.call("set_ttl", space, former)
+        with contextlib.suppress(MemoryOpsError):
+            remote.ask("operator", "delete", space, ["before", "later"], False)
 
 
 def _seconds(ttl: t.Any) -> float | None:

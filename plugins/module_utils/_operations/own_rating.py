@@ -30,7 +30,7 @@ class Rating(t.NamedTuple):
 
 
 def rating(store: Store, namespace: str) -> Rating | None:
-    """None where there is no such benchmark. A number is a hit rate; of a mapping hit_rate and accuracy count."""
+    """None where there is no such benchmark."""
     if not isinstance(store, Judge):
         return None
     try:
@@ -39,6 +39,11 @@ def rating(store: Store, namespace: str) -> Rating | None:
         said = store.own_benchmark(namespace)
     except MemoryOpsError as exc:
         return Rating(None, None, exc.message.rstrip("."))
+    return judge_answer(said)
+
+
+def judge_answer(said: t.Any) -> Rating:
+    """What evaluate_benchmark gave: a number is a hit rate; of a mapping hit_rate and accuracy count."""
     found = said if isinstance(said, dict) else {"hit_rate": said}
     rates = [found.get(name) for name in ("hit_rate", "accuracy")]
     odd = next((rate for rate in rates if rate is not None and not _share(rate)), None)
