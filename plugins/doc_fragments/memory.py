@@ -10,23 +10,26 @@ STORE = r"""    suboptions:
         description: What runs the store.
         type: str
         default: sqlite
-        choices: [sqlite, postgresql, valkey, jsonl]
+        choices: [sqlite, postgresql, valkey, jsonl, python]
       layout:
         description: >-
           How memories lie in the engine. V(native) is the collection's own layout; V(keyspace) is any other
           application's keys in Valkey or Redis, which O(store.pattern) names; V(custom) is any other application's
-          tables, which O(store.tables) describes; V(mcp_memory) is the JSON Lines file of the MCP memory server; the
-          others are the tables of the agent frameworks of these names. docs/layouts.md, docs/tables_sqlite.md and
-          docs/mcp_memory.md say which engine runs which.
+          tables, which O(store.tables) describes; V(mcp_memory) is the JSON Lines file of the MCP memory server;
+          V(python) is an application's own memory object, which O(store.factory) names; the others are the tables of
+          the agent frameworks of these names. docs/layouts.md, docs/tables_sqlite.md and docs/mcp_memory.md say which
+          engine runs which.
         type: str
         default: native
         choices:
           [native, keyspace, langgraph_store, langgraph_checkpoint, mem0, mem0_history, openai_agents, google_adk, agno,
-           mcp_memory, custom]
+           mcp_memory, python, custom]
       path:
         description: >-
           The store's file (O(store.engine=sqlite) and O(store.engine=jsonl), which need it). With
-          O(store.engine=jsonl) it may have one V({namespace}) in it, for a file per namespace.
+          O(store.engine=jsonl) it may have one V({namespace}) in it, for a file per namespace. With
+          O(store.engine=python), which needs it too, the file in which the collection keeps what is its own; it is
+          made with the first thing that is changed.
         type: path
       url:
         description: >-
@@ -122,6 +125,36 @@ STORE = r"""    suboptions:
           describes it. With another layout of tables a mapping of the framework's names of tables to those that they
           have here, such as V({store: agent_store}).
         type: raw
+      factory:
+        description: >-
+          What makes the application's memory object (O(store.layout=python), which needs it), as
+          V(package.module:factory), a function or class. It is imported on the memory host alone, by its interpreter
+          (C(ansible_python_interpreter)), in a process of its own. docs/python_memory.md says which methods the object
+          has.
+        type: str
+      arguments:
+        description: >-
+          What O(store.factory) is called with, as the application calls it. It is shown by verbose runs. Let the
+          factory read secrets from a file or from its environment.
+        type: dict
+      operator_arguments:
+        description: >-
+          What O(store.factory) is called with besides, for the object that operators use. That one has to pass the
+          fence that the object's own C(quarantine) raises; without it nothing is fenced.
+        type: dict
+      python_path:
+        description: Folders from which O(store.factory) is imported, before those that the interpreter has.
+        type: list
+        elements: path
+      namespaces:
+        description: >-
+          The namespaces that the memory object has (O(store.layout=python)), where it has no C(list_namespaces) that
+          tells.
+        type: list
+        elements: str
+      call_timeout:
+        description: Seconds that one call of the memory object may take (O(store.layout=python)). Default is 30.
+        type: float
       name:
         description: The memory cluster's name. Its snapshots lie under this name in the repository.
         type: str

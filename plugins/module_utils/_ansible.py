@@ -27,7 +27,7 @@ from ._store import ENGINES, Store, open_store
 
 LAYOUTS = (
     "native", "keyspace", "langgraph_store", "langgraph_checkpoint", "mem0", "mem0_history", "openai_agents",
-    "google_adk", "agno", "mcp_memory", "custom",
+    "google_adk", "agno", "mcp_memory", "python", "custom",
 )  # fmt: skip
 STORE: dict[str, t.Any] = {
     "engine": {"type": "str", "default": "sqlite", "choices": list(ENGINES)},
@@ -53,6 +53,12 @@ STORE: dict[str, t.Any] = {
     "pattern": {"type": "str"},
     "table_schema": {"type": "str", "default": "public"},
     "tables": {"type": "raw"},
+    "factory": {"type": "str"},
+    "arguments": {"type": "dict"},
+    "operator_arguments": {"type": "dict"},
+    "python_path": {"type": "list", "elements": "path"},
+    "namespaces": {"type": "list", "elements": "str"},
+    "call_timeout": {"type": "float"},
     "name": {"type": "str", "default": "memory"},
     "busy_timeout": {"type": "float", "default": 10.0},
     "server": {

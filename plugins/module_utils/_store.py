@@ -14,7 +14,7 @@ import urllib.parse
 from ._errors import CapabilityMissing, InvalidInput
 from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 
-ENGINES: t.Final = ("sqlite", "postgresql", "valkey", "jsonl")
+ENGINES: t.Final = ("sqlite", "postgresql", "valkey", "jsonl", "python")
 #: How addresses of an engine's servers begin.
 OF_SCHEMES: t.Final = {
     "postgresql": "postgresql", "postgres": "postgresql", "valkey": "valkey", "valkeys": "valkey", "redis": "valkey",
@@ -382,6 +382,10 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
         from ._engines.valkey import ValkeyStore
 
         opened = ValkeyStore.open(params, chosen, create=create)
+    elif engine == "python":
+        from ._engines.python import PythonStore
+
+        opened = PythonStore.open(params, chosen, create=create)
     elif engine == "sqlite" and isinstance(chosen, TablesLayout):
         from ._engines.tables_sqlite import TablesSqliteStore
 

@@ -54,10 +54,11 @@ def layouts() -> dict[str, Layout]:
     from .mem0_history import MEM0_HISTORY
     from .native import NATIVE
     from .openai_agents import OPENAI_AGENTS
+    from .python import PYTHON
 
     known = (
         NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, MEM0_HISTORY, OPENAI_AGENTS, GOOGLE_ADK, AGNO,
-        MCP_MEMORY,
+        MCP_MEMORY, PYTHON,
     )  # fmt: skip
     return {one.name: one for one in known}
 
@@ -118,6 +119,7 @@ ALL_CAPABILITIES: t.Final = (
     "fence-raw-reads",  # so does any other client
     "fence-writes",  # the store itself refuses writes, whoever writes
     "generations",
+    "outside-fence",  # a quarantine may rest on a fence that the operator names, and the store does not have
     "log",
     "sequence",
     "tombstones",

@@ -14,6 +14,8 @@ from .._model import Window
 from .incident import rfc3339
 from .logreview import BULK_WRITES, Review
 
+# findings that are of one record each
+DAMAGE = ("checksum", "unreadable", "unopenable", "key-missing", "absent", "silent-change")
 HARD_SHARE = 0.20  # above this share of damaged records a new generation is cheaper and safer than repairs in place
 
 
@@ -50,8 +52,7 @@ def diagnose(
     Returns {causes: [{cause, confidence, evidence}], onset, strategy, hit_rate}, causes by confidence.
     """
     distrusted = sum(b.writes + b.deletes for b in review.unlocked)
-    counted = ("checksum", "unopenable", "key-missing", "absent", "silent-change")
-    damaged = sum(n for kind, n in findings.items() if kind in counted)
+    damaged = sum(n for kind, n in findings.items() if kind in DAMAGE)
     total = damaged + distrusted
     causes: list[dict[str, t.Any]] = []
 
@@ -78,6 +79,9 @@ def diagnose(
         silent = findings["silent-change"]
         said = f"{silent} records are other than in the last good snapshot, and say that they were not changed since"
         add("silent-change", silent, [said])
+    if findings.get("unreadable"):
+        count = findings["unreadable"]
+        add("unreadable-records", count, [f"{count} records are listed, and their application cannot read them"])
     if findings.get("unopenable"):
         count = findings["unopenable"]
         add("misplaced-ciphertexts", count, [f"{count} payloads are intact but belong to another key or version"])

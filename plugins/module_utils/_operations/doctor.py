@@ -147,7 +147,9 @@ class _Examination(RepositoryChecks):
             return
         if "fence-writes" not in store.capabilities():
             says = "Nothing keeps applications from the records, so nothing can be isolated."
-            self.add("fence", FAIL, says, "set memory_store.application_user, then " + run("doctor"))
+            hooked = "give the memory object quarantine and release (docs/python_memory.md)"
+            following = hooked if "outside-fence" in store.capabilities() else "set memory_store.application_user"
+            self.add("fence", FAIL, says, f"{following}, then {run('doctor')}")
             return
         with store.reader() as reader:
             states = sorted(reader.namespaces(), key=lambda state: (state.state != "quarantined", state.name))

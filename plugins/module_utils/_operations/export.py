@@ -16,6 +16,8 @@ from .._codec import RecordCodec, decode_value
 from .._errors import KeyUnavailable, RecordCorrupt, StoreUnavailable
 from .._layouts import seals
 from .._model import LogEntry, Record, Row
+from .._python_values import MAGIC as VALUES
+from .._python_values import unpack
 from .._repository import Repository
 from .._table_records import MAGIC as TABLES
 from .._table_values import readable
@@ -137,8 +139,11 @@ def _unsealed(record: Record) -> dict[str, t.Any]:
             return {"tables": readable(payload)}
         except RecordCorrupt:
             return {"payload_base64": base64.b64encode(payload).decode()}
+    if payload.startswith(VALUES):
+        value = unpack(payload)
+        return _value(value) if isinstance(value, bytes) else {"data": value}
     return {"dump_base64": base64.b64encode(payload).decode()}
 
 
-def _value(value: bytes) -> dict[str, str]:
+def _value(value: bytes) -> dict[str, t.Any]:
     return {"data_base64": base64.b64encode(value).decode()}

@@ -22,7 +22,7 @@ from .integrity_rows import Bucket, Range, check_range, halve, shown
 from .workers import Parent, Worker, collect
 
 #: what the scan can find
-KINDS = ("checksum", "unopenable", "key-missing", "structure", "index", "application-key")
+KINDS = ("checksum", "unreadable", "unopenable", "key-missing", "structure", "index", "application-key")
 #: what is told and decides no plan: that a key does not open a value says nothing of which of both is the wrong one
 TOLD = frozenset(("application-key",))
 SMALL = 10_000  # rows that one process reads before a second one would be up

@@ -12,7 +12,7 @@ import struct
 import typing as t
 
 from .. import _progress
-from .._codec import HEAD, namespace_prefix
+from .._codec import HEAD, namespace_prefix, why_unreadable
 from .._errors import KeyUnavailable, StoreDamaged
 from .._model import Row
 from .._store import Reader
@@ -175,7 +175,9 @@ class Checker:
                 self._odd(key, exc)
                 continue
             if not intact:
-                self._damage.append((key, "checksum", "the stored bytes do not have the stored checksum"))
+                why = why_unreadable(row)
+                evidence = why or "the stored bytes do not have the stored checksum"
+                self._damage.append((key, "unreadable" if why else "checksum", evidence))
             elif ring is not None:
                 opener = openers.get(key_id)
                 if opener is None:
