@@ -98,7 +98,7 @@ class Lines:
             item = json.loads(text, parse_constant=_refuse, parse_int=float)
         except (ValueError, RecursionError) as exc:
             if wrong is None and isinstance(exc, json.JSONDecodeError):
-                wrong = f"no JSON: {exc.msg} at character {exc.pos}"
+                wrong = f"no JSON: {re.sub(' at$', '', exc.msg)} at character {exc.pos}"
                 cut = last and (exc.pos >= len(text.rstrip()) or exc.msg.startswith("Unterminated"))
                 wrong = "cut off, as by a write that did not end" if cut else wrong
                 return Line(None if last or HOLE in text else self._left(text), wrong)
