@@ -37,7 +37,8 @@ console.log(JSON.stringify(lines.map((raw) => {
 """
 ALWAYS = (
     b"", b" \t", b"\xc2\xa0", b"\xef\xbb\xbf", b"\x1c", b"null", b"[]", b"NaN", b"1", b'"x"', b"\xef\xbb\xbf" + ANN,
-    ANN + b"\r", b" " + ANN, ANN + ANN, ANN[:-1] + b',"n":' + b"9" * 5000 + b"}", ANN[:-1] + b',"n":Infinity}', b"[" * 5000,
+    ANN + b"\r", b" " + ANN, ANN + ANN,
+    ANN[:-1] + b',"n":' + b"9" * 5000 + b"}", ANN[:-1] + b',"n":Infinity}', b"[" * 5000,
     ANN[:-1] + b',"x":{"type":1}}', b'{"type":"entity","name":"\\ud800","entityType":"","observations":[]}',
     b'{"type":"entity","name":"a","name":5,"entityType":"","observations":[]}', b'{"type":"entitx"}',
 )  # fmt: skip
