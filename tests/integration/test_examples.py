@@ -34,8 +34,9 @@ PREFIX = "memops.agent_memory."
 ORDER = [
     "store_info", "dispatch", "snapshot", "snapshot_info", "snapshot_verify", "metrics", "preflight", "isolate",
     "forensic", "diagnose", "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate",
-    "standby", "failback", "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention",
-    "scrub", "snapshot_accept", "keyring_rewrap", "snapshot_rewrap", "drill", "doctor", "note_step", "notify", "report",
+    "standby", "failback", "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_hold",
+    "snapshot_retention", "snapshot_undelete", "scrub", "snapshot_accept", "keyring_rewrap", "snapshot_rewrap", "drill",
+    "doctor", "note_step", "notify", "report",
 ]
 # fmt: on
 REPLICATED = ["replication_info", "failover_store", "rejoin"]  # on two servers, one the other's replica

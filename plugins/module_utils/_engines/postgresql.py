@@ -44,6 +44,8 @@ CAPABILITIES = frozenset(
 class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, LogKeeping, Structure):
     """See _store.Store. One session writes; every reader has a session of its own."""
 
+    many_writers = True
+
     def __init__(self, address: Address, layout: Layout, schema: str, application_user: str | None) -> None:
         super().__init__(address, RecordsSql(layout, schema))
         self.path = address.where if schema == "memops" else f"{address.where} (schema {schema})"

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from .._errors import InvalidInput, NamespaceUnknown
+from .._errors import CannotProceed, InvalidInput, NamespaceUnknown
 from .._layouts import layout as layout_called
 from .._layouts.tables import TablesLayout
-from .._model import IncidentState, NamespaceState, StoreIdentity
+from .._model import IncidentState, NamespaceState, Row, StoreIdentity
+from .._table_moved import Wide, widened
+from .._table_records import Cell
 from .applications_own import WithoutLog
 from .leases import busy_timeout
 from .postgresql import PostgresqlStore, _exists
@@ -23,7 +25,7 @@ from .postgresql_session import Address, Session
 from .tables_postgresql_fence import carries_namespace, helpers
 from .tables_postgresql_generations import TablesGenerations
 from .tables_postgresql_reader import UNMADE, Live, TablesReader
-from .tables_postgresql_schema import look
+from .tables_postgresql_schema import Table, look
 from .tables_postgresql_structure import TablesStructure, lines_of
 
 CAPABILITIES = frozenset(("expiry", "generations"))
@@ -71,6 +73,7 @@ class TablesPostgresqlStore(WithoutLog, TablesStructure, TablesGenerations, Post
     @classmethod
     def open(cls, params: t.Mapping[str, t.Any], layout: t.Any, *, create: bool = False) -> TablesPostgresqlStore:
         store = cls(params, layout)
+        store.application = params
         try:
             store._look()
         except BaseException:
@@ -193,3 +196,36 @@ class TablesPostgresqlStore(WithoutLog, TablesStructure, TablesGenerations, Post
         with self._asking() as session:
             known = session.row(f"SELECT 1 FROM {self.sql.namespace} WHERE name = %s", namespace.encode())
         return super().generations(namespace) if known else [UNMADE]
+
+    def with_todays_columns(self, namespace: str, rows: t.Sequence[Row]) -> list[Row]:
+        """The rows with the defaults of columns that came since they were saved. Errors: CannotProceed."""
+        tables = [table for live in self.live.roots for table in live.tables]
+        today = {
+            table.plain: Wide(tuple((c.name, c.kind) for c in table.columns), self._default_of(table))
+            for table in tables
+        }
+        return [widened(row, "postgresql", namespace, today) for row in rows]
+
+    def _default_of(self, table: Table) -> t.Callable[[str], Cell]:
+        def default(column: str) -> Cell:
+            with self._asking() as session:
+                needed, text = session.row(
+                    "SELECT a.attnotnull, pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a LEFT JOIN pg_attrdef d "
+                    "ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE a.attrelid = %s::bigint::oid "
+                    "AND a.attname = %s",
+                    table.oid, column,
+                )  # fmt: skip
+                if "nextval(" in (text or "") or (text is None and needed):
+                    raise CannotProceed(
+                        f"The table {table.plain} has a column {column} since, which is never empty and has no "
+                        "constant default.",
+                        "bring the tables to the framework's version that the snapshot was taken with, then run the "
+                        "same command again",
+                    )
+                if text is None:
+                    return None
+                one = table.column(column)
+                found: Cell = session.row(f"SELECT {one.send}(({text.replace('%', '%%')})::{one.base})")[0]
+                return found
+
+        return default

@@ -24,6 +24,7 @@ THERE: t.Final = b""  # the member that every generation has
 READS: t.Final = frozenset(("hit", "miss", "corrupt", "expired", "refused"))
 WRITES: t.Final = frozenset(("write", "delete"))
 POSITION = struct.Struct(">QQQ")  # epoch, sequence, id of the log entry
+_PLACE, _NUMBER = struct.Struct(">QQ").pack, struct.Struct(">Q").pack
 SPAN = struct.Struct(">QQQ")  # epoch, first, last
 FIELDS = 9  # of a record, without its key
 _new_entry = tuple.__new__
@@ -81,9 +82,14 @@ def key_bytes(key: str) -> bytes:
     return raw.replace(b"\0", b"\0\xff") if b"\0" in raw else raw
 
 
+def raw_key(raw: bytes) -> bytes:
+    """The key's own bytes."""
+    return raw.replace(b"\0\xff", b"\0") if b"\0" in raw else raw
+
+
 def key_text(raw: bytes) -> str:
     """The inverse of key_bytes. Errors: UnicodeDecodeError."""
-    return (raw.replace(b"\0\xff", b"\0") if b"\0" in raw else raw).decode()
+    return raw_key(raw).decode()
 
 
 def one_key(key: str) -> tuple[bytes, bytes]:
@@ -96,14 +102,22 @@ class Envelopes:
     """Records as members of a generation, and back."""
 
     def __init__(self) -> None:
-        from msgpack import packb, unpackb
+        from msgpack import Packer, unpackb
 
-        self._pack, self._unpack = packb, unpackb
+        self._pack, self._unpack = Packer().pack, unpackb
+        self._pack_other = Packer(unicode_errors="surrogateescape").pack
 
     def member(self, row: Row) -> bytes:
         """Errors: InvalidInput for a field that no column could hold either."""
+        return self.members([row])[0]
+
+    def members(self, rows: t.Sequence[Row]) -> list[bytes]:
+        """Errors: as of ``member``."""
+        pack = self._pack
         try:
-            return key_bytes(row[0]) + END + t.cast(bytes, self._pack(tuple(row[1:])))
+            raw = [row[0].encode() for row in rows]
+            keys = raw if b"\0" not in b"".join(raw) else [key_bytes(row[0]) for row in rows]
+            return [b"%b\0\0%b" % (key, pack(tuple(row[1:]))) for key, row in zip(keys, rows)]
         except (TypeError, ValueError, OverflowError, AttributeError) as exc:
             raise InvalidInput(
                 f"The store does not take this record: {type(exc).__name__}.", "correct or split the record"
@@ -150,7 +164,7 @@ class Envelopes:
         return out
 
     def other(self, value: t.Any) -> bytes:
-        return t.cast(bytes, self._pack(value, unicode_errors="surrogateescape"))
+        return t.cast(bytes, self._pack_other(value))
 
     def any(self, raw: bytes) -> t.Any:
         """Errors: ValueError."""
@@ -191,8 +205,15 @@ def is_write(entry: t.Sequence[t.Any]) -> bool:
 
 def write_member(key: str, epoch: int, sequence: int, number: int) -> bytes:
     """What the index of logged writes holds for one entry."""
-    raw = key.encode("utf-8", "surrogateescape").replace(b"\0", b"\0\xff")
-    return raw + END + POSITION.pack(epoch, sequence, number)
+    return write_stem(key, epoch, sequence) + _NUMBER(number)
+
+
+def write_stem(key: str, epoch: int, sequence: int) -> bytes:
+    """All of that but the entry's id, which comes last."""
+    raw = key.encode("utf-8", "surrogateescape")
+    if b"\0" in raw:
+        raw = raw.replace(b"\0", b"\0\xff")
+    return raw + END + _PLACE(epoch, sequence)
 
 
 def write_position(member: bytes) -> tuple[bytes, int, int, int] | None:

@@ -51,11 +51,14 @@ def layouts() -> dict[str, Layout]:
     from .langgraph_store import LANGGRAPH_STORE
     from .mcp_memory import MCP_MEMORY
     from .mem0 import MEM0
+    from .mem0_history import MEM0_HISTORY
     from .native import NATIVE
     from .openai_agents import OPENAI_AGENTS
+    from .python import PYTHON
 
     known = (
-        NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, OPENAI_AGENTS, GOOGLE_ADK, AGNO, MCP_MEMORY,
+        NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, MEM0_HISTORY, OPENAI_AGENTS, GOOGLE_ADK, AGNO,
+        MCP_MEMORY, PYTHON,
     )  # fmt: skip
     return {one.name: one for one in known}
 
@@ -82,6 +85,18 @@ def scratch_layout(name: str) -> Layout:
     return replace(known["native"], name=name, capabilities=known.get(name, LANGGRAPH_STORE).capabilities)
 
 
+def counted_once(store_params: t.Mapping[str, t.Any], namespaces: t.Iterable[str]) -> list[str]:
+    """Of these namespaces those whose counts may be added: where some lie in others, no record is counted twice."""
+    from .._table_records import outermost
+    from .tables import TablesLayout
+
+    name, tables = store_params.get("layout") or "native", store_params.get("tables")
+    if name == "custom" and not tables:
+        return sorted(namespaces)
+    known = layout(name, tables)
+    return outermost(known.roots[0].namespace, namespaces) if isinstance(known, TablesLayout) else sorted(namespaces)
+
+
 def seals(name: str) -> bool:
     """Whether the records of that layout are sealed by the keyring; one that is not known is believed to be."""
     return name == "native" or name not in (*layouts(), "custom")
@@ -104,6 +119,7 @@ ALL_CAPABILITIES: t.Final = (
     "fence-raw-reads",  # so does any other client
     "fence-writes",  # the store itself refuses writes, whoever writes
     "generations",
+    "outside-fence",  # a quarantine may rest on a fence that the operator names, and the store does not have
     "log",
     "sequence",
     "tombstones",

@@ -155,7 +155,9 @@ class _Asked:
         whole = ring is not None
         for namespace in self.names:
             try:
-                found = integrity.scan(store_params=params, keyring=ring, namespace=namespace, structure=False)
+                found = integrity.scan(
+                    store_params=params, keyring=ring, namespace=namespace, structure=False, application=True
+                )
                 damaged = int(found["damaged"])
             except StoreDamaged as exc:
                 self.warnings.append(exc.message)
