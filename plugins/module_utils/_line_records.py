@@ -67,9 +67,6 @@ class Lines:
         }
         self._begins = re.compile("|".join(rf'\{{"{kind.field}":"{kind.name}"' for kind in layout.kinds))
 
-    def kinds(self) -> tuple[str, ...]:
-        return tuple(self._kinds)
-
     def ends(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Of kinds that refer to others: (kind, kind that it refers to, which parts of its key are those names)."""
         return [
@@ -97,12 +94,11 @@ class Lines:
         try:
             item = json.loads(text, parse_constant=_refuse, parse_int=float)
         except (ValueError, RecursionError) as exc:
-            if wrong is None and isinstance(exc, json.JSONDecodeError):
-                wrong = f"no JSON: {exc.msg} at character {exc.pos}"
-                cut = last and (exc.pos >= len(text.rstrip()) or exc.msg.startswith("Unterminated"))
-                wrong = "cut off, as by a write that did not end" if cut else wrong
-                return Line(None if last or HOLE in text else self._left(text), wrong)
-            return Line(self._left(text), wrong or "no JSON")
+            if isinstance(exc, json.JSONDecodeError):
+                if last and (exc.pos >= len(text.rstrip()) or exc.msg.startswith("Unterminated")):
+                    wrong = "cut off, as by a write that did not end"
+                wrong = wrong or f"no JSON: {re.sub(' at$', '', exc.msg)} at character {exc.pos}"
+            return Line(None if last or HOLE in text else self._left(text), wrong or "no JSON")
         kind, wrong_shape = self._shape(item)
         key = self._key(kind, item) if kind is not None else None
         if wrong and kind and key and _HALF.search("".join(item[field] for field in kind.key)):

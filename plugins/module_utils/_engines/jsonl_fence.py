@@ -150,8 +150,8 @@ class LinesFence(LinesOpened):
             "not_fenced": [
                 "a program that removes the directory that stands in the file's place",
                 f"a program of this user or root that reads {self.files.control}",
-                "a container into which the file by itself is mounted (mount its directory)",
-                "drafts of a server that was killed, beside the file",
+                "a program in a container into which the file by itself is mounted (mount its directory)",
+                "a program that reads the draft of a killed server beside the file",
             ],
         }
 

@@ -86,5 +86,5 @@ class Files:
         if not self.names() and not create and not os.path.exists(self.control):
             raise StoreMissing(
                 f"There is no memory at {self.path}.",
-                "correct memory_store.path, or make an empty file there and restore a snapshot",
+                "correct memory_store.path, or restore a snapshot there (-e memory_create=true)",
             )

@@ -251,10 +251,6 @@ class LineRows:
     def clear(self, generation: int) -> None:
         self.con.execute("DELETE FROM main.memops_line WHERE generation = ?", (generation,))
 
-    def is_key(self, key: t.Any) -> bool:
-        kinds = (*self.lines.kinds(), NAMELESS[:-1])
-        return key == ORDER or (key.__class__ is str and _encodes(key) and key.split("/")[0] in kinds)
-
 
 def _row(codec: RecordCodec, key: str, sound: bool, parts: t.Sequence[bytes]) -> Row:
     """A record. Its checksum is made here, and does not hold for one that the application cannot use."""

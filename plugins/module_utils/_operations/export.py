@@ -15,6 +15,7 @@ from .. import _progress
 from .._codec import RecordCodec, decode_value
 from .._errors import KeyUnavailable, RecordCorrupt, StoreUnavailable
 from .._layouts import seals
+from .._line_records import ORDER
 from .._model import LogEntry, Record, Row
 from .._python_values import MAGIC as VALUES
 from .._python_values import unpack
@@ -132,6 +133,8 @@ def _record(namespace: str, codec: RecordCodec, keyring: t.Any, row: Row, counts
 
 def _unsealed(record: Record) -> dict[str, t.Any]:
     payload = record.payload
+    if record.key == ORDER:
+        return {"payload_base64": base64.b64encode(payload).decode()}
     if payload.startswith(b"{"):  # lines of a file; no dump and no table begins like that
         return {"lines": [json.loads(line) for line in payload.split(b"\n")]}
     if payload.startswith(TABLES):
