@@ -66,7 +66,8 @@ def resealing(
                     already += len(rows) - len(todo)
                     sealed, failed = encryptor.encrypt(todo)
                     changes += sealed
-                    former.update((row[0], row) for row in todo)
+                    if isinstance(store, Resealer):
+                        former.update((row[0], row) for row in todo)
                     unopenable += len(failed)
                     examples += failed[: limit - len(examples)]
                     after = rows[-1][0]
