@@ -151,7 +151,7 @@ def test_whenever_it_is_killed_the_same_command_finishes_it(tmp_path, place, ser
 RUNS = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 400), st.sampled_from([b"\0", b"\xff"])), max_size=4)
 
 
-@settings(max_examples=int(os.environ.get("MEMOPS_EXAMPLES", "6")), phases=(Phase.generate,), deadline=None,
+@settings(max_examples=int(os.environ.get("MEMOPS_EXAMPLES", "4")), phases=(Phase.generate,), deadline=None,
           suppress_health_check=list(HealthCheck))  # fmt: skip
 @given(runs=RUNS, cut=st.none() | st.floats(0.1, 1), strategy=st.sampled_from(["soft", "hard"]))
 def test_whatever_holes_a_file_has_it_is_as_before(tmp_path_factory, monkeypatch, runs, cut, strategy):
