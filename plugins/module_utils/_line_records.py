@@ -20,7 +20,8 @@ from ._layouts.lines import NAMELESS, Kind, LinesLayout
 
 ORDER: t.Final = "\0memops/order"
 LONGEST: t.Final = 1 << 20
-HOLE: t.Final = "\0\0"  # as a file system leaves it after a crash
+#: as a crash leaves it: nobody knows how many lines were there
+_HOLE: t.Final = re.compile("\0\0|[\0-\x08\x0b\x0c\x0e-\x1f\x7f\udc80-\udcff]{4}")
 MARK_BYTES: t.Final = 8
 #: what JavaScript's trim() takes away: a line of nothing else is none
 BLANK: t.Final = (
@@ -65,7 +66,9 @@ class Lines:
             )
             for kind in layout.kinds
         }
-        self._begins = re.compile("|".join(rf'\{{"{kind.field}":"{kind.name}"' for kind in layout.kinds))
+        fields = {field for kind in layout.kinds for field in (kind.field, *kind.texts, *kind.lists)}
+        #: what stands in a line once, as quotes inside of texts have a backslash before them
+        self._once = re.compile(r'(?<!\\)"(' + "|".join(sorted(fields)) + r')":')
 
     def ends(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Of kinds that refer to others: (kind, kind that it refers to, which parts of its key are those names)."""
@@ -98,11 +101,12 @@ class Lines:
                 if last and (exc.pos >= len(text.rstrip()) or exc.msg.startswith("Unterminated")):
                     wrong = "cut off, as by a write that did not end"
                 wrong = wrong or f"no JSON: {re.sub(' at$', '', exc.msg)} at character {exc.pos}"
-            return Line(None if last or HOLE in text else self._left(text), wrong or "no JSON")
+            return Line(None if last else self._left(text), wrong or "no JSON")
         kind, wrong_shape = self._shape(item)
         key = self._key(kind, item) if kind is not None else None
-        if wrong and kind and key and _HALF.search("".join(item[field] for field in kind.key)):
-            key = None  # the damage lies in the name
+        if wrong and kind and key:
+            damaged = _HALF.search("".join(item[field] for field in kind.key))  # the name itself
+            key = None if damaged or _HOLE.search(text) else key
         return Line(key, wrong or wrong_shape)
 
     def _shape(self, item: t.Any) -> tuple[Kind | None, str | None]:
@@ -129,9 +133,10 @@ class Lines:
         return "/".join([kind.name, *(escape(item[field]) for field in kind.key)])
 
     def _left(self, text: str) -> str | None:
-        """The name of a record of which a line has only the beginning whole. What holds the beginnings of several has
-        no name."""
-        if len(self._begins.findall(text)) != 1:
+        """The name of a record of which a line has only the beginning whole. What may be left of several lines has
+        none."""
+        fields = self._once.findall(text)
+        if _HOLE.search(text) or len(fields) != len(set(fields)):
             return None
         for name, start in self._starts.items():
             found = start.match(text)

@@ -113,6 +113,8 @@ class MemoryFile:
         Errors: CannotProceed (a program goes on writing to it; it stays taken), StoreUnavailable.
         """
         if not self.fenced():
+            if self.there():
+                self._own(os.lstat(self.path))
             if self.holds_taken():
                 raise CannotProceed(
                     f"Beside the memory {self.path} lies {self.taken}, which nobody knows anything about.",
@@ -128,15 +130,16 @@ class MemoryFile:
             _sync(os.path.dirname(self.path))
         if not self.holds_taken():
             return None
-        found = os.stat(self.taken)
+        self._wait_for_writers()
+        return os.stat(self.taken)
+
+    def _own(self, found: os.stat_result) -> None:
+        """Errors: CannotProceed for a file of another user, as the new one would belong to this one."""
         if os.geteuid() not in (0, found.st_uid):
-            self.give_back()
             raise CannotProceed(
                 f"The memory {self.path} belongs to the user {found.st_uid}, and could not be given back to it.",
                 "run the playbook as that user or as root",
             )
-        self._wait_for_writers()
-        return os.stat(self.taken)
 
     def _fence(self) -> bool:
         """Whether the fence stands; False when a file came or went at this very moment."""

@@ -152,7 +152,8 @@ class LineRows:
         return int(found[0])
 
     def boundaries(self, generation: int, parts: int) -> list[str]:
-        total, found = self.count(generation), []  # type: tuple[int, list[str]]
+        found: list[str] = []
+        total = self.count(generation)
         for part in range(1, parts):
             row = self.con.execute(
                 "SELECT key FROM main.memops_line WHERE generation = ? AND n = 1 ORDER BY key LIMIT 1 OFFSET ?",
@@ -172,7 +173,8 @@ class LineRows:
         down: bool = False,
         keys: t.Sequence[str] | None = None,
     ) -> t.Iterator[list[Row]]:
-        text, bound = "", [generation]  # type: tuple[str, list[t.Any]]
+        text = ""
+        bound: list[t.Any] = [generation]
         for sign, edge in ((">", after), ("<=", until)):
             if edge is not None:
                 text += f" AND key {sign} ?"
@@ -182,7 +184,8 @@ class LineRows:
             bound += keys
         codec = self._codecs.setdefault(namespace, RecordCodec(namespace))
         found: list[Row] = []
-        size, key, sound, parts = 0, "", True, []  # type: tuple[int, str, bool, list[bytes]]
+        parts: list[bytes] = []
+        size, key, sound = 0, "", True
         cursor = self.con.cursor()
         try:
             for name, good, line in cursor.execute(

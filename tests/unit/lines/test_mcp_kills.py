@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process that works on the file of an MCP memory server is killed (SIGKILL) before everything that it does to files
 and each commit. Whatever had happened, the server never shows an empty or half memory, and the same command
-finishes it."""
+finishes it. Whatever holes a file has, it is as before."""
 from __future__ import annotations
 
 import os
@@ -11,13 +11,16 @@ import signal
 import traceback
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import jsonl_file, sqlite_connect
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_records import isolate_records
 from tests.support.mcp_server import McpError, McpServer
-from tests.unit.lines.lines_help import MEMORY, LinesSite, entity, named
+from tests.unit.lines.lines_help import MEMORY, ODD, LinesSite, entity, named, relation, text
+from tests.unit.operations.runbook import attempt
 
 STEPS = {
     "isolate": (lambda site: site.step("isolate", site.after()), lambda site: None),
@@ -143,3 +146,36 @@ def test_whenever_it_is_killed_the_same_command_finishes_it(tmp_path, place, ser
         assert server.read_graph()["entities"] == kept, step
         site.step("isolate", site.after())  # which clears away what may be left
         assert site.beside() == ["memory.jsonl", "memory.jsonl.memops", "memory.jsonl.memops.db"], step
+
+
+RUNS = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 400), st.sampled_from([b"\0", b"\xff"])), max_size=4)
+
+
+@settings(max_examples=int(os.environ.get("MEMOPS_EXAMPLES", "4")), phases=(Phase.generate,), deadline=None,
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+@given(runs=RUNS, cut=st.none() | st.floats(0.1, 1), strategy=st.sampled_from(["soft", "hard"]))
+def test_whatever_holes_a_file_has_it_is_as_before(tmp_path_factory, monkeypatch, runs, cut, strategy):
+    monkeypatch.setattr(jsonl_file, "CALL_SECONDS", 0)
+    folder = tmp_path_factory.mktemp("holes")
+    os.makedirs(folder / "memory")
+    site = LinesSite(folder, folder / "memory" / "memory.jsonl")
+    lines = [{"type": "entity", **entity(name, f"é value of {name}")} for name in (*ODD, "e1", "e2", "e3")]
+    lines += [{"type": "relation", **relation(one, "is", "e1")} for one in ODD]
+    content = b"\n".join(map(text, lines))
+    site.set(content)
+    site.backup()
+    damaged = bytearray(content)
+    for where, length, byte in runs:
+        at = int(where * (len(content) - 1))
+        damaged[at : at + length] = byte * len(damaged[at : at + length])
+    if cut is not None:
+        end = int(cut * (len(content) - 1))
+        while damaged[end - 1 : end + 1].find(b"\n") >= 0:
+            end -= 1  # a cut between two lines leaves nothing to see
+        del damaged[end:]
+    site.set(bytes(damaged))
+    run = attempt()
+    for name in ("isolate", "forensic", "diagnose", "plan", "apply"):
+        site.step(name, run, **({"strategy": strategy, "accept_loss": True} if name == "plan" else {}))
+    site.step("release", run, force=True)
+    assert site.content() == content
