@@ -142,8 +142,9 @@ def test_who_has_every_right_removes_nothing(locked: Place, s3: S3Server, bucket
 def test_a_base_is_locked_as_long_as_what_refers_to_it(locked: Place) -> None:
     place = locked
     place.fill("n", many(10))
+    place.repository["object_lock"] = "governance"
     base = place.snapshot()["snapshot"]
-    place.repository["object_lock_days"] = 3.0
+    place.repository.update(object_lock="compliance", object_lock_days=3.0)
     user = place.snapshot()
     assert user["base"] == base
     assert min(ends(place, base)) >= max(ends(place, user["snapshot"])) > time.time() + 3 * DAY - 60
