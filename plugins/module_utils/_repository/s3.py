@@ -15,6 +15,7 @@ import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, RepositoryUnavailable
 from .objects import ObjectExists, ObjectInfo, ObjectMissing
+from .s3_get import PlainGets
 
 SMALL = 64 << 10  # the signature of a smaller object hashes it once more
 NEXT = "check url, endpoint_url, region, credentials and network of memory_repository, then run the same command again"
@@ -33,9 +34,10 @@ class S3Objects:
         self._session: t.Any = None  # shared across forks: it has read boto's service descriptions, and has no socket
         self._lock = threading.Lock()
         self.location = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._number("connect_timeout", 5)
-        self._number("read_timeout", 30)
         self._number("retries", 3)
+        self._plain = PlainGets.if_plain(
+            bucket, params, self._number("connect_timeout", 5), self._number("read_timeout", 30)
+        )
 
     def _number(self, name: str, default: int) -> float:
         value = self._params.get(name)
@@ -156,6 +158,9 @@ class S3Objects:
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         if length == 0:
             return b""
+        found = None if self._plain is None else self._plain.get(self._prefix + key, start, length)
+        if found is not None:
+            return found
         arguments: dict[str, t.Any] = {}
         if start or length is not None:
             arguments["Range"] = f"bytes={start}-" + ("" if length is None else str(start + length - 1))
