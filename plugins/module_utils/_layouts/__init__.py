@@ -66,6 +66,10 @@ def layouts() -> dict[str, Layout]:
 def layout(name: str, tables: t.Any = None) -> Layout:
     """The layout called ``name``; ``tables``: what memory_store says of them. Errors: InvalidInput that lists the known
     ones, or says what is wrong with the tables."""
+    from .native import NATIVE
+
+    if name == NATIVE.name and not tables:
+        return NATIVE  # without the other files, which take longer to load than a store to open
     from .custom import CUSTOM, described_by, renamed
 
     known = layouts()
