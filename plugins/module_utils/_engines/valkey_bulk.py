@@ -17,13 +17,6 @@ from .valkey_values import END, raw_key
 
 AT_A_TIME: t.Final = 500  # members of one command
 SOME_BYTES: t.Final = 4 << 20  # that one command brings
-ENTRIES: t.Final = 2000  # log entries of one command
-#: Appends ARGV[2 …] to the stream KEYS[1] under ids from ARGV[1] on. One reply instead of two for each entry. Without
-#: flags it is refused as a whole when the server is out of memory.
-APPEND = """#!lua
-local first = tonumber(ARGV[1])
-for i = 2, #ARGV do redis.call('XADD', KEYS[1], string.format('%.0f-0', first + i - 2), 'e', ARGV[i]) end
-"""
 _FIELDS_HEAD: t.Final = b"\x99"  # a msgpack array of nine
 #: The head of an array of ten, and of a text of that many bytes in it.
 _SHORT: t.Final = [b"\x9a" + bytes([0xA0 | size]) for size in range(32)]
@@ -59,12 +52,11 @@ def add_members(records: str, members: t.Sequence[bytes]) -> list[bytes]:
 
 def append_entries(stream: str, first: int, bodies: t.Sequence[bytes]) -> list[bytes]:
     """The commands that append them to a log under ids from ``first``."""
+    head = packed("XADD", stream).replace(b"*2", b"*5", 1)
     out = []
-    for start in range(0, len(bodies), ENTRIES):
-        part = bodies[start : start + ENTRIES]
-        head = packed("EVAL", APPEND, 1, stream, first + start)[4:]
-        values = [b"$%d\r\n%b\r\n" % (len(body), body) for body in part]
-        out.append(b"*%d\r\n%b%b" % (5 + len(part), head, b"".join(values)))
+    for number, body in enumerate(bodies, first):
+        place = b"%d-0" % number
+        out.append(b"%b$%d\r\n%b\r\n$1\r\ne\r\n$%d\r\n%b\r\n" % (head, len(place), place, len(body), body))
     return out
 
 
