@@ -29,7 +29,6 @@ from . import plan_torn
 from .held_records import aside_of
 from .plan import Source, _damage, _rows, summary
 from .plan_file import Entry, PlanFile
-from .plan_torn import merged
 
 PROBES = 200
 ABSENT = plan_torn.ABSENT
@@ -113,7 +112,7 @@ def make(
         _damage(damage_file),
     ]
     pending: list[Entry] = []
-    for key, (live, copy, old, hurt) in merged(streams):
+    for key, (live, copy, old, hurt) in _merged(streams):
         if before is newest:
             old = copy
         entry = decide(key, live, copy, old, hurt, found)
@@ -131,8 +130,7 @@ def make(
             _look_deeper(draft, namespace, source, decide)
     unread = nameless(reader.identity.layout)
     if unread is not None:
-        copies = [source for _at, source in sources]
-        found.damaged += plan_torn.come_back(draft, reader, namespace, copies, unread, decide)
+        found.damaged += plan_torn.come_back(draft, unread)
     found.damaged -= _respect_isolation(draft, reader, namespace, held)
     counts = {"good_before": found.good, "damaged": found.damaged}
     plan = draft.finish(
@@ -295,3 +293,18 @@ class _Sample:
             for _rank, key, digest, expires in self._heap
         }
         return [found[key] for key in sorted(found)]
+
+
+def _merged(streams: t.Sequence[t.Iterator[t.Any]]) -> t.Iterator[tuple[str, list[t.Any]]]:
+    """Full outer join of streams in key order: each key once, with what each stream has of it."""
+    heads = [next(stream, None) for stream in streams]
+    while True:
+        there = [head[0] for head in heads if head is not None]
+        if not there:
+            return
+        key = min(there)
+        row = [head if head is not None and head[0] == key else None for head in heads]
+        for number, one in enumerate(row):
+            if one is not None:
+                heads[number] = next(streams[number], None)
+        yield key, row
