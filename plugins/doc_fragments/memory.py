@@ -92,7 +92,7 @@ STORE = r"""    suboptions:
       application_key_file:
         description: >-
           A file on the memory host with the key by which the application itself encrypts its memories: what
-          E(LANGGRAPH_AES_KEY) is to LangGraph (O(store.layout=langgraph_checkpoint)), and C(encryption_key) to the
+          C(LANGGRAPH_AES_KEY) is to LangGraph (O(store.layout=langgraph_checkpoint)), and C(encryption_key) to the
           OpenAI Agents SDK (O(store.layout=openai_agents)). One key a line, the present one first, then former ones
           that some values may still have; V(base64:…) for a key that is no text. What none of them opens is found and
           told; without it nobody verifies whether they open.

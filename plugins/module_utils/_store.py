@@ -301,7 +301,8 @@ class Store(t.Protocol):
 class ManyWriters(t.Protocol):
     """A store that processes may fill, or seal anew, at the same time, each its own part."""
 
-    many_writers: bool
+    def take_turns(self, lock: t.Any) -> None:
+        """Where its writers wait for each other, those that share this lock of multiprocessing do so by it."""
 
 
 @t.runtime_checkable

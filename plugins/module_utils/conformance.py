@@ -141,13 +141,13 @@ def main(words: t.Sequence[str] | None = None) -> int:
     except InvalidInput as exc:
         parser.error(str(exc))
     if given.json:
-        print(json.dumps([one._asdict() for one in results], indent=2))
+        sys.stdout.write(json.dumps([one._asdict() for one in results], indent=2) + "\n")
     else:
         for one in results:
-            print(f"{one.verdict:<17} {one.method}, {one.rule}: {one.why}")
+            sys.stdout.write(f"{one.verdict:<17} {one.method}, {one.rule}: {one.why}\n")
     verdicts = {one.verdict for one in results}
     return 1 if FAIL in verdicts else 2 if UNKNOWN in verdicts else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

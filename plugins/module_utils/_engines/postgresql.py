@@ -44,8 +44,6 @@ CAPABILITIES = frozenset(
 class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, LogKeeping, Structure):
     """See _store.Store. One session writes; every reader has a session of its own."""
 
-    many_writers = True
-
     def __init__(self, address: Address, layout: Layout, schema: str, application_user: str | None) -> None:
         super().__init__(address, RecordsSql(layout, schema))
         self.path = address.where if schema == "memops" else f"{address.where} (schema {schema})"
@@ -147,6 +145,9 @@ class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, Lo
         except BaseException:
             session.roll_back()
             raise
+
+    def take_turns(self, lock: t.Any) -> None:
+        """They need not: who writes other rows does not wait."""
 
     def capabilities(self) -> frozenset[str]:
         if self._capabilities is None:

@@ -83,14 +83,15 @@ def entry_bodies(entries: t.Sequence[t.Sequence[t.Any]]) -> list[bytes]:
         end = ends.get((actor, reason))
         if end is None:
             end = ends[actor, reason] = _field(escaped(actor)) + _field(escaped(reason))
-        raw = escaped(key)
-        rest = _NULL
-        if raw is not None and len(raw) > HEAD_BYTES:
-            raw, rest = raw[:HEAD_BYTES], _field(raw[HEAD_BYTES:])
-        out.append(
-            b"%b%b%b%b%b%b%b"
-            % (numbers, begin, _field(digest), end, _field(checksum or log_checksum(entry)), _field(raw), rest)
-        )
+        checksum = checksum or log_checksum(entry)
+        raw = None if key is None else key.encode("utf-8", "surrogateescape")
+        if raw is None or digest is None or len(raw) > HEAD_BYTES or len(digest) != 32 or len(checksum) != 32:
+            body = b"".join((numbers, begin, _field(digest), end, _field(checksum), *_key_fields(raw)))
+        else:
+            body = b"%b%b\0\0\0\x20%b%b\0\0\0\x20%b%b%b\xff\xff\xff\xff" % (
+                numbers, begin, digest, end, checksum, _LENGTH(len(raw)), raw,
+            )  # fmt: skip
+        out.append(body)
     return out
 
 
@@ -98,6 +99,12 @@ def entries_under(first: int, bodies: t.Sequence[bytes]) -> bytes:
     """Under ids from ``first``. Errors: struct.error."""
     ids = map(_ENTRY, repeat(13), repeat(8), range(first, first + len(bodies)))
     return b"".join([_FILE_HEAD, *chain.from_iterable(zip(ids, bodies)), _FILE_END])
+
+
+def _key_fields(raw: bytes | None) -> tuple[bytes, bytes]:
+    if raw is None or len(raw) <= HEAD_BYTES:
+        return _field(raw), _NULL
+    return _field(raw[:HEAD_BYTES]), _field(raw[HEAD_BYTES:])
 
 
 def _int(value: int | None) -> bytes:

@@ -20,7 +20,7 @@ def sealed_notices(con: sqlite3.Connection, schema: Schema, seals: Seals) -> lis
     """In words. Errors: sqlite3.Error, InvalidInput, KeyUnavailable."""
     parts = list(_parts(con, schema))
     lines = notices(seals, parts)
-    table = schema.named("checkpoints")
+    table = next((one for one in schema.roots if one.root.label == "checkpoint"), None)
     if any(part.values and part.sealed.cipher == AES for part in parts) and table is not None:
         marks = ", ".join("?" * len(KNOWN_METADATA))
         rows = con.execute(

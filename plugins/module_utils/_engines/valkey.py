@@ -45,8 +45,6 @@ class NativeReader(ValkeyReader):
 class ValkeyStore(Opened, Whole, Generations, Structure):
     """See _store.Store. One connection writes; every reader has a connection of its own."""
 
-    many_writers = True
-
     def __init__(self, place: Place, layout: Layout) -> None:
         super().__init__(place, layout)
         self._capabilities = CAPABILITIES & layout.capabilities
@@ -62,6 +60,9 @@ class ValkeyStore(Opened, Whole, Generations, Structure):
             store.close()
             raise
         return store
+
+    def take_turns(self, lock: t.Any) -> None:
+        self._turns = lock
 
     def capabilities(self) -> frozenset[str]:
         return self._capabilities

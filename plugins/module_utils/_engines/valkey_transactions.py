@@ -76,6 +76,7 @@ class Connected:
         self.names = Names(place.prefix)
         self.clock: t.Callable[[], int] = wall_clock
         self.wire = Wire(place)
+        self._turns: t.Any = None  # a lock of the processes that write at the same time, so that they need not ask
         self._held: dict[str, int] = {}  # namespace → number of the write lock that this object holds
         # what this object imported last: namespace, the store's log_id after it, the newest (epoch, sequence) of it
         self._imported: tuple[str, int, tuple[int, int]] | None = None
@@ -130,6 +131,21 @@ class Connected:
     @contextlib.contextmanager
     def _transaction(self, *, force_after: float | None = None) -> t.Iterator[Transaction]:
         """``force_after``: seconds to wait for another writer before its transaction is broken."""
+        with self._in_turn(), self._held_store(force_after) as tx:  # pylint: disable=contextmanager-generator-missing-cleanup
+            yield tx
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> t.Iterator[None]:
+        """Whoever was killed with the lock keeps nobody from the store for longer than with the hold."""
+        mine = self._turns is not None and self._turns.acquire(timeout=HOLD_SECONDS)
+        try:
+            yield
+        finally:
+            if mine:
+                self._turns.release()
+
+    @contextlib.contextmanager
+    def _held_store(self, force_after: float | None) -> t.Iterator[Transaction]:
         tx = self._begin(force_after)
         try:
             with valkey_errors(self.place):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typing as t
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from .._errors import MemoryOpsError, RepositoryRefused
 from .._inputs import moment
@@ -103,9 +104,12 @@ class RepositoryChecks(Examination):
             says = f"Snapshot {broken[0].id} cannot be read, and is kept ({len(broken)} in all): {broken[0].problem}"
             self.add("retention", FAIL, says[:300], run("verify", memory_snapshot=broken[0].id))
             return
-        names = Counter(
-            hold["hold"] for info in found for hold in holds.standing(repository.objects, self.name, info.id, ring)
-        )
+
+        def standing(info: t.Any) -> list[dict[str, t.Any]]:
+            return holds.standing(repository.objects, self.name, info.id, ring)
+
+        with ThreadPoolExecutor(8) as pool:
+            names = Counter(hold["hold"] for held in pool.map(standing, found) for hold in held)
         held = ", ".join(f"{name} on {count}" for name, count in sorted(names.items())[:5]) or "none"
         waiting = len(marked(repository, self.name))
         says = f"{len(found)} snapshots; holds: {held}; removed ones that undelete brings back: {waiting}."

@@ -9,6 +9,7 @@ manifest aside first and looks for holds afterwards: so whichever is later sees 
 from __future__ import annotations
 
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from .._errors import InvalidInput, SnapshotUnusable
 from .._inputs import check_reason
@@ -130,12 +131,14 @@ def _uncover(repository: Repository, name: str, snapshots: t.Sequence[str], chec
 def marked(repository: Repository, name: str) -> list[tuple[str, float]]:
     """What waits for its removal, the last that was removed first: (id, when that was in seconds since 1970)."""
     objects = repository.objects
-    found = []
-    for one in ids(objects, check_name("store", name)):
-        if read_problem(objects, name, one):
-            aside = read_aside(objects, name, one)
-            if aside is not None:
-                found.append((one, aside.at))
+    there = ids(objects, check_name("store", name))
+
+    def looked(one: str) -> tuple[str, float] | None:
+        aside = read_aside(objects, name, one) if read_problem(objects, name, one) else None
+        return None if aside is None else (one, aside.at)
+
+    with ThreadPoolExecutor(min(8, max(1, len(there)))) as pool:
+        found = [one for one in pool.map(looked, there) if one is not None]
     return sorted(found, key=lambda one: one[1], reverse=True)
 
 

@@ -45,7 +45,9 @@ def resealing(
     "written" (rows, refused rows, bytes) after each, "range" (already, unopenable, examples, key ids) after a range."""
     store = open_store(store_params)
     alone = not isinstance(store, ManyWriters)
-    batch = batch if alone else min(batch, SMALL_BATCH)
+    if isinstance(store, ManyWriters):
+        store.take_turns(gate)
+        batch = min(batch, SMALL_BATCH)
     encryptor = Encryptor(claim.namespace, ring, target)
     begun = False
     for after, until in iter(parent.receive, None):
@@ -64,7 +66,8 @@ def resealing(
                     already += len(rows) - len(todo)
                     sealed, failed = encryptor.encrypt(todo)
                     changes += sealed
-                    former.update((row[0], row) for row in todo)
+                    if isinstance(store, Resealer):
+                        former.update((row[0], row) for row in todo)
                     unopenable += len(failed)
                     examples += failed[: limit - len(examples)]
                     after = rows[-1][0]

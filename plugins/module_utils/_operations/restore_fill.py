@@ -11,6 +11,7 @@ then begins it anew; the switch that comes after is durable with all before it.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import typing as t
 from functools import partial
 
@@ -28,7 +29,7 @@ if t.TYPE_CHECKING:
     from .restore import Work
 
 LOAD_BYTES = 4 << 20  # of one transaction, which holds the store for some hundredths of a second
-LOG_ROWS = 20_000
+LOG_ROWS = 8_000
 SMALL = 40_000  # records that one process restores before others would be up
 LISTED = 1000  # keys that a result lists
 # what the NamedTuple's own _make does, without a Python call for each entry
@@ -103,8 +104,13 @@ def _side_by_side(
         stack.callback(fetcher.stop)
         follower = Follower(work.store_params, work.target, generation, chunks, [] if beside else log)
         stack.callback(follower.stop)
-        importer = Worker(_bring_log, dict(work.store_params), claim, work.snapshot, log, since) if beside else None
-        stack.callback(importer.stop if importer is not None else fetcher.stop)
+        importer = None
+        if isinstance(work.store, ManyWriters):
+            turns = multiprocessing.get_context("fork").Lock()
+            work.store.take_turns(turns)
+            stack.callback(work.store.take_turns, None)
+            importer = Worker(_bring_log, turns, dict(work.store_params), claim, work.snapshot, log, since)
+            stack.callback(importer.stop)
         arriving = ((chunk, fetcher.receive()[1]) for chunk in chunks)
         done = _load(work, claim, generation, arriving, follower.committed)
         fetcher.stop()
@@ -120,6 +126,7 @@ def _side_by_side(
 
 def _bring_log(
     parent: Parent,
+    turns: t.Any,
     store_params: dict[str, t.Any],
     claim: Claim,
     snapshot: Snapshot,
@@ -127,6 +134,8 @@ def _bring_log(
     since: tuple[int, int],
 ) -> None:
     store = open_store(store_params)
+    if isinstance(store, ManyWriters):
+        store.take_turns(turns)
     comparison = LogComparison(store, claim.namespace, log)
     while comparison.step():
         parent.check()

@@ -74,22 +74,25 @@ class S3Locks:
             raise missing
 
     def until(self, keys: t.Sequence[str]) -> list[float]:
-        return self._many(self._until, keys)
+        return [end for end, _mode in self._many(self._lock, keys)]
 
-    def _until(self, key: str) -> float:
+    def _lock(self, key: str) -> tuple[float, str]:
+        """Until when, and in which mode; (0, "") where there is no lock or no object."""
         try:
             head = self._objects.call("look at", key, "head_object", Key=self._objects.full(key))
         except ObjectMissing:
-            return 0.0
+            return 0.0, ""
         date = head.get("ObjectLockRetainUntilDate")
-        return date.timestamp() if date else 0.0
+        return (date.timestamp(), str(head.get("ObjectLockMode"))) if date else (0.0, "")
 
     def extend(self, keys: t.Sequence[str], until: float) -> None:
-        retention = self._retention(until)
-        asked = {"Mode": retention["ObjectLockMode"], "RetainUntilDate": retention["ObjectLockRetainUntilDate"]}
+        date = self._retention(until)["ObjectLockRetainUntilDate"]
 
         def one(key: str) -> None:
-            if self._until(key) < until - 1:  # S3 keeps whole seconds
+            end, mode = self._lock(key)
+            if end < until - 1:  # S3 keeps whole seconds
+                # Another mode than the one that it is locked in would need the right to bypass that lock.
+                asked = {"Mode": mode or self._mode, "RetainUntilDate": date}
                 full = self._objects.full(key)
                 self._objects.call("lock", key, "put_object_retention", Key=full, Retention=asked)
 

@@ -217,6 +217,12 @@ def test_verify_drill_export_and_information(site, tmp_path):
     assert verify.verify(**more, depth="restored")["verdict"] == "pass"
     drilled = drill.drill(repository=Repository.open(site.repository), keyring_params=site.keyring, name=NAME)
     assert drilled["verdict"] == "pass", drilled
+    decoder = [sys.executable, str(ROOT / "tests" / "decoder" / "decode_snapshot.py")]
+    said = subprocess.run(
+        [*decoder, os.path.join(site.folder, "repository"), NAME, site.keyring["master_key_file"]],
+        capture_output=True, check=True, text=True,
+    )  # fmt: skip
+    assert json.loads(said.stdout)["agrees"] and not json.loads(said.stdout)["namespaces"][NS]["unopenable"]
     export.export(**more, directory=str(tmp_path / "out"))
     lines = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
     assert {one["key"]: one["data"] for one in lines} == site.values()

@@ -17,8 +17,9 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     CapabilityMissing,
     KeyUnavailable,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import rotate_application as rotation
-from tests.unit.operations.runbook import attempt
+from tests.unit.operations.runbook import NAME, attempt
 from tests.unit.tables.keys_help import NEW, OLD, TABLES, WRONG, keyed
 
 
@@ -84,6 +85,7 @@ def test_the_framework_reads_everything_with_the_new_key(site):
 def test_values_that_no_key_opens_are_set_aside_and_listed(site):
     site.say("ann", 12)
     before = site.told("ann")
+    site.backup()
     row, value = site.sealed("ann")[3]
     site.damage("ann", row, value)
     checked = rotate(site, check=True)
@@ -97,6 +99,13 @@ def test_values_that_no_key_opens_are_set_aside_and_listed(site):
     assert [(reason, row[0]) for _incident, reason, row in aside] == [(rotation.ASIDE, named["key"])]
     told = site.told("ann", NEW)
     assert told and (len(told) == len(before) - 1 if site.messages or site.engine == "sqlite" else True)
+    found = restore.restore(
+        store_params=site.store, repository=site.repository, keyring=site.ring(), name=NAME, namespace="ann",
+        keys=[named["key"]],
+    )  # fmt: skip
+    assert found["restored"] == 1  # with the former key, as the snapshot has it
+    assert rotate(site)["records"]["rotated"] == 1
+    assert site.told("ann", NEW) == before
 
 
 def test_a_wrong_key_changes_nothing(site):
