@@ -25,19 +25,17 @@ from .._layouts import nameless
 from .._model import CHECKSUM, EXPIRES, KEY, UPDATED, Row
 from .._store import Reader
 from .._table_records import put_off, silent
+from . import plan_torn
 from .held_records import aside_of
 from .plan import Source, _damage, _rows, summary
 from .plan_file import Entry, PlanFile
 
 PROBES = 200
-ABSENT = "absent"
+ABSENT = plan_torn.ABSENT
 CHANGED_INSIDE = "changed inside the window"
 SILENT = "changed although its update time did not"
 MADE_INSIDE = "made inside the window; no snapshot from before has it"
-TORN = "absent since the snapshot, and there is what cannot be read"
-UNREAD = "cannot be read as any record; one of those that come back"
-SPARE = "what is left of a record that is there"
-RESERVED = "\0memops/"  # keys of the collection's own
+RESERVED = plan_torn.RESERVED
 
 
 @dataclass(frozen=True)
@@ -118,10 +116,8 @@ def make(
         if before is newest:
             old = copy
         entry = decide(key, live, copy, old, hurt, found)
-        if key.startswith(RESERVED):
-            if entry is not None and entry.action == "lost":
-                entry = entry._replace(action="expired")  # it is made anew; no memory is lost with it
-        elif copy is not None and not decide.spent(copy, newest) and _agreed(copy, live, old, entry):
+        reserved = key.startswith(RESERVED)
+        if not reserved and copy is not None and not decide.spent(copy, newest) and _agreed(copy, live, old, entry):
             sample.add(copy)
         if entry is not None:
             pending.append(entry)
@@ -132,7 +128,9 @@ def make(
     for place, (_at, source) in enumerate(sources):
         if base is not None and place > base:
             _look_deeper(draft, namespace, source, decide)
-    found.damaged += _come_back(draft, nameless(reader.identity.layout))
+    unread = nameless(reader.identity.layout)
+    if unread is not None:
+        found.damaged += plan_torn.come_back(draft, unread)
     found.damaged -= _respect_isolation(draft, reader, namespace, held)
     counts = {"good_before": found.good, "damaged": found.damaged}
     plan = draft.finish(
@@ -262,31 +260,6 @@ def _look_deeper(draft: PlanFile, namespace: str, source: Source, decide: _Decis
             for key, row in found.items()
             if decide.good(row) and not decide.spent(row, source)
         )
-
-
-def _come_back(draft: PlanFile, unread: str | None) -> int:
-    """Where there is what cannot be read as any record, the records that are absent since the snapshot are in it: they
-    are repaired, and so many of what cannot be read are not lost. How many come back."""
-    if unread is None:
-        return 0
-    torn = False
-    for entries in draft.entries("lost"):
-        found = [entry for entry in entries if entry.key.startswith(unread)]
-        spare = [entry for entry in found if "/" in entry.key[len(unread) :]]
-        draft.add(entry._replace(action="suspect", reason=SPARE) for entry in spare)
-        torn = torn or len(found) > len(spare)
-    if not torn:
-        return 0
-    back = 0
-    for entries in draft.entries(ABSENT):
-        draft.add(entry._replace(action="repair", reason=TORN) for entry in entries)
-        back += len(entries)
-    left = back
-    for entries in draft.entries("lost"):
-        found = [entry for entry in entries if entry.key.startswith(unread)][:left]
-        draft.add(entry._replace(action="suspect", reason=UNREAD) for entry in found)
-        left -= len(found)
-    return back
 
 
 def _respect_isolation(draft: PlanFile, reader: Reader, namespace: str, groups: frozenset[str]) -> int:
