@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import tempfile
 import typing as t
+import weakref
 from dataclasses import replace
 
 from .._errors import InvalidInput, NamespaceUnknown
@@ -43,6 +44,7 @@ class ObjectAccess(SqliteStore):
     declared: tuple[str, ...]
     control: str  # the path of the file
     blank: str | None = None  # the folder of one without content, as long as nothing was changed
+    gone: t.Callable[[], t.Any]  # takes that folder away
 
     @classmethod
     def opened(cls, params: t.Mapping[str, t.Any], chosen: Layout) -> t.Any:
@@ -65,6 +67,8 @@ class ObjectAccess(SqliteStore):
             shutil.rmtree(blank or "", ignore_errors=True)
             raise
         store.control, store.blank = control, blank
+        if blank is not None:  # a reader may outlive its store, which nobody closes then
+            store.gone = weakref.finalize(store, shutil.rmtree, blank, True)
         store.remote, store.declared = Remote(spec), tuple(declared)
         try:
             store._recognise()
@@ -118,7 +122,7 @@ class ObjectAccess(SqliteStore):
 
     def _forget_blank(self) -> None:
         super().close()
-        shutil.rmtree(self.blank or "", ignore_errors=True)
+        self.gone()
 
     @contextlib.contextmanager
     def _transaction(self) -> t.Iterator[sqlite3.Connection]:

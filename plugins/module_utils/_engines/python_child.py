@@ -228,6 +228,8 @@ def _answer(objects: Objects, view: str, command: str, arguments: t.Sequence[t.A
         except BaseException as exc:
             send("broken", said(exc))
             return
+        send("part", [])  # it is there: from now on a call takes its time
+        since = time.monotonic()
         for item in COMMANDS[command](memory, *arguments):
             part.append(item)
             size += sum(len(x) for x in item if isinstance(x, (bytes, str)))

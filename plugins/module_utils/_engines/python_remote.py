@@ -21,6 +21,7 @@ from .._errors import CapabilityMissing, InvalidInput, StoreDamaged, StoreUnavai
 from .python_child import LENGTH, SEND_SECONDS, Item, frame
 
 CALL_TIMEOUT = 30.0
+MAKING_SECONDS = 300.0  # that a new interpreter, the application's imports and its factory may take
 MOST_NAMES = 50_000_000  # keys of a namespace
 BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); name, parent = sys.argv[2:]; del sys.argv[1:]; "
@@ -121,8 +122,10 @@ class Remote:
         found: list[Item] = []
         take = each or found.extend
         self._send((view, command, arguments))
+        seconds = max(MAKING_SECONDS, self.spec.timeout)
         while True:
-            kind, value = self._receive(command, arguments)
+            kind, value = self._receive(command, arguments, seconds)
+            seconds = self.spec.timeout
             if kind == "part":
                 take(value)
             elif kind == "done":
@@ -173,12 +176,12 @@ class Remote:
         self._send((list(self.spec.path), self.spec.factory, self.spec.arguments, self.spec.operator_arguments))
         return self._process
 
-    def _receive(self, command: str, arguments: t.Sequence[t.Any]) -> tuple[str, t.Any]:
+    def _receive(self, command: str, arguments: t.Sequence[t.Any], seconds: float) -> tuple[str, t.Any]:
         process = self._started()
         if process.stdout is None:
             raise AssertionError("process.stdout")
         out = process.stdout.fileno()
-        deadline = time.monotonic() + self.spec.timeout + SEND_SECONDS
+        deadline = time.monotonic() + seconds + SEND_SECONDS
         waiting = select.poll()
         waiting.register(out, select.POLLIN | select.POLLHUP)
         while True:
@@ -190,7 +193,7 @@ class Remote:
                     return value
             left = deadline - time.monotonic()
             if left <= 0 or not waiting.poll(left * 1000):
-                why = f"did not answer within {self.spec.timeout:g} s (memory_store.call_timeout)"
+                why = f"did not answer within {seconds:g} s (memory_store.call_timeout)"
                 break
             some = os.read(out, 1 << 20)
             if not some:

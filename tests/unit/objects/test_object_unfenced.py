@@ -9,11 +9,12 @@ import time
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CapabilityMissing
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import monitor
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import doctor, monitor
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.unit.objects.objects_help import NOTEBOOK, PLAIN, ObjectSite, written
-from tests.unit.operations.runbook import NS, STEPS, attempt
+from tests.unit.operations.runbook import NAME, NS, STEPS, attempt
 
 OUTSIDE = "the service agent is stopped"
 #: what set_ttl may do beside hiding from the application what is too old
@@ -45,6 +46,13 @@ def test_without_a_fence_it_is_not_isolated_unless_somebody_says_what_keeps_appl
             with pytest.raises(CapabilityMissing, match="Nothing in the store keeps an application from agent-7"):
                 isolated(site, said)
         assert site.state() == "serving"
+    said = doctor.doctor(
+        name=NAME, store_params=site.store, open_store=lambda: open_store(site.store), keyring_params=None,
+        open_keyring=site.ring,
+        repository_params=None, open_repository=lambda: None, limits=doctor.Limits(),
+    )  # fmt: skip
+    fence = next(one for one in said["checks"] if one["check"] == "fence")
+    assert fence["verdict"] == "fail" and "give the memory object quarantine and release" in fence["next"]
 
 
 def test_a_rebuild_rests_on_what_was_said_and_says_so(tmp_path):
