@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import typing as t
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,17 @@ def test_a_page_is_its_members(records: list[Row], data: st.DataObject) -> None:
     members.sort()
     found = ENVELOPES.rows(members)
     assert list(map(repr, found)) == list(map(repr, one_by_one(members)))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_one_damaged_member_of_a_page(place: int, damage: t.Callable[[bytes, int], bytes]) -> None:
+    members = [
+        ENVELOPES.member((key, 1, 2, 3, 4, None, None, "k", b"\xc0" * 9, bytes(32))) for key in ("a", "b", "c")
+    ]
+    for at in range(1, len(members[place])):
+        page = [*members[:place], damage(members[place], at), *members[place + 1 :]]
+        assert list(map(repr, ENVELOPES.rows(page))) == list(map(repr, one_by_one(page)))
 
 
 @given(st.lists(RECORD, min_size=1, max_size=8, unique_by=lambda record: record[0]))
