@@ -159,25 +159,30 @@ class Envelopes:
             return self._each(members)
 
     def _sound(self, members: t.Sequence[bytes]) -> list[Row]:
-        """All in one go, which takes half as long. Errors: of any kind, where one of them is not quite as it should be.
-
-        Each envelope is one object if what stands between them is found as often as it was put there, at every other
-        place: an envelope that ends too early or too late would shift or hide it.
-        """
+        """All in one go, which takes two thirds as long. Errors: any, where one is not quite as it should be."""
         parts = [member.partition(END) for member in members]
         keys = [part[0] for part in parts]
         if b"\0" in b"".join(keys) or b"" in keys or len(set(keys)) != len(keys):
             raise ValueError
-        self._unpacker.feed(t.cast(bytes, self._pack(self._between)).join([part[2] for part in parts]))
-        unpacked = list(self._unpacker)
-        found, between = unpacked[::2], unpacked[1::2]
-        if len(found) != len(keys) or between.count(self._between) != len(keys) - 1:
-            raise ValueError
+        found = self._unpacked([part[2] for part in parts])
         if {*map(type, found)} != {tuple} or {*map(len, found)} != {FIELDS}:
             raise ValueError
         if {*map(type, map(_checksum, found))} != {bytes}:
             raise ValueError
         return [(key.decode(), *fields) for key, fields in zip(keys, found)]
+
+    def _unpacked(self, packed: t.Sequence[bytes]) -> list[t.Any]:
+        """The one object that each of these is. Errors: of any kind, where one of them is not just that.
+
+        That is so if what is put between them is found as often, at every other place: what ends too early or too late
+        would shift or hide it.
+        """
+        self._unpacker.feed(t.cast(bytes, self._pack(self._between)).join(packed))
+        unpacked = list(self._unpacker)
+        between = unpacked[1::2]
+        if len(unpacked) != 2 * len(packed) - 1 or between.count(self._between) != len(between):
+            raise ValueError
+        return unpacked[::2]
 
     def _each(self, members: t.Sequence[bytes]) -> list[Row]:
         unpack, find = self._unpack, bytes.find
