@@ -19,6 +19,7 @@ from .postgresql_operators import HOLD
 from .postgresql_rows import HEAD_BYTES, escaped
 from .postgresql_session import Session
 from .tables_postgresql_fence import TablesFence
+from .tables_postgresql_indexes import built_after
 from .tables_postgresql_reader import Live, record
 from .tables_postgresql_records import begins, of_root
 from .tables_postgresql_schema import text_literal
@@ -83,7 +84,8 @@ class TablesGenerations(TablesFence, Generations):
                 f"v.updated, v.expires, '', v.payload, v.checksum FROM ({self.live.records(name)}) AS v",
                 expected,
             )
-            self._replace(session, name, generation, expected)
+            with built_after(session, self, name, generation):
+                self._replace(session, name, generation, expected)
             self._compare(session, name, generation)
             session.run(f"DELETE FROM {s.table} WHERE generation = %s", generation)
             session.run(
