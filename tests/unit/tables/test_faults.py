@@ -1,7 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Faults under the tables of another application: kill -9 at the switch, a full disk, a store that answers late or never.
-all. One sentence each time, the quarantine stands, and the same command finishes with nothing lost."""
+"""Faults under the tables of another application: kill -9 at the switch, a full disk, a store that answers late or not
+at all. One sentence each time, the quarantine stands, and the same command finishes with nothing lost."""
 
 from __future__ import annotations
 
