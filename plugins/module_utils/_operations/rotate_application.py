@@ -337,6 +337,11 @@ def _report(results: t.Mapping[str, Found], run: _Run, check: bool, seconds: flo
     said += f"; {total['already']} had it already"
     if check:
         reasons += [said] + ([f"would set aside {would} values that no key opens"] if would else [])
+    if total["rotated"]:
+        reasons.append(
+            "give the application the new key, and run a backup: a rebuild from a snapshot from before would bring the "
+            "former key back"
+        )
     if total["aside"]:
         reasons.append(f"{total['aside']} values that no key of the application opens were set aside")
     left = total["unopenable"] - total["aside"] - would

@@ -76,6 +76,9 @@ def test_the_framework_reads_everything_with_the_new_key(site):
     assert set(states(site).values()) == {"serving"}
     rows = site.dumped()
     again = rotate(site)
+    assert "run a backup" in " ".join(done["reasons"]) and "run a backup" not in " ".join(again["reasons"])
+    inline = (site.layout, site.engine) == ("langgraph_checkpoint", "postgresql")  # texts in the checkpoints themselves
+    assert (done["records"]["plain"] > 0) is inline and ("lie in plain" in " ".join(done["reasons"])) is inline
     assert not again["changed"] and again["complete"] and again["records"]["already"] == done["records"]["rotated"]
     assert site.dumped() == rows
     site.say("ann", 1, NEW)  # the application goes on
