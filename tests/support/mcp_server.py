@@ -69,13 +69,12 @@ class McpServer:
         "read_graph": (), "search_nodes": ("query",), "open_nodes": ("names",),
     }  # fmt: skip
 
-    def __init__(self, path: str, version: str = NEWEST, user: int | None = None) -> None:
+    def __init__(self, path: str, version: str = NEWEST) -> None:
         home = environment()
         program = home / version / "node_modules" / PACKAGE / "dist" / "index.js"
         self.process = subprocess.Popen(
             [str(home / "bin" / "node"), str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, encoding="utf-8", env={**os.environ, "MEMORY_FILE_PATH": path},
-            user=user,
         )  # fmt: skip
         self._number = 0
         client = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "tests", "version": "1"}}
