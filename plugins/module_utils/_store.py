@@ -14,7 +14,7 @@ import urllib.parse
 from ._errors import CapabilityMissing, InvalidInput
 from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 
-ENGINES: t.Final = ("sqlite", "postgresql", "valkey")
+ENGINES: t.Final = ("sqlite", "postgresql", "valkey", "jsonl", "python")
 #: How addresses of an engine's servers begin.
 OF_SCHEMES: t.Final = {
     "postgresql": "postgresql", "postgres": "postgresql", "valkey": "valkey", "valkeys": "valkey", "redis": "valkey",
@@ -100,6 +100,17 @@ class Reader(t.Protocol):
     def __enter__(self) -> Reader: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+@t.runtime_checkable
+class PackedRows(t.Protocol):
+    """A Reader whose engine brings rows as a snapshot packs them, without a look at each."""
+
+    def packed_rows(
+        self, namespace: str, generation: int, ranges: t.Sequence[tuple[str | None, str]]
+    ) -> list[bytes]:
+        """Of each range (after, until) the items of a chunk's msgpack array, made of the stored bytes. What is not as
+        expected, or an empty list, says no more than: look at the rows."""
 
 
 class Write(t.Protocol):
@@ -286,6 +297,24 @@ class Store(t.Protocol):
     def close(self) -> None: ...
 
 
+@t.runtime_checkable
+class ManyWriters(t.Protocol):
+    """A store that processes may fill, or seal anew, at the same time, each its own part."""
+
+    def take_turns(self, lock: t.Any) -> None:
+        """Where its writers wait for each other, those that share this lock of multiprocessing do so by it."""
+
+
+@t.runtime_checkable
+class Resealer(t.Protocol):
+    """A store that replaces whole records."""
+
+    def replace(
+        self, claim: Claim, former: t.Sequence[Row], rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]
+    ) -> list[str]:
+        """``reseal`` of rows whose ``former`` ones are given, which saves a look at their fields."""
+
+
 class Wholesale(Store, t.Protocol):
     """A store whose server can have replicas (capability whole-store), so that all of it fails over at once.
 
@@ -323,6 +352,7 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     operators never make one by a mistyped path.
     """
     from ._layouts import layout, scratch_layout
+    from ._layouts.lines import LinesLayout
     from ._layouts.tables import TablesLayout
 
     engine = params.get("engine") or "sqlite"
@@ -353,10 +383,18 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
         from ._engines.valkey import ValkeyStore
 
         opened = ValkeyStore.open(params, chosen, create=create)
+    elif engine == "python":
+        from ._engines.python import PythonStore
+
+        opened = PythonStore.open(params, chosen, create=create)
     elif engine == "sqlite" and isinstance(chosen, TablesLayout):
         from ._engines.tables_sqlite import TablesSqliteStore
 
         opened = TablesSqliteStore.open(params, chosen, create=create)
+    elif isinstance(chosen, LinesLayout):
+        from ._engines.jsonl import LinesStore
+
+        opened = LinesStore.open(params, chosen, create=create)
     else:
         from ._engines.sqlite import SqliteStore
 

@@ -16,6 +16,7 @@ bytes when the record is the same, and one says by itself which columns the tabl
 """
 from __future__ import annotations
 
+import functools
 import json
 import re
 import struct
@@ -23,7 +24,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ._errors import InvalidInput, RecordCorrupt
-from ._layouts.tables import Namespaces, Root
+from ._layouts.tables import WHOLE, Namespaces, Root
 from ._model import Row
 
 MAGIC: t.Final = b"memops tables 1\0"
@@ -109,6 +110,10 @@ def namespace_columns(rule: Namespaces, namespace: str) -> dict[str, str]:
     """What the namespace's columns are (of a prefix: at its top; of JSON nothing). Errors: InvalidInput."""
     if rule.kind == "json":
         return {}
+    if rule.kind == "whole":
+        if namespace != WHOLE:
+            raise InvalidInput(f"{namespace!r:.80} is no namespace here: there is one.", f"write {WHOLE}")
+        return {}
     if len(rule.columns) == 1:
         return {rule.columns[0]: namespace}
     parts = namespace.split("/")
@@ -139,7 +144,9 @@ def namespace_fields(rule: Namespaces, namespace: str) -> dict[str, str]:
 
 
 def namespace_of(rule: Namespaces, columns: t.Mapping[str, str]) -> str:
-    """The namespace at whose top a row with these columns is (``columns`` and ``prefix``)."""
+    """The namespace at whose top a row with these columns is (not of ``json``)."""
+    if rule.kind == "whole":
+        return WHOLE
     values = [columns[name] for name in rule.columns]
     return values[0] if len(values) == 1 else "/".join(map(escape, values))
 
@@ -268,10 +275,10 @@ def _unpack(payload: bytes) -> tuple[str, list[TableRows]]:
     at = len(MAGIC)
     (length,) = _LENGTH.unpack_from(payload, at)
     at += 4
-    body = json.loads(payload[at : at + length])
+    engine, tables = _parsed(payload[at : at + length])
     at += length
     found = []
-    for name, columns in body["tables"]:
+    for name, columns in tables:
         (count,) = _LENGTH.unpack_from(payload, at)
         at += 4
         rows = []
@@ -292,7 +299,15 @@ def _unpack(payload: bytes) -> tuple[str, list[TableRows]]:
                 cells.append(payload[at : at + size])
                 at += size
             rows.append(tuple(cells))
-        found.append(TableRows(name, tuple((one, kind) for one, kind in columns), tuple(rows)))
+        found.append(TableRows(name, columns, tuple(rows)))
     if at != len(payload):
         raise ValueError("there is more behind it")
-    return str(body["engine"]), found
+    return engine, found
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: bytes) -> tuple[str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]]:
+    """Of a header: engine, and of each table its name and columns. Records of a table have the same one."""
+    body = json.loads(text)
+    tables = ((name, tuple((one, kind) for one, kind in columns)) for name, columns in body["tables"])
+    return str(body["engine"]), tuple(tables)

@@ -134,6 +134,12 @@ spans_seen:
     how many there are, each operation's count with how many failed or found nothing, deletions. None without C(spans).
   type: dict
   returned: success
+own_log:
+  description: >-
+    What the access log says that the application's memory object keeps itself (C(store.layout=python)), its entries and
+    each operation's count. V(null) where there is none. What it tells of errors is among RV(errors_seen).
+  type: dict
+  returned: success
 errors_seen:
   description: What the application's log lines and spans say, by kind.
   type: list

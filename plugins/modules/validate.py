@@ -93,6 +93,16 @@ benchmark:
   description: Cases, accuracy, baseline and threshold.
   type: dict
   returned: success
+own_benchmark:
+  description: >-
+    What C(evaluate_benchmark) of the application's memory object says (C(store.layout=python)), its hit rate, accuracy
+    and verdict. V(not-asked) where there is none.
+  type: dict
+  returned: success
+hit_rate:
+  description: The hit rate, its source and the threshold.
+  type: dict
+  returned: success
 canary:
   description: Whether the canary record came back.
   type: dict

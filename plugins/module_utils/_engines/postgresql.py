@@ -146,6 +146,9 @@ class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, Lo
             session.roll_back()
             raise
 
+    def take_turns(self, lock: t.Any) -> None:
+        """They need not: who writes other rows does not wait."""
+
     def capabilities(self) -> frozenset[str]:
         if self._capabilities is None:
             found = CAPABILITIES | {"fence-raw-reads"} if self._raw_reads_fenced() else CAPABILITIES

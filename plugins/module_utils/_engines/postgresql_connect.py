@@ -139,13 +139,19 @@ class Connected:
             raise
 
     @contextlib.contextmanager
-    def _operating(self, claim: Claim, *, unfenced: bool = False, alone: bool = False) -> t.Iterator[Session]:
+    def _operating(
+        self, claim: Claim, *, unfenced: bool = False, alone: bool = False, later: bool = False
+    ) -> t.Iterator[Session]:
         """A transaction of an operator: the claim holds until its end. ``unfenced`` makes the trigger let it pass;
-        ``alone``: no other transaction of this incident at the same time (it changes the incident itself)."""
+        ``alone``: no other transaction of this incident at the same time (it changes the incident itself);
+        ``later``: a bulk change that ``settle`` or any other commit makes durable."""
         with self._transaction() as session:  # pylint: disable=contextmanager-generator-missing-cleanup
             self._check(session, claim, "FOR UPDATE" if alone else "FOR SHARE")
-            if unfenced:
-                session.rows(f"SELECT set_config('{OPERATING}', 'on', true)")
+            settings = [f"set_config('{OPERATING}', 'on', true)"] if unfenced else []
+            if later:  # and what the trigger is shown of the rows stays in memory
+                settings += ["set_config('synchronous_commit', 'off', true)", "set_config('work_mem', '16MB', true)"]
+            if settings:
+                session.rows(f"SELECT {', '.join(settings)}")
             yield session
 
     def _check(self, session: Session, claim: Claim, lock: str = "") -> None:

@@ -9,25 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import struct
 import typing as t
 import urllib.parse
 
 from .._errors import CannotProceed, InvalidInput, RepositoryRefused
 from .._model import Claim, Row
 from .postgresql_connect import Connected
+from .postgresql_copying import RECORD_COLUMNS, records
 from .postgresql_operators import HOLD
-from .postgresql_rows import HEAD_BYTES, encodable, escaped, lenient, names_of, split
+from .postgresql_rows import encodable, escaped, lenient, names_of, split
 from .postgresql_session import BAD_VALUE, Session, bad_record
 from .sqlite_connect import sqlite_errors
 
 DROP_ROWS = 5000  # rows that one dropping transaction deletes
-_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_KEY = struct.Struct(">hiqi").pack  # number of fields, generation, length of the key
-_NUMBERS = struct.Struct(">iqiqiqiq").pack
-_LENGTH = struct.Struct(">i").pack
-_TIME = struct.Struct(">iq").pack
-_NULL = _LENGTH(-1)
 
 
 class Generations(Connected):
@@ -58,7 +52,7 @@ class Generations(Connected):
     def load(self, claim: Claim, generation: int, rows: t.Sequence[Row]) -> None:
         if not rows:
             return
-        with self._operating(claim, unfenced=True) as session:
+        with self._operating(claim, unfenced=True, later=True) as session:
             self._inactive(session, claim, generation)
             self._load_rows(session, generation, rows)
             self._keep_up_with(session, rows)
@@ -67,7 +61,7 @@ class Generations(Connected):
         """COPY where nothing is to be replaced, as in nearly every load; it costs the server half of an upsert."""
         s = self.sql
         try:
-            data = _copy_data(generation, rows)
+            data = records(generation, rows)
         except BAD_VALUE as exc:
             raise bad_record(self.path, exc) from None
         if data is not None:
@@ -76,11 +70,7 @@ class Generations(Connected):
                 generation, min(row[0] for row in rows).encode(), max(row[0] for row in rows).encode(),
             )  # fmt: skip
             if not occupied:
-                session.copy(
-                    f"COPY {s.table} (generation, key, epoch, sequence, created, updated, expires, deleted, key_id, "
-                    "payload, checksum) FROM STDIN (FORMAT binary)",
-                    data,
-                )
+                session.copy(f"COPY {s.table} ({RECORD_COLUMNS}) FROM STDIN (FORMAT binary)", data)
                 self._sample(session, generation, rows)
                 return
         self._put_rows(session, generation, rows)
@@ -219,32 +209,6 @@ class Generations(Connected):
                 )
             session.run(f"UPDATE {s.store} SET lineage = %s", lineage)
         return True
-
-
-def _copy_data(generation: int, rows: t.Sequence[Row]) -> bytes | None:
-    """Rows as COPY wants them; None when a key is long or comes twice. Errors: BAD_VALUE."""
-    out: list[bytes] = [_COPY_HEAD]
-    seen: set[str] = set()
-    for key, epoch, sequence, created, updated, expires, deleted, key_id, payload, checksum in rows:
-        raw, name = key.encode(), escaped(key_id)
-        if len(raw) > HEAD_BYTES:
-            return None
-        seen.add(key)
-        out += (
-            _KEY(11, 8, generation, len(raw)),
-            raw,
-            _NUMBERS(8, epoch, 8, sequence, 8, created, 8, updated),
-            _NULL if expires is None else _TIME(8, expires),
-            _NULL if deleted is None else _TIME(8, deleted),
-            _LENGTH(len(name)),
-            name,
-            _LENGTH(len(payload)),
-            payload,
-            _LENGTH(len(checksum)),
-            checksum,
-        )
-    out.append(b"\xff\xff")
-    return b"".join(out) if len(seen) == len(rows) else None
 
 
 @contextlib.contextmanager

@@ -8,12 +8,14 @@ The store notes which sequences it gave out (``memops_given``), so that a log en
 """
 from __future__ import annotations
 
+import operator
 import typing as t
 
 from .._codec import log_checksum
 from .._model import Claim, LogEntry
 from .postgresql_arrays import Blobs, Ints, Texts
 from .postgresql_connect import Connected
+from .postgresql_copying import ENTRY_COLUMNS, entries_under, entry_bodies
 from .postgresql_rows import escaped, split_all
 from .postgresql_schema import WRITES, RecordsSql
 from .postgresql_session import BAD_VALUE, Session, bad_record
@@ -157,16 +159,29 @@ class LogKeeping(Connected):
             append_operator(session, self.sql, entries, self.path)
 
     def import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
-        wanted = [e for e in entries if is_write(e) and e[6] is not None and e[2] == claim.namespace]
+        wanted = [e for e in entries if e[3] in ("write", "delete") and e[6] is not None and e[2] == claim.namespace]
+        try:
+            bodies = entry_bodies(wanted)  # before the store's row is held
+        except BAD_VALUE as exc:
+            raise bad_record(self.path, exc) from None
+        places = [(e[5] or 0, e[6] or 0) for e in wanted]
+        ascending = all(map(operator.lt, places, places[1:]))
         with self._operating(claim) as session:
             newest = self._newest_logged(session, claim.namespace)
-            places = [(e[5] or 0, e[6] or 0) for e in wanted]
-            later = newest is not None and all(place > newest for place in places)
-            fresh = _fresh(session, self.sql, wanted, set() if later else None)
-            last = next_ids(session, self.sql, len(fresh)) + len(fresh) - 1
-            insert_entries(session, self.sql, last - len(fresh) + 1, fresh, self.path)
+            later = newest is not None and (not places or min(places) > newest)
+            fresh: t.Sequence[Entry] = wanted
+            if not (later and ascending):
+                fresh = _fresh(session, self.sql, wanted, set() if later else None)
+                there = {id(entry) for entry in fresh}
+                bodies = [body for entry, body in zip(wanted, bodies) if id(entry) in there]
+            first = next_ids(session, self.sql, len(bodies))
+            if bodies:
+                session.copy(
+                    f"COPY {self.sql.log} ({ENTRY_COLUMNS}) FROM STDIN (FORMAT binary)", entries_under(first, bodies)
+                )
+        last = first + len(bodies) - 1
         self._imported = None if newest is None else (claim.namespace, last, max([newest, *places]))
-        return len(fresh)
+        return len(bodies)
 
     def _newest_logged(self, session: Session, namespace: str) -> tuple[int, int] | None:
         """Where all logged writes of the namespace end, if that is known at once: there are none, or this object

@@ -197,8 +197,7 @@ class Operators(Proof):
             return []
         s = self.sql
         key_ids, payloads, checksums, keys, expected = zip(*rows)
-        with self._operating(claim, unfenced=True) as session:
-            session.say("SET LOCAL synchronous_commit = off")  # ``settle`` or any other commit makes it durable
+        with self._operating(claim, unfenced=True, later=True) as session:
             number = self._namespace(session, claim.namespace).generation
             try:
                 names = names_of(keys)

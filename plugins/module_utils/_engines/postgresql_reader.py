@@ -14,9 +14,13 @@ from functools import partial
 
 from .._codec import log_checksum
 from .._errors import NamespaceUnknown, StoreDamaged
+from .._log_parts import LogPart
 from .._model import LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 from .._store import Checked
+from .postgresql_arrays import Blobs
 from .postgresql_connect import NAMESPACE_COLUMNS, namespace_state, read_namespace, wall_clock
+from .postgresql_copying import packed_record
+from .postgresql_log_parts import log_parts
 from .postgresql_rows import bounded, decoded, encodable, escaped, lenient, payload_fetcher, rows_of, split
 from .postgresql_schema import WRITES, RecordsSql
 from .postgresql_session import Session
@@ -146,6 +150,24 @@ class PostgresqlReader:
         text = f"SELECT EXISTS (SELECT 1 FROM {self._sql.table} WHERE generation = %s AND key_mark <> '')"
         return bool(self._session.row(text, generation)[0])
 
+    def packed_rows(
+        self, namespace: str, generation: int, ranges: t.Sequence[tuple[str | None, str]]
+    ) -> list[bytes]:
+        """See _store.PackedRows. The server puts them together, so that no row becomes values on the way."""
+        number = self._generation(namespace, generation)
+        if self._has_long_keys(number):
+            return []
+        s = self._sql
+        rows = self._session.rows(
+            f"SELECT coalesce(x.body, '') FROM unnest(%s, %s) WITH ORDINALITY AS w(low, high, number) "
+            f"CROSS JOIN LATERAL (SELECT string_agg({packed_record('r')}, '') AS body FROM (SELECT * FROM {s.table} r "
+            "WHERE r.generation = %s AND r.key > w.low AND r.key <= w.high ORDER BY r.key OFFSET 0) AS r) AS x "
+            "ORDER BY w.number",
+            Blobs([(after or "").encode() for after, _until in ranges]),
+            Blobs([until.encode() for _after, until in ranges]), number,
+        )  # fmt: skip
+        return [row[0] for row in rows]
+
     def get_many(self, namespace: str, keys: t.Sequence[str], generation: int | None = None) -> dict[str, Row]:
         return rows_of(self._session, self._sql, self._generation(namespace, generation), keys)
 
@@ -205,7 +227,10 @@ class PostgresqlReader:
         fixed: list[t.Any] = ([] if namespace is None else [escaped(namespace)]) + (
             [] if operations is None else [list(operations)]
         )
+        for page in self._log_pages(where, fixed, after_id, batch):
+            yield list(map(_log_entry, page))
 
+    def _log_pages(self, where: str, fixed: list[t.Any], after_id: int, batch: int) -> t.Iterator[list[Row]]:
         def query(position: int, limit: int) -> tuple[str, list[t.Any]]:
             return (
                 f"SELECT l.id, l.at, l.namespace, l.operation, {_LOG_KEY}, l.epoch, l.sequence, l.digest, l.lock, "
@@ -215,9 +240,26 @@ class PostgresqlReader:
 
         for page in self._pages(query, after_id, batch):
             yield [
-                _log_entry((*r[:2], lenient(r[2]), r[3], lenient(r[4]), *r[5:9], lenient(r[9]), lenient(r[10]), r[11]))
+                (*r[:2], lenient(r[2]), r[3], lenient(r[4]), *r[5:9], lenient(r[9]), lenient(r[10]), r[11])
                 for r in page
             ]
+
+    def log_rows(self, after_id: int, until_id: int, batch: int = 1000) -> t.Iterator[list[Row]]:
+        """The entries with after_id < id <= until_id as plain tuples: to copy the log, not to look into it."""
+        return self._log_pages(" AND l.id <= %s", [until_id], after_id, batch)
+
+    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]:
+        """What ``log_rows`` gives, put together by the server where it can be."""
+        return log_parts(self._session, self._sql.log, after_id, until_id, self.log_rows)
+
+    def log_count(self, after_id: int, until_id: int) -> int:
+        """How many entries ``log_rows`` would give."""
+        text = f"SELECT count(*) FROM {self._sql.log} WHERE id > %s AND id <= %s"
+        return int(self._session.row(text, after_id, until_id)[0])
+
+    def log_end(self) -> int:
+        """The highest id; 0 when the log is empty."""
+        return int(self._session.row(f"SELECT coalesce(max(id), 0) FROM {self._sql.log}")[0])
 
     def last_writes(
         self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000

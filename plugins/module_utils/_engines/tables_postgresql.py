@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from .._errors import CannotProceed, CapabilityMissing, InvalidInput, NamespaceUnknown
+from .._errors import CannotProceed, InvalidInput, NamespaceUnknown
 from .._layouts import layout as layout_called
 from .._layouts.tables import TablesLayout
-from .._model import Claim, IncidentState, LogEntry, NamespaceState, Row, StoreIdentity
+from .._model import IncidentState, NamespaceState, Row, StoreIdentity
 from .._table_moved import Wide, widened
 from .._table_records import Cell
+from .applications_own import WithoutLog
 from .leases import busy_timeout
 from .postgresql import PostgresqlStore, _exists
 from .postgresql_connect import store_identity
@@ -51,7 +52,7 @@ class _Reader(TablesReader):
         return lines_of(self._session, self._live, self.table_schema, lost)
 
 
-class TablesPostgresqlStore(TablesStructure, TablesGenerations, PostgresqlStore):
+class TablesPostgresqlStore(WithoutLog, TablesStructure, TablesGenerations, PostgresqlStore):
     """See _store.Store."""
 
     def __init__(self, params: t.Mapping[str, t.Any], layout: TablesLayout) -> None:
@@ -72,6 +73,7 @@ class TablesPostgresqlStore(TablesStructure, TablesGenerations, PostgresqlStore)
     @classmethod
     def open(cls, params: t.Mapping[str, t.Any], layout: t.Any, *, create: bool = False) -> TablesPostgresqlStore:
         store = cls(params, layout)
+        store.application = params
         try:
             store._look()
         except BaseException:
@@ -139,6 +141,9 @@ class TablesPostgresqlStore(TablesStructure, TablesGenerations, PostgresqlStore)
         self._make_control()
         with super()._transaction() as session:  # pylint: disable=contextmanager-generator-missing-cleanup
             yield session
+
+    def layout_name(self) -> str:
+        return self._tables_layout.name
 
     def capabilities(self) -> frozenset[str]:
         if self._capabilities is None:
@@ -224,44 +229,3 @@ class TablesPostgresqlStore(TablesStructure, TablesGenerations, PostgresqlStore)
                 return found
 
         return default
-
-    # --- what such tables do not have ---------------------------------------------------------------------------
-    def _lacks(self, capability: str, what: str, next_step: str) -> CapabilityMissing:
-        return CapabilityMissing(f"The layout {self._tables_layout.name} has no {capability}: {what}.", next_step)
-
-    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Any:
-        raise self._lacks("sequence", "records are written by their own application", "write through that application")
-
-    def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
-        raise self._lacks(
-            "write-lock",
-            f"the application of {namespace!r:.80} cannot be made to wait",
-            f"isolate it first (memory_namespace={namespace}), then go on with memory_incident",
-        )
-
-    def unlock(self, namespace: str, number: int) -> None:
-        """No lock is ever given."""
-
-    def set_ttl(self, namespace: str, ttl: float | None) -> bool:
-        raise self._lacks("TTL policy", "each record has its own expiry", "set it in the application")
-
-    def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
-        return 0  # the framework does it
-
-    def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
-        raise self._lacks("tombstones", "a row that is deleted is gone", "leave the record out")
-
-    def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
-        raise self._lacks("encryption", "values are the application's own", "rotate the keys of the application")
-
-    def append_log(self, entries: t.Sequence[tuple[t.Any, ...]]) -> None:
-        """There is no access log to keep."""
-
-    def log_operation(self, claim: Claim, entries: t.Sequence[tuple[t.Any, ...]]) -> None:
-        """There is no access log to keep."""
-
-    def import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
-        return 0
-
-    def prune_log(self, before_id: int, writes_through: tuple[int, int]) -> int:
-        return 0

@@ -10,11 +10,13 @@ from __future__ import annotations
 import typing as t
 
 from .._layouts import Layout
-from .valkey_connect import Place, place_of
+from .valkey_bulk import packed_rows
+from .valkey_connect import Place, packed, place_of
 from .valkey_generations import Generations
 from .valkey_opened import Opened
 from .valkey_reader import ValkeyReader
 from .valkey_structure import Structure
+from .valkey_values import one_key
 from .valkey_whole import Whole
 
 CAPABILITIES = frozenset(
@@ -24,6 +26,20 @@ CAPABILITIES = frozenset(
     )
 )
 BY_USERS = frozenset(("fence-writes", "fence-raw-reads"))  # where the applications have a user of their own
+
+
+class NativeReader(ValkeyReader):
+    """See _store.Reader and _store.PackedRows."""
+
+    def packed_rows(
+        self, namespace: str, generation: int, ranges: t.Sequence[tuple[str | None, str]]
+    ) -> list[bytes]:
+        records = self._names.records(namespace, self._generation(namespace, generation))
+        bounds = [(b"(" if low is None else one_key(low)[1], one_key(high)[1]) for low, high in ranges]
+        return [
+            packed_rows(members)
+            for members in self._all([packed("ZRANGE", records, *bound, "BYLEX") for bound in bounds])
+        ]
 
 
 class ValkeyStore(Opened, Whole, Generations, Structure):
@@ -45,8 +61,11 @@ class ValkeyStore(Opened, Whole, Generations, Structure):
             raise
         return store
 
+    def take_turns(self, lock: t.Any) -> None:
+        self._turns = lock
+
     def capabilities(self) -> frozenset[str]:
         return self._capabilities
 
-    def reader(self, point: str | None = None) -> ValkeyReader:
-        return ValkeyReader(self._lent(), self.names, self.envelopes, point, self._take_back)
+    def reader(self, point: str | None = None) -> NativeReader:
+        return NativeReader(self._lent(), self.names, self.envelopes, point, self._take_back)

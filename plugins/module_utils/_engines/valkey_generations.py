@@ -14,10 +14,11 @@ import urllib.parse
 
 from .._errors import CannotProceed, InvalidInput
 from .._model import Claim, Row
+from .valkey_bulk import in_order
 from .valkey_control import Transaction
 from .valkey_filling import Filling
 from .valkey_transactions import AT_ONCE, repeated
-from .valkey_values import END, key_bytes, key_text
+from .valkey_values import END, key_bytes, key_text, one_key
 
 LOAD_ROWS = 2000  # of one transaction
 COPY_ROWS = 2000
@@ -60,15 +61,23 @@ class Generations(Filling):
         if start < len(rows):
             self._load(claim, generation, rows[start:])
 
-    @repeated
     def _load(self, claim: Claim, generation: int, rows: t.Sequence[Row]) -> None:
+        # before the store is held
+        self._load_members(claim, generation, rows, self.envelopes.members(rows) if in_order(rows) else None)
+
+    @repeated
+    def _load_members(
+        self, claim: Claim, generation: int, rows: t.Sequence[Row], members: t.Sequence[bytes] | None
+    ) -> None:
         with self._operating(claim) as tx:
             self._inactive(tx, claim, generation)
-            records = self.names.records(claim.namespace, generation)
-            raw = sorted(key_bytes(row[0]) for row in rows)
-            between = b"[" + raw[0] + END, b"(" + raw[-1] + b"\0\1"
-            nothing = not tx.read("ZLEXCOUNT", records, *between)  # as nearly always
-            self._put_rows(tx, claim.namespace, generation, rows, () if nothing else None)
+            low, high = min(row[0] for row in rows), max(row[0] for row in rows)
+            between = one_key(low)[0], one_key(high)[1]
+            nothing = not tx.read("ZLEXCOUNT", self.names.records(claim.namespace, generation), *between)
+            if members is not None and nothing:  # as nearly always
+                self._add_members(tx, claim.namespace, generation, rows, members)
+            else:
+                self._put_rows(tx, claim.namespace, generation, rows, () if nothing else None)
             self._keep_up_with(tx, rows)
 
     def copy_generation(

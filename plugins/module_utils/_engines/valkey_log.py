@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import typing as t
 from bisect import bisect_right
+from itertools import compress
 
 from .._codec import log_checksum
 from .._model import Claim, LogEntry
 from .._store import Checked
+from .valkey_bulk import add_members, append_entries, ascending, numbered
 from .valkey_connect import packed
 from .valkey_control import Transaction
 from .valkey_errors import valkey_errors
 from .valkey_server import refuse_eviction
 from .valkey_transactions import Connected, repeated
-from .valkey_values import READS, SPAN, Envelopes, is_write, sealed, write_member
+from .valkey_values import READS, SPAN, WRITES, Envelopes, is_write, sealed, write_member, write_stem
 
 PAGE = 2000  # entries of one transaction
 MOST = (1 << 64) - 1
@@ -33,8 +35,8 @@ def stream_id(raw: bytes) -> int:
 class LogKeeping(Connected):
     """The log's part of ``Store``."""
 
-    def _append(self, tx: Transaction, entries: t.Iterable[t.Sequence[t.Any]], *, as_they_are: bool = False) -> None:
-        """Append entries in LogEntry order; their id is filled in here, and their checksum unless ``as_they_are``."""
+    def _append(self, tx: Transaction, entries: t.Iterable[t.Sequence[t.Any]]) -> None:
+        """Append entries in LogEntry order; their id and checksum are filled in here."""
         number = tx.numbers["log_id"]
         index: dict[str, list[bytes]] = {}
         streams: dict[str, bytes] = {}
@@ -45,7 +47,7 @@ class LogKeeping(Connected):
             stream = streams.get(name)
             if stream is None:
                 stream = streams[name] = self.names.log(name).encode()
-            raw = self.envelopes.entry_bytes(entry if as_they_are else sealed(entry))
+            raw = self.envelopes.entry_bytes(sealed(entry))
             place = b"%d-0" % number
             commands.append(
                 b"*5\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$1\r\ne\r\n$%d\r\n%b\r\n"
@@ -147,24 +149,49 @@ class LogKeeping(Connected):
             refuse_eviction(self.wire)
         return self._import_log(claim, entries)
 
-    @repeated
     def _import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
-        wanted: dict[tuple[t.Any, ...], LogEntry] = {}
-        for entry in entries:
-            if is_write(entry) and entry[2] == claim.namespace and None not in entry[4:7]:
-                wanted.setdefault(tuple(entry[4:7]), entry)
+        wanted = [
+            e for e in entries
+            if e[3] in WRITES and e[2] == claim.namespace and None not in (e[4], e[5], e[6])
+        ]  # fmt: skip
+        places = [(e[5] or 0, e[6] or 0) for e in wanted]
+        if not ascending(places):
+            once: dict[tuple[t.Any, ...], LogEntry] = {}
+            for entry in wanted:
+                once.setdefault(tuple(entry[4:7]), entry)
+            wanted = list(once.values())
+            places = [(e[5] or 0, e[6] or 0) for e in wanted]
+        # before the store is held
+        bodies = [self.envelopes.entry_bytes(e) for e in wanted]
+        stems = [write_stem(t.cast(str, e[4]), *place) for e, place in zip(wanted, places)]
+        return self._append_imported(claim, wanted, places, bodies, stems)
+
+    @repeated
+    def _append_imported(
+        self,
+        claim: Claim,
+        wanted: t.Sequence[LogEntry],
+        places: t.Sequence[tuple[int, int]],
+        bodies: list[bytes],
+        stems: list[bytes],
+    ) -> int:
+        name = claim.namespace
         with self._operating(claim) as tx:
-            fresh = list(wanted.values())
-            places = [(e[5] or 0, e[6] or 0) for e in fresh]
-            newest = self._newest_logged(tx, claim.namespace)
-            if newest is None or not all(place > newest for place in places):
-                fresh = [e for e, there in zip(fresh, self._known(tx, fresh)) if not there]
-            self._append(tx, fresh, as_they_are=True)
+            newest = self._newest_logged(tx, name)
+            if newest is None or (places and min(places) <= newest):
+                fresh = [not there for there in self._known(tx, wanted)]
+                bodies, stems = list(compress(bodies, fresh)), list(compress(stems, fresh))
+            if bodies:
+                first = tx.numbers["log_id"] + 1
+                tx.add_packed(append_entries(self.names.log(name), first, bodies))
+                tx.add_packed(add_members(self.names.writes(name), numbered(stems, first)))
+                tx.add("SADD", self.names.logs, name)
+                tx.numbers["log_id"] += len(bodies)
+                if tx.space(name) is not None:
+                    tx.save(name, moved=True)
             last = tx.numbers["log_id"]
-            if fresh and tx.space(claim.namespace) is not None:
-                tx.save(claim.namespace, moved=True)
-        self._imported = None if newest is None else (claim.namespace, last, max([newest, *places]))
-        return len(fresh)
+        self._imported = None if newest is None else (name, last, max([newest, *places]))
+        return len(bodies)
 
     def _newest_logged(self, tx: Transaction, namespace: str) -> tuple[int, int] | None:
         """Where all logged writes of the namespace end, if that is known at once: there are none, or this object

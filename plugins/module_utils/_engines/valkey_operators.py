@@ -11,12 +11,14 @@ import typing as t
 from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined
 from .._model import Change, Claim, Row, is_isolated
 from .valkey_applications import Applications
+from .valkey_bulk import in_order
+from .valkey_connect import packed
 from .valkey_control import Transaction
 from .valkey_errors import valkey_errors
 from .valkey_fencing import Fencing
 from .valkey_server import refuse_eviction
 from .valkey_transactions import repeated
-from .valkey_values import SPAN, key_bytes
+from .valkey_values import SPAN, key_bytes, one_key
 
 PROBER = "memops:prove"
 
@@ -133,6 +135,41 @@ class Operators(Applications, Fencing):
     def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
         self._refuse_eviction()
         return self._reseal(claim, rows)
+
+    def replace(
+        self, claim: Claim, former: t.Sequence[Row], rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]
+    ) -> list[str]:
+        self._refuse_eviction()
+        made = [(*row[:7], key_id, payload, checksum) for row, (key_id, payload, checksum, *_key) in zip(former, rows)]
+        if in_order(former):  # before the store is held
+            members, new = self.envelopes.members(former), self.envelopes.members(made)
+            if self._replace(claim, former[0][0], former[-1][0], members, made, new):
+                return []
+        return self._reseal(claim, rows)
+
+    @repeated
+    def _replace(
+        self,
+        claim: Claim,
+        first: str,
+        last: str,
+        members: t.Sequence[bytes],
+        made: t.Sequence[Row],
+        new: t.Sequence[bytes],
+    ) -> bool:
+        """Whether just these members were all that lies from the first key to the last one, and are replaced now."""
+        name = claim.namespace
+        with self._operating(claim) as tx:
+            number = self._namespace(tx, name)["generation"]
+            records = self.names.records(name, number)
+            bounds = one_key(first)[0], one_key(last)[1]
+            _ok, count = tx.read_all([packed("WATCH", records), packed("ZLEXCOUNT", records, *bounds)])
+            if count != len(members) or tx.read("ZRANGE", records, *bounds, "BYLEX") != members:
+                return False
+            tx.add("ZREMRANGEBYLEX", records, *bounds)
+            self._add_members(tx, name, number, made, new)
+            tx.save(name, moved=True)
+        return True
 
     @repeated
     def _reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:

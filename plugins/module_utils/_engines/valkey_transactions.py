@@ -21,6 +21,7 @@ import typing as t
 from .._errors import MemoryOpsError, StoreMoved, StoreUnavailable
 from .._model import Claim, Row
 from .leases import check_claim
+from .valkey_bulk import add_members
 from .valkey_cluster import FAILOVER_SECONDS, elsewhere
 from .valkey_connect import Place, Wire, packed
 from .valkey_control import Transaction, counters_of, fresh_space, incident_field, incident_row, space_of
@@ -29,7 +30,6 @@ from .valkey_values import THERE, Envelopes, Names, key_bytes, one_key
 
 HOLD_SECONDS: t.Final = 5.0  # less than the default busy timeout: a dead writer costs others no more
 SETTLE_SECONDS: t.Final = 5.0
-SOME_BYTES: t.Final = 4 << 20  # that one command brings
 AT_ONCE: t.Final = 32 << 20  # that replies may hold together
 T = t.TypeVar("T")
 F = t.TypeVar("F", bound=t.Callable[..., t.Any])
@@ -76,6 +76,7 @@ class Connected:
         self.names = Names(place.prefix)
         self.clock: t.Callable[[], int] = wall_clock
         self.wire = Wire(place)
+        self._turns: t.Any = None  # a lock of the processes that write at the same time, so that they need not ask
         self._held: dict[str, int] = {}  # namespace → number of the write lock that this object holds
         # what this object imported last: namespace, the store's log_id after it, the newest (epoch, sequence) of it
         self._imported: tuple[str, int, tuple[int, int]] | None = None
@@ -130,6 +131,21 @@ class Connected:
     @contextlib.contextmanager
     def _transaction(self, *, force_after: float | None = None) -> t.Iterator[Transaction]:
         """``force_after``: seconds to wait for another writer before its transaction is broken."""
+        with self._in_turn(), self._held_store(force_after) as tx:  # pylint: disable=contextmanager-generator-missing-cleanup
+            yield tx
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> t.Iterator[None]:
+        """Whoever was killed with the lock keeps nobody from the store for longer than with the hold."""
+        mine = self._turns is not None and self._turns.acquire(timeout=HOLD_SECONDS)
+        try:
+            yield
+        finally:
+            if mine:
+                self._turns.release()
+
+    @contextlib.contextmanager
+    def _held_store(self, force_after: float | None) -> t.Iterator[Transaction]:
         tx = self._begin(force_after)
         try:
             with valkey_errors(self.place):
@@ -293,26 +309,24 @@ class Connected:
         self, tx: Transaction, name: str, generation: int, rows: t.Sequence[Row], there: t.Container[str] | None = None
     ) -> None:
         """Insert or replace. ``there``: the keys that may have a member now (None: any)."""
-        space = self._namespace(tx, name)
-        records, expiry = self.names.records(name, generation), self.names.expiry(name, generation)
         latest: dict[str, Row] = {row[0]: row for row in rows}
         self._take_away(tx, name, generation, [k for k in latest if there is None or k in there])
-        size, some = 0, []
-        for row in latest.values():
-            member = self.envelopes.member(row)
-            if len(member) > space["largest"]:
-                space["largest"] = len(member)
-                tx.save(name)
-            some += [b"0", member]
-            size += len(member)
-            if size > SOME_BYTES or len(some) >= 1000:
-                tx.add("ZADD", records, *some)
-                size, some = 0, []
-        if some:
-            tx.add("ZADD", records, *some)
-        ends = [x for r in latest.values() if expires(r) for x in (r[5], key_bytes(r[0]))]
+        rows = list(latest.values())
+        self._add_members(tx, name, generation, rows, self.envelopes.members(rows))
+
+    def _add_members(
+        self, tx: Transaction, name: str, generation: int, rows: t.Sequence[Row], members: t.Sequence[bytes]
+    ) -> None:
+        """Members of rows whose keys have none."""
+        space = self._namespace(tx, name)
+        tx.add_packed(add_members(self.names.records(name, generation), members))
+        largest = max(map(len, members), default=0)
+        if largest > space["largest"]:
+            space["largest"] = largest
+            tx.save(name)
+        ends = [x for r in rows if r[5] is not None and expires(r) for x in (r[5], key_bytes(r[0]))]
         if ends:
-            tx.add("ZADD", expiry, *ends)
+            tx.add("ZADD", self.names.expiry(name, generation), *ends)
             if not space["expiring"]:
                 space["expiring"] = True
                 tx.save(name)

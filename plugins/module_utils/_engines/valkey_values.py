@@ -10,9 +10,12 @@ nothing lies twice, and no index can disagree with what it leads to. An empty me
 """
 from __future__ import annotations
 
+import os
 import struct
 import typing as t
 import urllib.parse
+from functools import partial
+from operator import itemgetter
 
 from .._codec import log_checksum
 from .._errors import InvalidInput
@@ -24,9 +27,11 @@ THERE: t.Final = b""  # the member that every generation has
 READS: t.Final = frozenset(("hit", "miss", "corrupt", "expired", "refused"))
 WRITES: t.Final = frozenset(("write", "delete"))
 POSITION = struct.Struct(">QQQ")  # epoch, sequence, id of the log entry
+_PLACE, _NUMBER = struct.Struct(">QQ").pack, struct.Struct(">Q").pack
 SPAN = struct.Struct(">QQQ")  # epoch, first, last
 FIELDS = 9  # of a record, without its key
 _new_entry = tuple.__new__
+_checksum = itemgetter(8)  # of the fields behind the key
 
 
 def written(name: str) -> str:
@@ -81,9 +86,14 @@ def key_bytes(key: str) -> bytes:
     return raw.replace(b"\0", b"\0\xff") if b"\0" in raw else raw
 
 
+def raw_key(raw: bytes) -> bytes:
+    """The key's own bytes."""
+    return raw.replace(b"\0\xff", b"\0") if b"\0" in raw else raw
+
+
 def key_text(raw: bytes) -> str:
     """The inverse of key_bytes. Errors: UnicodeDecodeError."""
-    return (raw.replace(b"\0\xff", b"\0") if b"\0" in raw else raw).decode()
+    return raw_key(raw).decode()
 
 
 def one_key(key: str) -> tuple[bytes, bytes]:
@@ -96,14 +106,25 @@ class Envelopes:
     """Records as members of a generation, and back."""
 
     def __init__(self) -> None:
-        from msgpack import packb, unpackb
+        from msgpack import Packer, Unpacker, unpackb
 
-        self._pack, self._unpack = packb, unpackb
+        self._pack, self._unpack = Packer().pack, unpackb
+        self._pack_other = Packer(unicode_errors="surrogateescape").pack
+        self._new_unpacker: t.Callable[[], t.Any] = partial(Unpacker, use_list=False, max_buffer_size=0)
+        self._unpacker = self._new_unpacker()
+        self._between = os.urandom(16)  # stands nowhere else
 
     def member(self, row: Row) -> bytes:
         """Errors: InvalidInput for a field that no column could hold either."""
+        return self.members([row])[0]
+
+    def members(self, rows: t.Sequence[Row]) -> list[bytes]:
+        """Errors: as of ``member``."""
+        pack = self._pack
         try:
-            return key_bytes(row[0]) + END + t.cast(bytes, self._pack(tuple(row[1:])))
+            raw = [row[0].encode() for row in rows]
+            keys = raw if b"\0" not in b"".join(raw) else [key_bytes(row[0]) for row in rows]
+            return [b"%b\0\0%b" % (key, pack(tuple(row[1:]))) for key, row in zip(keys, rows)]
         except (TypeError, ValueError, OverflowError, AttributeError) as exc:
             raise InvalidInput(
                 f"The store does not take this record: {type(exc).__name__}.", "correct or split the record"
@@ -129,6 +150,41 @@ class Envelopes:
 
     def rows(self, members: t.Sequence[bytes]) -> list[Row]:
         """Records in order. Of members with the same key (damage) the first counts, as for a single look."""
+        if not members:
+            return []
+        try:
+            return self._sound(members)
+        except Exception:  # a damaged one is among them, or a key with a NUL
+            self._unpacker = self._new_unpacker()  # without what is left in the former one
+            return self._each(members)
+
+    def _sound(self, members: t.Sequence[bytes]) -> list[Row]:
+        """All in one go, which takes two thirds as long. Errors: any, where one is not quite as it should be."""
+        parts = [member.partition(END) for member in members]
+        keys = [part[0] for part in parts]
+        if b"\0" in b"".join(keys) or b"" in keys or len(set(keys)) != len(keys):
+            raise ValueError
+        found = self._unpacked([part[2] for part in parts])
+        if {*map(type, found)} != {tuple} or {*map(len, found)} != {FIELDS}:
+            raise ValueError
+        if {*map(type, map(_checksum, found))} != {bytes}:
+            raise ValueError
+        return [(key.decode(), *fields) for key, fields in zip(keys, found)]
+
+    def _unpacked(self, packed: t.Sequence[bytes]) -> list[t.Any]:
+        """The one object that each of these is. Errors: of any kind, where one of them is not just that.
+
+        That is so if what is put between them is found as often, at every other place: what ends too early or too late
+        would shift or hide it.
+        """
+        self._unpacker.feed(t.cast(bytes, self._pack(self._between)).join(packed))
+        unpacked = list(self._unpacker)
+        between = unpacked[1::2]
+        if len(unpacked) != 2 * len(packed) - 1 or between.count(self._between) != len(between):
+            raise ValueError
+        return unpacked[::2]
+
+    def _each(self, members: t.Sequence[bytes]) -> list[Row]:
         unpack, find = self._unpack, bytes.find
         out: list[Row] = []
         last = None
@@ -150,7 +206,7 @@ class Envelopes:
         return out
 
     def other(self, value: t.Any) -> bytes:
-        return t.cast(bytes, self._pack(value, unicode_errors="surrogateescape"))
+        return t.cast(bytes, self._pack_other(value))
 
     def any(self, raw: bytes) -> t.Any:
         """Errors: ValueError."""
@@ -191,8 +247,15 @@ def is_write(entry: t.Sequence[t.Any]) -> bool:
 
 def write_member(key: str, epoch: int, sequence: int, number: int) -> bytes:
     """What the index of logged writes holds for one entry."""
-    raw = key.encode("utf-8", "surrogateescape").replace(b"\0", b"\0\xff")
-    return raw + END + POSITION.pack(epoch, sequence, number)
+    return write_stem(key, epoch, sequence) + _NUMBER(number)
+
+
+def write_stem(key: str, epoch: int, sequence: int) -> bytes:
+    """All of that but the entry's id, which comes last."""
+    raw = key.encode("utf-8", "surrogateescape")
+    if b"\0" in raw:
+        raw = raw.replace(b"\0", b"\0\xff")
+    return raw + END + _PLACE(epoch, sequence)
 
 
 def write_position(member: bytes) -> tuple[bytes, int, int, int] | None:

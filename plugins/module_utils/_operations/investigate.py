@@ -19,7 +19,7 @@ from .._errors import CannotProceed, InvalidInput, MemoryOpsError, SnapshotUnusa
 from .._inputs import moment
 from .._keyring_unsealed import refuse_benchmark
 from .._store import Reader, Store
-from . import held_records, integrity, logscan, plan, plan_unlogged, sources, spanreading, validate
+from . import held_records, integrity, logscan, own_log, own_rating, plan, plan_unlogged, sources, spanreading, validate
 from . import incident as incidents
 from .acknowledged import Acknowledged
 from .diagnose import diagnose
@@ -179,12 +179,15 @@ class _Case:
                 namespace=self.namespace,
                 damage_file=damage_file,
                 structure=False,
+                application=True,
             )
             errors = logscan.scan(logs) if logs else []
             spans = spanreading.read(
                 span_sources, namespace=self.namespace, store=self.name, since=fenced - LOOK_BACK_US, until=fenced
             )
             errors += spans.pop("errors")
+            theirs = own_log.read(self.store, self.namespace)
+            errors += theirs["errors"] if theirs else []
             kind, said = beside.receive()
             if kind == "broken":
                 beside.send("mend it: nothing is read here any more")
@@ -197,6 +200,7 @@ class _Case:
             for one in spans["sources"]
             if one["status"] != "read"
         ]
+        doubts += theirs["doubts"] if theirs else []
         if structure.broken:
             doubts.append("the store's own structure is damaged beyond what the engine can rebuild in place")
         with self.store.reader() as reader:
@@ -241,6 +245,9 @@ class _Case:
                     before_at=onset_at or fenced,
                 )
             baseline = _baseline(reader, self.keyring, self.namespace, self.benchmark)
+            if self.benchmark is None:
+                rated = own_rating.rating(self.store, self.namespace)
+                baseline = rated.accuracy if rated else None
         return {
             **found,
             "findings": {kind: n for kind, n in findings.items() if n},
@@ -252,6 +259,7 @@ class _Case:
             "structure_broken": structure.broken,
             "errors_seen": errors,
             "spans_seen": spans if span_sources else None,
+            "own_log": theirs and {name: theirs[name] for name in ("entries", "operations")},
             "log_health": log.health,
             "probes": probes,
             "baseline": baseline,

@@ -345,7 +345,9 @@ class _Watch:
         self.note["breaches"] = breaches
         try:
             self.store.fence(self.claim)
-            self.note["fenced"] = True
+            self.note["fenced"] = "fence-writes" in self.store.capabilities()
+            if not self.note["fenced"]:
+                self.note["breaches"] = [*breaches, "nothing in the store keeps the application away: stop it"]
         except StaleAttempt:
             raise
         except MemoryOpsError as exc:

@@ -21,18 +21,21 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .._codec import RecordCodec
+from .._layouts import nameless
 from .._model import CHECKSUM, EXPIRES, KEY, UPDATED, Row
 from .._store import Reader
 from .._table_records import put_off, silent
+from . import plan_torn
 from .held_records import aside_of
 from .plan import Source, _damage, _rows, summary
 from .plan_file import Entry, PlanFile
 
 PROBES = 200
-ABSENT = "absent"
+ABSENT = plan_torn.ABSENT
 CHANGED_INSIDE = "changed inside the window"
 SILENT = "changed although its update time did not"
 MADE_INSIDE = "made inside the window; no snapshot from before has it"
+RESERVED = plan_torn.RESERVED
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def make(
         if before is newest:
             old = copy
         entry = decide(key, live, copy, old, hurt, found)
-        if copy is not None and not decide.spent(copy, newest) and _agreed(copy, live, old, entry):
+        reserved = key.startswith(RESERVED)
+        if not reserved and copy is not None and not decide.spent(copy, newest) and _agreed(copy, live, old, entry):
             sample.add(copy)
         if entry is not None:
             pending.append(entry)
@@ -124,6 +128,9 @@ def make(
     for place, (_at, source) in enumerate(sources):
         if base is not None and place > base:
             _look_deeper(draft, namespace, source, decide)
+    unread = nameless(reader.identity.layout)
+    if unread is not None:
+        found.damaged += plan_torn.come_back(draft, unread)
     found.damaged -= _respect_isolation(draft, reader, namespace, held)
     counts = {"good_before": found.good, "damaged": found.damaged}
     plan = draft.finish(

@@ -138,7 +138,10 @@ def _would(
     warnings: list[str] = []
     newest = None
     try:
-        found = Repository.open(repository).snapshots(name, keyring)
+        place = Repository.open(repository)
+        if place.objects.locks is not None:
+            place.objects.locks.check()
+        found = place.snapshots(name, keyring)
         newest = next(
             (s for s in found if s.good and s.purpose == purpose and set(s.namespaces) >= set(namespaces or states)),
             None,

@@ -60,7 +60,8 @@ def decide(
     if strategy == "rotate" and "encryption" not in store.capabilities():
         raise CapabilityMissing(
             f"The keys of {namespace} cannot be rotated: its layout has no encryption of ours.",
-            "set memory_strategy to auto, and rotate the keys of the application with its own tools",
+            "set memory_strategy to auto, and rotate the keys of the application with its own tools (those of a memory "
+            "object with the playbook rotate_keys)",
         )
     if window is not None and window.rebase:
         checked(store, "rebase")

@@ -3,21 +3,25 @@
 """Fill a new generation with a snapshot's rows, prove it, and bring the log entries that the store lacks.
 
 PRIVATE to the collection. One process fetches and opens chunks, this one loads their rows, a third one reads back what
-was loaded. Loading is not durable step by step: a power cut may take the newest rows of the inactive generation, whole
-transactions of them, and the restore then begins it anew; the switch that comes after is durable with all before it.
+was loaded, and where the engine lets several write, a fourth one imports the log meanwhile. Loading is not durable step
+by step: a power cut may take the newest rows of the inactive generation, whole transactions of them, and the restore
+then begins it anew; the switch that comes after is durable with all before it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import typing as t
+from functools import partial
 
 from .._errors import CannotProceed
 from .._model import Claim, LogEntry, NamespaceState, Row
 from .._repository import Snapshot
 from .._repository.chunks import ChunkRef, NamespaceDigest
 from .._repository.reader import rows_of
-from .restore_check import Follower, LogComparison, Proof, read_back
+from .._store import ManyWriters, Store, open_store
+from .restore_check import WAIT_SECONDS, Follower, LogComparison, Proof, read_back
 from .snapshot_scan import Checker, Tally
 from .workers import Parent, Worker
 
@@ -25,9 +29,11 @@ if t.TYPE_CHECKING:
     from .restore import Work
 
 LOAD_BYTES = 4 << 20  # of one transaction, which holds the store for some hundredths of a second
-LOG_ROWS = 20_000
+LOG_ROWS = 8_000
 SMALL = 40_000  # records that one process restores before others would be up
 LISTED = 1000  # keys that a result lists
+# what the NamedTuple's own _make does, without a Python call for each entry
+_log_entry: t.Callable[[Row], LogEntry] = partial(tuple.__new__, LogEntry)
 
 
 def fill(work: Work, claim: Claim, state: NamespaceState, since: tuple[int, int]) -> dict[str, t.Any]:
@@ -41,6 +47,7 @@ def fill(work: Work, claim: Claim, state: NamespaceState, since: tuple[int, int]
     store.note(claim, restore_generation=generation)
     chunks, log = work.snapshot.chunks(work.namespace), work.snapshot.chunks(work.namespace, "log")
     damaged: list[str] = []
+    imported = 0
     if entry["damaged"] or work.incoming.alters(work.snapshot):
         done, wrong, digest = _intact_rows(work, claim, generation, chunks, damaged)
         missing = _compared(LogComparison(store, work.target, log))
@@ -51,7 +58,7 @@ def fill(work: Work, claim: Claim, state: NamespaceState, since: tuple[int, int]
         wrong, digest = proof.wrong, entry["digest"]
         missing = _compared(LogComparison(store, work.target, log))
     else:
-        done, wrong, missing = _side_by_side(work, claim, generation, chunks, log)
+        done, wrong, missing, imported = _side_by_side(work, claim, generation, chunks, log, since)
         digest = entry["digest"]
     expected = entry["records"] - len(damaged)
     if wrong is None and done != expected:
@@ -62,6 +69,8 @@ def fill(work: Work, claim: Claim, state: NamespaceState, since: tuple[int, int]
             f"{wrong}. Nothing was switched.",
             "verify the snapshot and check the disk, then run the same command again",
         )
+    late = [log[position] for position in missing]
+    imported += _import_log(store, claim, work.snapshot, late, since, lambda: work.renew(claim))
     return {
         "generation": generation,
         "previous_generation": state.generation,
@@ -70,27 +79,68 @@ def fill(work: Work, claim: Claim, state: NamespaceState, since: tuple[int, int]
         "damaged": len(damaged),
         "damaged_keys": damaged[:LISTED],
         "digest": digest,
-        "log_entries": _import_log(work, claim, [log[position] for position in missing], since),
+        "log_entries": imported,
     }
 
 
 def _side_by_side(
-    work: Work, claim: Claim, generation: int, chunks: t.Sequence[ChunkRef], log: t.Sequence[ChunkRef]
-) -> tuple[int, str | None, list[int]]:
-    """(rows loaded, where the store holds something else, log chunks to import)."""
-    work.snapshot.unlock(chunks)
+    work: Work,
+    claim: Claim,
+    generation: int,
+    chunks: t.Sequence[ChunkRef],
+    log: t.Sequence[ChunkRef],
+    since: tuple[int, int],
+) -> tuple[int, str | None, list[int], int]:
+    """(rows loaded, where the store holds something else, log chunks to import, entries that were imported)."""
+    beside = isinstance(work.store, ManyWriters)
+    work.snapshot.unlock([*chunks, *log] if beside else chunks)
+    imported = 0
+
+    def renew() -> None:
+        work.renew(claim)
+
     with contextlib.ExitStack() as stack:
         fetcher = Worker(_fetch, work.snapshot, chunks)
         stack.callback(fetcher.stop)
-        follower = Follower(work.store_params, work.target, generation, chunks, log)
+        follower = Follower(work.store_params, work.target, generation, chunks, [] if beside else log)
         stack.callback(follower.stop)
+        importer = None
+        if isinstance(work.store, ManyWriters):
+            turns = multiprocessing.get_context("fork").Lock()
+            work.store.take_turns(turns)
+            stack.callback(work.store.take_turns, None)
+            importer = Worker(_bring_log, turns, dict(work.store_params), claim, work.snapshot, log, since)
+            stack.callback(importer.stop)
         arriving = ((chunk, fetcher.receive()[1]) for chunk in chunks)
         done = _load(work, claim, generation, arriving, follower.committed)
         fetcher.stop()
-        proven, wrong, missing = follower.finish(lambda: work.renew(claim))
+        proven, wrong, missing = follower.finish(renew)
+        if importer is not None and wrong is None:
+            while not importer.channel.poll(WAIT_SECONDS):
+                renew()
+            imported = importer.receive()[1]
     if wrong is None and proven != done:
         wrong = f"{proven} of {done} records"
-    return done, wrong, missing
+    return done, wrong, missing, imported
+
+
+def _bring_log(
+    parent: Parent,
+    turns: t.Any,
+    store_params: dict[str, t.Any],
+    claim: Claim,
+    snapshot: Snapshot,
+    log: t.Sequence[ChunkRef],
+    since: tuple[int, int],
+) -> None:
+    store = open_store(store_params)
+    if isinstance(store, ManyWriters):
+        store.take_turns(turns)
+    comparison = LogComparison(store, claim.namespace, log)
+    while comparison.step():
+        parent.check()
+    late = [log[position] for position in comparison.missing]
+    parent.send("imported", _import_log(store, claim, snapshot, late, since, parent.check))
 
 
 def _fetch(parent: Parent, snapshot: Snapshot, chunks: t.Sequence[ChunkRef]) -> None:
@@ -156,18 +206,26 @@ def _compared(comparison: LogComparison) -> list[int]:
     return comparison.missing
 
 
-def _import_log(work: Work, claim: Claim, chunks: t.Sequence[ChunkRef], since: tuple[int, int]) -> int:
-    """The evidence of the restored records: their write entries that this store lacks; how many."""
+def _import_log(
+    store: Store,
+    claim: Claim,
+    snapshot: Snapshot,
+    chunks: t.Sequence[ChunkRef],
+    since: tuple[int, int],
+    each: t.Callable[[], None],
+) -> int:
+    """The evidence of the restored records: their write entries that this store lacks; how many. ``each`` is called per
+    chunk."""
     imported = 0
     writes: list[LogEntry] = []
-    for _chunk, entries in work.snapshot.read(chunks):
+    for _chunk, entries in snapshot.read(chunks):
         writes += [
-            LogEntry._make(entry)
+            _log_entry(entry)
             for entry in entries
             if entry[3] in ("write", "delete") and (entry[5] or 0, entry[6] or 0) > since
         ]
         if len(writes) >= LOG_ROWS:
-            imported += work.store.import_log(claim, writes)
+            imported += store.import_log(claim, writes)
             writes = []
-        work.renew(claim)
-    return imported + (work.store.import_log(claim, writes) if writes else 0)
+        each()
+    return imported + (store.import_log(claim, writes) if writes else 0)

@@ -18,13 +18,13 @@ from .._errors import KeyUnavailable, RecordCorrupt, StoreDamaged
 from .._keyring_unsealed import opener, refuse_benchmark
 from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, is_isolated
 from .._store import Reader, open_store
-from . import integrity
+from . import integrity, own_rating
 from .hit_rate import Measured, judged
 from .integrity import as_keyring
 from .integrity_rows import shown
+from .own_rating import ACCURACY_GAIN, accuracy_threshold
 
 HIT_RATE = 0.80
-ACCURACY_GAIN = 0.30
 CANARY_KEY = "\x00memops/canary"
 MAX_FAILED = 200
 OPERATOR = "memops"  # actor of log entries that a rebuild writes
@@ -146,7 +146,8 @@ def validate(
 
     Returns {verdict, integrity {verdict, rows, live, findings, examples, …}, probes {checked, passed, failed [{key,
     why}], verdict}, hit_rate {value, source, threshold, verdict, why}, benchmark {cases, passed, accuracy,
-    baseline, threshold, failed, verdict}, canary {verdict, why}, reasons []}.
+    baseline, threshold, failed, verdict}, own_benchmark {hit_rate, accuracy, threshold, verdict, why} (of an
+    application's object that has one), canary {verdict, why}, reasons []}.
     Errors: NamespaceUnknown, StoreUnavailable, InvalidInput.
     """
     wanted = dict(thresholds or {})
@@ -167,6 +168,7 @@ def validate(
             probed = _probe(reader, namespace, generation, ring, probes or (), fenced_sequence)
             measured = _benchmark(reader, namespace, generation, ring, benchmark, baseline, gain)
             bird = _canary(reader, namespace, generation, ring, canary)
+        own = None if generation is not None else own_rating.rating(store, namespace)
     finally:
         store.close()
     rate = probed["passed"] / probed["checked"] if probed["checked"] else None
@@ -175,11 +177,14 @@ def validate(
     else:
         probed["verdict"] = "not-asked" if probes is None or measured["verdict"] != "not-asked" else "could-not-verify"
     by_probes = Measured("probes", rate, reads=probed["checked"]) if rate is not None else None
-    told = judged(measured_rate or by_probes, slo)
+    theirs = own_rating.judged(own, slo, baseline, gain)
+    by_them = Measured("evaluate_benchmark", theirs["hit_rate"]) if theirs["hit_rate"] is not None else None
+    told = judged(measured_rate or by_them or by_probes, slo)
     verdicts = {
         "integrity": scanned["verdict"],
         "probes": probed["verdict"],
         "benchmark": measured["verdict"],
+        "own_benchmark": theirs["verdict"],
         "canary": bird["verdict"],
         **({"hit_rate": told["verdict"]} if measured_rate is not None else {}),
     }
@@ -190,6 +195,7 @@ def validate(
         if rate is not None
         else "no read from before the onset is in the access log to compare with",
         "benchmark": measured.get("why") or "",
+        "own_benchmark": theirs["why"],
         "canary": bird["why"],
     }
     verdict = (
@@ -220,6 +226,7 @@ def validate(
         "probes": probed,
         "hit_rate": told,
         "benchmark": measured,
+        "own_benchmark": theirs,
         "canary": bird,
         "reasons": [f"{part}: {why[part]}" for part, word in verdicts.items() if word in ("fail", "could-not-verify")],
     }
@@ -343,11 +350,6 @@ def _deleted(write: LastWrite | None, probe: t.Mapping[str, t.Any], fenced_seque
         and (fenced_sequence is None or write.sequence <= fenced_sequence)
         and write.at >= (probe.get("at") or 0)
     )
-
-
-def accuracy_threshold(baseline: float, gain: float = ACCURACY_GAIN, floor: float = 0.80) -> float:
-    """The accuracy to reach: max(0.80, min(0.99, 1.30 × baseline))."""
-    return max(floor, min(0.99, (1.0 + gain) * baseline))
 
 
 def _benchmark(

@@ -15,7 +15,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Run
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import inform
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.preflight import preflight
-from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store, place
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import Resealer, open_store, place
 from tests.unit.engines.sqlite_help import all_rows, health, keys_of, row, structure, write
 
 
@@ -181,6 +181,28 @@ def test_the_log_gives_operations_that_are_asked_for(store):
 
 
 # --- rotation -------------------------------------------------------------------------------------------------------
+def test_rows_that_are_replaced_whole_are_compared_with_the_former_ones(store, claim):
+    """By an engine that does it so; all others are given the same by ``reseal``."""
+    rows = write(store, "n", {f"{n:04}": b"old" for n in range(60)})
+    want = [("k2", b"new " + r[0].encode(), b"c" * 32, r[0], r[9]) for r in rows]
+    new = [(*r[:7], "k2", b"new " + r[0].encode(), b"c" * 32) for r in rows]
+
+    def replace(former, wanted):
+        if isinstance(store, Resealer):
+            return store.replace(claim, former, wanted)
+        return store.reseal(claim, wanted)
+
+    assert replace(rows[:20], want[:20]) == []
+    assert all_rows(store, "n") == [*new[:20], *rows[20:]]
+    changed = write(store, "n", {"0030": b"newer", "0035x": b"in between"})
+    assert replace(rows[20:40], want[20:40]) == ["0030"]
+    assert replace(rows[40:][::-1], want[40:][::-1]) == []  # in whatever order
+    expected = {r[0]: r for r in [*new, *changed]}
+    assert all_rows(store, "n") == [expected[key] for key in sorted(expected)]
+    with store.reader() as reader:
+        assert reader.count("n") == 61
+
+
 def test_reseal_is_compare_and_set_and_keeps_everything_else(store, claim):
     rows = write(store, "n", {f"{n:04}": b"old" for n in range(600)}, expires=10**15)
     grave = write(store, "n", {"grave": None})[0]

@@ -1,0 +1,86 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Records and log entries of a Valkey store by the thousand, in the bytes of the protocol.
+
+PRIVATE to the collection. The members of a generation and the rows of a snapshot's chunk hold the same msgpack bytes:
+one becomes the other without a look at the fields.
+"""
+from __future__ import annotations
+
+import operator
+import struct
+import typing as t
+
+from .._model import Row
+from .valkey_connect import packed
+from .valkey_values import END, raw_key
+
+AT_A_TIME: t.Final = 500  # members of one command
+SOME_BYTES: t.Final = 4 << 20  # that one command brings
+_FIELDS_HEAD: t.Final = b"\x99"  # a msgpack array of nine
+#: The head of an array of ten, and of a text of that many bytes in it.
+_SHORT: t.Final = [b"\x9a" + bytes([0xA0 | size]) for size in range(32)]
+_number = struct.Struct(">Q").pack
+
+
+def ascending(values: t.Sequence[t.Any]) -> bool:
+    """Strictly, so that none comes twice."""
+    return all(map(operator.lt, values, values[1:]))
+
+
+def in_order(rows: t.Sequence[Row]) -> bool:
+    """Whether their keys ascend."""
+    return ascending([row[0].encode() for row in rows])
+
+
+def add_members(records: str, members: t.Sequence[bytes]) -> list[bytes]:
+    """The commands that add them to a generation."""
+    out: list[bytes] = []
+    head = packed("ZADD", records)[4:]  # behind its number of arguments, which is one digit
+    pairs: list[bytes] = []
+    size = 0
+    for member in members:
+        pairs.append(b"$1\r\n0\r\n$%d\r\n%b\r\n" % (len(member), member))
+        size += len(member)
+        if size > SOME_BYTES or len(pairs) >= AT_A_TIME:
+            out.append(b"*%d\r\n%b%b" % (2 + 2 * len(pairs), head, b"".join(pairs)))
+            pairs, size = [], 0
+    if pairs:
+        out.append(b"*%d\r\n%b%b" % (2 + 2 * len(pairs), head, b"".join(pairs)))
+    return out
+
+
+def append_entries(stream: str, first: int, bodies: t.Sequence[bytes]) -> list[bytes]:
+    """The commands that append them to a log under ids from ``first``."""
+    head = packed("XADD", stream).replace(b"*2", b"*5", 1)
+    out = []
+    for number, body in enumerate(bodies, first):
+        place = b"%d-0" % number
+        out.append(b"%b$%d\r\n%b\r\n$1\r\ne\r\n$%d\r\n%b\r\n" % (head, len(place), place, len(body), body))
+    return out
+
+
+def numbered(stems: t.Sequence[bytes], first: int) -> list[bytes]:
+    """Members of the index of logged writes: a stem is all of it but the entry's id."""
+    return [stem + _number(number) for number, stem in enumerate(stems, first)]
+
+
+def packed_rows(members: t.Sequence[bytes]) -> bytes:
+    """The items of a chunk's msgpack array. Of members that are not as they should be it makes what no chunk holds."""
+    out = []
+    for member in members:
+        key, _end, fields = member.partition(END)
+        if fields[:1] != _FIELDS_HEAD:
+            return b""
+        if b"\0" in key:
+            key = raw_key(key)
+        size = len(key)
+        if size < 32:
+            head = _SHORT[size]
+        elif size < 256:
+            head = b"\x9a\xd9%c" % size
+        else:
+            head = b"\x9a\xda" + size.to_bytes(2, "big") if size < 65536 else b"\x9a\xdb" + size.to_bytes(4, "big")
+        out.append(b"%b%b%b" % (head, key, fields[1:]))
+    return b"".join(out)
+
