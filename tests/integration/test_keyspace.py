@@ -27,7 +27,7 @@ def keys(tmp_path: pathlib.Path, valkey_server: ValkeyServer) -> t.Iterator[t.An
 
 
 def test_backup_damage_check_rebuild_and_again(keys: t.Any, tmp_path: pathlib.Path) -> None:
-    plays = ApplicationPlays(tmp_path, keys)
+    plays = ApplicationPlays(tmp_path, keys, keys.server)
     before, sibling = keys.values(NAMESPACE), keys.dumps("agent-8")
     plays.told("backup", changed=True)
     since = next_second()

@@ -10,13 +10,11 @@ import pathlib
 import sqlite3
 import subprocess
 import sys
-import time
 import typing as t
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from playbooks import Outcome, Site
+from tests.support.application_plays import ApplicationPlays, next_second
 from tests.unit.objects.objects_help import ObjectSite
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -41,33 +39,6 @@ print(json.dumps(said))
 """
 
 
-class Plays(Site):
-    """One memory host; no route, since nobody follows one."""
-
-    def __init__(self, folder: pathlib.Path, objects: t.Any) -> None:
-        self.folder, self.stores = folder, {"primary": objects.store}
-        self.reports, self.inventory = folder / "reports", folder / "inventory.json"
-        self.variables = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
-            "memory_cluster": "site",
-            "memory_repository": objects.repository,
-            "memory_keyring": {**objects.keyring, "path": str(folder / "no-keyring.json")},
-            "memory_route": {"kind": "none"},
-            "memory_report_dir": str(self.reports),
-            "memory_monitor_seconds": 1,
-            "memory_monitor_interval": "0.5",
-        }
-        self.write_inventory()
-
-    def told(self, playbook: str, *arguments: str, changed: bool, status: int = 0, **variables: t.Any) -> Outcome:
-        outcome = self.play(playbook, *arguments, **variables)
-        assert outcome.status == status, outcome.text[-6000:]
-        assert (outcome.changed > 0) is changed, outcome.text[-6000:]
-        assert "Traceback" not in outcome.text
-        return outcome
-
-
 @pytest.fixture
 def objects(tmp_path: pathlib.Path) -> t.Any:
     one = ObjectSite(tmp_path)
@@ -77,12 +48,10 @@ def objects(tmp_path: pathlib.Path) -> t.Any:
 
 
 def test_backup_damage_check_rebuild_and_again(objects: t.Any, tmp_path: pathlib.Path) -> None:
-    plays = Plays(tmp_path, objects)
+    plays = ApplicationPlays(tmp_path, objects)
     before = objects.values(NAMESPACE)
     plays.told("backup", changed=True)
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
-    while time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) < since:
-        time.sleep(0.05)
+    since = next_second()
     objects.garble("note 003")
     objects.app.write(NAMESPACE, "note 004", "wrong")
     objects.app.delete(NAMESPACE, "note 005", soft=False)
@@ -109,7 +78,7 @@ def test_backup_damage_check_rebuild_and_again(objects: t.Any, tmp_path: pathlib
 
 def test_without_a_fence_the_report_says_what_it_rests_on(objects: t.Any, tmp_path: pathlib.Path) -> None:
     objects.store.update(factory="tests.support.notebook:Notebook", namespaces=[NAMESPACE])
-    plays = Plays(tmp_path, objects)
+    plays = ApplicationPlays(tmp_path, objects)
     told = plays.told("isolate", changed=True, memory_namespace=NAMESPACE, memory_outside_fence="the agent is stopped")
     assert "The quarantine rests on what was said: the agent is stopped" in told.text
     with sqlite3.connect(objects.notes) as con:

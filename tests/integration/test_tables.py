@@ -31,7 +31,7 @@ def test_backup_damage_check_rebuild_and_again(site: t.Any, tmp_path: pathlib.Pa
     secret.touch(0o600)
     secret.write_text(site.store.pop("password"), encoding="ascii")
     site.store["password_file"] = str(secret)
-    plays = ApplicationPlays(tmp_path, site)
+    plays = ApplicationPlays(tmp_path, site, site.server)
     before, dump, sibling, catalogue = site.view(), site.dump_of(), site.dump_of("agent-8"), site.catalogue()
     plays.told("backup", changed=True)
     since = next_second()

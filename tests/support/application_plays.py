@@ -17,11 +17,11 @@ from playbooks import Outcome, Site
 class ApplicationPlays(Site):
     """One memory host and its store; no route, since nobody follows one.
 
-    ``site`` has ``store``, ``repository`` and ``keyring``, as the modules take them, and ``server`` where there is one.
+    ``site`` has ``store``, ``repository`` and ``keyring``, as the modules take them.
     """
 
-    def __init__(self, folder: pathlib.Path, site: t.Any) -> None:
-        self.folder, self.stores, self.bench = folder, {"primary": site.store}, getattr(site, "server", None)
+    def __init__(self, folder: pathlib.Path, site: t.Any, bench: t.Any = None, **variables: t.Any) -> None:
+        self.folder, self.stores, self.bench = folder, {"primary": site.store}, bench
         self.reports, self.inventory = folder / "reports", folder / "inventory.json"
         self.variables = {
             "ansible_connection": "local",
@@ -33,6 +33,7 @@ class ApplicationPlays(Site):
             "memory_report_dir": str(self.reports),
             "memory_monitor_seconds": 1,
             "memory_monitor_interval": "0.5",
+            **variables,
         }
         self.write_inventory()
 

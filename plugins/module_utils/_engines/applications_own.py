@@ -10,7 +10,11 @@ import abc
 import typing as t
 
 from .._errors import CapabilityMissing
-from .._model import Claim, LogEntry
+from .._log_parts import LogPart
+from .._model import Claim, LastWrite, LogEntry, Row
+from .._store import Checked
+
+ISOLATED: t.Final = "isolated "  # the beginning of reasons under which records lie aside that come back as they are
 
 
 class ApplicationsOwn(abc.ABC):
@@ -62,3 +66,36 @@ class WithoutLog(ApplicationsOwn):
 
     def prune_log(self, before_id: int, writes_through: tuple[int, int]) -> int:
         return 0
+
+
+class ReaderWithoutLog:
+    """The part of ``Reader`` that tells of a log, where there is none."""
+
+    def log(
+        self,
+        namespace: str | None = None,
+        after_id: int = 0,
+        batch: int = 2000,
+        operations: t.Sequence[str] | None = None,
+    ) -> t.Iterator[list[LogEntry]]:
+        return iter(())
+
+    def log_rows(self, after_id: int, until_id: int, batch: int = 1000) -> t.Iterator[list[Row]]:
+        return iter(())
+
+    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]:
+        return iter(())
+
+    def log_count(self, after_id: int, until_id: int) -> int:
+        return 0
+
+    def log_end(self) -> int:
+        return 0
+
+    def last_writes(
+        self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000
+    ) -> t.Iterator[list[LastWrite]]:
+        return iter(())
+
+    def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
+        return {"entries": 0, "corrupt": 0, "missing": 0, "first_sequence": 0, "last_sequence": 0, "intact": True}

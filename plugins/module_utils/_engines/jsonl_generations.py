@@ -12,21 +12,18 @@ import contextlib
 import os
 import sqlite3
 import typing as t
-import urllib.parse
 
-from .._errors import CannotProceed, InvalidInput, RepositoryRefused
+from .._errors import CannotProceed, RepositoryRefused
 from .._model import Change, Claim, NamespaceState, Row
 from .jsonl_connect import LinesOpened
 from .jsonl_file import file_errors
 from .sqlite_connect import sqlite_errors
-from .sqlite_schema import ASIDE_COLUMNS
+from .sqlite_own_generations import DROP_ROWS, OwnGenerations
 
-DROP_ROWS: t.Final = 5000  # rows that one dropping transaction deletes
 PART: t.Final = 400  # keys that one change looks at
-ISOLATED: t.Final = "isolated "  # the beginning of reasons under which records lie aside that come back as they are
 
 
-class LinesGenerations(LinesOpened):
+class LinesGenerations(LinesOpened, OwnGenerations):
     """The part of ``Store`` that changes records."""
 
     # --- in place -----------------------------------------------------------------------------------------------
@@ -92,51 +89,7 @@ class LinesGenerations(LinesOpened):
             done[0] = True
         return refused
 
-    def _set_aside(self, con: sqlite3.Connection, claim: Claim, reason: str, row: Row) -> None:
-        con.execute(
-            f"INSERT INTO memops_aside (namespace, incident, reason, at, {ASIDE_COLUMNS}) "
-            f"VALUES ({', '.join('?' * 14)})",
-            (claim.namespace, claim.incident, reason, self.clock(), *row),
-        )
-
-    def _no_longer_aside(self, con: sqlite3.Connection, namespace: str, row: Row) -> None:
-        """What was isolated and is back in its place lies aside no more: the application may delete it now."""
-        con.execute(
-            "DELETE FROM memops_aside WHERE namespace = ? AND key = ? AND checksum = ? AND substr(reason, 1, ?) = ?",
-            (namespace, row[0], row[9], len(ISOLATED), ISOLATED),
-        )
-
     # --- generations --------------------------------------------------------------------------------------------
-    def begin_generation(self, claim: Claim) -> int:
-        with self._operating(claim) as con:
-            self._namespace(con, claim.namespace)
-            number = con.execute(
-                "INSERT INTO memops_generation (namespace, created, incident) VALUES (?, ?, ?)",
-                (claim.namespace, self.clock(), claim.incident),
-            ).lastrowid
-        if number is None:
-            raise AssertionError("number")
-        return number
-
-    def _own(self, con: sqlite3.Connection, claim: Claim, generation: int) -> None:
-        row = con.execute(
-            "SELECT 1 FROM memops_generation WHERE id = ? AND namespace = ?", (generation, claim.namespace)
-        ).fetchone()
-        if row is None:
-            raise CannotProceed(
-                f"Namespace {claim.namespace!r:.80} has no generation {generation}.", "begin a generation first"
-            )
-
-    def _inactive(self, con: sqlite3.Connection, claim: Claim, generation: int) -> NamespaceState:
-        space = self._namespace(con, claim.namespace)
-        self._own(con, claim, generation)
-        if generation == space.generation:
-            raise CannotProceed(
-                f"Generation {generation} of namespace {claim.namespace!r:.80} is the active one.",
-                "begin a new generation and use that",
-            )
-        return space
-
     def generations(self, namespace: str) -> list[int]:
         with sqlite_errors(self.path):
             con = self.control()
@@ -157,18 +110,10 @@ class LinesGenerations(LinesOpened):
     ) -> str | None:
         if excluding is None:
             return self._copy(claim, source, target, after, limit, "")
-        if not os.path.isfile(excluding):
-            raise InvalidInput(f"There is no plan file {excluding}.", "make the plan first")
         self._make()
-        uri = "file:" + urllib.parse.quote(os.path.abspath(excluding)) + "?mode=ro"
-        with sqlite_errors(excluding):
-            self._con.execute("ATTACH ? AS memops_plan", (uri,))
-        try:
+        with self._attached(excluding):
             without = " AND NOT EXISTS (SELECT 1 FROM memops_plan.plan p WHERE p.key = l.key)"
             return self._copy(claim, source, target, after, limit, without)
-        finally:
-            with sqlite_errors(excluding):
-                self._con.execute("DETACH memops_plan")
 
     def _copy(
         self, claim: Claim, source: int, target: int, after: str | None, limit: int, without: str
@@ -197,28 +142,9 @@ class LinesGenerations(LinesOpened):
             )
         return str(last)
 
-    def finish_switch(self, claim: Claim) -> None:
-        """A switch is one transaction."""
-
-    def switch(self, claim: Claim, generation: int, expected: int) -> bool:
-        with self._operating(claim) as con:
-            space = self._namespace(con, claim.namespace)
-            active = space.generation
-            if active == generation:
-                return False
-            self._own(con, claim, generation)
-            first = con.execute(
-                "SELECT min(id) FROM memops_generation WHERE namespace = ?", (claim.namespace,)
-            ).fetchone()[0]
-            if active != (expected or first):  # 0: it was seen when it had no control row yet
-                raise CannotProceed(
-                    f"Namespace {claim.namespace!r:.80} is at generation {active}, not {expected}.",
-                    "make the plan again from the present state",
-                )
-            if not self.held(space):
-                self._replace_empty(con, space, generation)
-            con.execute("UPDATE memops_namespace SET generation = ? WHERE name = ?", (generation, claim.namespace))
-        return True
+    def _exchange(self, con: sqlite3.Connection, space: NamespaceState, generation: int) -> None:
+        if not self.held(space):
+            self._replace_empty(con, space, generation)
 
     def _replace_empty(self, con: sqlite3.Connection, space: NamespaceState, generation: int) -> None:
         """A generation becomes the file of a namespace that serves and has nothing in it."""
@@ -232,29 +158,12 @@ class LinesGenerations(LinesOpened):
             )
         self._put_back(con, space, generation)
 
-    def drop_generation(self, claim: Claim, generation: int) -> int:
-        dropped = 0
-        while True:
-            with self._operating(claim) as con:
-                if con.execute("SELECT 1 FROM memops_generation WHERE id = ?", (generation,)).fetchone() is None:
-                    return dropped
-                self._inactive(con, claim, generation)
-                gone = con.execute(
-                    "DELETE FROM memops_line WHERE rowid IN "
-                    "(SELECT rowid FROM memops_line WHERE generation = ? LIMIT ?)",
-                    (generation, DROP_ROWS),
-                ).rowcount
-                dropped += gone
-                if not gone:
-                    con.execute("DELETE FROM memops_generation WHERE id = ?", (generation,))
-
-    def filled_from(self, claim: Claim, snapshot: str, epoch: int, sequence: int, at: int, digest: str) -> None:
-        with self._operating(claim) as con:
-            con.execute(
-                "UPDATE memops_namespace SET restored_snapshot = ?, restored_epoch = ?, restored_sequence = ?, "
-                "restored_at = ?, restored_digest = ? WHERE name = ?",
-                (snapshot, epoch, sequence, at, digest, claim.namespace),
-            )
+    def _drop_some(self, con: sqlite3.Connection, generation: int) -> tuple[int, int]:
+        gone = con.execute(
+            "DELETE FROM memops_line WHERE rowid IN (SELECT rowid FROM memops_line WHERE generation = ? LIMIT ?)",
+            (generation, DROP_ROWS),
+        ).rowcount
+        return gone, gone
 
     def adopt_lineage(self, lineage: str) -> bool:
         with self._transaction() as con:
@@ -272,12 +181,6 @@ class LinesGenerations(LinesOpened):
                 )
             con.execute("UPDATE memops_store SET lineage = ?", (lineage,))
         return True
-
-    def raise_epoch(self, claim: Claim, above: int) -> int:
-        with self._operating(claim) as con:
-            epoch = max(above, con.execute("SELECT epoch FROM memops_store").fetchone()[0]) + 1
-            con.execute("UPDATE memops_store SET epoch = ?", (epoch,))
-        return int(epoch)
 
 
 def _has_lines(path: str) -> bool:

@@ -14,8 +14,8 @@ import typing as t
 
 from .._errors import NamespaceUnknown, StoreDamaged
 from .._layouts.lines import LinesLayout
-from .._model import LastWrite, LogEntry, NamespaceState, Row
-from .._store import Checked
+from .._model import NamespaceState, Row
+from .applications_own import ReaderWithoutLog
 from .jsonl_connect import identity_of, is_placing, shown, state_of
 from .jsonl_file import file_errors, still_copy
 from .jsonl_files import Files
@@ -46,7 +46,7 @@ def copy_file(con: sqlite3.Connection, layout: LinesLayout, path: str, name: str
     con.execute("INSERT INTO memops_copied VALUES (?, ?)", (name, number))
 
 
-class LinesReader:
+class LinesReader(ReaderWithoutLog):
     """See _store.Reader. ``copy``: the path of a copy, which somebody else removes."""
 
     def __init__(self, files: Files, layout: LinesLayout, busy_timeout: float, copy: str | None) -> None:
@@ -189,33 +189,6 @@ class LinesReader:
 
     def moved(self, namespace: str) -> bool:
         return False
-
-    # --- log: there is none -------------------------------------------------------------------------------------
-    def log(
-        self,
-        namespace: str | None = None,
-        after_id: int = 0,
-        batch: int = 2000,
-        operations: t.Sequence[str] | None = None,
-    ) -> t.Iterator[list[LogEntry]]:
-        return iter(())
-
-    def log_rows(self, after_id: int, until_id: int, batch: int = 1000) -> t.Iterator[list[Row]]:
-        return iter(())
-
-    def log_count(self, after_id: int, until_id: int) -> int:
-        return 0
-
-    def log_end(self) -> int:
-        return 0
-
-    def last_writes(
-        self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000
-    ) -> t.Iterator[list[LastWrite]]:
-        return iter(())
-
-    def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
-        return {"entries": 0, "corrupt": 0, "missing": 0, "first_sequence": 0, "last_sequence": 0, "intact": True}
 
     def remarks(self, namespace: str) -> list[str]:
         """What should be known about the lines of a namespace."""

@@ -11,6 +11,7 @@ import typing as t
 from .._codec import RecordCodec
 from .._errors import CannotProceed, InvalidInput
 from .._model import Change, Claim, Row
+from .applications_own import ISOLATED
 from .keyspace_dump import sound
 from .keyspace_pattern import KeyspaceNames
 from .keyspace_reader import rows_of, scanned
@@ -22,7 +23,6 @@ from .valkey_log import aside_of
 from .valkey_transactions import repeated
 
 PART = 200  # keys that one change in place looks at
-ISOLATED = "isolated "  # the beginning of reasons under which records lie aside that come back as they are
 
 
 class KeyspaceRecords(Fencing, Filling):

@@ -16,6 +16,7 @@ from .._codec import UNREADABLE, RecordCodec, why_unreadable
 from .._errors import CannotProceed, InvalidInput
 from .._model import CHECKSUM, PAYLOAD, Change, Claim, NamespaceState, Row
 from .._python_values import MAGIC
+from .applications_own import ISOLATED
 from .listed_keys import planned
 from .python_fence import ObjectFence
 from .python_reader import MOVING, PAGE, Listed, being_replaced, read_rows
@@ -23,7 +24,6 @@ from .sqlite_generations import DROP_ROWS
 from .sqlite_schema import ASIDE_COLUMNS
 
 PART = 20  # records that are changed under one look at the claim
-ISOLATED = "isolated "  # the beginning of reasons under which records lie aside that come back as they are
 
 
 class ObjectRecords(ObjectFence):

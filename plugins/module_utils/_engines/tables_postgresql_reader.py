@@ -13,10 +13,9 @@ import typing as t
 
 from .._errors import InvalidInput, NamespaceUnknown
 from .._layouts.tables import TablesLayout
-from .._log_parts import LogPart
-from .._model import LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
-from .._store import Checked
+from .._model import NamespaceState, Row, StoreIdentity
 from .._table_records import RecordName, parse_name
+from .applications_own import ReaderWithoutLog
 from .postgresql_arrays import Texts
 from .postgresql_reader import PostgresqlReader
 from .postgresql_rows import BATCH_BYTES, encodable
@@ -132,7 +131,7 @@ def record(row: t.Sequence[t.Any]) -> Row:
     return (name.decode(), 0, 0, created, updated, expires, None, "", payload, checksum)
 
 
-class TablesReader(PostgresqlReader):
+class TablesReader(ReaderWithoutLog, PostgresqlReader):
     """See _store.Reader. ``made``: whether there are control tables."""
 
     _numbers = itertools.count()
@@ -259,33 +258,3 @@ class TablesReader(PostgresqlReader):
 
     def aside(self, namespace: str, incident: str | None = None) -> t.Iterator[list[tuple[str, str, Row]]]:
         return super().aside(namespace, incident) if self._made else iter(())
-
-    # --- there is no log ----------------------------------------------------------------------------------------
-    def log(
-        self,
-        namespace: str | None = None,
-        after_id: int = 0,
-        batch: int = 2000,
-        operations: t.Sequence[str] | None = None,
-    ) -> t.Iterator[list[LogEntry]]:
-        return iter(())
-
-    def log_rows(self, after_id: int, until_id: int, batch: int = 1000) -> t.Iterator[list[Row]]:
-        return iter(())
-
-    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]:
-        return iter(())
-
-    def log_count(self, after_id: int, until_id: int) -> int:
-        return 0
-
-    def log_end(self) -> int:
-        return 0
-
-    def last_writes(
-        self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000
-    ) -> t.Iterator[list[LastWrite]]:
-        return iter(())
-
-    def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
-        return {"entries": 0, "corrupt": 0, "missing": 0, "first_sequence": 0, "last_sequence": 0, "intact": True}

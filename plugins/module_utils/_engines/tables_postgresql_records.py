@@ -13,6 +13,7 @@ import typing as t
 from .._errors import CannotProceed, InvalidInput
 from .._model import Change, Claim, Row
 from .._table_records import RecordName, TableRows, pack_row, parse_name, unpack
+from .applications_own import ISOLATED
 from .postgresql_arrays import Blobs, Ints, Texts
 from .postgresql_operators import Operators
 from .postgresql_rows import escaped
@@ -22,7 +23,6 @@ from .tables_postgresql_reader import Live, key_columns
 from .tables_postgresql_schema import LiveRoot, Table
 
 PART = 500  # records that one change looks at
-ISOLATED = "isolated "  # the beginning of reasons under which records lie aside that come back as they are
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 
 

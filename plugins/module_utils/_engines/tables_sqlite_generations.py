@@ -8,26 +8,22 @@ the active one of a quarantined namespace, where a switch is one number.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import typing as t
-import urllib.parse
 
 from .._errors import CannotProceed, InvalidInput, RepositoryRefused
 from .._model import Change, Claim, NamespaceState, Row
 from .sqlite_connect import sqlite_errors
-from .sqlite_schema import ASIDE_COLUMNS
+from .sqlite_own_generations import DROP_ROWS, OwnGenerations
 from .tables_sqlite_connect import TablesOpened, any_row
 from .tables_sqlite_rows import Records
 from .tables_sqlite_sql import HELD, Schema
 
-DROP_ROWS = 5000  # rows that one dropping transaction deletes
 PART = 200  # keys that one change looks at
-ISOLATED = "isolated "  # the beginning of reasons under which records lie aside that come back as they are
 COPY = 0  # the generation under which a namespace is copied into temporary tables
 
 
-class TablesGenerations(TablesOpened):
+class TablesGenerations(TablesOpened, OwnGenerations):
     """The part of ``Store`` that changes records."""
 
     _copied: str | None = None  # the namespace whose rows lie in temporary tables for a copy
@@ -101,51 +97,9 @@ class TablesGenerations(TablesOpened):
         yield
         self._fence_writes(con, space.name)
 
-    def _set_aside(self, con: sqlite3.Connection, claim: Claim, reason: str, row: Row) -> None:
-        con.execute(
-            f"INSERT INTO memops_aside (namespace, incident, reason, at, {ASIDE_COLUMNS}) "
-            f"VALUES ({', '.join('?' * 14)})",
-            (claim.namespace, claim.incident, reason, self.clock(), *row),
-        )
-
-    def _no_longer_aside(self, con: sqlite3.Connection, namespace: str, row: Row) -> None:
-        """What was isolated and is back in its place lies aside no more: the application may delete it now."""
-        con.execute(
-            "DELETE FROM memops_aside WHERE namespace = ? AND key = ? AND checksum = ? AND substr(reason, 1, ?) = ?",
-            (namespace, row[0], row[9], len(ISOLATED), ISOLATED),
-        )
-
     # --- generations --------------------------------------------------------------------------------------------
-    def begin_generation(self, claim: Claim) -> int:
-        with self._operating(claim) as con:
-            self._namespace(con, claim.namespace)
-            self._holding(con)
-            number = con.execute(
-                "INSERT INTO memops_generation (namespace, created, incident) VALUES (?, ?, ?)",
-                (claim.namespace, self.clock(), claim.incident),
-            ).lastrowid
-        if number is None:
-            raise AssertionError("number")
-        return number
-
-    def _own(self, con: sqlite3.Connection, claim: Claim, generation: int) -> None:
-        row = con.execute(
-            "SELECT 1 FROM memops_generation WHERE id = ? AND namespace = ?", (generation, claim.namespace)
-        ).fetchone()
-        if row is None:
-            raise CannotProceed(
-                f"Namespace {claim.namespace!r:.80} has no generation {generation}.", "begin a generation first"
-            )
-
-    def _inactive(self, con: sqlite3.Connection, claim: Claim, generation: int) -> NamespaceState:
-        space = self._namespace(con, claim.namespace)
-        self._own(con, claim, generation)
-        if generation == space.generation:
-            raise CannotProceed(
-                f"Generation {generation} of namespace {claim.namespace!r:.80} is the active one.",
-                "begin a new generation and use that",
-            )
-        return space
+    def _prepare(self, con: sqlite3.Connection) -> None:
+        self._holding(con)
 
     def generations(self, namespace: str) -> list[int]:
         with sqlite_errors(self.path):
@@ -181,17 +135,9 @@ class TablesGenerations(TablesOpened):
     ) -> str | None:
         if excluding is None:
             return self._copy(claim, source, target, after, limit, "")
-        if not os.path.isfile(excluding):
-            raise InvalidInput(f"There is no plan file {excluding}.", "make the plan first")
-        uri = "file:" + urllib.parse.quote(os.path.abspath(excluding)) + "?mode=ro"
-        with sqlite_errors(excluding):
-            self._con.execute("ATTACH ? AS memops_plan", (uri,))
-        try:
+        with self._attached(excluding):
             without = " AND NOT EXISTS (SELECT 1 FROM memops_plan.plan p WHERE p.key = h.memops_key)"
             return self._copy(claim, source, target, after, limit, without)
-        finally:
-            with sqlite_errors(excluding):
-                self._con.execute("DETACH memops_plan")
 
     def _copy(
         self, claim: Claim, source: int, target: int, after: str | None, limit: int, without: str
@@ -257,64 +203,30 @@ class TablesGenerations(TablesOpened):
             records.bring(namespace, COPY)
             self._copied = namespace
 
-    def finish_switch(self, claim: Claim) -> None:
-        """A switch is one transaction."""
-
-    def switch(self, claim: Claim, generation: int, expected: int) -> bool:
-        with self._operating(claim) as con:
-            space = self._namespace(con, claim.namespace)
-            active = space.generation
-            if active == generation:
-                return False
-            self._own(con, claim, generation)
-            first = con.execute(
-                "SELECT min(id) FROM memops_generation WHERE namespace = ?", (claim.namespace,)
-            ).fetchone()[0]
-            if active != (expected or first):  # 0: it was seen when it had no control row yet
-                raise CannotProceed(
-                    f"Namespace {claim.namespace!r:.80} is at generation {active}, not {expected}.",
-                    "make the plan again from the present state",
-                )
-            if not self.held(space):
-                if space.state == "serving" and any_row(con, self.schema(con), claim.namespace):
-                    raise CannotProceed(
-                        f"Applications can reach the rows of namespace {claim.namespace!r:.80}; they are not replaced "
-                        "under their hands.",
-                        f"isolate it first: memory_namespace={claim.namespace}",
-                    )
-                with self._lifted(con, space):
-                    self._take_out(con, claim.namespace, active)
-                    self._put_in(con, claim.namespace, generation)
-            con.execute("UPDATE memops_namespace SET generation = ? WHERE name = ?", (generation, claim.namespace))
-        return True
-
-    def drop_generation(self, claim: Claim, generation: int) -> int:
-        dropped = 0
-        while True:
-            with self._operating(claim) as con:
-                known = con.execute("SELECT 1 FROM memops_generation WHERE id = ?", (generation,)).fetchone()
-                if known is None:
-                    return dropped
-                self._inactive(con, claim, generation)
-                gone = 0
-                for table in self._holding(con).tables:
-                    rows = con.execute(
-                        f"DELETE FROM {table.held()} WHERE rowid IN (SELECT rowid FROM {table.held()} "
-                        "WHERE memops_generation = ? LIMIT ?)",
-                        (generation, DROP_ROWS),
-                    ).rowcount
-                    dropped += rows if table.is_root else 0
-                    gone += rows
-                if not gone:
-                    con.execute("DELETE FROM memops_generation WHERE id = ?", (generation,))
-
-    def filled_from(self, claim: Claim, snapshot: str, epoch: int, sequence: int, at: int, digest: str) -> None:
-        with self._operating(claim) as con:
-            con.execute(
-                "UPDATE memops_namespace SET restored_snapshot = ?, restored_epoch = ?, restored_sequence = ?, "
-                "restored_at = ?, restored_digest = ? WHERE name = ?",
-                (snapshot, epoch, sequence, at, digest, claim.namespace),
+    def _exchange(self, con: sqlite3.Connection, space: NamespaceState, generation: int) -> None:
+        if self.held(space):
+            return
+        if space.state == "serving" and any_row(con, self.schema(con), space.name):
+            raise CannotProceed(
+                f"Applications can reach the rows of namespace {space.name!r:.80}; they are not replaced under their "
+                "hands.",
+                f"isolate it first: memory_namespace={space.name}",
             )
+        with self._lifted(con, space):
+            self._take_out(con, space.name, space.generation)
+            self._put_in(con, space.name, generation)
+
+    def _drop_some(self, con: sqlite3.Connection, generation: int) -> tuple[int, int]:
+        records = gone = 0
+        for table in self._holding(con).tables:
+            rows = con.execute(
+                f"DELETE FROM {table.held()} WHERE rowid IN (SELECT rowid FROM {table.held()} "
+                "WHERE memops_generation = ? LIMIT ?)",
+                (generation, DROP_ROWS),
+            ).rowcount
+            records += rows if table.is_root else 0
+            gone += rows
+        return records, gone
 
     def adopt_lineage(self, lineage: str) -> bool:
         with self._transaction() as con:
@@ -332,12 +244,6 @@ class TablesGenerations(TablesOpened):
                 )
             con.execute("UPDATE memops_store SET lineage = ?", (lineage,))
         return True
-
-    def raise_epoch(self, claim: Claim, above: int) -> int:
-        with self._operating(claim) as con:
-            epoch = max(above, con.execute("SELECT epoch FROM memops_store").fetchone()[0]) + 1
-            con.execute("UPDATE memops_store SET epoch = ?", (epoch,))
-        return int(epoch)
 
 
 def _present(records: Records, namespace: str, number: int, live: bool, keys: t.Sequence[str]) -> dict[str, Row]:

@@ -16,9 +16,9 @@ import typing as t
 
 from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged
 from .._layouts.tables import TablesLayout
-from .._model import LastWrite, LogEntry, NamespaceState, Row
-from .._store import Checked
+from .._model import NamespaceState, Row
 from .._table_records import namespace_of
+from .applications_own import ReaderWithoutLog
 from .sqlite_connect import NAMESPACE_COLUMNS, read_identity, sqlite_errors, wall_clock
 from .sqlite_schema import ASIDE_COLUMNS
 from .tables_sqlite_connect import has_control, nobody, state_of
@@ -28,7 +28,7 @@ from .tables_sqlite_sql import HELD, prepared, read_schema
 from .tables_sqlite_structure import structure
 
 
-class TablesReader:
+class TablesReader(ReaderWithoutLog):
     """See _store.Reader. ``copy``: the path of a copy of the file, which somebody else removes."""
 
     def __init__(self, con: sqlite3.Connection, path: str, layout: TablesLayout, copy: str | None) -> None:
@@ -259,33 +259,6 @@ class TablesReader:
             return False
         with sqlite_errors(self._path):
             return bool(self._con.execute("PRAGMA data_version").fetchone()[0] != self._version)
-
-    # --- log: there is none -------------------------------------------------------------------------------------
-    def log(
-        self,
-        namespace: str | None = None,
-        after_id: int = 0,
-        batch: int = 2000,
-        operations: t.Sequence[str] | None = None,
-    ) -> t.Iterator[list[LogEntry]]:
-        return iter(())
-
-    def log_rows(self, after_id: int, until_id: int, batch: int = 1000) -> t.Iterator[list[Row]]:
-        return iter(())
-
-    def log_count(self, after_id: int, until_id: int) -> int:
-        return 0
-
-    def log_end(self) -> int:
-        return 0
-
-    def last_writes(
-        self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000
-    ) -> t.Iterator[list[LastWrite]]:
-        return iter(())
-
-    def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
-        return {"entries": 0, "corrupt": 0, "missing": 0, "first_sequence": 0, "last_sequence": 0, "intact": True}
 
     # --- structure ----------------------------------------------------------------------------------------------
     def structure(self) -> list[str]:
