@@ -72,7 +72,8 @@ def test_what_was_damaged_is_as_before_and_a_sibling_never_notices(site, strateg
     assert "read raised JSONDecodeError" in done["diagnose"]["examples"][0]["evidence"]
     assert done["plan"]["records"]["repair"] == 3 and done["plan"]["suspect_keys"] == ["made"]
     assert done["validate"]["verdict"] == "pass" and done["validate"]["probes"]["checked"] > 50
-    assert done["validate"]["hit_rate"] == {"value": 1.0, "source": "evaluate_benchmark", "threshold": 0.8}
+    told = {"value": 1.0, "source": "evaluate_benchmark", "threshold": 0.8, "verdict": "pass"}
+    assert told.items() <= done["validate"]["hit_rate"].items()
     if strategy == "soft":  # made and the one without a value are kept, and those that were not touched are not
         assert set(site.aside()) == {"made", "note 003", "note 005"}
     site.close_incident()
