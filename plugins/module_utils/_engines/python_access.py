@@ -155,9 +155,13 @@ class ObjectAccess(SqliteStore):
 
     def reader(self, point: str | None = None) -> ObjectReader:
         with sqlite_errors(self.path):
-            con = self._idle.pop() if self._idle else connect(self.path, self.busy_timeout, read_only=True)
+            con = connect(self.path, self.busy_timeout, read_only=True)
         made = self.blank is None
         return ObjectReader(con, self.path, self.sql, self._take_back, self.remote, self.declared, made, self.hooked())
+
+    def _take_back(self, con: sqlite3.Connection) -> None:
+        """None is kept: it may be of the file without content."""
+        con.close()
 
     @contextlib.contextmanager
     def point(self) -> t.Iterator[str]:

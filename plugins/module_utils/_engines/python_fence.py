@@ -13,7 +13,7 @@ import secrets
 import time
 import typing as t
 
-from .._errors import MemoryOpsError
+from .._errors import CannotProceed, MemoryOpsError
 from .._model import Claim
 from .._python_values import pack
 from .python_access import ObjectAccess
@@ -24,6 +24,7 @@ from .sqlite_connect import sqlite_errors
 QUARANTINE_TTL = 1.0
 PASSED = 1.2  # seconds after which what lives for one is over
 TTL = frozenset(("set_ttl", "ttl"))
+BY_HOOK = "the object itself keeps the application away"
 NO_HOOKS = "the object has no quarantine and release, or memory_store.operator_arguments is not set"
 
 
@@ -32,12 +33,20 @@ class ObjectFence(ObjectAccess):
 
     def fence(self, claim: Claim) -> bool:
         changed = super().fence(claim)  # noted before it is raised
+        lowered = self._lowered(claim.namespace)
         if self.hooked():
+            self._decide(claim, None, BY_HOOK)
             with self._operating(claim):
                 self.remote.call("quarantine", claim.namespace)
-        elif self._lowered(claim.namespace) is None:
+        elif lowered is None:
             self._lower(claim)
+        elif lowered[1] is None:  # whoever was killed while it wrote has left it up
+            self.remote.call("set_ttl", claim.namespace, QUARANTINE_TTL)
         return changed
+
+    def _decide(self, claim: Claim, former: float | None, why: str | None) -> None:
+        with self._operating(claim) as con:
+            con.execute("INSERT OR REPLACE INTO memops_lowered VALUES (?, ?, ?)", (claim.namespace, former, why))
 
     def unfence(self, claim: Claim) -> bool:
         if self.moving(claim.namespace):
@@ -45,9 +54,15 @@ class ObjectFence(ObjectAccess):
         with self._operating(claim) as con:
             if self._namespace(con, claim.namespace).state != "quarantined":
                 return False
+            lowered = self._lowered(claim.namespace)
+            if lowered is not None and lowered[1] == BY_HOOK and not self.hooked():
+                raise CannotProceed(
+                    f"The memory object keeps the application from {claim.namespace!r:.80}, and cannot be told to "
+                    "release it: it has no release now, or memory_store.operator_arguments is not set.",
+                    "set memory_store as it was when the namespace was isolated, then run the same command again",
+                )
             if self.hooked():
                 self.remote.call("release", claim.namespace)
-            lowered = self._lowered(claim.namespace)
             if lowered is not None:
                 if lowered[1] is None:
                     self.remote.call("set_ttl", claim.namespace, lowered[0])
@@ -69,10 +84,7 @@ class ObjectFence(ObjectAccess):
                 former = _seconds(self.remote.call("ttl", claim.namespace))
         except MemoryOpsError as exc:
             why = exc.message
-        with self._operating(claim) as con:
-            con.execute(
-                "INSERT OR REPLACE INTO memops_lowered VALUES (?, ?, ?)", (claim.namespace, former, why)
-            )
+        self._decide(claim, former, why)
         if why is None:
             self.remote.call("set_ttl", claim.namespace, QUARANTINE_TTL)
 

@@ -76,15 +76,12 @@ def test_what_was_damaged_is_as_before_and_a_sibling_never_notices(site, strateg
     assert told.items() <= done["validate"]["hit_rate"].items()
     if strategy == "soft":  # made and the one without a value are kept, and those that were not touched are not
         assert set(site.aside()) == {"made", "note 003", "note 005"}
-    site.close_incident()
-    again = rebuild(site)
-    assert not again["apply"]["changed"] and site.values() == before
 
 
 def test_an_undamaged_namespace_is_not_touched_by_a_hard_rebuild(site):
     before = site.everything()
     site.backup()
-    done = rebuild(site, strategy="hard")
+    done = rebuild(site, strategy="hard", until="apply")
     assert done["apply"]["generation"]["to"] != done["apply"]["generation"]["from"]
     assert site.everything() == before  # the time of writing too: what is the same is left alone
 

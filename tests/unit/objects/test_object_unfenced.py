@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CapabilityMissing
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, CapabilityMissing
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import doctor, monitor
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
@@ -82,6 +82,33 @@ def test_a_rebuild_rests_on_what_was_said_and_says_so(tmp_path):
     assert len(site.rows()) == 8  # an operator reads on
     site.step("release", run)
     assert site.app.ttl(NS) == 3600.0 and site.values() == before
+
+
+def test_a_fence_of_the_object_is_not_forgotten_when_the_inventory_changes(tmp_path):
+    site = ObjectSite(tmp_path)
+    site.fill(count=1)
+    run = attempt()
+    site.step("isolate", run)
+    site.store["operator_arguments"] = None
+    with pytest.raises(CannotProceed, match="cannot be told to release it"):
+        site.step("release", run)
+    assert site.elsewhere("memory.read('agent-7', 'empty')") == "Quarantined"
+    site.store["operator_arguments"] = {"operator": True}
+    site.step("release", run)
+    assert site.elsewhere("memory.read('agent-7', 'empty')") == {}
+
+
+def test_a_ttl_that_a_killed_step_left_up_goes_down_again(tmp_path):
+    site = ObjectSite(tmp_path, PLAIN)
+    site.fill(count=1)
+    site.app.set_ttl(NS, 60.0)
+    run = attempt()
+    site.step("isolate", run, outside_fence=OUTSIDE)
+    site.app.set_ttl(NS, 60.0)  # as it is while an operator writes
+    site.step("isolate", run, outside_fence=OUTSIDE)
+    assert site.app.ttl(NS) == 1.0
+    site.step("release", run)
+    assert site.app.ttl(NS) == 60.0
 
 
 @pytest.mark.parametrize("kind", OTHERWISE)

@@ -103,10 +103,7 @@ def _set(name: str, *path: str, to: t.Any) -> t.Callable[[t.List[t.Dict[str, t.A
         (_set("isolate", "result", "proof", to=KeyError), "could-not-verify", "not proven"),
         (_set("isolate", "result", "proof", "writes_refused", to=False), "fail", "does not refuse writes"),
         (
-            _set(
-                "isolate", "result", "proof",
-                to={"writes_refused": False, "reads_refused": True, "outside": "it is off"},
-            ),
+            _set("isolate", "result", "proof", to={"writes_refused": False, "reads_refused": True, "outside": "off"}),
             "could-not-verify",
             "not proven that the fence refuses writes",
         ),
