@@ -6,7 +6,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_values import END, Envelopes
@@ -38,6 +38,7 @@ def one_by_one(members: t.Sequence[bytes]) -> list[Row]:
     return list(found.values())
 
 
+@settings(max_examples=60)
 @given(st.lists(RECORD, max_size=8), st.data())
 def test_a_page_is_its_members(records: list[Row], data: st.DataObject) -> None:
     members = [ENVELOPES.member(record) for record in records]
@@ -62,6 +63,7 @@ def test_one_damaged_member_of_a_page(place: int, damage: t.Callable[[bytes, int
         assert list(map(repr, ENVELOPES.rows(page))) == list(map(repr, one_by_one(page)))
 
 
+@settings(max_examples=30)
 @given(st.lists(RECORD, min_size=1, max_size=8, unique_by=lambda record: record[0]))
 def test_sound_members_are_their_records(records: list[Row]) -> None:
     assert ENVELOPES.rows([ENVELOPES.member(record) for record in records]) == records
