@@ -10,19 +10,26 @@ STORE = r"""    suboptions:
         description: What runs the store.
         type: str
         default: sqlite
-        choices: [sqlite, postgresql, valkey]
+        choices: [sqlite, postgresql, valkey, jsonl, python]
       layout:
         description: >-
           How memories lie in the engine. V(native) is the collection's own layout; V(keyspace) is any other
           application's keys in Valkey or Redis, which O(store.pattern) names; V(custom) is any other application's
-          tables, which O(store.tables) describes; the others are the tables of the agent frameworks of these names.
-          docs/layouts.md and docs/tables_sqlite.md say which engine runs which.
+          tables, which O(store.tables) describes; V(mcp_memory) is the JSON Lines file of the MCP memory server;
+          V(python) is an application's own memory object, which O(store.factory) names; the others are the tables of
+          the agent frameworks of these names. docs/layouts.md, docs/tables_sqlite.md and docs/mcp_memory.md say which
+          engine runs which.
         type: str
         default: native
         choices:
-          [native, keyspace, langgraph_store, langgraph_checkpoint, mem0, openai_agents, google_adk, agno, custom]
+          [native, keyspace, langgraph_store, langgraph_checkpoint, mem0, mem0_history, openai_agents, google_adk, agno,
+           mcp_memory, python, custom]
       path:
-        description: The store's file (O(store.engine=sqlite), which needs it).
+        description: >-
+          The store's file (O(store.engine=sqlite) and O(store.engine=jsonl), which need it). With
+          O(store.engine=jsonl) it may have one V({namespace}) in it, for a file per namespace. With
+          O(store.engine=python), which needs it too, the file in which the collection keeps what is its own; it is
+          made with the first thing that is changed.
         type: path
       url:
         description: >-
@@ -77,10 +84,18 @@ STORE = r"""    suboptions:
           File on the hosts of the applications with their password. It is named in the route. Where the memory host has
           it too, the proof of a fence logs in with it.
         type: path
+      application_key:
+        description: >-
+          The key by which the application itself encrypts its memories, in place of O(store.application_key_file). It
+          goes into no route and no report.
+        type: str
       application_key_file:
         description: >-
-          A file with the key by which the application itself encrypts its memories (O(store.layout=openai_agents)).
-          What does not open with it is told among the warnings; without it nobody verifies whether it opens them.
+          A file on the memory host with the key by which the application itself encrypts its memories: what
+          C(LANGGRAPH_AES_KEY) is to LangGraph (O(store.layout=langgraph_checkpoint)), and C(encryption_key) to the
+          OpenAI Agents SDK (O(store.layout=openai_agents)). One key a line, the present one first, then former ones
+          that some values may still have; V(base64:…) for a key that is no text. What none of them opens is found and
+          told; without it nobody verifies whether they open.
         type: path
       schema:
         description: The schema that holds the store (O(store.engine=postgresql)).
@@ -110,6 +125,36 @@ STORE = r"""    suboptions:
           describes it. With another layout of tables a mapping of the framework's names of tables to those that they
           have here, such as V({store: agent_store}).
         type: raw
+      factory:
+        description: >-
+          What makes the application's memory object (O(store.layout=python), which needs it), as
+          V(package.module:factory), a function or class. It is imported on the memory host alone, by its interpreter
+          (C(ansible_python_interpreter)), in a process of its own. docs/python_memory.md says which methods the object
+          has.
+        type: str
+      arguments:
+        description: >-
+          What O(store.factory) is called with, as the application calls it. It is shown by verbose runs. Let the
+          factory read secrets from a file or from its environment.
+        type: dict
+      operator_arguments:
+        description: >-
+          What O(store.factory) is called with besides, for the object that operators use. That one has to pass the
+          fence that the object's own C(quarantine) raises; without it nothing is fenced.
+        type: dict
+      python_path:
+        description: Folders from which O(store.factory) is imported, before those that the interpreter has.
+        type: list
+        elements: path
+      namespaces:
+        description: >-
+          The namespaces that the memory object has (O(store.layout=python)), where it has no C(list_namespaces) that
+          tells.
+        type: list
+        elements: str
+      call_timeout:
+        description: Seconds that one call of the memory object may take (O(store.layout=python)). Default is 30.
+        type: float
       name:
         description: The memory cluster's name. Its snapshots lie under this name in the repository.
         type: str
@@ -208,6 +253,16 @@ options:
         description: How often a failed call is tried again.
         type: int
         default: 3
+      object_lock:
+        description: >-
+          Lock what is written against deleting and overwriting, in this mode of S3. The bucket has to have object lock.
+        type: str
+        default: none
+        choices: [none, governance, compliance]
+      object_lock_days:
+        description: For how many days. What retention keeps is locked again when half of them are over.
+        type: float
+        default: 14.0
   keyring:
     description: The record keys, each wrapped by a master key.
     type: dict
@@ -352,6 +407,69 @@ options:
     description: The namespace to work on.
     type: str
     required: true
+"""
+
+    HIT_RATE = r"""
+options:
+  hit_rate_source:
+    description:
+      - Who tells the hit rate of an application whose layout keeps no access log. Without it the probes do.
+      - The verdict names the source. A source that has no data gives V(could-not-verify), never V(pass).
+    type: dict
+    suboptions:
+      kind:
+        description: >-
+          A Prometheus, or what speaks its HTTP API (V(prometheus)), or the application's own OpenTelemetry spans
+          (V(spans)).
+        type: str
+        required: true
+        choices: [prometheus, spans]
+      url:
+        description: The address of Prometheus, such as V(https://prometheus.example.com:9090). It is not redirected.
+        type: str
+      query:
+        description: >-
+          A PromQL expression for one number between 0 and 1, of which there is one series. C({namespace}) in it stands
+          for the namespace, C({window}) for the time since the release, such as C(240s). Default is
+          C(memory_hit_rate{namespace="{namespace}"}).
+        type: str
+      token:
+        description: A bearer token for Prometheus.
+        type: str
+      token_file:
+        description: File on the memory host with that token.
+        type: path
+      user:
+        description: A user for Prometheus, in place of a token.
+        type: str
+      password:
+        description: That user's password.
+        type: str
+      password_file:
+        description: File on the memory host with that password.
+        type: path
+      ca_bundle:
+        description: Certificates on the memory host to trust for Prometheus. Default is those of the system.
+        type: path
+      timeout:
+        description: Seconds until Prometheus has to answer.
+        type: float
+        default: 10.0
+      max_age:
+        description: A sample that is older than so many seconds is no data.
+        type: float
+        default: 120.0
+      settle:
+        description: >-
+          Seconds after the release in which the number may still cover the quarantine and does not count. Default is 60
+          for V(prometheus) and 0 for V(spans).
+        type: float
+      spans:
+        description: >-
+          Absolute paths or http(s) addresses of OTLP JSON on the memory host, as in memory_logs. Counted are the
+          searches since the release that say whether they found something.
+        type: list
+        elements: str
 """
 
     ACTIONGROUP_MEMORY = r"""

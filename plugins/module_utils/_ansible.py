@@ -26,8 +26,8 @@ from ._operations.workers import COLLECT_AFTER
 from ._store import ENGINES, Store, open_store
 
 LAYOUTS = (
-    "native", "keyspace", "langgraph_store", "langgraph_checkpoint", "mem0", "openai_agents", "google_adk", "agno",
-    "custom",
+    "native", "keyspace", "langgraph_store", "langgraph_checkpoint", "mem0", "mem0_history", "openai_agents",
+    "google_adk", "agno", "mcp_memory", "python", "custom",
 )  # fmt: skip
 STORE: dict[str, t.Any] = {
     "engine": {"type": "str", "default": "sqlite", "choices": list(ENGINES)},
@@ -46,12 +46,19 @@ STORE: dict[str, t.Any] = {
     "sentinel_password_file": {"type": "path", "no_log": False},
     "application_user": {"type": "str"},
     "application_password_file": {"type": "path", "no_log": False},
+    "application_key": {"type": "str", "no_log": True},
     "application_key_file": {"type": "path", "no_log": False},
     "schema": {"type": "str", "default": "memops"},
     "prefix": {"type": "str", "default": "memops"},
     "pattern": {"type": "str"},
     "table_schema": {"type": "str", "default": "public"},
     "tables": {"type": "raw"},
+    "factory": {"type": "str"},
+    "arguments": {"type": "dict"},
+    "operator_arguments": {"type": "dict"},
+    "python_path": {"type": "list", "elements": "path"},
+    "namespaces": {"type": "list", "elements": "str"},
+    "call_timeout": {"type": "float"},
     "name": {"type": "str", "default": "memory"},
     "busy_timeout": {"type": "float", "default": 10.0},
     "server": {
@@ -78,6 +85,8 @@ REPOSITORY: dict[str, t.Any] = {
     "connect_timeout": {"type": "float", "default": 5.0},
     "read_timeout": {"type": "float", "default": 60.0},
     "retries": {"type": "int", "default": 3},
+    "object_lock": {"type": "str", "default": "none", "choices": ["none", "governance", "compliance"]},
+    "object_lock_days": {"type": "float", "default": 14.0},
 }
 KEYRING: dict[str, t.Any] = {
     "source": {"type": "str", "default": "file", "choices": ["file", "env", "value", "aws_kms", "vault"]},
@@ -110,6 +119,27 @@ WINDOW: dict[str, t.Any] = {
     "pattern": {"type": "str"},
     "since": {"type": "str"},
     "until": {"type": "str"},
+    "restore_expiry": {"type": "str", "choices": ["keep", "rebase"], "default": "keep"},
+}
+#: Who tells the hit rate of an application that keeps no access log here.
+HIT_RATE_SOURCE: dict[str, t.Any] = {
+    "type": "dict",
+    "no_log": False,
+    "options": {
+        "kind": {"type": "str", "required": True, "choices": ["prometheus", "spans"]},
+        "url": {"type": "str"},
+        "query": {"type": "str"},
+        "token": {"type": "str", "no_log": True},
+        "token_file": {"type": "path", "no_log": False},
+        "user": {"type": "str"},
+        "password": {"type": "str", "no_log": True},
+        "password_file": {"type": "path", "no_log": False},
+        "ca_bundle": {"type": "path"},
+        "timeout": {"type": "float", "default": 10.0},
+        "max_age": {"type": "float", "default": 120.0},
+        "settle": {"type": "float"},
+        "spans": {"type": "list", "elements": "str"},
+    },
 }
 RUN: dict[str, t.Any] = {
     "module": {"type": "str"},
@@ -146,6 +176,7 @@ def window(params: t.Mapping[str, t.Any]) -> Window:
         until=moment(params["until"]) if params.get("until") else None,
         keys=frozenset(params.get("keys") or ()),
         pattern=params.get("pattern") or None,
+        rebase=params.get("restore_expiry") == "rebase",
     )
 
 

@@ -20,6 +20,8 @@ HEAD = struct.Struct(">IIIQQqqqq")
 _quoted: t.Callable[[str], str] = json.encoder.encode_basestring_ascii
 _compact = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 LOG_HEAD = struct.Struct(">qqqq")
+#: The checksum of a record whose value its application could not read; the payload says why. No SHA-256 is that short.
+UNREADABLE: t.Final = b"unreadable"
 MAX_KEY_BYTES = 4 << 20
 MAX_NAME_BYTES = 512
 MAX_VALUE_BYTES = 256 << 20
@@ -79,6 +81,13 @@ class RecordCodec:
             return bool(self.checksum(row) == row[9])
         except (TypeError, ValueError, AttributeError, struct.error):
             return False
+
+
+def why_unreadable(row: Row) -> str | None:
+    """Why nobody could read the record; None for any other."""
+    if row[9] != UNREADABLE:
+        return None
+    return bytes(row[8]).decode("utf-8", "replace")
 
 
 def log_checksum(entry: t.Sequence[t.Any]) -> bytes:

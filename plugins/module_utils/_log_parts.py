@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Entries of the access log in the form that SQLite itself can put together: what a log chunk of format 2 is made of.
+"""Entries of the access log as an engine itself can put them together: what a log chunk of format 2 is made of.
 
 PRIVATE to the collection. docs/snapshot_format.md states the same in words; tests/decoder/ proves it.
 """
@@ -55,3 +55,28 @@ def entries_of(part: t.Mapping[str, t.Any]) -> list[Row]:
     if digest_at != len(digests) or checksum_at != len(checksums):
         raise ValueError("the digests or checksums of log entries are of another number")
     return rows
+
+
+def in_blocks(
+    after: int,
+    until: int,
+    part: t.Callable[[int, int], LogPart | None],
+    rows: t.Callable[[int, int], t.Iterator[list[Row]]],
+    least: t.Callable[[int, int], int | None],
+) -> t.Iterator[LogPart | list[Row]]:
+    """All entries with after < id <= until, block by block; each of the functions is given such bounds. ``part`` tries
+    to put a block together, ``rows`` gives the entries of one that it cannot, ``least`` tells the lowest id."""
+    while after < until:
+        end = min(until, after + BLOCK - (after + 1) % BLOCK)  # to the next multiple
+        made = part(after, end)
+        if made is not None:
+            yield made
+        else:
+            found = False
+            for some in rows(after, end):
+                found = True
+                yield some
+            if not found:  # entries were pruned: on to the next one
+                number = least(end, until)
+                end = until if number is None else number - 1
+        after = end

@@ -170,7 +170,7 @@ class Window:
 class Finding:
     """One integrity problem: what, where, evidence."""
 
-    kind: str  # checksum | unopenable | key-missing | absent | unlogged | structure | index | log | generation
+    kind: str  # checksum | unreadable | unopenable | key-missing | absent | unlogged | structure | index | log …
     namespace: str
     key: str | None
     evidence: str

@@ -70,7 +70,9 @@ def for_applications(store: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     With ``application_user`` they are that user, with the password in ``application_password_file`` (a file on their
     hosts); else what the operator's parameters name. A password itself never goes into a route.
     """
-    secret = {"password", "application_user", "application_password_file", "application_key_file", "server"}
+    secret = {
+        "password", "application_user", "application_password_file", "application_key", "application_key_file", "server"
+    }  # fmt: skip
     kept = {key: value for key, value in store.items() if key not in secret and value is not None}
     if store.get("application_user"):
         for name in ("password_file", "tls_cert", "tls_key"):

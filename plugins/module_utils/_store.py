@@ -14,7 +14,12 @@ import urllib.parse
 from ._errors import CapabilityMissing, InvalidInput
 from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 
-ENGINES: t.Final = ("sqlite", "postgresql", "valkey")
+ENGINES: t.Final = ("sqlite", "postgresql", "valkey", "jsonl", "python")
+#: How addresses of an engine's servers begin.
+OF_SCHEMES: t.Final = {
+    "postgresql": "postgresql", "postgres": "postgresql", "valkey": "valkey", "valkeys": "valkey", "redis": "valkey",
+    "rediss": "valkey",
+}  # fmt: skip
 
 Checked = t.Callable[[t.Sequence[LogEntry], t.Sequence[bool]], None]
 
@@ -347,11 +352,13 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     operators never make one by a mistyped path.
     """
     from ._layouts import layout, scratch_layout
+    from ._layouts.lines import LinesLayout
     from ._layouts.tables import TablesLayout
 
     engine = params.get("engine") or "sqlite"
     if engine not in ENGINES:
         raise InvalidInput(f"There is no engine {engine!r:.80}.", f"set memory_store.engine to {' | '.join(ENGINES)}")
+    _url_fits(engine, params)
     name = params.get("layout") or "native"
     chosen = scratch_layout(name) if params.get("scratch") else layout(name, params.get("tables"))
     if chosen.engines and engine not in chosen.engines:
@@ -376,15 +383,42 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
         from ._engines.valkey import ValkeyStore
 
         opened = ValkeyStore.open(params, chosen, create=create)
+    elif engine == "python":
+        from ._engines.python import PythonStore
+
+        opened = PythonStore.open(params, chosen, create=create)
     elif engine == "sqlite" and isinstance(chosen, TablesLayout):
         from ._engines.tables_sqlite import TablesSqliteStore
 
         opened = TablesSqliteStore.open(params, chosen, create=create)
+    elif isinstance(chosen, LinesLayout):
+        from ._engines.jsonl import LinesStore
+
+        opened = LinesStore.open(params, chosen, create=create)
     else:
         from ._engines.sqlite import SqliteStore
 
         opened = SqliteStore.open(params, chosen, create=create)
     return opened
+
+
+def _url_fits(engine: str, params: t.Mapping[str, t.Any]) -> None:
+    """Errors: InvalidInput when the address is one of another engine. It may hold a password, so it is not shown."""
+    url = params.get("url")
+    scheme = url.partition("://")[0] if isinstance(url, str) and "://" in url else ""
+    meant = OF_SCHEMES.get(scheme)
+    said = f"memory_store.engine is {engine}" if params.get("engine") else f"the engine is {engine} where none is set"
+    if meant is not None and meant != engine:
+        raise InvalidInput(
+            f"memory_store.url is an address of {meant} ({scheme}://), and {said}.",
+            f"set memory_store.engine to {meant}"
+            + (", or path in place of url" if engine == "sqlite" else ", or correct memory_store.url"),
+        )
+    if engine == "sqlite" and url and not params.get("path"):
+        raise InvalidInput(
+            f"memory_store.url is for a server, and {said}, which keeps a store in a file.",
+            "set memory_store.path, or memory_store.engine to postgresql | valkey",
+        )
 
 
 def scratch_params(folder: str, name: str = "scratch", layout: str = "native") -> dict[str, t.Any]:

@@ -16,6 +16,7 @@ bytes when the record is the same, and one says by itself which columns the tabl
 """
 from __future__ import annotations
 
+import functools
 import json
 import re
 import struct
@@ -23,7 +24,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ._errors import InvalidInput, RecordCorrupt
-from ._layouts.tables import Namespaces, Root
+from ._layouts.tables import WHOLE, Namespaces, Root
 from ._model import Row
 
 MAGIC: t.Final = b"memops tables 1\0"
@@ -109,6 +110,10 @@ def namespace_columns(rule: Namespaces, namespace: str) -> dict[str, str]:
     """What the namespace's columns are (of a prefix: at its top; of JSON nothing). Errors: InvalidInput."""
     if rule.kind == "json":
         return {}
+    if rule.kind == "whole":
+        if namespace != WHOLE:
+            raise InvalidInput(f"{namespace!r:.80} is no namespace here: there is one.", f"write {WHOLE}")
+        return {}
     if len(rule.columns) == 1:
         return {rule.columns[0]: namespace}
     parts = namespace.split("/")
@@ -139,7 +144,9 @@ def namespace_fields(rule: Namespaces, namespace: str) -> dict[str, str]:
 
 
 def namespace_of(rule: Namespaces, columns: t.Mapping[str, str]) -> str:
-    """The namespace at whose top a row with these columns is (``columns`` and ``prefix``)."""
+    """The namespace at whose top a row with these columns is (not of ``json``)."""
+    if rule.kind == "whole":
+        return WHOLE
     values = [columns[name] for name in rule.columns]
     return values[0] if len(values) == 1 else "/".join(map(escape, values))
 
@@ -160,6 +167,22 @@ def overlap(rule: Namespaces, one: str, other: str) -> bool:
         first, second = namespace_fields(rule, one), namespace_fields(rule, other)
         return all(second.get(field, value) == value for field, value in first.items())
     return False
+
+
+def outermost(rule: Namespaces, names: t.Iterable[str]) -> list[str]:
+    """Of these namespaces those that lie in none of the others: together they have every record once."""
+    names = sorted(set(names))
+    if rule.kind == "prefix":
+        there, ends = set(names), rule.separator
+        return [
+            name
+            for name in names
+            if not any(name.startswith(ends, at) and name[:at] in there for at in range(1, len(name)))
+        ]
+    if rule.kind == "json":
+        known = {name: set(namespace_fields(rule, name).items()) for name in names}
+        return [name for name in names if not any(known[name] > other for other in known.values())]
+    return names
 
 
 # --- payloads -------------------------------------------------------------------------------------------------------
@@ -221,16 +244,41 @@ def put_off(live: Row, copy: Row) -> bool:
     return sum(a != b for a, b in zip(first[0].rows[0], second[0].rows[0])) == 1
 
 
+def silent(live: Row, copy: Row, taken: int) -> bool:
+    """Whether what ``live`` says was changed since ``copy`` although its update time was not: no application did that.
+
+    Expiry and companions (embeddings that were made anew) do not count, and tables whose columns are others neither.
+    ``taken``: when the copy was made, µs; a change within the unit of its own update time may have come after that.
+    """
+    if not live[4] or live[3:5] != copy[3:5] or taken <= live[4] + _unit(live[4]):
+        return False
+    if not (live[9] and copy[9] and live[8].startswith(MAGIC) and copy[8].startswith(MAGIC)):
+        return False
+    try:
+        (_engine, first), (_engine, second) = unpack(live[8]), unpack(copy[8])
+    except RecordCorrupt:
+        return False
+    if first[0].columns != second[0].columns:
+        return False
+    differing = sum(a != b for a, b in zip(first[0].rows[0], second[0].rows[0]))
+    return bool(differing > (live[5] != copy[5]))
+
+
+def _unit(at: int) -> int:
+    """In what a time seems to be counted, µs: SQLite's CURRENT_TIMESTAMP has whole seconds."""
+    return 1_000_000 if at % 1_000_000 == 0 else 1000
+
+
 def _unpack(payload: bytes) -> tuple[str, list[TableRows]]:
     if not payload.startswith(MAGIC):
         raise ValueError("it begins with something else")
     at = len(MAGIC)
     (length,) = _LENGTH.unpack_from(payload, at)
     at += 4
-    body = json.loads(payload[at : at + length])
+    engine, tables = _parsed(payload[at : at + length])
     at += length
     found = []
-    for name, columns in body["tables"]:
+    for name, columns in tables:
         (count,) = _LENGTH.unpack_from(payload, at)
         at += 4
         rows = []
@@ -251,7 +299,15 @@ def _unpack(payload: bytes) -> tuple[str, list[TableRows]]:
                 cells.append(payload[at : at + size])
                 at += size
             rows.append(tuple(cells))
-        found.append(TableRows(name, tuple((one, kind) for one, kind in columns), tuple(rows)))
+        found.append(TableRows(name, columns, tuple(rows)))
     if at != len(payload):
         raise ValueError("there is more behind it")
-    return str(body["engine"]), found
+    return engine, found
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: bytes) -> tuple[str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]]:
+    """Of a header: engine, and of each table its name and columns. Records of a table have the same one."""
+    body = json.loads(text)
+    tables = ((name, tuple((one, kind) for one, kind in columns)) for name, columns in body["tables"])
+    return str(body["engine"]), tuple(tables)

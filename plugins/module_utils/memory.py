@@ -17,6 +17,8 @@ Values are ``bytes`` or what JSON can express (tuples come back as lists). Every
 process, and on every read its checksum and its encryption are verified. During a quarantine reads miss and writes raise
 ``NamespaceQuarantined``. A failover moves a running program at once: the route file is looked at in every call. From a
 secondary that may not take writes, reads go on and writes raise ``NamespaceReadOnly``, a kind of it.
+
+Where the application has OpenTelemetry's API, every operation is a span ``memory_operation`` (docs/observing.md).
 """
 from __future__ import annotations
 
@@ -44,6 +46,7 @@ from ._model import CHECKSUM, KEY, LogEntry, Row
 from ._read_log import ReadLog
 from ._session import Session
 from ._store import Store, open_store
+from ._tracing import trace
 
 __all__ = [
     "InvalidInput",
@@ -98,6 +101,8 @@ class Memory:
         self._session = Session(store, keyring, route, actor, buffer, create, clock)
         self._keyring = self._session.keyring
         self._clock = self._session.clock
+        place = store or {}
+        trace(self, place.get("engine") or ("sqlite" if store else None), place.get("name"))
 
     # --- writing ------------------------------------------------------------------------------------------------
     def write(

@@ -50,6 +50,14 @@ options:
       With O(since), the damage was over at this time (RFC 3339). What is other than in a good snapshot that was taken
       later changed after the damage, and is kept. Only for a layout without an access log.
     type: str
+  restore_expiry:
+    description:
+      - What becomes of the expiry of records that come back from a snapshot. V(keep) leaves it as it was, V(rebase)
+        moves it by the time that passed since the snapshot, so that what was over meanwhile comes back, too.
+      - Only for a layout whose records the collection does not seal.
+    type: str
+    choices: [keep, rebase]
+    default: keep
   again:
     description: Diagnose anew although the incident has a diagnosis.
     type: bool
@@ -124,6 +132,12 @@ spans_seen:
   description: >-
     What the application's OpenTelemetry spans of memory operations say, from a day before the quarantine on: sources,
     how many there are, each operation's count with how many failed or found nothing, deletions. None without C(spans).
+  type: dict
+  returned: success
+own_log:
+  description: >-
+    What the access log says that the application's memory object keeps itself (C(store.layout=python)), its entries and
+    each operation's count. V(null) where there is none. What it tells of errors is among RV(errors_seen).
   type: dict
   returned: success
 errors_seen:

@@ -46,9 +46,11 @@ options:
       - snapshot
       - snapshot_accept
       - snapshot_export
+      - snapshot_hold
       - snapshot_info
       - snapshot_retention
       - snapshot_rewrap
+      - snapshot_undelete
       - snapshot_verify
       - store_info
       - undo
@@ -108,9 +110,11 @@ MODULES = [
     "snapshot",
     "snapshot_accept",
     "snapshot_export",
+    "snapshot_hold",
     "snapshot_info",
     "snapshot_retention",
     "snapshot_rewrap",
+    "snapshot_undelete",
     "snapshot_verify",
     "store_info",
     "undo",
@@ -166,12 +170,16 @@ def main_of(module: str) -> t.Callable[[], None]:
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_accept import main as run
     elif module == "snapshot_export":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_export import main as run
+    elif module == "snapshot_hold":
+        from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_hold import main as run
     elif module == "snapshot_info":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_info import main as run
     elif module == "snapshot_retention":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_retention import main as run
     elif module == "snapshot_rewrap":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_rewrap import main as run
+    elif module == "snapshot_undelete":
+        from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_undelete import main as run
     elif module == "snapshot_verify":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_verify import main as run
     elif module == "store_info":

@@ -10,9 +10,11 @@ module: doctor
 short_description: Say what is wrong with the set-up of a memory cluster, and what mends it
 version_added: 1.0.0
 description:
-  - Looks at backups, verifications, drills, the record key, the repository's endpoint, scrubs, fences, quarantines,
-    leases that were left, clocks and disks, and says of each whether it is well, and if not the next command.
-  - Changes nothing. The proof of a fence is rolled back, and the repository is not probed anew.
+  - Looks at backups, verifications, drills, retention, object lock, the record key, the repository's endpoint, scrubs,
+    fences, quarantines, leases that were left, clocks and disks, and says of each whether it is well, and if not the
+    next command.
+  - Changes nothing. The proof of a fence is rolled back, and the repository is not probed anew unless O(probe) asks for
+    it.
   - Does not fail for what it finds; see RV(verdict).
 author:
   - The memops.agent_memory maintainers (@memops)
@@ -45,6 +47,34 @@ options:
     description: The store is a secondary's. How far it is behind, its host's clock and its disk are looked at.
     type: bool
     default: false
+  probe:
+    description: >-
+      Try anew what the endpoint enforces, which writes and removes small objects below C(probe/). Otherwise
+      it counts what was seen when the repository was made. Not in check mode.
+    type: bool
+    default: false
+  only:
+    description: Only these checks. What they need and does not open is told too.
+    type: list
+    elements: str
+    choices:
+      - store
+      - keyring
+      - repository
+      - backup
+      - verified
+      - drill
+      - retention
+      - object_lock
+      - conditional_put
+      - key_age
+      - integrity
+      - fence
+      - quarantine
+      - lease
+      - lag
+      - clock
+      - space
   controller_time:
     description: The controller's clock, in seconds since 1970, to compare the memory host's with.
     type: float

@@ -31,6 +31,14 @@ options:
     description: Share of the benchmark's cases that must pass.
     type: float
     default: 0.8
+  restore_expiry:
+    description:
+      - What becomes of the expiry of records that come back from a snapshot. V(keep) leaves it as it was, V(rebase)
+        moves it by the time that passed since the snapshot, so that what was over meanwhile comes back, too.
+      - Only for a layout whose records the collection does not seal.
+    type: str
+    choices: [keep, rebase]
+    default: keep
   rotation:
     description: Rotate the record keys of the scratch store too.
     type: bool

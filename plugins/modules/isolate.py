@@ -18,6 +18,13 @@ description:
   - With O(keys), O(pattern) or O(since) the namespace stays in service and only the chosen records go out of it. Each
     is set aside as it lies, even when it is damaged, and comes back by M(memops.agent_memory.release). Applications
     miss it and may write a new record under its key. A tombstone is sealed for each record, which needs O(keyring).
+options:
+  outside_fence:
+    description:
+      - What keeps applications away, in words, such as V(the service agent is stopped). For stores that have no fence
+        of their own (an application's memory object without C(quarantine) and C(release)), which are isolated no other
+        way. It stands in the proof, and nothing tries whether it is true.
+    type: str
 author:
   - The memops.agent_memory maintainers (@memops)
 extends_documentation_fragment:
@@ -87,6 +94,10 @@ proof:
       description: Who is not held off by this engine's fence.
       type: list
       elements: str
+      returned: success
+    outside:
+      description: O(outside_fence), where the quarantine may rest on it. Else V(null).
+      type: str
       returned: success
 isolated:
   description: How many records went out of service, or would go in check mode.

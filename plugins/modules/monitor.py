@@ -48,6 +48,7 @@ options:
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.hit_rate
   - memops.agent_memory.memory.attributes
   - memops.agent_memory.memory.actiongroup_memory
 """
@@ -76,6 +77,10 @@ verdict:
   type: str
   returned: always
   sample: pass
+hit_rate:
+  description: The hit rate since the release, and its source.
+  type: dict
+  returned: always
 samples:
   description: What was seen, with times.
   type: list

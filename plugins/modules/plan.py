@@ -57,6 +57,14 @@ options:
   until:
     description: As O(onset), the time at which the damage was over.
     type: str
+  restore_expiry:
+    description:
+      - As for the diagnosis. What becomes of the expiry of records that come back from a snapshot. V(keep) leaves it as
+        it was, V(rebase) moves it by the time that passed since the snapshot.
+      - Only for a layout whose records the collection does not seal.
+    type: str
+    choices: [keep, rebase]
+    default: keep
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace

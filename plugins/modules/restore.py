@@ -42,6 +42,14 @@ options:
     description: Keep a standby copy warm. It takes no application writes until it is promoted.
     type: bool
     default: false
+  expiry:
+    description:
+      - What becomes of the expiry of records that come back from a snapshot. V(keep) leaves it as it was, V(rebase)
+        moves it by the time that passed since the snapshot, so that what was over meanwhile comes back, too.
+      - Only for a layout whose records the collection does not seal.
+    type: str
+    choices: [keep, rebase]
+    default: keep
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.attributes

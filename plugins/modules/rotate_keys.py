@@ -14,6 +14,10 @@ description:
     generations by compare-and-set while applications go on.
   - A rotation that was interrupted goes on with the same key. Old keys stay in the keyring for the snapshots that
     name them. Records that no key opens are left alone and listed.
+  - With O(new_application_key_file) or O(new_application_key) it is the key by which an application itself encrypts its
+    memories (O(store.layout=langgraph_checkpoint), O(store.layout=openai_agents)) that is replaced. Each namespace is
+    fenced as long as its values are changed, and values that no key opens are set aside and listed. The application
+    gets the new key from whoever runs it.
 author:
   - The memops.agent_memory maintainers (@memops)
 options:
@@ -26,13 +30,23 @@ options:
     type: float
     default: 3600.0
   force:
-    description: Replace it whatever its age.
+    description: >-
+      Replace it whatever its age. With a new key of the application, set aside what no key opens however much it is of
+      a namespace; without this it is at most a tenth.
     type: bool
     default: false
   retire:
     description: Mark keys that no generation names any more as retired.
     type: bool
     default: false
+  new_application_key:
+    description: The application's new key, in place of O(new_application_key_file). It goes into no report.
+    type: str
+  new_application_key_file:
+    description: >-
+      A file on the memory host with the application's new key, written like O(store.application_key_file), which names
+      the present one.
+    type: path
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.attributes
@@ -47,11 +61,20 @@ EXAMPLES = r"""
     keyring:
       path: /etc/memops/keyring.json
       master_key_file: /etc/memops/master.key
+
+- name: Replace the key by which LangGraph encrypts its checkpoints
+  memops.agent_memory.rotate_keys:
+    store:
+      layout: langgraph_checkpoint
+      path: /var/lib/agents/checkpoints.db
+      application_key_file: /etc/memops/langgraph.key
+    new_application_key_file: /etc/memops/langgraph-new.key
 """
 
 RETURN = r"""
 key:
-  description: The record key that everything is sealed with now.
+  description: >-
+    The record key that everything is sealed with now. Of an application's key its fingerprint.
   type: str
   returned: success
 key_created:
@@ -63,7 +86,9 @@ complete:
   type: bool
   returned: success
 records:
-  description: Records rotated, already with the key, unopenable and remaining.
+  description: >-
+    Records rotated, already with the key, unopenable and remaining. Of an application's key also those set aside, and
+    those in plain beside encrypted ones.
   type: dict
   returned: success
 unopenable:

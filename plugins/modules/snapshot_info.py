@@ -73,8 +73,13 @@ EXAMPLES = r"""
 RETURN = r"""
 snapshots:
   description: >-
-    One entry per snapshot: id, purpose, time, counts, whether it is good, suspect, accepted, and what it refers
-    to.
+    One entry per snapshot: id, purpose, time, counts, whether it is good, suspect, accepted, what it refers to, and
+    with O(keyring) the C(holds) that stand on it, each with its name (C(hold)), C(by), C(reason) and C(at).
+  type: list
+  elements: dict
+  returned: success
+removed:
+  description: What retention removed and M(memops.agent_memory.snapshot_undelete) can bring back, with the time.
   type: list
   elements: dict
   returned: success

@@ -13,7 +13,9 @@ description:
   - Keeps the newest O(keep_last) good snapshots, everything younger than O(keep_within), and the newest good one of
     each of the last hours, days, weeks, months and years that are asked for (grandfather, father, son).
   - Never removes the last good one of any namespace, one that another refers to, recent evidence, or anything while
-    the newest snapshot is suspect. The manifest goes first, the packs after a grace.
+    the newest snapshot is suspect, nor what a hold or an object lock keeps. The manifest goes first, the packs after a
+    grace; until then M(memops.agent_memory.snapshot_undelete) brings it back.
+  - With O(repository.object_lock) what stays is locked again once half of O(repository.object_lock_days) is over.
 author:
   - The memops.agent_memory maintainers (@memops)
 options:
@@ -87,6 +89,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+locked:
+  description: Snapshots whose object lock was extended.
+  type: list
+  elements: str
+  returned: success
 removed:
   description: Snapshots that were removed.
   type: list

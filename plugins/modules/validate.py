@@ -31,6 +31,7 @@ options:
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.hit_rate
   - memops.agent_memory.memory.attributes
   - memops.agent_memory.memory.actiongroup_memory
 """
@@ -47,6 +48,21 @@ EXAMPLES = r"""
       master_key_file: /etc/memops/master.key
     namespace: agent-7
     benchmark: /etc/memops/agent-7.benchmark.jsonl
+
+- name: Judge a namespace that is served by what Prometheus knows of it
+  memops.agent_memory.validate:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    namespace: agent-7
+    hit_rate_source:
+      kind: prometheus
+      url: https://prometheus.example.com:9090
+  check_mode: true
 """
 
 RETURN = r"""
@@ -65,12 +81,26 @@ reasons:
   type: list
   elements: str
   returned: always
+hit_rate:
+  description: The hit rate, its source, threshold and verdict. A source counts in the verdict where it was asked for.
+  type: dict
+  returned: success
 probes:
   description: Probes checked and passed.
   type: dict
   returned: success
 benchmark:
   description: Cases, accuracy, baseline and threshold.
+  type: dict
+  returned: success
+own_benchmark:
+  description: >-
+    What C(evaluate_benchmark) of the application's memory object says (C(store.layout=python)), its hit rate, accuracy
+    and verdict. V(not-asked) where there is none.
+  type: dict
+  returned: success
+hit_rate:
+  description: The hit rate, its source and the threshold.
   type: dict
   returned: success
 canary:

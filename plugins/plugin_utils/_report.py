@@ -265,7 +265,7 @@ def _reasons(
         proof = given.mapping(run.result("isolate").get("proof"))
         for what in ("writes", "reads"):
             refused = given.flag(proof.get(what + "_refused"))
-            if refused is None:
+            if refused is None or (not refused and given.text(proof.get("outside"))):
                 found.append((UNKNOWN, f"It was not proven that the fence refuses {what}."))
             elif not refused:
                 found.append((FAIL, f"The fence does not refuse {what}."))

@@ -1,6 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""BENCH_RECORDS (1000000), BENCH_ROUNDS (3), BENCH_ONLY (some of the parts, default all), BENCH_DIR (where)."""
+"""BENCH_RECORDS (1000000), BENCH_ROUNDS (3), BENCH_ONLY (some of the parts, default all), BENCH_DIR (where),
+BENCH_VECTORS (50000: items of the part langgraph)."""
 
 from __future__ import annotations
 
@@ -19,16 +20,28 @@ import typing as t
 
 from tests.support.s3_server import S3Server
 
-from . import failing_over, isolating, keyspace, memory, postgresql, rebuild, restores, rows, snapshots, valkey
+from . import (
+    failing_over,
+    isolating,
+    keyspace,
+    langgraph,
+    memory,
+    postgresql,
+    rebuild,
+    restores,
+    rows,
+    snapshots,
+    valkey,
+)
 from .data import NAMESPACE, Place
 from .measure import Table
 
 EMBEDDED = ("isolate", "scan", "snapshot", "again", "restore", "rotation", "rebuild", "growth")
 SERVERS = ("postgresql", "valkey")
-OTHERS = ("keyspace", "failover")
+OTHERS = ("keyspace", "langgraph", "failover")
 PARTS = EMBEDDED + SERVERS + OTHERS
 ASKED_FOR = ("memory",)  # not among the default ones
-USE_S3 = {"snapshot", "again", "restore", "rebuild", "growth", "memory", *SERVERS}
+USE_S3 = {"snapshot", "again", "restore", "rebuild", "growth", "memory", "langgraph", *SERVERS}
 
 
 def main() -> int:
@@ -72,6 +85,7 @@ def main() -> int:
                 "postgresql": lambda: postgresql.measure(table, place, at, rounds),
                 "valkey": lambda: valkey.measure(table, place, at, rounds),
                 "keyspace": lambda: keyspace.measure(table, place, rounds),
+                "langgraph": lambda: langgraph.measure(table, place, at, rounds),
                 "memory": lambda: memory.measure(table, place, at),
                 "failover": lambda: failing_over.measure(table, place, rounds),
             }

@@ -22,11 +22,14 @@ OURS = "ansible_collections.memops.agent_memory.plugins.module_utils"
 for _library in (
     "boto3.s3.transfer",
     "cryptography.hazmat.primitives.ciphers.aead",
+    "cryptography.hazmat.primitives.hashes",
     "cryptography.hazmat.primitives.kdf.hkdf",
     "encodings.idna",
     "msgpack",
     "zstandard",
     f"{OURS}._engines.sqlite",
+    f"{OURS}._layouts.native",
+    f"{OURS}._layouts.tables",
     f"{OURS}._repository.s3",
 ):
     importlib.import_module(_library)

@@ -150,7 +150,7 @@ def examine(snapshot, namespace, out):
     total = 0
     found = {"records": 0, "tombstones": 0, "damaged": 0, "unopenable": 0}
     for row in snapshot.rows(namespace, "records"):
-        sealed = snapshot.manifest["store"]["layout"] != "keyspace"
+        sealed = snapshot.manifest["store"]["layout"] not in ("keyspace", "python")
         status, value = decode(namespace, row, snapshot.record_keys, sealed)
         found["records"] += 1
         found["tombstones"] += status != "damaged" and row[6] is not None

@@ -13,10 +13,15 @@ import typing as t
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from ansible_collections.memops.agent_memory.plugins.module_utils._metrics import Sample, write_textfile
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from playbooks import Site
 from tests.support.alert_servers import ROOT, Alertmanager, NodeExporter, Prometheus, Rulebook
 
+STALE = {
+    "status": "firing",
+    "labels": {"alertname": "MemoryBackupStale", "memops_action": "backup", "cluster": "site"},
+}
 TOKEN = "alert-token-of-this-test"
 
 
@@ -50,6 +55,11 @@ class Seen:
             return [state.facts for state in store.incidents(namespace)]
         finally:
             store.close()
+
+    def purposes(self) -> list[str]:
+        """Of each snapshot what it was taken for."""
+        repository = Repository.open({"url": f"file://{self.site.folder}/repository"})
+        return [info.purpose for info in repository.snapshots("site")]
 
     def fenced(self, namespace: str) -> bool:
         return self.state(namespace) == "quarantined"
@@ -112,13 +122,16 @@ def test_an_alert_starts_the_runbook(tmp_path: pathlib.Path) -> None:
             hostile = alert("{{ lookup('ansible.builtin.pipe', 'touch pwned') }}")
             assert rulebook.tell(alert("agent-7", "resolved"), hostile, alert("agent-9", cluster="elsewhere")) == 200
             assert rulebook.tell(alert("agent-7"), alert("agent-8"), alert("agent-8")) == 200
-            assert rulebook.tell(alert("agent-8")) == 200
+            assert rulebook.tell(alert("agent-8"), STALE) == rulebook.tell(STALE) == 200
             wait("the other evidence", lambda: seen.reported("agent-8"), rulebook)
+            wait("the backup", lambda: "Say what was backed up" in rulebook.whole(), rulebook)
         plays = rulebook.whole()
     assert [len(seen.incidents(f"agent-{n}")) for n in (7, 8, 9)] == [1, 1, 0]
     assert [seen.state(f"agent-{n}") for n in (7, 8, 9)] == ["quarantined", "quarantined", "serving"]
     assert plays.count("TASK [memops.agent_memory.isolate : Quarantine the namespace and prove the fence]") == 2
     assert plays.count("TASK [memops.agent_memory.diagnose : Find the cause of the damage]") == 2
+    assert plays.count("TASK [memops.agent_memory.backup : Publish a scheduled snapshot]") == 1
+    assert sorted(seen.purposes()) == ["forensic", "forensic", "scheduled", "scheduled"]
     assert "No memory host of this inventory belongs to the cluster elsewhere" in plays
     assert TOKEN not in plays
     assert not list(tmp_path.rglob("pwned"))

@@ -13,12 +13,14 @@ import contextlib
 import json
 import os
 import pathlib
+import sqlite3
 import subprocess
 import sys
 import typing as t
 
 import yaml
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._application_ciphers import Eax
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.support.aws_server import AwsServer
@@ -34,8 +36,9 @@ PREFIX = "memops.agent_memory."
 ORDER = [
     "store_info", "dispatch", "snapshot", "snapshot_info", "snapshot_verify", "metrics", "preflight", "isolate",
     "forensic", "diagnose", "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate",
-    "standby", "failback", "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_retention",
-    "scrub", "snapshot_accept", "keyring_rewrap", "snapshot_rewrap", "drill", "doctor", "note_step", "notify", "report",
+    "standby", "failback", "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_hold",
+    "snapshot_retention", "snapshot_undelete", "scrub", "snapshot_accept", "keyring_rewrap", "snapshot_rewrap", "drill",
+    "doctor", "note_step", "notify", "report",
 ]
 # fmt: on
 REPLICATED = ["replication_info", "failover_store", "rejoin"]  # on two servers, one the other's replica
@@ -145,6 +148,32 @@ def routes(home: pathlib.Path) -> t.Iterator[dict[str, str]]:
         assert [proxy.reached() for proxy in (one, two)] == ["valkey-2", "valkey-2"]
 
 
+def checkpoints(home: pathlib.Path) -> dict[str, str]:
+    """A file as LangGraph's SqliteSaver makes it, with one encrypted value, and two keys."""
+    old, new = "o" * 32, "n" * 32
+    (home / "langgraph.key").write_text(old, encoding="ascii")
+    (home / "langgraph-new.key").write_text(new, encoding="ascii")
+    with contextlib.closing(sqlite3.connect(home / "checkpoints.db")) as con:
+        space = "thread_id TEXT, checkpoint_ns TEXT, checkpoint_id TEXT"
+        key = "PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id"
+        con.execute(
+            f"CREATE TABLE checkpoints ({space}, parent_checkpoint_id TEXT, type TEXT, checkpoint BLOB, metadata BLOB, "
+            f"{key}))"
+        )
+        con.execute(
+            f"CREATE TABLE writes ({space}, task_id TEXT, task_path TEXT, idx INTEGER, channel TEXT, type TEXT, "
+            f"value BLOB, {key}, task_id, idx))"
+        )
+        value = Eax(old.encode()).seal(b"said")
+        con.execute("INSERT INTO checkpoints VALUES ('ann', '', '1', NULL, 'msgpack+aes', ?, '{}')", (value,))
+        con.commit()
+    return {
+        "/var/lib/agents/checkpoints.db": str(home / "checkpoints.db"),
+        "/etc/memops/langgraph.key": str(home / "langgraph.key"),
+        "/etc/memops/langgraph-new.key": str(home / "langgraph-new.key"),
+    }
+
+
 def test_every_module_has_its_examples_in_the_order() -> None:
     assert {path.stem for path in MODULES.glob("[!_]*.py")} == {*ORDER, *REPLICATED} - OWN
 
@@ -169,6 +198,7 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
         "/srv/reports": str(tmp_path / "reports"),
         "20260105T101500Z-1f2e3d4c": "{{ newest.snapshots[0].snapshot }}",
         "20260105T102000Z-9a8b7c6d": "{{ taken.snapshot }}",
+        **checkpoints(tmp_path),
     }
     with Memory(store=store, keyring=keyring) as memory:
         many = [(f"key-{n:04}", {"n": n}) for n in range(300)]
@@ -189,6 +219,8 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
         done = run_play(tmp_path, place(tasks, {**more, "http://127.0.0.1:4318": receiver.url}))
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         assert len(receiver.told) == 1
+    with contextlib.closing(sqlite3.connect(places["/var/lib/agents/checkpoints.db"])) as con:
+        assert Eax(b"n" * 32).open(con.execute("SELECT checkpoint FROM checkpoints").fetchone()[0]) == b"said"
     ran = {line[6:].split("]")[0] for line in done.stdout.splitlines() if line.startswith("TASK [")}
     assert {one["name"] for one in tasks} <= ran
 

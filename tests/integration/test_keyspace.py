@@ -6,45 +6,15 @@
 from __future__ import annotations
 
 import pathlib
-import sys
-import time
 import typing as t
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from playbooks import Outcome, Site
+from tests.support.application_plays import ApplicationPlays, next_second
 from tests.support.valkey_server import ValkeyServer
 from tests.unit.operations.keyspace_help import Agent, KeyspaceSite
 
 NAMESPACE = "agent-7"
-
-
-class Plays(Site):
-    """One memory host and its server; no route, since nobody follows one."""
-
-    def __init__(self, folder: pathlib.Path, keys: t.Any) -> None:
-        self.folder, self.stores, self.bench = folder, {"primary": keys.store}, keys.server
-        self.reports, self.inventory = folder / "reports", folder / "inventory.json"
-        self.variables = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
-            "memory_cluster": "site",
-            "memory_repository": keys.repository,
-            "memory_keyring": {**keys.keyring, "path": str(folder / "no-keyring.json")},
-            "memory_route": {"kind": "none"},
-            "memory_report_dir": str(self.reports),
-            "memory_monitor_seconds": 1,
-            "memory_monitor_interval": "0.5",
-        }
-        self.write_inventory()
-
-    def told(self, playbook: str, *arguments: str, changed: bool, status: int = 0, **variables: t.Any) -> Outcome:
-        outcome = self.play(playbook, *arguments, **variables)
-        assert outcome.status == status, outcome.text[-6000:]
-        assert (outcome.changed > 0) is changed, outcome.text[-6000:]
-        assert "Traceback" not in outcome.text
-        return outcome
 
 
 @pytest.fixture
@@ -57,12 +27,10 @@ def keys(tmp_path: pathlib.Path, valkey_server: ValkeyServer) -> t.Iterator[t.An
 
 
 def test_backup_damage_check_rebuild_and_again(keys: t.Any, tmp_path: pathlib.Path) -> None:
-    plays = Plays(tmp_path, keys)
+    plays = ApplicationPlays(tmp_path, keys)
     before, sibling = keys.values(NAMESPACE), keys.dumps("agent-8")
     plays.told("backup", changed=True)
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
-    while time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) < since:
-        time.sleep(0.05)
+    since = next_second()
     keys.app.delete(keys.key("set"), keys.key("s00003"))
     keys.app.set(keys.key("list"), "garbage")
     damaged = keys.values(NAMESPACE)

@@ -201,20 +201,24 @@ def test_killed_and_run_again_nothing_written_on_the_secondary_is_lost(tmp_path:
 def test_every_step_alone_twice_and_in_check_mode(tmp_path: pathlib.Path) -> None:
     site = site_with_backup(tmp_path)
     site.flip("agent-7", ["key-00011"])
-    with site.working("agent-7"):
+    with site.working("agent-7"), webhook() as (url, told):
         for step in (
             "isolate", "snapshot", "failover", "diagnose", "plan",
             "apply", "validate", "failback", "release", "monitor",
         ):  # fmt: skip
-            checked = site.play(step, "--check", memory_namespace="agent-7")
+            more: dict[str, t.Any] = {"memory_namespace": "agent-7"}
+            if step in ("release", "monitor"):
+                more["memory_notify"] = [{"kind": "webhook", "url": url}]
+            checked = site.play(step, "--check", **more)
             assert checked.status == 0, checked.text
-            first = site.play(step, memory_namespace="agent-7")
+            first = site.play(step, **more)
             assert first.status == 0, first.text
             if step in ("failover", "failback"):
                 continue
-            passed(site.play(step, memory_namespace="agent-7"), changed=False)
+            passed(site.play(step, **more), changed=False)
         passed(site.play("report", memory_namespace="agent-7"), changed=False)
     assert site.report()["state"] == "closed"
+    assert [one["event"] for one in told] == ["released", "closed"]
 
 
 def test_cluster_playbooks(tmp_path: pathlib.Path) -> None:
@@ -313,8 +317,12 @@ def test_disaster_recovery_into_a_fresh_store_and_never_over_memories(tmp_path: 
     checked = site.play("disaster_recovery", "--check", memory_dr_store=str(fresh))
     assert checked.status == 0, checked.text
     assert not fresh.exists()
-    done = site.play("disaster_recovery", memory_dr_store=str(fresh), memory_dr_switch="true")
+    with webhook() as (url, told):
+        channels = [{"kind": "webhook", "url": url}]
+        words = {"memory_dr_store": str(fresh), "memory_dr_switch": "true"}
+        done = site.play("disaster_recovery", memory_notify=channels, **words)
     assert done.status == 0, done.text
+    assert [one["event"] for one in told] == ["escalated"]
     site.stores["fresh"] = {"engine": "sqlite", "layout": "native", "path": str(fresh)}
     memory = site.memory("fresh")
     assert memory.read("agent-8", "key-00001") == {"fact": "agent-8 fact 1"}

@@ -47,7 +47,7 @@ def test_systemd_accepts_the_timers(tmp_path: pathlib.Path) -> None:
     first = site.play("schedule", memory_schedule_every=every, **home)
     passed(first, changed=True)
     assert "ok: [localhost]" in first.text.partition("TASK [memops.agent_memory.schedule : Check the units]")[2][:200]
-    names = ["backup", "drill", "scrub"]
+    names = ["backup", "drill", "key_age", "scrub"]
     assert sorted(path.name for path in units.glob("*.timer")) == [f"memops-{name}.timer" for name in names]
     texts = {path.name: path.read_text() for path in units.iterdir()}
     assert "Persistent=true" in texts["memops-drill.timer"] and "RandomizedDelaySec=60" in texts["memops-backup.timer"]
@@ -78,7 +78,7 @@ def test_the_line_of_cron_backs_up_and_leaves_a_heartbeat(
     passed(site.play("schedule", **wanted), changed=True)
     passed(site.play("schedule", **wanted), changed=False)
     lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
-    assert [line.split()[:5] for line in lines] == [["*/15", *"****"], *[["7", *"****"]] * 2]
+    assert [line.split()[:5] for line in lines] == [["*/15", *"****"], *[["7", *"****"]] * 3]
     job = lines[0].split(None, 5)[5]
     assert "%" not in job  # to cron that is the end of the line
     started = time.time()

@@ -7,23 +7,14 @@ from __future__ import annotations
 
 import json
 import pathlib
-import time
 import typing as t
 
 import pytest
 
-from tests.integration.test_keyspace import Plays
+from tests.support.application_plays import ApplicationPlays, next_second
 from tests.unit.tables.tables_help import LangGraph
 
 NAMESPACE = "agent-7"
-
-
-class _AsKeys:
-    """What ``Plays`` asks of a store."""
-
-    def __init__(self, site: t.Any) -> None:
-        self.store, self.server = site.store, site.server
-        self.repository, self.keyring = site.repository, site.keyring
 
 
 @pytest.fixture
@@ -40,12 +31,10 @@ def test_backup_damage_check_rebuild_and_again(site: t.Any, tmp_path: pathlib.Pa
     secret.touch(0o600)
     secret.write_text(site.store.pop("password"), encoding="ascii")
     site.store["password_file"] = str(secret)
-    plays = Plays(tmp_path, _AsKeys(site))
+    plays = ApplicationPlays(tmp_path, site)
     before, dump, sibling, catalogue = site.view(), site.dump_of(), site.dump_of("agent-8"), site.catalogue()
     plays.told("backup", changed=True)
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
-    while time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) < since:
-        time.sleep(0.05)
+    since = next_second()
     site.put(NAMESPACE, {"fact 00001": {"text": "garbage"}, "a/b": {"text": "wrong"}})
     site.app.ask("delete", namespace=[NAMESPACE], keys=["fact 00002"])
     damaged = site.dump_of()

@@ -7,45 +7,15 @@ own, and is never changed."""
 from __future__ import annotations
 
 import pathlib
-import sys
-import time
 import typing as t
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from playbooks import Outcome, Site
+from tests.support.application_plays import ApplicationPlays, next_second
 from tests.support.framework_process import FrameworkProcess
 from tests.unit.tables.sqlite_help import LanggraphSite
 
 NAMESPACE = "agent-7"
-
-
-class Plays(Site):
-    """One memory host and its file; no route, since nobody follows one."""
-
-    def __init__(self, folder: pathlib.Path, tables: t.Any) -> None:
-        self.folder, self.stores = folder, {"primary": tables.store}
-        self.reports, self.inventory = folder / "reports", folder / "inventory.json"
-        self.variables = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
-            "memory_cluster": "site",
-            "memory_repository": tables.repository,
-            "memory_keyring": {**tables.keyring, "path": str(folder / "no-keyring.json")},
-            "memory_route": {"kind": "none"},
-            "memory_report_dir": str(self.reports),
-            "memory_monitor_seconds": 1,
-            "memory_monitor_interval": "0.5",
-        }
-        self.write_inventory()
-
-    def told(self, playbook: str, *arguments: str, changed: bool, status: int = 0, **variables: t.Any) -> Outcome:
-        outcome = self.play(playbook, *arguments, **variables)
-        assert outcome.status == status, outcome.text[-6000:]
-        assert (outcome.changed > 0) is changed, outcome.text[-6000:]
-        assert "Traceback" not in outcome.text
-        return outcome
 
 
 @pytest.fixture
@@ -60,12 +30,10 @@ def tables(tmp_path: pathlib.Path) -> t.Iterator[t.Any]:
 
 
 def test_backup_damage_check_rebuild_and_again(tables: t.Any, tmp_path: pathlib.Path) -> None:
-    plays = Plays(tmp_path, tables)
+    plays = ApplicationPlays(tmp_path, tables)
     before, sibling = tables.records(NAMESPACE), tables.records("agent-8")
     plays.told("backup", changed=True)
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
-    while time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) < since:
-        time.sleep(0.05)
+    since = next_second()
     tables.app.delete([NAMESPACE], "k00003", "big")
     tables.app.put([NAMESPACE], "k00001", {"text": "garbage"})
     damaged = tables.dump(("store", "store_vectors"))

@@ -167,7 +167,7 @@ class Rulebook(HttpServer):
         own = [f"PATH={path}", f"HOME={self.inventory.parent}", "ANSIBLE_NOCOLOR=1", "ANSIBLE_LOCALHOST_WARNING=0"]
         own += [f"ANSIBLE_COLLECTIONS_PATH={ROOT / '.ansible' / 'collections'}", "LC_ALL=C.UTF-8"]
         arguments = ["--rulebook", str(rulebook), "--inventory", str(self.inventory), "--vars", variables]
-        return ["env", *own, ansible_rulebook(), *arguments]
+        return ["env", *own, *ansible_rulebook(), *arguments]
 
     def tell(self, *alerts: dict[str, t.Any], token: str | None = None) -> int:
         """As Alertmanager does; the HTTP status."""
@@ -179,8 +179,8 @@ class Rulebook(HttpServer):
         return pathlib.Path(self.log).read_text(encoding="utf-8", errors="replace")
 
 
-def ansible_rulebook() -> str:
-    """The program, in an environment of its own beside that of the tests; made when it is missing or outdated."""
+def ansible_rulebook() -> list[str]:
+    """The command, in an environment of its own beside that of the tests; made when it is missing or outdated."""
     requirements = pathlib.Path(__file__).with_name("eda_requirements.txt")
     wanted = hashlib.sha256((requirements.read_text(encoding="utf-8") + sys.version).encode()).hexdigest()[:12]
     venv = ROOT / ".venv" / f"eda-{wanted}"
@@ -191,4 +191,5 @@ def ansible_rulebook() -> str:
             pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "-qq", "--no-compile"]
             subprocess.run([*pip, "--disable-pip-version-check", "-r", str(requirements)], check=True, timeout=600)
             (venv / ".ready").touch()
-    return str(venv / "bin" / "ansible-rulebook")
+    # By the module: the scripts of an environment name the folder in which it was made.
+    return [str(venv / "bin" / "python"), "-m", "ansible_rulebook"]

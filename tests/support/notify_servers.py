@@ -9,6 +9,7 @@ import contextlib
 import http.server
 import json
 import socketserver
+import ssl
 import threading
 import typing as t
 
@@ -51,22 +52,39 @@ def web(*answers: int) -> t.Iterator[tuple[str, list[tuple[str, dict[str, t.Any]
 
 
 @contextlib.contextmanager
-def mail() -> t.Iterator[tuple[int, list[str]]]:
-    """An SMTP server with AUTH PLAIN. Yields its port and the letters it took, after a login alone."""
+def mail(certificate: tuple[str, str] | None = None) -> t.Iterator[tuple[int, list[str]]]:
+    """An SMTP server with AUTH PLAIN. Yields its port and the letters it took, after a login alone.
+
+    With a ``certificate`` (its path and that of its key) it does STARTTLS, and knows no login before.
+    """
     letters: list[str] = []
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
 
     class Handler(socketserver.StreamRequestHandler):
         def say(self, text: str) -> None:
             self.wfile.write(text.encode() + b"\r\n")
 
         def handle(self) -> None:
-            allowed = False
+            allowed, plain = False, context is not None
             self.say("220 ready")
-            for raw in self.rfile:
+            while raw := self.rfile.readline():
                 line = raw.decode().strip()
                 verb = line.split(" ", 1)[0].upper()
                 if verb == "EHLO":
-                    self.say("250-here\r\n250 AUTH PLAIN")
+                    self.say("250-here\r\n250 " + ("STARTTLS" if plain else "AUTH PLAIN"))
+                elif verb == "STARTTLS" and plain and context:
+                    self.say("220 go on")
+                    try:
+                        self.connection = context.wrap_socket(self.connection, server_side=True)
+                    except OSError:
+                        return  # who asked does not trust the certificate
+                    self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)
+                    plain = False
+                elif plain:
+                    self.say("530 only after STARTTLS")
                 elif verb == "AUTH":
                     allowed = base64.b64decode(line.split()[-1]).decode() == f"\0{USER}\0{PASSWORD}"
                     self.say("235 welcome" if allowed else "535 no " + PASSWORD)

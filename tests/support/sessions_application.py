@@ -1,7 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Applications that keep their memories with the OpenAI Agents SDK, with Google's ADK or with agno, and know nothing of
-the collection. Run and called as langgraph_application.py is."""
+"""Applications that keep their memories with the OpenAI Agents SDK, with Google's ADK, with agno or with mem0, and know
+nothing of the collection. Run and called as langgraph_application.py is."""
 from __future__ import annotations
 
 import asyncio
@@ -15,38 +15,56 @@ KEY = "an application's own key, 40 characters.."
 
 
 class OpenAI:
-    """SQLiteSession; with ``encrypted`` an EncryptedSession on top of it."""
+    """SQLiteSession, or SQLAlchemySession on a server; with ``encrypted`` an EncryptedSession on top of it."""
 
-    def open(self, path: str) -> None:
-        self.close()
-        self.path = path
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
         self.sessions: dict[t.Any, t.Any] = {}
-        self._session("memops-none")
+        self.engine: t.Any = None
+
+    def open(self, where: str) -> None:
+        """``where``: a path, or a URL of PostgreSQL."""
+        self.close()
+        self.where = where
+        if "://" in where:
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            self.engine = create_async_engine(where.replace("postgresql://", "postgresql+psycopg://"))
+        self.items("memops-none")
 
     def close(self) -> None:
-        for one in getattr(self, "sessions", {}).values():
-            getattr(one, "underlying_session", one).close()
+        for one in self.sessions.values():
+            plain = getattr(one, "underlying_session", one)
+            if hasattr(plain, "close"):
+                plain.close()
         self.sessions = {}
+        if self.engine is not None:
+            self.loop.run_until_complete(self.engine.dispose())
+            self.engine = None
 
-    def _session(self, name: str, encrypted: bool = False, key: str = KEY) -> t.Any:
+    def _session(self, name: str, encrypted: bool = False, key: str = KEY, ttl: int = 10**9) -> t.Any:
         from agents import SQLiteSession
-        from agents.extensions.memory import EncryptedSession
+        from agents.extensions.memory import EncryptedSession, SQLAlchemySession
 
-        if (name, encrypted, key) not in self.sessions:
-            plain = SQLiteSession(name, self.path)
-            self.sessions[name, encrypted, key] = (
-                EncryptedSession(name, plain, key, ttl=10**9) if encrypted else plain
+        if (name, encrypted, key, ttl) not in self.sessions:
+            plain: t.Any
+            if self.engine is not None:
+                plain = SQLAlchemySession(name, engine=self.engine, create_tables=True)
+            else:
+                plain = SQLiteSession(name, self.where)
+            self.sessions[name, encrypted, key, ttl] = (
+                EncryptedSession(name, plain, key, ttl=ttl) if encrypted else plain
             )
-        return self.sessions[name, encrypted, key]
+        return self.sessions[name, encrypted, key, ttl]
 
-    def add(self, name: str, items: list[t.Any], encrypted: bool = False) -> None:
-        asyncio.run(self._session(name, encrypted).add_items(items))
+    def add(self, name: str, items: list[t.Any], encrypted: bool = False, key: str = KEY) -> None:
+        self.loop.run_until_complete(self._session(name, encrypted, key).add_items(items))
 
-    def items(self, name: str, encrypted: bool = False, key: str = KEY) -> list[t.Any]:
-        return list(asyncio.run(self._session(name, encrypted, key).get_items()))
+    def items(self, name: str, encrypted: bool = False, key: str = KEY, ttl: int = 10**9) -> list[t.Any]:
+        return list(self.loop.run_until_complete(self._session(name, encrypted, key, ttl).get_items()))
 
     def pop(self, name: str) -> t.Any:
-        return asyncio.run(self._session(name).pop_item())
+        return self.loop.run_until_complete(self._session(name).pop_item())
 
 
 class Adk:
@@ -108,9 +126,33 @@ class Agno:
         self.db.delete_user_memory(name, user_id=user)
 
 
+class Mem0History:
+    """The storage of mem0's Memory beside its vectors."""
+
+    def open(self, path: str) -> None:
+        os.environ.update(MEM0_TELEMETRY="False", MEM0_DIR=os.path.dirname(path))
+        from mem0.memory.storage import SQLiteManager
+
+        self.storage = SQLiteManager(path)
+
+    def close(self) -> None:
+        self.storage.close()
+
+    def write(self, memory: str, scope: str, number: int) -> None:
+        made, at = f"2026-01-{number % 28 + 1:02}T10:00:00+00:00", "2026-02-01T03:00:00.5-07:00"
+        self.storage.add_history(memory, None, f"fact {number}", "ADD", created_at=made)
+        self.storage.add_history(memory, f"fact {number}", "newer", "UPDATE", created_at=made, updated_at=at)
+        self.storage.save_messages([{"role": "user", "content": f"message {number}"}], scope)
+
+    def everything(self, memories: list[str], scopes: list[str]) -> list[t.Any]:
+        return [[self.storage.get_history(one) for one in memories]] + [
+            [self.storage.get_last_messages(one) for one in scopes]
+        ]
+
+
 def main() -> None:
     out, sys.stdout = sys.stdout, io.StringIO()  # frameworks print what happens
-    application: t.Any = {"openai": OpenAI, "adk": Adk, "agno": Agno}[sys.argv[1]]()
+    application: t.Any = {"openai": OpenAI, "adk": Adk, "agno": Agno, "mem0": Mem0History}[sys.argv[1]]()
     for line in sys.stdin:
         asked = json.loads(line)
         try:

@@ -13,8 +13,9 @@ import typing as t
 
 from .._errors import CannotProceed, CapabilityMissing, InvalidInput, MemoryOpsError
 from .._layouts import Layout
-from .._model import Claim, LogEntry, StoreIdentity
+from .._model import Claim, StoreIdentity
 from .._store import WHOLE
+from .applications_own import ApplicationsOwn
 from .keyspace_generations import KeyspaceGenerations
 from .keyspace_pattern import KeyspaceNames, Pattern
 from .keyspace_reader import KeyspaceReader, any_key
@@ -30,7 +31,7 @@ CAPABILITIES = frozenset(("expiry", "generations"))
 BY_USERS = frozenset(("fence-reads", "fence-writes", "fence-raw-reads"))  # where the application has a user of its own
 
 
-class KeyspaceStore(Opened, KeyspaceGenerations, Incidents, Structure):
+class KeyspaceStore(ApplicationsOwn, Opened, KeyspaceGenerations, Incidents, Structure):
     """See _store.Store."""
 
     names: KeyspaceNames
@@ -60,6 +61,9 @@ class KeyspaceStore(Opened, KeyspaceGenerations, Incidents, Structure):
             store.close()
             raise
         return store
+
+    def layout_name(self) -> str:
+        return self._layout.name
 
     def _more_fields(self) -> dict[str, t.Any]:
         return {"pattern": self.names.pattern.text}
@@ -161,38 +165,6 @@ class KeyspaceStore(Opened, KeyspaceGenerations, Incidents, Structure):
             "detail": detail + at_replicas,
             "not_fenced": [*open_to, *there, *self._standing()],
         }
-
-    # --- what such keys do not have -----------------------------------------------------------------------------
-    def _lacks(self, capability: str, what: str, next_step: str) -> CapabilityMissing:
-        return CapabilityMissing(f"The layout keyspace has no {capability}: {what}.", next_step)
-
-    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Any:
-        raise self._lacks("sequence", "records are written by their own application", "write through that application")
-
-    def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
-        raise self._lacks(
-            "write-lock",
-            f"the application of {namespace!r:.80} cannot be made to wait",
-            f"isolate it first (memory_namespace={namespace}), then go on with memory_incident",
-        )
-
-    def unlock(self, namespace: str, number: int) -> None:
-        """No lock is ever given."""
-
-    def set_ttl(self, namespace: str, ttl: float | None) -> bool:
-        raise self._lacks("TTL policy", "each key has its own expiry", "set it in the application")
-
-    def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
-        return 0  # the server does it
-
-    def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
-        raise self._lacks("tombstones", "a key that is deleted is gone", "leave the key out")
-
-    def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
-        raise self._lacks("encryption", "values are the application's own", "rotate the keys of the application")
-
-    def import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
-        return 0  # there is no access log to keep
 
     # --- health -------------------------------------------------------------------------------------------------
     def repair_structure(self) -> list[str]:

@@ -13,16 +13,14 @@ while, and every step moves what is still there to move: whoever is killed in th
 from __future__ import annotations
 
 import contextlib
-import os
-import sqlite3
 import typing as t
-import urllib.parse
 
 from .._errors import CannotProceed, InvalidInput
 from .._model import Claim, Row
 from .keyspace_dump import sound, whole
 from .keyspace_reader import Keys, any_key, fence_stands
 from .keyspace_records import KeyspaceRecords
+from .listed_keys import planned
 from .valkey_connect import packed
 from .valkey_control import Transaction
 from .valkey_transactions import repeated
@@ -118,7 +116,7 @@ class KeyspaceGenerations(KeyspaceRecords):
             texts = keys.page(claim.namespace, last, None, None, min(limit, MOVED), False)
             if not texts:
                 break
-            without = _planned(excluding, texts)
+            without = planned(excluding, texts)
             self._copy(claim, source, target, [text for text in texts if text not in without])
             last, limit = texts[-1], limit - len(texts)
         if last == after:
@@ -276,18 +274,3 @@ class KeyspaceGenerations(KeyspaceRecords):
             space["generations"].remove(generation)
             tx.save(name)
         return 0
-
-
-def _planned(plan: str | None, texts: t.Sequence[str]) -> set[str]:
-    """Those of these neighbouring names that the plan file names. Errors: InvalidInput."""
-    if plan is None:
-        return set()
-    if not os.path.isfile(plan):
-        raise InvalidInput(f"There is no plan file {plan}.", "make the plan first")
-    uri = "file:" + urllib.parse.quote(os.path.abspath(plan)) + "?mode=ro"
-    try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
-            found = db.execute("SELECT key FROM plan WHERE key >= ? AND key <= ?", (texts[0], texts[-1]))
-            return {key for (key,) in found}
-    except sqlite3.Error as exc:
-        raise InvalidInput(f"The plan file {plan} cannot be read: {exc}.", "make the plan again") from None

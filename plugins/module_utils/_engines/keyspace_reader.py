@@ -9,7 +9,6 @@ state and no change mark: only while the fence stands, what is read is of one po
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import typing as t
 
 from .._codec import RecordCodec
@@ -17,6 +16,7 @@ from .._errors import CannotProceed
 from .._model import NamespaceState, Row
 from .keyspace_dump import canonical, refuse_module, whole
 from .keyspace_pattern import KeyspaceNames
+from .listed_keys import ListedKeys
 from .valkey_connect import Wire, packed
 from .valkey_control import COUNTERS, counters_of, fresh_space, space_of, state_of
 from .valkey_errors import valkey_errors
@@ -79,46 +79,19 @@ def row_of(codec: RecordCodec, text: str, dump: bytes, expires: int | None, soun
     return (*row, codec.checksum(row))
 
 
-class Keys:
-    """The names of one namespace's keys, or of all namespaces', in order."""
+class Keys(ListedKeys):
+    """The names of one namespace's keys, or of all namespaces'."""
 
     def __init__(self, ask: Ask, names: KeyspaceNames, namespace: str | None) -> None:
+        super().__init__()
         pattern = names.pattern
-        # without a name it is temporary, and on disk when it grows
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._db.execute("CREATE TABLE keys (namespace TEXT, key BLOB, PRIMARY KEY (namespace, key)) WITHOUT ROWID")
-        self._db.execute("BEGIN")
         for page in scanned(ask, pattern.glob(namespace)):
             found = [(pattern.namespace_of(raw), raw) for raw in page]
-            mine = (
+            self.add(
                 (name, pattern.name_of(name, raw).encode())
                 for name, raw in found
                 if name is not None and namespace in (None, name)
             )
-            self._db.executemany("INSERT OR IGNORE INTO keys VALUES (?, ?)", mine)
-
-    def namespaces(self) -> list[str]:
-        return [name for (name,) in self._db.execute("SELECT DISTINCT namespace FROM keys")]
-
-    def count(self, namespace: str) -> int:
-        return int(self._db.execute("SELECT count(*) FROM keys WHERE namespace = ?", (namespace,)).fetchone()[0])
-
-    def page(
-        self, namespace: str, after: str | None, until: str | None, below: str | None, limit: int, down: bool
-    ) -> list[str]:
-        """The next names with after < name <= until and < below; with ``down`` the last ones, backwards."""
-        where: list[str] = ["namespace = ?"]
-        bound: list[t.Any] = [namespace]
-        for sign, edge in ((">", after), ("<=", until), ("<", below)):
-            if edge is not None:
-                where.append(f"key {sign} ?")
-                bound.append(edge.encode())
-        query = f"SELECT key FROM keys WHERE {' AND '.join(where)}"
-        query += f" ORDER BY key {'DESC' if down else 'ASC'} LIMIT {int(limit)}"
-        return [raw.decode() for (raw,) in self._db.execute(query, bound)]
-
-    def close(self) -> None:
-        self._db.close()
 
 
 class KeyspaceReader(ValkeyReader):

@@ -14,11 +14,13 @@ from functools import partial
 
 from .._codec import log_checksum
 from .._errors import NamespaceUnknown, StoreDamaged
+from .._log_parts import LogPart
 from .._model import LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 from .._store import Checked
 from .postgresql_arrays import Blobs
 from .postgresql_connect import NAMESPACE_COLUMNS, namespace_state, read_namespace, wall_clock
 from .postgresql_copying import packed_record
+from .postgresql_log_parts import log_parts
 from .postgresql_rows import bounded, decoded, encodable, escaped, lenient, payload_fetcher, rows_of, split
 from .postgresql_schema import WRITES, RecordsSql
 from .postgresql_session import Session
@@ -225,7 +227,10 @@ class PostgresqlReader:
         fixed: list[t.Any] = ([] if namespace is None else [escaped(namespace)]) + (
             [] if operations is None else [list(operations)]
         )
+        for page in self._log_pages(where, fixed, after_id, batch):
+            yield list(map(_log_entry, page))
 
+    def _log_pages(self, where: str, fixed: list[t.Any], after_id: int, batch: int) -> t.Iterator[list[Row]]:
         def query(position: int, limit: int) -> tuple[str, list[t.Any]]:
             return (
                 f"SELECT l.id, l.at, l.namespace, l.operation, {_LOG_KEY}, l.epoch, l.sequence, l.digest, l.lock, "
@@ -235,9 +240,26 @@ class PostgresqlReader:
 
         for page in self._pages(query, after_id, batch):
             yield [
-                _log_entry((*r[:2], lenient(r[2]), r[3], lenient(r[4]), *r[5:9], lenient(r[9]), lenient(r[10]), r[11]))
+                (*r[:2], lenient(r[2]), r[3], lenient(r[4]), *r[5:9], lenient(r[9]), lenient(r[10]), r[11])
                 for r in page
             ]
+
+    def log_rows(self, after_id: int, until_id: int, batch: int = 1000) -> t.Iterator[list[Row]]:
+        """The entries with after_id < id <= until_id as plain tuples: to copy the log, not to look into it."""
+        return self._log_pages(" AND l.id <= %s", [until_id], after_id, batch)
+
+    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]:
+        """What ``log_rows`` gives, put together by the server where it can be."""
+        return log_parts(self._session, self._sql.log, after_id, until_id, self.log_rows)
+
+    def log_count(self, after_id: int, until_id: int) -> int:
+        """How many entries ``log_rows`` would give."""
+        text = f"SELECT count(*) FROM {self._sql.log} WHERE id > %s AND id <= %s"
+        return int(self._session.row(text, after_id, until_id)[0])
+
+    def log_end(self) -> int:
+        """The highest id; 0 when the log is empty."""
+        return int(self._session.row(f"SELECT coalesce(max(id), 0) FROM {self._sql.log}")[0])
 
     def last_writes(
         self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import typing as t
 
-from .._log_parts import BLOCK, CHECKSUM_BYTES, LogPart
+from .._log_parts import CHECKSUM_BYTES, LogPart, in_blocks
 from .._model import Row
 
 # JSON keeps integers, texts and nil, shows a real number with fewer digits (their sum is one, too) and refuses blobs.
@@ -55,17 +55,12 @@ def log_parts(
     con: sqlite3.Connection, log: str, after: int, until: int, rows: t.Callable[[int, int], t.Iterator[list[Row]]]
 ) -> t.Iterator[LogPart | list[Row]]:
     """All entries with after < id <= until; ``rows(after, until)`` gives those that no LogPart can hold."""
-    while after < until:
-        end = min(until, after + BLOCK - (after + 1) % BLOCK)  # to the next multiple
-        part = log_part(con, log, after, end)
-        if part is not None:
-            yield part
-        else:
-            found = False
-            for some in rows(after, end):
-                found = True
-                yield some
-            if not found:  # entries were pruned: on to the next one
-                least = con.execute(f"SELECT min(id) FROM {log} WHERE id > ? AND id <= ?", (end, until)).fetchone()[0]
-                end = until if least is None else least - 1
-        after = end
+
+    def part(low: int, high: int) -> LogPart | None:
+        return log_part(con, log, low, high)
+
+    def least(low: int, high: int) -> int | None:
+        row = con.execute(f"SELECT min(id) FROM {log} WHERE id > ? AND id <= ?", (low, high)).fetchone()
+        return t.cast("int | None", row[0])
+
+    return in_blocks(after, until, part, rows, least)

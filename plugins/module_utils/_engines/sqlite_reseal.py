@@ -8,6 +8,8 @@ them so. A power cut takes the newest of them back, whole, and the rotation does
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sqlite3
 import typing as t
 
@@ -16,6 +18,7 @@ from .sqlite_connect import Connected, sqlite_errors
 from .sqlite_schema import PAGE_SIZE
 
 KEYS_PER_QUERY = 400
+STRETCH = 500  # rows of one statement
 WAL_BOUND = 192 << 20  # bytes; a write-ahead log that grew beyond it is begun anew
 PATIENCE_MS = 250  # how long that may hold up writers, while readers of the log end
 
@@ -26,37 +29,50 @@ class Resealing(Connected):
     """The rotation's part of ``Store``."""
 
     def reseal(self, claim: Claim, rows: t.Sequence[Sealed]) -> list[str]:
-        with self._relaxed(), self._operating(claim, unfenced=True) as con:
+        with self._relaxed(), self._undo_in_memory(), self._operating(claim, unfenced=True) as con:
             where = f"{self.sql.generation} = {int(self._namespace(con, claim.namespace).generation)}"
-            if self._write_in_passing(con, where, rows) == len(rows):
-                return []
-            self._write_by_key(con, where, rows)
-            return self._left(con, where, rows)
+            refused: list[str] = []
+            for start in range(0, len(rows), STRETCH):
+                stretch = rows[start : start + STRETCH]
+                if self._write_in_passing(con, where, stretch) < len(stretch):
+                    self._write_by_key(con, where, stretch)
+                    refused += self._left(con, where, stretch)
+            return refused
+
+    @contextlib.contextmanager
+    def _undo_in_memory(self) -> t.Iterator[None]:
+        """SQLite keeps the former pages of a statement that changes many rows, to take it back alone: in a temporary
+        file they cost as much as the write-ahead log. A stretch has few enough of them for memory."""
+        self._con.execute("PRAGMA temp_store = MEMORY")
+        try:
+            yield
+        finally:
+            self._con.execute("PRAGMA temp_store = FILE")
 
     def _write_in_passing(self, con: sqlite3.Connection, where: str, rows: t.Sequence[Sealed]) -> int:
-        """Change the rows in one pass over their stretch of keys, half the work of looking each one up; how many.
+        """Change the rows in one pass over their stretch of keys, a third of the work of looking each one up; how many.
 
-        A row is known by the checksum that it must still have, which covers its key too. Rows that have another one
-        get no value, which their columns refuse: they are passed over.
+        Each row that the pass meets is given the next key id, payload and checksum. Where it does not have the checksum
+        that the next one expects, which covers its key too, it is given no key id: its column refuses that, and the row
+        is passed over. So one row too many or too few leaves the rest of the stretch as it is.
         """
         s = self.sql
-        payloads = {row[4]: row[1] for row in rows if row[4].__class__ is bytes}
-        if len(payloads) != len(rows):
-            return 0  # damage: checksums of a wrong type, or twice the same
-        checksums = {row[4]: row[2] for row in rows}
-        con.create_function("memops_payload", 1, payloads.get)
-        con.create_function("memops_checksum", 1, checksums.get)
+        if len({row[4] for row in rows}) < len(rows):
+            return 0  # damage: twice the same checksum
+        after: t.Iterator[None] = itertools.repeat(None)
+        for name, column in (("expected", 4), ("payload", 1), ("checksum", 2)):
+            values = itertools.chain([row[column] for row in rows], after)
+            con.create_function(f"memops_{name}", 0, values.__next__)
         try:
             return con.execute(
-                f"UPDATE OR IGNORE {s.table} SET {s.key_id} = ?, "
-                f"{s.payload} = memops_payload(CAST({s.checksum} AS BLOB)), "
-                f"{s.checksum} = memops_checksum(CAST({s.checksum} AS BLOB)) "
+                f"UPDATE OR IGNORE {s.table} SET {s.key_id} = CASE memops_expected() WHEN {s.checksum} THEN ? END, "
+                f"{s.payload} = memops_payload(), {s.checksum} = memops_checksum() "
                 f"WHERE {where} AND {s.key} >= ? AND {s.key} <= ? AND {s.key_id} <> ?",
                 (rows[0][0], rows[0][3], rows[-1][3], rows[0][0]),
             ).rowcount
         finally:
-            con.create_function("memops_payload", 1, None)
-            con.create_function("memops_checksum", 1, None)
+            for name in ("expected", "payload", "checksum"):
+                con.create_function(f"memops_{name}", 0, None)
 
     def _write_by_key(self, con: sqlite3.Connection, where: str, rows: t.Sequence[Sealed]) -> None:
         s = self.sql

@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from .._errors import CapabilityMissing, InvalidInput, NamespaceUnknown
+from .._errors import CannotProceed, InvalidInput, NamespaceUnknown
 from .._layouts import layout as layout_called
 from .._layouts.tables import TablesLayout
-from .._model import Claim, IncidentState, LogEntry, NamespaceState, StoreIdentity
+from .._model import IncidentState, NamespaceState, Row, StoreIdentity
+from .._table_moved import Wide, widened
+from .._table_records import Cell
+from .applications_own import WithoutLog
 from .leases import busy_timeout
 from .postgresql import PostgresqlStore, _exists
 from .postgresql_connect import store_identity
@@ -22,7 +25,7 @@ from .postgresql_session import Address, Session
 from .tables_postgresql_fence import carries_namespace, helpers
 from .tables_postgresql_generations import TablesGenerations
 from .tables_postgresql_reader import UNMADE, Live, TablesReader
-from .tables_postgresql_schema import look
+from .tables_postgresql_schema import Table, look
 from .tables_postgresql_structure import TablesStructure, lines_of
 
 CAPABILITIES = frozenset(("expiry", "generations"))
@@ -49,7 +52,7 @@ class _Reader(TablesReader):
         return lines_of(self._session, self._live, self.table_schema, lost)
 
 
-class TablesPostgresqlStore(TablesStructure, TablesGenerations, PostgresqlStore):
+class TablesPostgresqlStore(WithoutLog, TablesStructure, TablesGenerations, PostgresqlStore):
     """See _store.Store."""
 
     def __init__(self, params: t.Mapping[str, t.Any], layout: TablesLayout) -> None:
@@ -70,6 +73,7 @@ class TablesPostgresqlStore(TablesStructure, TablesGenerations, PostgresqlStore)
     @classmethod
     def open(cls, params: t.Mapping[str, t.Any], layout: t.Any, *, create: bool = False) -> TablesPostgresqlStore:
         store = cls(params, layout)
+        store.application = params
         try:
             store._look()
         except BaseException:
@@ -138,6 +142,9 @@ class TablesPostgresqlStore(TablesStructure, TablesGenerations, PostgresqlStore)
         with super()._transaction() as session:  # pylint: disable=contextmanager-generator-missing-cleanup
             yield session
 
+    def layout_name(self) -> str:
+        return self._tables_layout.name
+
     def capabilities(self) -> frozenset[str]:
         if self._capabilities is None:
             found = CAPABILITIES | (BY_ROLES if self._raw_reads_fenced() else frozenset())
@@ -190,43 +197,35 @@ class TablesPostgresqlStore(TablesStructure, TablesGenerations, PostgresqlStore)
             known = session.row(f"SELECT 1 FROM {self.sql.namespace} WHERE name = %s", namespace.encode())
         return super().generations(namespace) if known else [UNMADE]
 
-    # --- what such tables do not have ---------------------------------------------------------------------------
-    def _lacks(self, capability: str, what: str, next_step: str) -> CapabilityMissing:
-        return CapabilityMissing(f"The layout {self._tables_layout.name} has no {capability}: {what}.", next_step)
+    def with_todays_columns(self, namespace: str, rows: t.Sequence[Row]) -> list[Row]:
+        """The rows with the defaults of columns that came since they were saved. Errors: CannotProceed."""
+        tables = [table for live in self.live.roots for table in live.tables]
+        today = {
+            table.plain: Wide(tuple((c.name, c.kind) for c in table.columns), self._default_of(table))
+            for table in tables
+        }
+        return [widened(row, "postgresql", namespace, today) for row in rows]
 
-    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Any:
-        raise self._lacks("sequence", "records are written by their own application", "write through that application")
+    def _default_of(self, table: Table) -> t.Callable[[str], Cell]:
+        def default(column: str) -> Cell:
+            with self._asking() as session:
+                needed, text = session.row(
+                    "SELECT a.attnotnull, pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a LEFT JOIN pg_attrdef d "
+                    "ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE a.attrelid = %s::bigint::oid "
+                    "AND a.attname = %s",
+                    table.oid, column,
+                )  # fmt: skip
+                if "nextval(" in (text or "") or (text is None and needed):
+                    raise CannotProceed(
+                        f"The table {table.plain} has a column {column} since, which is never empty and has no "
+                        "constant default.",
+                        "bring the tables to the framework's version that the snapshot was taken with, then run the "
+                        "same command again",
+                    )
+                if text is None:
+                    return None
+                one = table.column(column)
+                found: Cell = session.row(f"SELECT {one.send}(({text.replace('%', '%%')})::{one.base})")[0]
+                return found
 
-    def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
-        raise self._lacks(
-            "write-lock",
-            f"the application of {namespace!r:.80} cannot be made to wait",
-            f"isolate it first (memory_namespace={namespace}), then go on with memory_incident",
-        )
-
-    def unlock(self, namespace: str, number: int) -> None:
-        """No lock is ever given."""
-
-    def set_ttl(self, namespace: str, ttl: float | None) -> bool:
-        raise self._lacks("TTL policy", "each record has its own expiry", "set it in the application")
-
-    def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
-        return 0  # the framework does it
-
-    def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
-        raise self._lacks("tombstones", "a row that is deleted is gone", "leave the record out")
-
-    def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
-        raise self._lacks("encryption", "values are the application's own", "rotate the keys of the application")
-
-    def append_log(self, entries: t.Sequence[tuple[t.Any, ...]]) -> None:
-        """There is no access log to keep."""
-
-    def log_operation(self, claim: Claim, entries: t.Sequence[tuple[t.Any, ...]]) -> None:
-        """There is no access log to keep."""
-
-    def import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
-        return 0
-
-    def prune_log(self, before_id: int, writes_through: tuple[int, int]) -> int:
-        return 0
+        return default

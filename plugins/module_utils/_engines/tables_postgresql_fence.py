@@ -37,12 +37,8 @@ from .tables_postgresql_sql import inside
 
 TURN = "100ms"  # for how long others may wait behind us
 PAUSE = 0.05  # seconds between two turns
-_EVENTS: t.Final = {
-    "insert": ("AFTER", "REFERENCING NEW TABLE AS memops_new "),
-    "update": ("AFTER", "REFERENCING OLD TABLE AS memops_old NEW TABLE AS memops_new "),
-    "delete": ("AFTER", "REFERENCING OLD TABLE AS memops_old "),
-    "truncate": ("BEFORE", ""),
-}
+#: Which rows a trigger looks at. It asks before anything of ours is called: that costs others next to nothing.
+_EVENTS: t.Final = {"insert": ("NEW",), "update": ("OLD", "NEW"), "delete": ("OLD",), "truncate": ()}
 
 
 def fenced_tables(live: Live) -> list[tuple[Table, Namespaces]]:
@@ -81,16 +77,8 @@ class Rules:
     def condition(self, table: Table, rule: Namespaces, alias: str) -> str:
         return " OR ".join(inside(rule, table, alias, name) for name in self.names) or "false"
 
-    def body(self, table: Table, rule: Namespaces) -> str:
-        checks = "".join(
-            f"""
-  IF TG_OP IN ({verbs}) THEN
-    IF EXISTS (SELECT 1 FROM {side} x WHERE {self.condition(table, rule, 'x')}) THEN
-      RAISE EXCEPTION '{FENCE_MESSAGE}: this namespace takes no %', lower(TG_OP) USING ERRCODE = '{FENCE_STATE}';
-    END IF;
-  END IF;"""
-            for side, verbs in (("memops_new", "'INSERT', 'UPDATE'"), ("memops_old", "'UPDATE', 'DELETE'"))
-        )
+    def body(self) -> str:
+        """What is called for a row of a fenced namespace."""
         return f"""
 BEGIN
   IF {self.operator} THEN
@@ -98,14 +86,14 @@ BEGIN
   END IF;
   IF TG_OP = 'TRUNCATE' THEN
     RAISE EXCEPTION '{FENCE_MESSAGE}: this table takes no truncate' USING ERRCODE = '{FENCE_STATE}';
-  END IF;{checks}
-  RETURN NULL;
+  END IF;
+  RAISE EXCEPTION '{FENCE_MESSAGE}: this namespace takes no %', lower(TG_OP) USING ERRCODE = '{FENCE_STATE}';
 END
 """
 
     def mark(self, table: Table, rule: Namespaces) -> str:
         """By which rules that are other than these are known."""
-        text = f"{self.condition(table, rule, 'x')} {self.owner} {self.schema}"
+        text = f"{self.condition(table, rule, 'x')} {self.owner} {self.schema} by rows"
         return "memops " + hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def policies(self, table: Table, rule: Namespaces) -> dict[str, str]:
@@ -121,18 +109,26 @@ END
         function, name = f"{self.schema}.memops_fence_{table.oid}", table.name
         said = [
             f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog "
-            f"AS $memops${self.body(table, rule)}$memops$"
+            f"AS $memops${self.body()}$memops$"
         ]
-        for verb, (when, sides) in _EVENTS.items():
+        mark = self.mark(table, rule)
+        for verb, sides in _EVENTS.items():
             trigger = f"memops_fence_{verb}"
+            rows = " OR ".join(f"({self.condition(table, rule, side)})" for side in sides)
+            when = f"AFTER {verb.upper()} ON {name} FOR EACH ROW WHEN ({rows})"
             said.append(
-                f"CREATE OR REPLACE TRIGGER {trigger} {when} {verb.upper()} ON {name} {sides}"
-                f"FOR EACH STATEMENT EXECUTE FUNCTION {function}(); ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger}"
+                f"DROP TRIGGER IF EXISTS {trigger} ON {name}; CREATE TRIGGER {trigger} "
+                + (when if sides else f"BEFORE {verb.upper()} ON {name} FOR EACH STATEMENT")
+                + f" EXECUTE FUNCTION {function}(); ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger}"
             )
+        said.append(  # the conditions that were made are known again
+            f"DO $memops$ DECLARE g record; BEGIN FOR g IN SELECT * FROM pg_trigger WHERE tgrelid = {table.oid} "
+            f"AND tgname LIKE 'memops_fence_%' LOOP EXECUTE format('COMMENT ON TRIGGER %I ON {name} IS %L', g.tgname, "
+            f"'{mark} ' || coalesce(md5(g.tgqual::text), '')); END LOOP; END $memops$"
+        )
         policies = self.policies(table, rule)
         if pass_all:  # without any such rule everything would be hidden
             policies["memops_pass"] = "FOR ALL USING (true) WITH CHECK (true)"
-        mark = self.mark(table, rule)
         for policy, text in policies.items():
             said.append(
                 f"DROP POLICY IF EXISTS {policy} ON {name}; CREATE POLICY {policy} ON {name} {text}; "
@@ -351,16 +347,17 @@ def lost_of(session: Session, rules: Rules) -> list[str]:
             "SELECT c.relrowsecurity, (SELECT p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
             "WHERE n.nspname = %s AND p.proname = %s), "
             "(SELECT count(*) FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid WHERE g.tgrelid = c.oid "
-            "AND g.tgname LIKE 'memops_fence_%%' AND g.tgenabled = 'A' AND g.tgqual IS NULL AND p.proname = %s), "
+            "AND g.tgname LIKE 'memops_fence_%%' AND g.tgenabled = 'A' AND p.proname = %s AND "
+            "obj_description(g.oid, 'pg_trigger') = %s || ' ' || coalesce(md5(g.tgqual::text), '')), "
             "(SELECT count(*) FROM pg_policy o WHERE o.polrelid = c.oid AND NOT o.polpermissive "
             "AND o.polroles = '{0}'::oid[] AND o.polname IN ('memops_read', 'memops_update', 'memops_delete') "
             "AND obj_description(o.oid, 'pg_policy') = %s) FROM pg_class c WHERE c.oid = %s::bigint::oid",
             rules.schema.strip('"').replace('""', '"'), f"memops_fence_{table.oid}", f"memops_fence_{table.oid}",
-            rules.mark(table, rule), table.oid,
+            rules.mark(table, rule), rules.mark(table, rule), table.oid,
         )  # fmt: skip
         if row is None or not row[0]:
             lost.append(f"row-level security of {table.plain} is off")
-        if row is None or row[1] != rules.body(table, rule) or row[2] != len(_EVENTS):
+        if row is None or row[1] != rules.body() or row[2] != len(_EVENTS):
             lost.append(f"the fence's triggers on {table.plain} are missing or changed")
         if row is None or row[3] != 3:
             lost.append(f"the fence's rules on {table.plain} are missing or changed")

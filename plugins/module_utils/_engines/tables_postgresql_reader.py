@@ -13,6 +13,7 @@ import typing as t
 
 from .._errors import InvalidInput, NamespaceUnknown
 from .._layouts.tables import TablesLayout
+from .._log_parts import LogPart
 from .._model import LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 from .._store import Checked
 from .._table_records import RecordName, parse_name
@@ -268,6 +269,18 @@ class TablesReader(PostgresqlReader):
         operations: t.Sequence[str] | None = None,
     ) -> t.Iterator[list[LogEntry]]:
         return iter(())
+
+    def log_rows(self, after_id: int, until_id: int, batch: int = 1000) -> t.Iterator[list[Row]]:
+        return iter(())
+
+    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]:
+        return iter(())
+
+    def log_count(self, after_id: int, until_id: int) -> int:
+        return 0
+
+    def log_end(self) -> int:
+        return 0
 
     def last_writes(
         self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000

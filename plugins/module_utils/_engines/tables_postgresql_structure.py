@@ -10,6 +10,7 @@ import abc
 import contextlib
 import typing as t
 
+from .._application_notices import told
 from .._errors import StoreDamaged
 from .._table_records import header
 from .postgresql_arrays import Ints
@@ -19,6 +20,7 @@ from .postgresql_structure import MOST_LINES, Structure, _transaction
 from .tables_postgresql_proof import TablesProof
 from .tables_postgresql_reader import Live
 from .tables_postgresql_schema import Table
+from .tables_postgresql_sealed import sealed_notices
 from .tables_postgresql_sql import row_sql
 
 
@@ -135,28 +137,17 @@ def notices(session: Session, live: Live) -> list[str]:
         if count:
             lines.append(f"{count} rows of {first.plain} have a text that is not the one their hash was made of")
     if "result-without-call" in wanted and live.sql[0].version >= 160_000:  # IS JSON
-        messages = live.roots[-1].table
-        said, call = messages.name, "'%%\"function_call\"%%'"
+        # jsonb takes no NUL; a text inside a text is escaped twice, so that another character has to stand for it
+        text = "replace(message_data, chr(92) || 'u0000', chr(92) || 'u0020')"
         rows = session.rows(
-            "SELECT session_id::text, count(*) FROM (SELECT session_id, id, CASE WHEN message_data IS JSON THEN "
-            f"message_data::jsonb END AS m FROM {said} WHERE message_data LIKE '%%\"function_call_output\"%%' OFFSET 0"
-            f") AS x WHERE m ->> 'type' = 'function_call_output' AND NOT EXISTS (SELECT 1 FROM {said} c WHERE "
-            f"c.session_id = x.session_id AND c.id < x.id AND c.message_data LIKE {call} AND strpos(c.message_data, "
-            "to_json(x.m ->> 'call_id')::text) > 0) GROUP BY 1 ORDER BY 1 LIMIT 20"
+            "WITH x AS MATERIALIZED (SELECT session_id, id, m ->> 'type' AS kind, m ->> 'call_id' AS call FROM (SELECT "
+            f"session_id, id, CASE WHEN message_data IS JSON THEN {text}::jsonb END AS m FROM "
+            f"{live.roots[-1].table.name} WHERE strpos(message_data, '\"function_call') > 0 OFFSET 0) AS y) "
+            "SELECT r.session_id::text, count(*) FROM x r WHERE r.kind = 'function_call_output' AND NOT EXISTS ("
+            "SELECT 1 FROM x c WHERE c.kind = 'function_call' AND c.session_id = r.session_id AND c.call = r.call "
+            "AND c.id < r.id) GROUP BY 1 ORDER BY 1 LIMIT 20"
         )
         lines += [f"session {name!r:.80} has {count} results of tools without their calls" for name, count in rows]
-    if "plain-beside-encrypted" in wanted:
-        tables = {root.root.label: root.table.name for root in live.roots}
-        row = session.row(
-            f"SELECT EXISTS (SELECT 1 FROM {tables['blob']} WHERE type LIKE '%%+aes') OR EXISTS "
-            f"(SELECT 1 FROM {tables['write']} WHERE type LIKE '%%+aes'), (SELECT count(*) FROM {tables['checkpoint']} "
-            "WHERE coalesce(checkpoint -> 'channel_values', '{}') <> '{}')"
-        )
-        if row[0] and row[1]:
-            lines.append(
-                f"{row[1]} checkpoints hold texts and numbers in plain, though values are encrypted: the framework "
-                "keeps such channels in the checkpoint itself"
-            )
     return lines
 
 
@@ -180,6 +171,7 @@ class TablesStructure(TablesProof, Structure):
 
     live: Live
     made: bool
+    application: t.Mapping[str, t.Any] = {}  # memory_store, with the keys of the application's own encryption
 
     @abc.abstractmethod
     def _make_control(self) -> None:
@@ -192,6 +184,7 @@ class TablesStructure(TablesProof, Structure):
             lines.append(unbound)
         with self._asking() as session:
             lines += notices(session, self.live)
+            lines += told(self.application, lambda seals: sealed_notices(session, self.live, seals))
             for root, sql in zip(self.live.roots, self.live.sql):
                 moment = root.root.expires
                 if moment is not None and moment.form == "timestamp":

@@ -7,27 +7,32 @@ PRIVATE to the collection. Incidents, leases and claims are those of the native 
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import typing as t
 
-from .._errors import CapabilityMissing
+from .._errors import CannotProceed
 from .._layouts.tables import TablesLayout
-from .._model import Claim, IncidentState, LogEntry, StoreIdentity
+from .._model import IncidentState, Row, StoreIdentity
+from .._table_moved import Wide, widened
+from .._table_records import Cell
+from .._table_values import sqlite_cell
+from .applications_own import WithoutLog
 from .leases import busy_timeout
 from .sqlite import _look, _path
 from .sqlite_connect import connect, sqlite_errors
 from .sqlite_incidents import Incidents
 from .tables_sqlite_connect import has_control
 from .tables_sqlite_copies import copied
-from .tables_sqlite_envelopes import read_key
 from .tables_sqlite_fence import TablesFence
 from .tables_sqlite_generations import TablesGenerations
 from .tables_sqlite_reader import TablesReader, open_reader
+from .tables_sqlite_sql import name as identifier
 from .tables_sqlite_structure import TablesStructure
 
 CAPABILITIES = frozenset(("expiry", "fence-reads", "fence-raw-reads", "fence-writes", "generations"))
 
 
-class TablesSqliteStore(TablesFence, TablesGenerations, TablesStructure, Incidents):
+class TablesSqliteStore(WithoutLog, TablesFence, TablesGenerations, TablesStructure, Incidents):
     """See _store.Store. One connection writes; every reader has a connection of its own."""
 
     @classmethod
@@ -36,11 +41,10 @@ class TablesSqliteStore(TablesFence, TablesGenerations, TablesStructure, Inciden
     ) -> TablesSqliteStore:
         """The application makes its tables itself, whatever ``create``."""
         path, seconds = _path(params), busy_timeout(params)
-        key = read_key(params.get("application_key_file"))
         _look(path)
         with sqlite_errors(path):
             store = cls(path, layout, seconds)
-            store.application_key = key
+            store.application = params
             try:
                 store.schema(store._con)
                 if has_control(store._con):
@@ -49,6 +53,9 @@ class TablesSqliteStore(TablesFence, TablesGenerations, TablesStructure, Inciden
                 store.close()
                 raise
         return store
+
+    def layout_name(self) -> str:
+        return self.layout.name
 
     def capabilities(self) -> frozenset[str]:
         return CAPABILITIES & self.layout.capabilities
@@ -93,49 +100,40 @@ class TablesSqliteStore(TablesFence, TablesGenerations, TablesStructure, Inciden
             self._make_namespace(con, name, state)
         return True
 
+    def with_todays_columns(self, namespace: str, rows: t.Sequence[Row]) -> list[Row]:
+        """The rows with the defaults of columns that came since they were saved. Errors: CannotProceed."""
+        with sqlite_errors(self.path):
+            tables = self.schema(self._con).tables
+        today = {
+            table.name: Wide(
+                tuple((column.name, column.kind) for column in table.columns), self._default_of(table.name)
+            )
+            for table in tables
+        }
+        return [widened(row, "sqlite", namespace, today) for row in rows]
+
+    def _default_of(self, table: str) -> t.Callable[[str], Cell]:
+        def default(column: str) -> Cell:
+            with sqlite_errors(self.path):
+                listed = self._con.execute(f"PRAGMA main.table_info({identifier(table)})").fetchall()
+            kind, needed, text = next((row[2], row[3], row[4]) for row in listed if row[1] == column)
+            if text is None and needed:
+                raise CannotProceed(
+                    f"The table {table} in {self.path} has a column {column} since, which is never empty and has no "
+                    "default.",
+                    "use the version of the application that the snapshot is from, restore, then let it migrate",
+                )
+            if text is None:
+                return None
+            with contextlib.closing(sqlite3.connect(":memory:")) as scratch:  # with the column's own affinity
+                scratch.execute(f"CREATE TABLE one ({identifier(column)} {kind} DEFAULT ({text}))")
+                scratch.execute("INSERT INTO one DEFAULT VALUES")
+                return sqlite_cell(scratch.execute("SELECT * FROM one").fetchone()[0])
+
+        return default
+
     def settle(self) -> None:
         """Every commit is on the disk already."""
 
     def close(self) -> None:
         self._con.close()
-
-    # --- what such tables do not have -----------------------------------------------------------------------------
-    def _lacks(self, capability: str, what: str, next_step: str) -> CapabilityMissing:
-        return CapabilityMissing(f"The layout {self.layout.name} has no {capability}: {what}.", next_step)
-
-    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Any:
-        raise self._lacks("sequence", "records are written by their own application", "write through that application")
-
-    def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:
-        raise self._lacks(
-            "write-lock",
-            f"the application of {namespace!r:.80} cannot be made to wait",
-            f"isolate it first (memory_namespace={namespace}), then go on with memory_incident",
-        )
-
-    def unlock(self, namespace: str, number: int) -> None:
-        """No lock is ever given."""
-
-    def append_log(self, entries: t.Sequence[tuple[t.Any, ...]]) -> None:
-        """There is no access log to keep."""
-
-    def log_operation(self, claim: Claim, entries: t.Sequence[tuple[t.Any, ...]]) -> None:
-        """There is no access log to keep."""
-
-    def import_log(self, claim: Claim, entries: t.Sequence[LogEntry]) -> int:
-        return 0
-
-    def prune_log(self, before_id: int, writes_through: tuple[int, int]) -> int:
-        return 0
-
-    def set_ttl(self, namespace: str, ttl: float | None) -> bool:
-        raise self._lacks("TTL policy", "each record has its own expiry", "set it in the application")
-
-    def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
-        return 0  # the application does it
-
-    def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
-        raise self._lacks("tombstones", "a row that is deleted is gone", "leave the record out")
-
-    def reseal(self, claim: Claim, rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]) -> list[str]:
-        raise self._lacks("encryption", "values are the application's own", "rotate the keys of the application")

@@ -24,8 +24,8 @@ OLD_SECONDS: t.Final = 600  # no copy has a name for so long
 
 
 @contextlib.contextmanager
-def copied(con: sqlite3.Connection, path: str) -> t.Iterator[str]:
-    """The path of a copy of the file that ``con`` has open, of one point in time. Errors: StoreUnavailable."""
+def private_file(path: str) -> t.Iterator[str]:
+    """The path of an empty file beside ``path``, which loses its name at the end. Errors: StoreUnavailable."""
     for left in glob.glob(glob.escape(path) + MARK + "*"):
         with contextlib.suppress(OSError):
             if time.time() - os.stat(left).st_mtime > OLD_SECONDS:
@@ -39,14 +39,21 @@ def copied(con: sqlite3.Connection, path: str) -> t.Iterator[str]:
             "let this user write to that directory, or free space on its disk",
         ) from None
     try:
+        yield copy
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(copy)
+
+
+@contextlib.contextmanager
+def copied(con: sqlite3.Connection, path: str) -> t.Iterator[str]:
+    """The path of a copy of the file that ``con`` has open, of one point in time. Errors: StoreUnavailable."""
+    with private_file(path) as copy:  # pylint: disable=contextmanager-generator-missing-cleanup
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as target:
             target.execute("PRAGMA synchronous = OFF")  # nobody needs it after a crash
             target.execute("PRAGMA journal_mode = OFF")
             con.backup(target)
         yield copy
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(copy)
 
 
 def opened_copy(path: str) -> sqlite3.Connection:

@@ -102,7 +102,7 @@ class TablesReader:
         with self._at_once():
             rule = self._schema.rule
             for root in self._schema.roots:
-                columns = ", ".join(f'CAST("{column}" AS TEXT)' for column in rule.columns)
+                columns = ", ".join(f'CAST("{column}" AS TEXT)' for column in rule.columns) or "1"
                 for row in self._con.execute(f"SELECT DISTINCT {columns} FROM {root.plain}"):
                     if None not in row and "" not in row:
                         name = namespace_of(rule, dict(zip(rule.columns, row)))

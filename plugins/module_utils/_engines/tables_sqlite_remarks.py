@@ -10,15 +10,16 @@ import json
 import sqlite3
 import typing as t
 
+from .._application_notices import told
 from .._layouts.tables import TablesLayout
-from .tables_sqlite_envelopes import envelopes
+from .tables_sqlite_sealed import sealed_notices
 from .tables_sqlite_sql import Schema, Table, name
 
 SHOWN: t.Final = 5
 
 
-def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, key: bytes | None) -> list[str]:
-    """In words; ``key``: the application's own. Errors: sqlite3.Error, KeyUnavailable. ``con`` is ``prepared``."""
+def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, params: t.Mapping[str, t.Any]) -> list[str]:
+    """In words; ``params``: memory_store. Errors: sqlite3.Error. ``con`` is ``prepared``."""
     lines: list[str] = []
     for table in schema.tables:
         if table.is_root:
@@ -27,8 +28,7 @@ def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, key: 
             lines += _orphans(con, table, schema)
         for column in table.vectors:
             lines += _dimensions(con, table, column)
-    if "envelopes" in layout.findings:
-        lines += envelopes(con, schema, key)
+    lines += told(params, lambda seals: sealed_notices(con, schema, seals))
     for word, look in (
         ("half-migrated", _half_migrated), ("result-without-call", _transcripts), ("event-without-session", _adk),
     ):  # fmt: skip

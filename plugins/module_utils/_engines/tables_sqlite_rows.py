@@ -268,10 +268,19 @@ class Records:
             first = rowid if table.is_root else None
             listed = f"{table.rowid}, {table.listed}" if first is not None else table.listed
             marks = ", ".join("?" * (len(table.columns) + (first is not None)))
-            self.con.executemany(
-                f"INSERT INTO {table.plain} ({listed}) VALUES ({marks})",
-                [[first, *one] for one in values] if first is not None else values,
-            )
+            try:
+                self.con.executemany(
+                    f"INSERT INTO {table.plain} ({listed}) VALUES ({marks})",
+                    [[first, *one] for one in values] if first is not None else values,
+                )
+            except sqlite3.IntegrityError as exc:
+                if "UNIQUE" not in str(exc):
+                    raise
+                raise CannotProceed(
+                    f"The record {row[0]!r:.80} cannot be put into {namespace!r:.80}: rows with its keys belong to "
+                    f"another namespace now ({exc}).",
+                    "see which keys they are (an export names them), and remove or keep those rows by hand",
+                ) from None
 
     def take_live(self, namespace: str, key: str) -> t.Any:
         """Take a record away there; the rowid that it had, if any."""

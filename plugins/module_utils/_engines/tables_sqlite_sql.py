@@ -99,7 +99,7 @@ class Table:
             low = top + rule.separator
             return f"({column} = ? OR ({column} > ? AND {column} < ?))", (top, low, _above(low))
         columns = " AND ".join(f"{name(self.of[column])} = ?" for column in rule.columns)
-        return f"({columns})", tuple(values[column] for column in rule.columns)
+        return f"({columns or 1})", tuple(values[column] for column in rule.columns)
 
     def fenced(self, row: str) -> str:
         """The condition that a row (NEW, OLD) belongs to a namespace that memops_fence names."""
@@ -114,7 +114,7 @@ class Table:
             same = " AND ".join(
                 f"{row}.{name(self.of[column])} = f.part{place}" for place, column in enumerate(rule.columns)
             )
-        return f"EXISTS (SELECT 1 FROM memops_fence f WHERE {same})"
+        return f"EXISTS (SELECT 1 FROM memops_fence f WHERE {same or 1})"
 
     def key(self, namespace: str) -> Sql:
         """The expression that gives the record's key (see _table_records); NULL for a row whose key no record can
@@ -218,7 +218,7 @@ def read_schema(con: sqlite3.Connection, layout: TablesLayout, path: str) -> Sch
     """Errors: InvalidInput when the file has other tables than the layout says."""
     found: list[Table] = []
     for root in layout.tables("sqlite"):
-        if root.namespace.kind not in ("columns", "prefix"):
+        if root.namespace.kind not in ("columns", "prefix", "whole"):
             raise InvalidInput(
                 f"The engine sqlite finds no namespaces of the kind {root.namespace.kind}.", "choose another layout"
             )

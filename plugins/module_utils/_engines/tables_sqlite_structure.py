@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import typing as t
 
 from .._errors import MemoryOpsError
 from .sqlite_connect import connect, sqlite_errors
@@ -42,7 +43,7 @@ def _fence(con: sqlite3.Connection, schema: Schema) -> list[str]:
 class TablesStructure(TablesOpened):
     """The structural part of ``Store``."""
 
-    application_key: bytes | None = None  # that of the application's own encryption
+    application: t.Mapping[str, t.Any] = {}  # memory_store, with the keys of the application's own encryption
 
     def warnings(self) -> list[str]:
         lines = []
@@ -51,7 +52,7 @@ class TablesStructure(TablesOpened):
             if mode in ("memory", "off"):
                 lines.append(f"the journal mode is {mode}: a crash may damage the file")
             with contextlib.suppress(sqlite3.DatabaseError):  # damage is told by ``structure``
-                lines += remarks(self._con, self.layout, self.schema(self._con), self.application_key)
+                lines += remarks(self._con, self.layout, self.schema(self._con), self.application)
         return lines
 
     def _lines(self) -> list[str]:

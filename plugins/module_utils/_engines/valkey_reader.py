@@ -144,8 +144,6 @@ class ValkeyReader:
         there = packed("ZSCORE", records, b"")
         largest = int(self._space(namespace)["largest"])
         script = "EVAL_RO" if self._space(namespace)["state"] == "reading" else "EVAL"  # which needs the right to write
-        rows: list[Row] = []
-        size = 0
         while True:
             start, stop = (high, low) if down else (low, high)
             score, members = self._all([there, _page(records, start, stop, batch, largest, down, script)])
@@ -160,15 +158,12 @@ class ValkeyReader:
             found = self._envelopes.rows(members)
             if down:
                 found = self._first_ones(namespace, number, members, found)
-            for row in found:
-                rows.append(row)
-                size += len(row[8]) if row[8].__class__ is bytes else 0
-                if len(rows) >= batch or size > BATCH_BYTES:
-                    yield rows
-                    rows, size = [], 0
+            if sum(map(len, members)) <= BATCH_BYTES and len(found) <= batch:
+                if found:
+                    yield found
+            else:
+                yield from _cut(found, batch)
             if not members:
-                if rows:
-                    yield rows
                 return
 
     def _first_ones(self, namespace: str, number: int, members: list[bytes], found: list[Row]) -> list[Row]:
@@ -373,6 +368,19 @@ def _page(
             return packed(script, SLOWLY, 1, records, start, stop, batch, BATCH_BYTES, int(down))
         batch = few
     return packed("ZRANGE", records, start, stop, "BYLEX", *(["REV"] if down else []), "LIMIT", 0, batch)
+
+
+def _cut(found: list[Row], batch: int) -> t.Iterator[list[Row]]:
+    rows: list[Row] = []
+    size = 0
+    for row in found:
+        rows.append(row)
+        size += len(row[8]) if row[8].__class__ is bytes else 0
+        if len(rows) >= batch or size > BATCH_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
 
 
 def _each(pages: t.Iterator[list[LogEntry]]) -> t.Iterator[LogEntry]:

@@ -10,9 +10,12 @@ nothing lies twice, and no index can disagree with what it leads to. An empty me
 """
 from __future__ import annotations
 
+import os
 import struct
 import typing as t
 import urllib.parse
+from functools import partial
+from operator import itemgetter
 
 from .._codec import log_checksum
 from .._errors import InvalidInput
@@ -28,6 +31,7 @@ _PLACE, _NUMBER = struct.Struct(">QQ").pack, struct.Struct(">Q").pack
 SPAN = struct.Struct(">QQQ")  # epoch, first, last
 FIELDS = 9  # of a record, without its key
 _new_entry = tuple.__new__
+_checksum = itemgetter(8)  # of the fields behind the key
 
 
 def written(name: str) -> str:
@@ -102,10 +106,13 @@ class Envelopes:
     """Records as members of a generation, and back."""
 
     def __init__(self) -> None:
-        from msgpack import Packer, unpackb
+        from msgpack import Packer, Unpacker, unpackb
 
         self._pack, self._unpack = Packer().pack, unpackb
         self._pack_other = Packer(unicode_errors="surrogateescape").pack
+        self._new_unpacker: t.Callable[[], t.Any] = partial(Unpacker, use_list=False, max_buffer_size=0)
+        self._unpacker = self._new_unpacker()
+        self._between = os.urandom(16)  # stands nowhere else
 
     def member(self, row: Row) -> bytes:
         """Errors: InvalidInput for a field that no column could hold either."""
@@ -143,6 +150,41 @@ class Envelopes:
 
     def rows(self, members: t.Sequence[bytes]) -> list[Row]:
         """Records in order. Of members with the same key (damage) the first counts, as for a single look."""
+        if not members:
+            return []
+        try:
+            return self._sound(members)
+        except Exception:  # a damaged one is among them, or a key with a NUL
+            self._unpacker = self._new_unpacker()  # without what is left in the former one
+            return self._each(members)
+
+    def _sound(self, members: t.Sequence[bytes]) -> list[Row]:
+        """All in one go, which takes two thirds as long. Errors: any, where one is not quite as it should be."""
+        parts = [member.partition(END) for member in members]
+        keys = [part[0] for part in parts]
+        if b"\0" in b"".join(keys) or b"" in keys or len(set(keys)) != len(keys):
+            raise ValueError
+        found = self._unpacked([part[2] for part in parts])
+        if {*map(type, found)} != {tuple} or {*map(len, found)} != {FIELDS}:
+            raise ValueError
+        if {*map(type, map(_checksum, found))} != {bytes}:
+            raise ValueError
+        return [(key.decode(), *fields) for key, fields in zip(keys, found)]
+
+    def _unpacked(self, packed: t.Sequence[bytes]) -> list[t.Any]:
+        """The one object that each of these is. Errors: of any kind, where one of them is not just that.
+
+        That is so if what is put between them is found as often, at every other place: what ends too early or too late
+        would shift or hide it.
+        """
+        self._unpacker.feed(t.cast(bytes, self._pack(self._between)).join(packed))
+        unpacked = list(self._unpacker)
+        between = unpacked[1::2]
+        if len(unpacked) != 2 * len(packed) - 1 or between.count(self._between) != len(between):
+            raise ValueError
+        return unpacked[::2]
+
+    def _each(self, members: t.Sequence[bytes]) -> list[Row]:
         unpack, find = self._unpack, bytes.find
         out: list[Row] = []
         last = None

@@ -49,17 +49,27 @@ def layouts() -> dict[str, Layout]:
     from .keyspace import KEYSPACE
     from .langgraph_checkpoint import LANGGRAPH_CHECKPOINT
     from .langgraph_store import LANGGRAPH_STORE
+    from .mcp_memory import MCP_MEMORY
     from .mem0 import MEM0
+    from .mem0_history import MEM0_HISTORY
     from .native import NATIVE
     from .openai_agents import OPENAI_AGENTS
+    from .python import PYTHON
 
-    known = (NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, OPENAI_AGENTS, GOOGLE_ADK, AGNO)
+    known = (
+        NATIVE, KEYSPACE, LANGGRAPH_STORE, LANGGRAPH_CHECKPOINT, MEM0, MEM0_HISTORY, OPENAI_AGENTS, GOOGLE_ADK, AGNO,
+        MCP_MEMORY, PYTHON,
+    )  # fmt: skip
     return {one.name: one for one in known}
 
 
 def layout(name: str, tables: t.Any = None) -> Layout:
     """The layout called ``name``; ``tables``: what memory_store says of them. Errors: InvalidInput that lists the known
     ones, or says what is wrong with the tables."""
+    from .native import NATIVE
+
+    if name == NATIVE.name and not tables:
+        return NATIVE  # without the other files, which take longer to load than a store to open
     from .custom import CUSTOM, described_by, renamed
 
     known = layouts()
@@ -79,9 +89,30 @@ def scratch_layout(name: str) -> Layout:
     return replace(known["native"], name=name, capabilities=known.get(name, LANGGRAPH_STORE).capabilities)
 
 
+def counted_once(store_params: t.Mapping[str, t.Any], namespaces: t.Iterable[str]) -> list[str]:
+    """Of these namespaces those whose counts may be added: where some lie in others, no record is counted twice."""
+    from .._table_records import outermost
+    from .tables import TablesLayout
+
+    name, tables = store_params.get("layout") or "native", store_params.get("tables")
+    if name == "custom" and not tables:
+        return sorted(namespaces)
+    known = layout(name, tables)
+    return outermost(known.roots[0].namespace, namespaces) if isinstance(known, TablesLayout) else sorted(namespaces)
+
+
 def seals(name: str) -> bool:
     """Whether the records of that layout are sealed by the keyring; one that is not known is believed to be."""
     return name == "native" or name not in (*layouts(), "custom")
+
+
+def nameless(name: str) -> str | None:
+    """What the keys of that layout's records begin with that stand for what cannot be read as any record, if it has
+    such: of what they were, snapshots have the copies under names that nobody can tell. Where a slash follows, it was
+    the record of that key, which is there all the same."""
+    from .lines import NAMELESS, LinesLayout
+
+    return NAMELESS if isinstance(layouts().get(name), LinesLayout) else None
 
 
 ALL_CAPABILITIES: t.Final = (
@@ -92,6 +123,7 @@ ALL_CAPABILITIES: t.Final = (
     "fence-raw-reads",  # so does any other client
     "fence-writes",  # the store itself refuses writes, whoever writes
     "generations",
+    "outside-fence",  # a quarantine may rest on a fence that the operator names, and the store does not have
     "log",
     "sequence",
     "tombstones",

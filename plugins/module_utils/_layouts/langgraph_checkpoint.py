@@ -1,16 +1,20 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""LangGraph's checkpoints (PostgresSaver). A namespace is a thread.
+"""LangGraph's checkpoints (PostgresSaver, SqliteSaver). A namespace is a thread.
 
-PRIVATE to the collection. Checkpoints of a thread share the blobs of the channels that did not change between them, so
-each of the three tables has records of its own. Encrypted values (EncryptedSerializer) are carried as they are.
+PRIVATE to the collection. In PostgreSQL the checkpoints of a thread share the blobs of the channels that did not change
+between them, so each of the three tables has records of its own. In SQLite a checkpoint is one value with all its
+channels, and when it was made only its identifier tells. Encrypted values (EncryptedSerializer) are carried as they
+are.
 """
 from __future__ import annotations
 
-from .tables import Moment, Namespaces, Root, described
+from .._application_ciphers import AES, INLINE
+from .tables import Moment, Namespaces, Root, Sealed, described
 
 _THREAD = Namespaces("columns", ("thread_id",))
 _TIME = Moment("checkpoint", "text", "ts")
+_MADE = Moment("checkpoint_id", "uuid6")
 
 LANGGRAPH_CHECKPOINT = described(
     "langgraph_checkpoint",
@@ -20,6 +24,7 @@ LANGGRAPH_CHECKPOINT = described(
         namespace=_THREAD,
         key=("checkpoint_ns", "channel", "version"),
         payload=("blob",),
+        sealed=Sealed(AES, "blob", "type"),
     ),
     Root(
         name="checkpoints",
@@ -30,6 +35,7 @@ LANGGRAPH_CHECKPOINT = described(
         updated=_TIME,
         payload=("checkpoint",),
         json=("checkpoint", "metadata"),
+        sealed=Sealed(INLINE, "checkpoint", "channel_values"),
     ),
     Root(
         name="checkpoint_writes",
@@ -38,7 +44,31 @@ LANGGRAPH_CHECKPOINT = described(
         key=("checkpoint_ns", "checkpoint_id", "task_id", "idx"),
         numbers=frozenset(("idx",)),
         payload=("blob",),
+        sealed=Sealed(AES, "blob", "type"),
     ),
-    engines=("postgresql",),
-    findings=("plain-beside-encrypted",),
+    engines=("postgresql", "sqlite"),
+    variants={
+        "sqlite": (
+            Root(
+                name="checkpoints",
+                label="checkpoint",
+                namespace=_THREAD,
+                key=("checkpoint_ns", "checkpoint_id"),
+                created=_MADE,
+                updated=_MADE,
+                payload=("checkpoint",),
+                json=("metadata",),
+                sealed=Sealed(AES, "checkpoint", "type"),
+            ),
+            Root(
+                name="writes",
+                label="write",
+                namespace=_THREAD,
+                key=("checkpoint_ns", "checkpoint_id", "task_id", "idx"),
+                numbers=frozenset(("idx",)),
+                payload=("value",),
+                sealed=Sealed(AES, "value", "type"),
+            ),
+        )
+    },
 )

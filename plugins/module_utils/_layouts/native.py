@@ -25,5 +25,6 @@ NATIVE = Layout(
         checksum="checksum",
     ),
     log="memory_access_log",
-    capabilities=frozenset(ALL_CAPABILITIES),
+    capabilities=frozenset(ALL_CAPABILITIES) - {"outside-fence"},
+    engines=("sqlite", "postgresql", "valkey"),
 )

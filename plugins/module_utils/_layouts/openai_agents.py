@@ -7,7 +7,8 @@ own row.
 """
 from __future__ import annotations
 
-from .tables import Moment, Namespaces, Root, described
+from .._application_ciphers import FERNET
+from .tables import Moment, Namespaces, Root, Sealed, described
 
 _SESSION = Namespaces("columns", ("session_id",))
 
@@ -31,6 +32,7 @@ OPENAI_AGENTS = described(
         updated=Moment("created_at"),
         payload=("message_data",),
         json=("message_data",),
+        sealed=Sealed(FERNET, "message_data"),
     ),
     engines=("postgresql", "sqlite"),
     findings=("envelopes", "result-without-call"),

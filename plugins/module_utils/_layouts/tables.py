@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from . import Columns, Layout
 
+WHOLE: t.Final = "all"  # the name of a namespace that is all rows
 FORMS: t.Final = ("timestamp", "seconds", "milliseconds", "text", "date")
 
 
@@ -24,9 +25,10 @@ class Namespaces:
     ``prefix``: one column equals it, or begins with it and ``separator``: a namespace holds those below it.
     ``json``: of one JSON column some ``fields`` have these values (``user_id=ann&agent_id=7``, any of them in their
     order); listed is each value of the first field that a row has.
+    ``whole``: all rows are one namespace, which is called ``all`` (in SQLite alone).
     """
 
-    kind: str  # columns | prefix | json
+    kind: str  # columns | prefix | json | whole
     columns: tuple[str, ...]
     separator: str = "."
     fields: tuple[str, ...] = ()
@@ -36,11 +38,13 @@ class Namespaces:
 class Moment:
     """Where a record has a time. Forms: ``timestamp`` (the engine's own type, or SQLite's text; without a zone UTC),
     ``seconds`` and ``milliseconds`` since 1970 as numbers, ``text`` (ISO 8601), ``date`` (YYYY-MM-DD, over at its
-    end). ``json``: the field of the column, when the time lies inside a JSON value."""
+    end); in SQLite also ``uuid6``, an identifier that holds its time. ``json``: the field of the column, when the time
+    lies inside a JSON value. ``instead`` (in SQLite alone): the column that has it where this one has none."""
 
     column: str
     form: str = "timestamp"
     json: str | None = None
+    instead: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,17 @@ class Companion:
     optional: bool = False  # it need not be there
     vectors: tuple[str, ...] = ()  # columns that hold embeddings
     json: tuple[str, ...] = ()  # columns that hold JSON
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A column whose values the application itself may have encrypted. ``cipher``: one of _application_ciphers'.
+    ``kind``: the column that says whether it did; where nothing is encrypted (``inline``), the JSON field of ``column``
+    that should have been."""
+
+    cipher: str
+    column: str
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,7 @@ class Root:
     vectors: tuple[str, ...] = ()
     companions: tuple[Companion, ...] = ()
     optional: bool = False
+    sealed: Sealed | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +118,7 @@ def described(
     columns = Columns(
         key=first.key[0] if first.key else first.name,
         payload=first.payload[0] if first.payload else "",
-        namespace=first.namespace.columns[0],
+        namespace=first.namespace.columns[0] if first.namespace.columns else None,
         created=first.created.column if first.created else None,
         updated=first.updated.column if first.updated else None,
         expires=first.expires.column if first.expires else None,

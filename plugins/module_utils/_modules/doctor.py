@@ -10,7 +10,8 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, execute
-from .._operations.doctor import Limits, doctor
+from .._operations.doctor import CHECKS, doctor
+from .._operations.doctor_base import Limits
 
 
 def operate(context: Context) -> dict[str, t.Any]:
@@ -26,6 +27,8 @@ def operate(context: Context) -> dict[str, t.Any]:
         name=context.name,
         limits=Limits(**ages, free=params["min_free"]),
         copy=params["copy"],
+        probe=params["probe"] and not context.check,
+        only=params["only"] or (),
         controller=params["controller_time"],
         work_dir=params["work_dir"],
     )
@@ -40,5 +43,7 @@ def main() -> None:
     }
     options["min_free"] = {"type": "float", "default": defaults.free}
     options["copy"] = {"type": "bool", "default": False}
+    options["probe"] = {"type": "bool", "default": False}
+    options["only"] = {"type": "list", "elements": "str", "choices": list(CHECKS)}
     options["controller_time"] = {"type": "float"}
     execute(operate, options)

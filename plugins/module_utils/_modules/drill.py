@@ -29,6 +29,8 @@ def operate(context: Context) -> dict[str, t.Any]:
         rto=params["rto"],
         scratch=params["scratch"],
         owner=context.run.owner,
+        expiry=params["restore_expiry"],
+        tables=context.store_params.get("tables"),
     )
     return context.judged(found, "look at the reasons; no restore is proven until a drill passes")
 
@@ -39,6 +41,7 @@ def main() -> None:
         "namespaces": {"type": "list", "elements": "str"},
         "benchmark": {"type": "path"},
         "accuracy": {"type": "float", "default": 0.8},
+        "restore_expiry": {"type": "str", "choices": ["keep", "rebase"], "default": "keep"},
         "rotation": {"type": "bool", "default": True},
         "rto": {"type": "float"},
         "scratch": {"type": "path"},

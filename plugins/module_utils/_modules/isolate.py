@@ -34,6 +34,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         store_params=context.store_params,
         namespace=context.namespace,
         run=context.run,
+        outside_fence=context.params["outside_fence"],
         check=context.check,
     )
     result["diff"] = diff(result.pop("before"), result.pop("after"), context.namespace)
@@ -44,5 +45,6 @@ def main() -> None:
     options = {
         "namespace": {"type": "str", "required": True},
         **RECORDS,
+        "outside_fence": {"type": "str"},
     }
     execute(operate, options)

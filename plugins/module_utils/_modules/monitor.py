@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._ansible import Context, execute
+from .._ansible import HIT_RATE_SOURCE, Context, execute
 from .._operations.watch import watch
 
 
@@ -29,6 +29,8 @@ def operate(context: Context) -> dict[str, t.Any]:
         logs=params["logs"],
         again=params["again"],
         part=params["part"],
+        hit_rate_source=params["hit_rate_source"],
+        name=context.name,
         check=context.check,
     )
     if found.get("watching"):
@@ -49,5 +51,6 @@ def main() -> None:
         "logs": {"type": "list", "elements": "raw", "default": []},
         "again": {"type": "bool", "default": False},
         "part": {"type": "float"},
+        "hit_rate_source": HIT_RATE_SOURCE,
     }
     execute(operate, options)

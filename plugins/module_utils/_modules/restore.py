@@ -42,6 +42,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         overwrite=params["overwrite"],
         create=params["create"],
         as_secondary=params["as_secondary"],
+        expiry=params["expiry"],
         check=context.check,
     )
 
@@ -55,5 +56,6 @@ def main() -> None:
         "overwrite": {"type": "bool", "default": False},
         "create": {"type": "bool", "default": False},
         "as_secondary": {"type": "bool", "default": False},
+        "expiry": {"type": "str", "default": "keep", "choices": ["keep", "rebase"]},
     }
     execute(operate, options)

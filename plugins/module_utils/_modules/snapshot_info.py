@@ -10,7 +10,8 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, execute
-from .._inputs import moment
+from .._inputs import moment, rfc3339
+from .._operations.holds import marked
 from .._operations.inform import Search, snapshots
 from .._repository.manifest import PURPOSES
 
@@ -32,7 +33,9 @@ def operate(context: Context) -> dict[str, t.Any]:
         verdict=params["verdict"],
         last_good_before=when("last_good_before"),
     )
-    return {"snapshots": snapshots(context.repository(), context.name, keyring, search)}
+    repository = context.repository()
+    removed = [{"snapshot": one, "at": rfc3339(int(at * 1e6))} for one, at in marked(repository, context.name)]
+    return {"snapshots": snapshots(repository, context.name, keyring, search), "removed": removed}
 
 
 def main() -> None:

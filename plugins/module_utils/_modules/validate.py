@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._ansible import Context, execute
+from .._ansible import HIT_RATE_SOURCE, Context, execute
 from .._operations.validation import judge
 
 
@@ -22,6 +22,8 @@ def operate(context: Context) -> dict[str, t.Any]:
         run=context.run,
         benchmark=context.params["benchmark"],
         thresholds={"hit_rate": context.params["hit_rate"], "accuracy_gain": context.params["accuracy_gain"]},
+        hit_rate_source=context.params["hit_rate_source"],
+        name=context.name,
         check=context.check,
     )
     return context.judged(found, f"look at the reasons; {context.namespace} stays as it is")
@@ -33,5 +35,6 @@ def main() -> None:
         "benchmark": {"type": "path"},
         "hit_rate": {"type": "float", "default": 0.8},
         "accuracy_gain": {"type": "float", "default": 0.3},
+        "hit_rate_source": HIT_RATE_SOURCE,
     }
     execute(operate, options)

@@ -20,6 +20,7 @@ from .._repository import Snapshot
 from .._store import Store
 from . import incident as incidents
 from .incident import Run, now_us
+from .incoming import Incoming
 from .plan_file import Entry, PlanFile
 from .workers import Parent, Worker
 
@@ -44,14 +45,17 @@ class Applier:
         sources: t.Mapping[str, Snapshot],
         keyring: Sealer,
         absent: str = "auto",
+        incoming: Incoming | None = None,
     ) -> None:
-        """``absent``: keep | restore, what is done about keys that may have been deleted; auto: as planned."""
+        """``absent``: keep | restore, what is done about keys that may have been deleted; auto: as planned.
+        ``incoming``: how copies go in, where that is not as they are."""
         self.store = store
         self.claim = claim
         self.plan = plan
         self.sources = sources
         self.keyring = keyring
         self.absent = absent
+        self.incoming = incoming
         self.tombstones = "tombstones" in store.capabilities()
         self.codec = RecordCodec(claim.namespace)
         self.refused: list[str] = []
@@ -63,11 +67,10 @@ class Applier:
         for entries in self._entries():
             with self.store.reader() as reader:
                 live = reader.get_many(self.claim.namespace, [entry.key for entry in entries])
-            todo = [entry for entry in entries if not self._done(entry, live.get(entry.key))]
+            todo, wanted = self._todo(entries, live)
             already += len(entries) - len(todo)
             if not todo:
                 continue
-            wanted = self._wanted(todo)
             changes = [
                 Change(entry.key, entry.expected, wanted.get(entry.key), f"{entry.action}: {entry.reason}")
                 for entry in todo
@@ -170,17 +173,32 @@ class Applier:
     def _load_part(self, target: int, entries: list[Entry], copies: dict[str, Row] | None) -> int:
         with self.store.reader() as reader:
             there = reader.get_many(self.claim.namespace, [e.key for e in entries], target)
-        todo = [e for e in entries if not self._done(e, there.get(e.key), fresh=True)]
-        rows = self._wanted(todo, copies)
+        _todo, rows = self._todo(entries, there, fresh=True, copies=copies)
         if rows:
             self.store.load(self.claim, target, list(rows.values()))
         with self.store.reader() as reader:
             return len(reader.get_many(self.claim.namespace, [e.key for e in entries], target))
 
-    def _done(self, entry: Entry, live: Row | None, fresh: bool = False) -> bool:
+    def _todo(
+        self,
+        entries: t.Sequence[Entry],
+        live: t.Mapping[str, Row],
+        fresh: bool = False,
+        copies: dict[str, Row] | None = None,
+    ) -> tuple[list[Entry], dict[str, Row]]:
+        """What is left to do, and the rows to put for it."""
+        if self.incoming is None or self.incoming.fixed:
+            todo = [entry for entry in entries if not self._done(entry, live.get(entry.key), fresh)]
+            return todo, self._wanted(todo, copies) if todo else {}
+        rows = self._wanted(entries, copies)  # only then is it known which checksum a copy will have
+        todo = [entry for entry in entries if not self._done(entry, live.get(entry.key), fresh, rows.get(entry.key))]
+        return todo, {entry.key: rows[entry.key] for entry in todo if entry.key in rows}
+
+    def _done(self, entry: Entry, live: Row | None, fresh: bool = False, row: Row | None = None) -> bool:
         """Whether the key already is as the plan wants it (an earlier attempt did it)."""
         if entry.digest is not None:
-            return live is not None and live[CHECKSUM] == entry.digest and self.codec.intact(live)
+            digest = entry.digest if row is None else row[CHECKSUM]
+            return live is not None and live[CHECKSUM] == digest and self.codec.intact(live)
         if entry.action == "expired" or not self.tombstones:
             return live is None
         if live is None or (not fresh and live[CHECKSUM] == entry.expected):
@@ -193,6 +211,8 @@ class Applier:
         rows: dict[str, Row] = {}
         if copies is None:
             copies = _copies(self.sources, self.claim.namespace, entries)
+        if self.incoming is not None:
+            copies = self._as_today(self.incoming, entries, copies)
         for entry in entries:
             if entry.source:
                 row = copies.get(entry.key)
@@ -203,9 +223,20 @@ class Applier:
                         "verify the snapshot, then run the plan step with replan=true",
                     )
                 rows[entry.key] = row
+                if self.incoming is not None:
+                    rows[entry.key] = self.incoming.later(self.sources[entry.source], [row])[0]
         bare = [entry for entry in entries if entry.source is None and entry.action != "expired"]
         rows.update(self._tombstones(bare))
         return rows
+
+    def _as_today(
+        self, incoming: Incoming, entries: t.Sequence[Entry], copies: t.Mapping[str, Row]
+    ) -> dict[str, Row]:
+        out: dict[str, Row] = {}
+        for source in {entry.source for entry in entries if entry.source}:
+            rows = (copies[entry.key] for entry in entries if entry.source == source and entry.key in copies)
+            out.update((row[0], row) for row in incoming.today(self.sources[source], rows))
+        return out
 
     def _tombstones(self, entries: t.Sequence[Entry]) -> dict[str, Row]:
         """A deletion with a reason for each key of which no good copy exists: absent is never left unexplained."""

@@ -14,6 +14,8 @@ from .._model import Window
 from .incident import rfc3339
 from .logreview import BULK_WRITES, Review
 
+# findings that are of one record each
+DAMAGE = ("checksum", "unreadable", "unopenable", "key-missing", "absent", "silent-change")
 HARD_SHARE = 0.20  # above this share of damaged records a new generation is cheaper and safer than repairs in place
 
 
@@ -50,7 +52,7 @@ def diagnose(
     Returns {causes: [{cause, confidence, evidence}], onset, strategy, hit_rate}, causes by confidence.
     """
     distrusted = sum(b.writes + b.deletes for b in review.unlocked)
-    damaged = sum(n for kind, n in findings.items() if kind in ("checksum", "unopenable", "key-missing", "absent"))
+    damaged = sum(n for kind, n in findings.items() if kind in DAMAGE)
     total = damaged + distrusted
     causes: list[dict[str, t.Any]] = []
 
@@ -73,9 +75,19 @@ def diagnose(
             findings["absent"],
             [f"{findings['absent']} records are gone and no deletion of them is logged", *_deletions(deletions)],
         )
+    if findings.get("silent-change"):
+        silent = findings["silent-change"]
+        said = f"{silent} records are other than in the last good snapshot, and say that they were not changed since"
+        add("silent-change", silent, [said])
+    if findings.get("unreadable"):
+        count = findings["unreadable"]
+        add("unreadable-records", count, [f"{count} records are listed, and their application cannot read them"])
     if findings.get("unopenable"):
         count = findings["unopenable"]
         add("misplaced-ciphertexts", count, [f"{count} payloads are intact but belong to another key or version"])
+    if findings.get("application-key"):
+        count = findings["application-key"]
+        add("application-key", 0, [f"no key of the application that is given opens {count} of its encrypted values"])
     rotation = [
         f"a rotation {what} began at {rfc3339(at)} and never ended" for what, at in review.rotations_open.items()
     ]
@@ -122,7 +134,7 @@ def diagnose(
 
 def propose(findings: t.Mapping[str, int], rows: int, structure: t.Sequence[str]) -> str:
     """hard when the engine's own structure is broken or much is damaged, soft otherwise, none when nothing is."""
-    damaged = sum(n for kind, n in findings.items() if kind not in ("expired",))
+    damaged = sum(n for kind, n in findings.items() if kind not in ("expired", "application-key"))
     broken = [line for line in structure if "index" not in line.lower()]
     if broken or (rows and damaged / rows > HARD_SHARE):
         return "hard"

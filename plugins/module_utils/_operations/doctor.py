@@ -2,45 +2,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is wrong with the whole set-up of a memory cluster, and of each thing the command that mends it.
 
-PRIVATE to the collection. Changes nothing, in any mode: the proof of a fence is rolled back, and what the repository's
-endpoint enforces is what was seen when it was made.
+PRIVATE to the collection. Changes nothing: the proof of a fence is rolled back, and what the repository's endpoint
+enforces is what was seen when it was made, unless a probe is asked for.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import time
 import typing as t
 
-from .._errors import MemoryOpsError, RepositoryUnavailable, StoreUnavailable
-from .._inputs import moment
+from .._errors import InvalidInput, RepositoryUnavailable, StoreUnavailable
 from .._layouts import seals
 from .._model import NamespaceState
 from .._replication import open_server, own_store
 from .._store import Store
-from . import evidence, scrub
-from . import incident as incidents
+from . import scrub
+from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Limits, ago, run
+from .doctor_repository import OF_SNAPSHOTS, RepositoryChecks
 from .incident import rfc3339
-from .inform import verified
 
-PASS, FAIL, UNKNOWN, NONE = "pass", "fail", "could-not-verify", "not-applicable"
-LOOKED_AT = 5  # good snapshots, newest first, that are asked whether they were verified
 PROVEN = 20  # namespaces whose fence is tried, those that are quarantined first
 # What no engine can fence: it is stated, and not a fault of the set-up.
-INHERENT = ("a program", "raw readers: a program", "a transaction")
-
-
-class Limits(t.NamedTuple):
-    """Seconds, but for ``free``: the share of a disk."""
-
-    rpo: float = 900.0
-    drill: float = 2 * 86400.0
-    scrub: float = 2 * 86400.0
-    key: float = 90 * 86400.0
-    skew: float = 30.0
-    free: float = 0.10
+INHERENT = (
+    "a program", "raw readers: a program", "a transaction", "the owner of the tables", "a raw MERGE",
+    "a server that joins later",
+)  # fmt: skip
+OWNERS = "raw readers: row-level security does not bind"  # whoever may do everything anyway …
+BEYOND = ("(BYPASSRLS)", "(member of the owner)")  # … and who need not
+OF_STORE = ("integrity", "fence", "quarantine", "lease", "lag")
+CHECKS = (
+    "store", "keyring", "repository", *OF_SNAPSHOTS, "conditional_put", "key_age", *OF_STORE, "clock", "space",
+)  # fmt: skip
 
 
 def doctor(
@@ -54,24 +47,37 @@ def doctor(
     name: str,
     limits: Limits,
     copy: bool = False,
+    probe: bool = False,
+    only: t.Collection[str] = (),
     controller: float | None = None,
     work_dir: str | None = None,
     now: float | None = None,
 ) -> dict[str, t.Any]:
     """{verdict, checks [{check, verdict, says, next}], faults [names]}; the verdict is the worst of the checks.
 
+    ``only``: these checks, and what they need but does not open. ``probe``: try anew what the endpoint enforces.
     ``copy``: this is a secondary; how far it is behind, its clock and its disk are looked at, nothing else.
-    ``controller``, ``now``: seconds since 1970. What cannot be asked is could-not-verify; no error leaves this.
+    ``controller``, ``now``: seconds since 1970. What cannot be asked is could-not-verify.
+    Errors: InvalidInput (a check of no such name), no other.
     """
     at = time.time() if now is None else now
-    found = _Examination(name, limits, at, store_params, work_dir)
-    store = found.opened("store", open_store, "the store", "correct memory_store")
-    ring = repository = None
-    if keyring_params is not None:
+    found = _Examination(name, limits, at, store_params, work_dir, only)
+    found.probe = probe
+    strange = [one for one in only if one not in CHECKS]
+    if strange:
+        raise InvalidInput(f"There is no check {strange[0]!r:.40}.", f"use some of {', '.join(CHECKS)}")
+    store = ring = repository = None
+    if found.wanted("store", *OF_STORE):
+        store = found.opened("store", open_store, "the store", "correct memory_store")
+    if not found.wanted("keyring", "key_age", *OF_SNAPSHOTS):
+        pass
+    elif keyring_params is not None:
         ring = found.opened("keyring", open_keyring, "the keyring", "correct memory_keyring")
     elif not copy:
         found.add("keyring", FAIL, "No keyring is set, so no snapshot authenticates.", "set memory_keyring")
-    if repository_params is not None:
+    if not found.wanted("repository", "conditional_put", "clock", "lag", *OF_SNAPSHOTS):
+        pass
+    elif repository_params is not None:
         repository = found.opened("repository", open_repository, "the repository", run("backup"))
     elif not copy:
         found.add("repository", FAIL, "No repository is set, so there is no backup.", "set memory_repository")
@@ -89,138 +95,14 @@ def doctor(
     order = [verdict for verdict in (FAIL, UNKNOWN, PASS) if any(one["verdict"] == verdict for one in found.checks)]
     return {
         "changed": False,
-        "verdict": order[0],
+        "verdict": order[0] if order else PASS,
         "checks": found.checks,
         "faults": [one["check"] for one in found.checks if one["verdict"] == FAIL],
     }
 
 
-def run(playbook: str, **variables: str) -> str:
-    """The command that runs a playbook, as a shell takes it."""
-    words = f"ansible-playbook memops.agent_memory.{playbook}"
-    for name, value in variables.items():
-        plain = re.match(r"\A[A-Za-z0-9_.:@/-]+\Z", value)
-        text = f"{name}={value}" if plain else "'" + json.dumps({name: value}).replace("'", "'\\''") + "'"
-        words += f" -e {text}"
-    return words
-
-
-def ago(seconds: float) -> str:
-    """An age for people."""
-    for length, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}".replace(".0 ", " ")
-    return f"{seconds:.0f} s"
-
-
-class _Examination:
+class _Examination(RepositoryChecks):
     """The checks, each of which says one sentence."""
-
-    def __init__(
-        self, name: str, limits: Limits, now: float, store_params: t.Mapping[str, t.Any], work_dir: str | None
-    ) -> None:
-        self.name, self.limits, self.now = name, limits, now
-        self.store_params = store_params
-        self.folder = work_dir or incidents.base(store_params)
-        self.checks: list[dict[str, t.Any]] = []
-
-    def add(self, check: str, verdict: str, says: str, following: str = "") -> None:
-        self.checks.append({"check": check, "verdict": verdict, "says": says, "next": following})
-
-    def opened(self, check: str, opener: t.Callable[[], t.Any], what: str, otherwise: str) -> t.Any:
-        """What the opener opens; None when it does not, which is a failed check."""
-        try:
-            thing = opener()
-        except MemoryOpsError as exc:
-            self.add(check, FAIL, exc.message, exc.next_step or otherwise)
-            return None
-        self.add(check, PASS, f"{what[0].upper()}{what[1:]} opens.")
-        return thing
-
-    def check(self, name: str, look: t.Callable[..., None], *arguments: t.Any) -> None:
-        try:
-            look(*arguments)
-        except MemoryOpsError as exc:
-            self.add(name, UNKNOWN, exc.message, exc.next_step)
-        except OSError as exc:
-            self.add(name, UNKNOWN, f"The memory host refused to tell: {exc.strerror or exc}.", "mend that")
-
-    def without(self, check: str, thing: t.Any, what: str) -> bool:
-        """Whether the thing is missing; then nobody can tell."""
-        if thing is None:
-            self.add(check, UNKNOWN, f"Without {what} nobody can tell.", f"mend {what} first, then run doctor again")
-        return thing is None
-
-    # --- the repository -----------------------------------------------------------------------------------------
-    def repository_checks(self, repository: t.Any, ring: t.Any) -> None:
-        if repository is None or ring is None:
-            for one in ("backup", "verified", "drill"):
-                self.without(one, None, "the repository and the keyring")
-        else:
-            try:
-                good = [info for info in repository.snapshots(self.name, ring) if info.good and not info.problem]
-            except MemoryOpsError as exc:
-                for one in ("backup", "verified", "drill"):
-                    self.add(one, UNKNOWN, exc.message, exc.next_step)
-            else:
-                self.check("backup", self.backup, good)
-                self.check("verified", self.verified, repository, ring, good)
-                self.check("drill", self.drill, repository, ring)
-        if not self.without("conditional_put", repository, "the repository"):
-            self.conditional_put(repository)
-
-    def backup(self, good: list[t.Any]) -> None:
-        if not good:
-            self.add("backup", FAIL, "There is no good snapshot.", run("backup"))
-            return
-        age = self.now - max(info.at for info in good) / 1e6
-        # A run comes every RPO and takes its time; the same limit as that of the alert.
-        verdict = PASS if age <= 2 * self.limits.rpo else FAIL
-        says = f"The newest good snapshot is {ago(age)} old; the RPO is {ago(self.limits.rpo)}."
-        self.add("backup", verdict, says, "" if verdict == PASS else run("backup"))
-
-    def verified(self, repository: t.Any, ring: t.Any, good: list[t.Any]) -> None:
-        seen = [(info.id, verified(repository, self.name, ring, info.id)) for info in good[:LOOKED_AT]]
-        bad = [name for name, one in seen if one is not None and one["verdict"] == "fail"]
-        passed = [(name, one) for name, one in seen if one is not None and one["verdict"] == "pass"]
-        if bad:
-            says = f"The last verification of snapshot {bad[0]} failed."
-            self.add("verified", FAIL, says, run("backup"))
-        elif not passed:
-            says = f"None of the newest {len(seen)} good snapshots was ever verified."
-            self.add("verified", FAIL, says, run("verify", memory_depth="opened"))
-        else:
-            name, one = passed[0]
-            self.add("verified", PASS, f"Snapshot {name} was verified ({one['depth']}) at {one['at']}.")
-
-    def drill(self, repository: t.Any, ring: t.Any) -> None:
-        last = evidence.newest(repository, ring, self.name)
-        if last is None:
-            self.add("drill", FAIL, "No drill was ever run: no restore is proven.", run("drill"))
-            return
-        age = self.now - moment(last.get("at")) / 1e6
-        if last.get("verdict") != PASS:
-            why = "; ".join(map(str, last.get("reasons") or [])) or "no reason was given"
-            verdict = UNKNOWN if last.get("verdict") == UNKNOWN else FAIL
-            says = f"The last drill, {ago(age)} ago, ended as {last.get('verdict')}: {why[:200].rstrip('.')}."
-            self.add("drill", verdict, says, run("drill"))
-        elif age > self.limits.drill:
-            says = f"The last drill was {ago(age)} ago; the limit is {ago(self.limits.drill)}."
-            self.add("drill", FAIL, says, run("drill"))
-        else:
-            self.add("drill", PASS, f"A drill passed {ago(age)} ago.")
-
-    def conditional_put(self, repository: t.Any) -> None:
-        seen, place = repository.seen.get("conditional_put"), repository.location
-        if seen is True:
-            self.add("conditional_put", PASS, f"{place} refused to overwrite when it was made.")
-        elif seen is False:
-            says = f"{place} ignores conditional puts: two writers of one journal would not notice each other."
-            following = "point memory_repository at an endpoint that refuses them, then " + run("backup")
-            self.add("conditional_put", FAIL, says, following)
-        else:
-            following = "point memory_repository.url at a new prefix, then " + run("backup")
-            self.add("conditional_put", UNKNOWN, f"Nobody noted whether {place} heeds conditional puts.", following)
 
     # --- keys ---------------------------------------------------------------------------------------------------
     def key_age(self, ring: t.Any) -> None:
@@ -265,7 +147,9 @@ class _Examination:
             return
         if "fence-writes" not in store.capabilities():
             says = "Nothing keeps applications from the records, so nothing can be isolated."
-            self.add("fence", FAIL, says, "set memory_store.application_user, then " + run("doctor"))
+            hooked = "give the memory object quarantine and release (docs/python_memory.md)"
+            following = hooked if "outside-fence" in store.capabilities() else "set memory_store.application_user"
+            self.add("fence", FAIL, says, f"{following}, then {run('doctor')}")
             return
         with store.reader() as reader:
             states = sorted(reader.namespaces(), key=lambda state: (state.state != "quarantined", state.name))
@@ -284,10 +168,13 @@ class _Examination:
                 again = run("isolate", memory_namespace=state.name)
                 self.add("fence", FAIL, says, "stop its application, then " + again)
                 return
-        bypass = [line for line in stated if not line.startswith(INHERENT)]
+        bypass = [line for line in stated if not _inherent(line)]
         if bypass:
             says = f"The fence can be bypassed: {'; '.join(bypass)[:300]}."
-            self.add("fence", FAIL, says, "correct memory_store.application_user and its rights, then " + run("doctor"))
+            mend = "correct memory_store.application_user and its rights"
+            if "no ACL file" in bypass[0]:
+                mend = "set aclfile in the server's configuration and restart it"
+            self.add("fence", FAIL, says, f"{mend}, then {run('doctor')}")
         elif not states:
             self.add("fence", UNKNOWN, "There is no namespace to try the fence on.", "write a first memory")
         else:
@@ -398,6 +285,12 @@ class _Examination:
         free = f"{least[0]:.0%} ({least[2] >> 20} MiB)"
         says = f"Of the disk of {least[1]} {free} is free; the limit is {self.limits.free:.0%}."
         self.add("space", FAIL if low else PASS, says, f"df -h {least[1]}, and make room there" if low else "")
+
+
+def _inherent(line: str) -> bool:
+    if line.startswith(OWNERS):
+        return not any(word in line for word in BEYOND)
+    return line.startswith(INHERENT) or line.endswith("the operator's own")
 
 
 def _states(store: Store) -> list[NamespaceState]:

@@ -15,7 +15,7 @@ import time
 import typing as t
 
 from .._errors import KeyUnavailable, MemoryOpsError, RepositoryUnavailable
-from .._layouts import seals
+from .._layouts import counted_once, seals
 from .._store import open_store, scratch_params
 from . import evidence, integrity, restore, rotate
 from .incident import now_us, rfc3339
@@ -35,11 +35,13 @@ def drill(
     rto: float | None = None,
     scratch: str | None = None,
     owner: str = "",
+    expiry: str = "keep",
+    tables: t.Any = None,
 ) -> dict[str, t.Any]:
     """Restore, scan every record, run the benchmark, rotate the keys of the scratch store, scan again, measure.
 
     It passes when all of that does and the restore took no longer than ``rto`` seconds. What it found is kept in the
-    repository (evidence.py), a failure too.
+    repository (evidence.py), a failure too. ``expiry`` and ``tables``: see restore.restore and memory_store.tables.
 
     Returns {verdict, reasons, snapshot, records, namespaces {name: {records, verdict, accuracy}}, rotated,
     age_seconds, rto_seconds, rto_limit, phases {restore, scan, benchmark, rotate: seconds}, at, evidence (key, or None
@@ -53,7 +55,7 @@ def drill(
     folder = tempfile.mkdtemp(prefix="memops-drill-", dir=scratch)
     try:
         rehearsal = _Rehearsal(result, folder, repository, keyring_params, name)
-        rehearsal.restore(snapshot_id, namespaces)
+        rehearsal.restore(snapshot_id, namespaces, expiry, tables)
         rehearsal.prove(benchmark, accuracy)
         if rotation:
             rehearsal.rotate()
@@ -104,9 +106,12 @@ class _Rehearsal:
         self.ring = _copy_ring(keyring_params, {**keyring_params, "path": os.path.join(folder, "keyring.json")})
         self.params: dict[str, t.Any] = {}
         self.layout = ""
+        self.tables: t.Any = None
         self.verdicts: list[str] = []
 
-    def restore(self, snapshot_id: str | None, namespaces: t.Sequence[str] | None) -> None:
+    def restore(
+        self, snapshot_id: str | None, namespaces: t.Sequence[str] | None, expiry: str, tables: t.Any
+    ) -> None:
         place, result = self.repository, self.result
         if snapshot_id is None:
             chosen = place.newest_good(self.name, self.ring)
@@ -114,16 +119,17 @@ class _Rehearsal:
             chosen = place.snapshot(self.name, snapshot_id, self.ring)
         result["snapshot"] = chosen.id
         result["age_seconds"] = round(time.time() - chosen.manifest["at"] / 1e6, 1)
-        self.layout = chosen.manifest["store"]["layout"]
+        self.layout, self.tables = chosen.manifest["store"]["layout"], tables
         self.params = scratch_params(self.folder, self.name, self.layout)
         restored = restore.restore_whole(
             namespaces=namespaces,
             snapshot_id=chosen.id,
-            store_params=self.params,
+            store_params={**self.params, "tables": tables},
             repository=place,
             keyring=self.ring,
             name=self.name,
             create=True,
+            expiry=expiry,
         )
         result["namespaces"] = {name: {"verdict": "could-not-verify"} for name in restored["namespaces"]}
         self._phase("restore", self.started)
@@ -136,7 +142,8 @@ class _Rehearsal:
             part.update(records=scan["rows"], verdict=scan["verdict"], accuracy=None)
             if scan["verdict"] != "pass":
                 self.fault(namespace, f"{scan['verdict']}, findings {scan['findings']}", scan["verdict"])
-        self.result["records"] = sum(part["records"] for part in self.result["namespaces"].values())
+        once = counted_once({"layout": self.layout, "tables": self.tables}, self.result["namespaces"])
+        self.result["records"] = sum(self.result["namespaces"][one]["records"] for one in once)
         self._phase("scan", started)
         if benchmark:
             started = time.monotonic()

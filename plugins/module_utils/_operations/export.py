@@ -15,7 +15,10 @@ from .. import _progress
 from .._codec import RecordCodec, decode_value
 from .._errors import KeyUnavailable, RecordCorrupt, StoreUnavailable
 from .._layouts import seals
+from .._line_records import ORDER
 from .._model import LogEntry, Record, Row
+from .._python_values import MAGIC as VALUES
+from .._python_values import unpack
 from .._repository import Repository
 from .._table_records import MAGIC as TABLES
 from .._table_values import readable
@@ -35,7 +38,8 @@ def export(
 
     A record: {namespace, key, epoch, sequence, created, updated, expires, deleted, key_id, checksum, status} and, by
     its status intact: ``data`` (JSON) or ``data_base64`` (bytes), or nothing (tombstone), of the layout keyspace
-    ``dump_base64`` (what RESTORE takes), and of layouts of tables ``tables`` ({table: [{column: value}]}); by
+    ``dump_base64`` (what RESTORE takes), of layouts of tables ``tables`` ({table: [{column: value}]}), and of a file of
+    JSON Lines ``lines`` ([what each says]); by
     unopenable or damaged: ``payload_base64``. Times are microseconds since 1970 UTC. Nothing is left under these names
     by a failed export.
 
@@ -109,7 +113,7 @@ def _record(namespace: str, codec: RecordCodec, keyring: t.Any, row: Row, counts
         counts["damaged"] += 1
         body["status"] = "damaged"
     elif keyring is None:
-        body.update(status="intact", **_unsealed(record.payload))
+        body.update(status="intact", **_unsealed(record))
         return _line(body)
     else:
         try:
@@ -127,14 +131,22 @@ def _record(namespace: str, codec: RecordCodec, keyring: t.Any, row: Row, counts
     return _line(body)
 
 
-def _unsealed(payload: bytes) -> dict[str, t.Any]:
+def _unsealed(record: Record) -> dict[str, t.Any]:
+    payload = record.payload
+    if record.key == ORDER:
+        return {"payload_base64": base64.b64encode(payload).decode()}
+    if payload.startswith(b"{"):  # lines of a file; no dump and no table begins like that
+        return {"lines": [json.loads(line) for line in payload.split(b"\n")]}
     if payload.startswith(TABLES):
         try:
             return {"tables": readable(payload)}
         except RecordCorrupt:
             return {"payload_base64": base64.b64encode(payload).decode()}
+    if payload.startswith(VALUES):
+        value = unpack(payload)
+        return _value(value) if isinstance(value, bytes) else {"data": value}
     return {"dump_base64": base64.b64encode(payload).decode()}
 
 
-def _value(value: bytes) -> dict[str, str]:
+def _value(value: bytes) -> dict[str, t.Any]:
     return {"data_base64": base64.b64encode(value).decode()}

@@ -94,7 +94,7 @@ class _Asked:
 
     def replication(self, params: t.Mapping[str, t.Any]) -> bool:
         """Whether the server is a replica; then how long it heard nothing of its primary."""
-        if (params.get("engine") or "sqlite") == "sqlite":
+        if (params.get("engine") or "sqlite") in ("sqlite", "jsonl"):
             return False
         try:
             server = open_server(own_store(params))
@@ -155,7 +155,9 @@ class _Asked:
         whole = ring is not None
         for namespace in self.names:
             try:
-                found = integrity.scan(store_params=params, keyring=ring, namespace=namespace, structure=False)
+                found = integrity.scan(
+                    store_params=params, keyring=ring, namespace=namespace, structure=False, application=True
+                )
                 damaged = int(found["damaged"])
             except StoreDamaged as exc:
                 self.warnings.append(exc.message)

@@ -15,6 +15,7 @@ import secrets
 import time
 import typing as t
 
+from .._codec import why_unreadable
 from .._errors import CannotProceed, MemoryOpsError
 from .._model import CHECKSUM, CREATED, EPOCH, EXPIRES, KEY, KEY_ID, PAYLOAD, SEQUENCE, UPDATED, Claim, Row
 from .._store import Store
@@ -102,6 +103,8 @@ def _plausible(row: Row, newest: tuple[int, int]) -> bool:
     if (row[EPOCH], row[SEQUENCE]) > newest or row[UPDATED] > now_us() + DAY_US:
         return False
     if not (row[CHECKSUM].__class__ is row[PAYLOAD].__class__ is bytes and row[KEY_ID].__class__ is str):
+        return False
+    if why_unreadable(row) is not None:
         return False
     try:
         (row[KEY] + row[KEY_ID]).encode()

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from .. import _inputs
 from .._errors import InvalidInput, MemoryOpsError, StoreUnavailable
+from .._layouts.lines import PLACEHOLDER
 from .._model import Claim
 from .._store import Store, place
 
@@ -150,7 +151,7 @@ def state_home() -> str:
 def base(store_params: t.Mapping[str, t.Any]) -> str:
     """The folder for what belongs to a store on this host; not made here."""
     if store_params.get("path"):
-        return f"{store_params['path']}.memops"
+        return f"{str(store_params['path']).replace(PLACEHOLDER, '')}.memops"
     which = hashlib.sha256("\n".join(place(store_params)).encode()).hexdigest()[:16]
     return os.path.join(state_home(), "memops", which)
 

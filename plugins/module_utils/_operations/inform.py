@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from .._errors import MemoryOpsError, RepositoryUnavailable
+from .._repository import holds
 from .._repository.catalogue import read_checks
 from .._store import Store
 from .incident import rfc3339
@@ -80,10 +82,11 @@ def snapshots(
     """The snapshots of a cluster, newest first; without a keyring their manifests are not authenticated.
 
     ``verified`` is the newest verification, {verdict, depth, at}, or None; it is looked up where the search asks
-    for it, and is believed only as far as it authenticates.
+    for it, and is believed only as far as it authenticates. ``holds`` are those that stand, {hold, by, reason, at}, and
+    are there with a keyring only.
     """
     wanted = search or Search()
-    found = []
+    found: list[dict[str, t.Any]] = []
     for info in repository.snapshots(name, keyring):
         if not wanted.takes(info):
             continue
@@ -95,6 +98,15 @@ def snapshots(
         found.append(one)
         if wanted.last_good_before is not None:
             break
+    if keyring is not None and found:
+
+        def held(one: dict[str, t.Any]) -> list[dict[str, t.Any]]:
+            stand = holds.standing(repository.objects, name, one["snapshot"], keyring)
+            return [{**hold, "at": rfc3339(hold["at"])} for hold in stand]
+
+        with ThreadPoolExecutor(min(8, len(found))) as pool:
+            for one, stand in zip(found, pool.map(held, found)):
+                one["holds"] = stand
     return found
 
 

@@ -14,6 +14,7 @@ import time
 import typing as t
 
 from .. import _progress
+from .._application_seals import over
 from .._errors import KeyUnavailable, StoreDamaged, StoreUnavailable
 from .._keyring_unsealed import opener
 from .._store import Reader, open_store
@@ -21,7 +22,9 @@ from .integrity_rows import Bucket, Range, check_range, halve, shown
 from .workers import Parent, Worker, collect
 
 #: what the scan can find
-KINDS = ("checksum", "unopenable", "key-missing", "structure", "index")
+KINDS = ("checksum", "unreadable", "unopenable", "key-missing", "structure", "index", "application-key")
+#: what is told and decides no plan: that a key does not open a value says nothing of which of both is the wrong one
+TOLD = frozenset(("application-key",))
 SMALL = 10_000  # rows that one process reads before a second one would be up
 
 
@@ -36,13 +39,16 @@ def scan(
     limit: int = 1000,
     damage_file: str | None = None,
     structure: bool = True,
+    application: bool = False,
     progress: t.Callable[[dict[str, t.Any]], None] | None = None,
 ) -> dict[str, t.Any]:
     """Check every row of a generation (default: the active one) inside one point in time.
 
     ``keyring`` (a Keyring or its parameters) opens every payload; without it the best verdict is could-not-verify
     with ``intact`` true. ``damage_file`` becomes a SQLite file with ``damage(key TEXT PRIMARY KEY, kind TEXT)``.
-    ``structure`` also lets the engine check itself (pages, indexes), the whole store at once.
+    ``structure`` also lets the engine check itself (pages, indexes), the whole store at once. ``application`` also
+    tries the application's own keys, where some are given, on what it encrypted: for those who tell of it. Who decides
+    by the verdict leaves it out, as a wrong key is no damage.
 
     Returns {verdict, intact, opened, namespace, generation, at, epoch, sequence, rows, live, tombstones, expired,
     damaged, findings {kind: n}, examples [{kind, key, evidence}], damage_map [{first_key, last_key, rows, damaged}],
@@ -57,7 +63,7 @@ def scan(
         _progress.begin("checking records")
         store = open_store(store_params)
         try:
-            ring = as_keyring(opener(store, keyring))
+            ring = as_keyring(over(opener(store, keyring), store_params if application else {}))
             with store.reader() as reader:
                 chosen = reader.namespace(namespace).generation if generation is None else generation
                 if workers > 1 and _more_than(reader, namespace, chosen, SMALL):
@@ -261,7 +267,7 @@ class _Summary:
                 if len(self._examples) < self._limit:
                     self._examples.append({"kind": what, "key": key and shown(key), "evidence": evidence})
             if self._file is not None:
-                rows = [(key, what) for key, what, _evidence in value if key is not None]
+                rows = [(key, what) for key, what, _evidence in value if key is not None and what not in TOLD]
                 try:
                     self._file.executemany("INSERT OR REPLACE INTO damage VALUES (?,?)", rows)
                 except sqlite3.Error as exc:

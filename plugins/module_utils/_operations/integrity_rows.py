@@ -12,12 +12,13 @@ import struct
 import typing as t
 
 from .. import _progress
-from .._codec import HEAD, namespace_prefix
+from .._codec import HEAD, namespace_prefix, why_unreadable
 from .._errors import KeyUnavailable, StoreDamaged
 from .._model import Row
 from .._store import Reader
 
 RESERVED = "\0memops/"  # keys of the collection's own
+FINDING = ("unopenable", "the payload does not open with the record key {:.60}")
 LONGEST = 512  # characters of a key that a summary shows
 
 Damage = t.Tuple[t.Optional[str], str, str]  # key (None: a place, not a record), kind, evidence
@@ -114,6 +115,7 @@ class Checker:
         self._damage: list[Damage] = []
         self._counts = [0, 0, 0]  # rows, tombstones, expired
         self._invalid: t.Any = None
+        self._finding = getattr(ring, "finding", FINDING)
         if ring is not None:
             from cryptography.exceptions import InvalidTag
 
@@ -173,7 +175,9 @@ class Checker:
                 self._odd(key, exc)
                 continue
             if not intact:
-                self._damage.append((key, "checksum", "the stored bytes do not have the stored checksum"))
+                why = why_unreadable(row)
+                evidence = why or "the stored bytes do not have the stored checksum"
+                self._damage.append((key, "unreadable" if why else "checksum", evidence))
             elif ring is not None:
                 opener = openers.get(key_id)
                 if opener is None:
@@ -184,9 +188,8 @@ class Checker:
                 try:
                     opener(payload[:12], payload[12:], head)
                 except (self._invalid, ValueError):
-                    self._damage.append(
-                        (key, "unopenable", f"the payload does not open with the record key {key_id:.60}")
-                    )
+                    kind, why = self._finding
+                    self._damage.append((key, kind, why.format(key_id)))
         self._counts[0] += len(rows)
         self._counts[1] += tombstones
         self._counts[2] += expired

@@ -19,11 +19,12 @@ from .._errors import CannotProceed, InvalidInput, MemoryOpsError, SnapshotUnusa
 from .._inputs import moment
 from .._keyring_unsealed import refuse_benchmark
 from .._store import Reader, Store
-from . import held_records, integrity, logscan, plan, plan_unlogged, sources, spanreading, validate
+from . import held_records, integrity, logscan, own_log, own_rating, plan, plan_unlogged, sources, spanreading, validate
 from . import incident as incidents
 from .acknowledged import Acknowledged
 from .diagnose import diagnose
 from .incident import Journal, Run, microseconds, now_us
+from .incoming import Incoming, checked
 from .logreading import Log, LogReading, read_beside
 from .plan_file import PlanFile
 from .plan_unlogged import Window, told, told_otherwise
@@ -60,6 +61,8 @@ def investigate(
         onset_sequence = _sequence_at(reader, namespace, onset)
     logged = "log" in store.capabilities()
     refuse_benchmark(store, benchmark, namespace)
+    if window is not None and window.rebase:
+        checked(store, "rebase")
     window = _window(onset, window, logged)
     case = _Case(
         store, store_params, namespace, keyring, repository, name, logs, benchmark, onset_sequence, state.ttl, window
@@ -70,8 +73,9 @@ def investigate(
         if any(known.get(begun) for begun in ("applied", "building", "placed")):
             raise CannotProceed(
                 f"The plan for {namespace} was made for another window of the damage, and its repairs have begun.",
-                "leave memory_onset, memory_since, memory_until, memory_keys and memory_pattern as they were, or run "
-                "the diagnose step with memory_again=true to plan anew on top of what was repaired",
+                "leave memory_onset, memory_since, memory_until, memory_keys, memory_pattern and "
+                "memory_restore_expiry as they were, or run the diagnose step with memory_again=true to plan anew on "
+                "top of what was repaired",
             )
         again = True
     if check or incident is None:
@@ -124,7 +128,7 @@ def _start_over(store: Store, claim: t.Any, known: t.Mapping[str, t.Any]) -> Non
     with store.reader() as reader:
         active = reader.namespace(claim.namespace).generation
     building = known.get("building")
-    settled = ("diagnosed", "plan", "applied", "validated", "building", "placed", "switched_to")
+    settled = ("diagnosed", "plan", "applied", "validated", "building", "placed", "switched_to", "rebased_to")
     store.note(claim, **dict.fromkeys(settled))
     if building is not None and building != active and building in store.generations(claim.namespace):
         store.drop_generation(claim, building)
@@ -175,12 +179,15 @@ class _Case:
                 namespace=self.namespace,
                 damage_file=damage_file,
                 structure=False,
+                application=True,
             )
             errors = logscan.scan(logs) if logs else []
             spans = spanreading.read(
                 span_sources, namespace=self.namespace, store=self.name, since=fenced - LOOK_BACK_US, until=fenced
             )
             errors += spans.pop("errors")
+            theirs = own_log.read(self.store, self.namespace)
+            errors += theirs["errors"] if theirs else []
             kind, said = beside.receive()
             if kind == "broken":
                 beside.send("mend it: nothing is read here any more")
@@ -193,6 +200,7 @@ class _Case:
             for one in spans["sources"]
             if one["status"] != "read"
         ]
+        doubts += theirs["doubts"] if theirs else []
         if structure.broken:
             doubts.append("the store's own structure is damaged beyond what the engine can rebuild in place")
         with self.store.reader() as reader:
@@ -213,6 +221,7 @@ class _Case:
             findings = {**scan["findings"], "absent": reasons.get("absent", 0)}
             if self.window is not None:
                 findings["changed"] = sum(n for reason, n in reasons.items() if "inside the window" in reason)
+                findings["silent-change"] = reasons.get(plan_unlogged.SILENT, 0)
             found = diagnose(
                 review=log.review,
                 findings=findings,
@@ -236,6 +245,9 @@ class _Case:
                     before_at=onset_at or fenced,
                 )
             baseline = _baseline(reader, self.keyring, self.namespace, self.benchmark)
+            if self.benchmark is None:
+                rated = own_rating.rating(self.store, self.namespace)
+                baseline = rated.accuracy if rated else None
         return {
             **found,
             "findings": {kind: n for kind, n in findings.items() if n},
@@ -247,6 +259,7 @@ class _Case:
             "structure_broken": structure.broken,
             "errors_seen": errors,
             "spans_seen": spans if span_sources else None,
+            "own_log": theirs and {name: theirs[name] for name in ("entries", "operations")},
             "log_health": log.health,
             "probes": probes,
             "baseline": baseline,
@@ -262,12 +275,13 @@ class _Case:
         self, reader: Reader, chosen: sources.Sources, damage_file: str, target: str, window: Window
     ) -> tuple[dict[str, t.Any], list[dict[str, t.Any]]]:
         """plan_unlogged.make over the best sources: (summary, probes)."""
+        today = Incoming(self.store, self.store_params, self.namespace).today
         while True:
             try:
                 return plan_unlogged.make(
                     reader=reader,
                     namespace=self.namespace,
-                    sources=[(one.info.at, sources.Copies(one, chosen.note)) for one in chosen.snapshots],
+                    sources=[(one.info.at, sources.Copies(one, chosen.note, today)) for one in chosen.snapshots],
                     window=window,
                     now=reader.at,
                     held=held_records.outstanding(self.store, self.namespace),

@@ -16,14 +16,30 @@ from .incident import Journal, Run, now_us, rfc3339
 
 
 def isolate(
-    *, store: Store, store_params: t.Mapping[str, t.Any], namespace: str, run: Run, check: bool = False
+    *,
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    run: Run,
+    outside_fence: str | None = None,
+    check: bool = False,
 ) -> dict[str, t.Any]:
     """Fence ``namespace`` and prove it.
 
-    Returns {incident, changed, fenced_at, before, after, proof}. Errors: NamespaceUnknown, LeaseHeld, and
-    CannotProceed when the proof fails (the fence stays up as far as it holds).
+    ``outside_fence`` says what keeps applications away where the store cannot (capability outside-fence); it becomes
+    ``outside`` of the proof. Returns {incident, changed, fenced_at, before, after, proof, warnings}. Errors:
+    NamespaceUnknown, LeaseHeld, CapabilityMissing, and CannotProceed when the proof fails (the fence stays up as far
+    as it holds).
     """
-    if "fence-reads" not in store.capabilities():
+    known_words = store.capabilities()
+    said = (outside_fence or "").strip() if "outside-fence" in known_words else ""
+    if "fence-reads" not in known_words and "outside-fence" in known_words and not said:
+        raise CapabilityMissing(
+            f"Nothing in the store keeps an application from {namespace} (fence-reads, fence-writes).",
+            "stop the application and say how: -e memory_outside_fence='the service agent is stopped', or give its "
+            "memory object the methods quarantine and release (docs/python_memory.md)",
+        )
+    if "fence-reads" not in known_words and not said:
         raise CapabilityMissing(
             f"Nothing can keep an application from {namespace} here (fence-reads, fence-writes).",
             "give the application a user of its own on the server and name it in memory_store.application_user",
@@ -42,6 +58,7 @@ def isolate(
             "before": policy,
             "after": fenced,
             "proof": None,
+            "warnings": [],
         }
     claim = incidents.claim(store, namespace, run)
     journal = Journal(incidents.folder(store_params, claim.incident, run.work_dir))
@@ -59,9 +76,12 @@ def isolate(
                 started_at=known.get("started_at") or fenced_at,
                 state_before=policy,
             )
-        proof = store.prove(namespace)
+        proof = {**store.prove(namespace), "outside": said or None}
+        if said:
+            proof["detail"] = [*proof["detail"], f"from outside, not tried: {said}"]
         outcome.update(changed=changed, proof=proof)
-    if not (proof["writes_refused"] and proof["reads_refused"]):
+    proven = proof["writes_refused"] and proof["reads_refused"]
+    if not proven and not said:
         raise CannotProceed(
             f"The fence around {namespace} is up but its proof failed: {'; '.join(map(str, proof['detail']))[:300]}.",
             "stop the application that writes to the store, then run isolate again",
@@ -73,7 +93,16 @@ def isolate(
         "before": policy,
         "after": fenced,
         "proof": proof,
+        "warnings": [] if proven else [_unproven(namespace, proof)],
     }
+
+
+def _unproven(namespace: str, proof: t.Mapping[str, t.Any]) -> str:
+    taken = [word for word in ("reads", "writes") if not proof[f"{word}_refused"]]
+    return (
+        f"Nothing in the store keeps {' and '.join(taken)} of applications from {namespace}. The quarantine rests on "
+        f"what was said: {proof['outside']}. What is written in spite of it may be overwritten."
+    )
 
 
 def release(
@@ -143,6 +172,11 @@ def release(
 
 def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:
     plan, applied, validated = known.get("plan"), known.get("applied"), known.get("validated")
+    if not (known.get("application_rotation") or {}).get("done", True):
+        raise CannotProceed(
+            f"A rotation of the application's key of {namespace} is not finished: some values have the former key.",
+            f"run the rotate_keys playbook with memory_namespace={namespace} and the same new key again",
+        )
     if plan and plan.get("escalate") and not known.get("loss_accepted"):
         raise CannotProceed(
             f"{namespace} was escalated: {plan.get('escalate_reason', 'the loss is above the limit')}.",

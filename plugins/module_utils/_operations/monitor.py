@@ -17,14 +17,15 @@ from .._keyring_unsealed import opener
 from .._model import DELETED, KEY_ID, PAYLOAD, Claim
 from .._store import Reader, Store, open_store
 from . import integrity, logscan, spanreading
+from .hit_rate import HitRate
 from .incident import microseconds, now_us, rfc3339
 from .integrity import as_keyring
 from .integrity_rows import shown
+from .monitor_result import MAX_KEPT, thinned, told
 
 MIN_SAMPLES = 100  # reads; fewer say nothing about a hit rate
 HIT_RATE = 0.80
 LEASE = 60.0
-MAX_KEPT = 200  # samples in the facts; older ones are merged in pairs
 MAX_KEYS = 5000  # changed records that one sample looks at
 FACT = "monitor"
 
@@ -46,13 +47,14 @@ def monitor(
     sleep: t.Callable[[float], None] = time.sleep,
     on_sample: t.Callable[[dict[str, t.Any]], None] | None = None,
     scans: bool = True,
+    rate: HitRate | None = None,
 ) -> dict[str, t.Any]:
     """Sample every ``interval`` seconds until ``deadline`` (µs since 1970), of which a resumed monitor keeps its first.
 
     Counts what applications read since ``released_at`` (µs, default: the incident's release, else the start), hits /
     (hits + misses + corrupt); checks every record written since; looks for new error lines in ``logs`` (see logscan;
     ``state`` is a logscan position to begin from, default: now); scans the whole namespace without keys at start and
-    end (``scans``).
+    end (``scans``). ``rate``: who else tells the hit rate; then it is not counted here.
     Breaches: a hit rate below ``thresholds["hit_rate"]`` (0.80) once there are 100 reads, any finding, more than
     ``thresholds["errors"]`` (0) error lines. Verdict: fail after a breach (fenced), could-not-verify without 100 reads
     or without a log that was named, else pass. A monitor that has ended returns what it had found.
@@ -81,6 +83,7 @@ def monitor(
             patterns,
             clock,
             scans,
+            rate,
         )
         resumed = known is not None
         if known is None:
@@ -110,6 +113,7 @@ class _Watch:
         patterns: t.Mapping[str, t.Any] | None,
         clock: t.Callable[[], int],
         scans: bool,
+        rate: HitRate | None,
     ) -> None:
         self.store, self.store_params, self.ring, self.claim, self.namespace = (
             store,
@@ -127,7 +131,8 @@ class _Watch:
         self.codec = RecordCodec(namespace)
         logged = "log" in store.capabilities()
         self.probes = [] if logged else list(store.incident(claim).facts.get("probes") or [])
-        self.source = "access log" if logged else "probes"
+        self.rate = rate
+        self.source = rate.source if rate is not None else "access log" if logged else "probes" if self.probes else None
 
     def begin(self, deadline: int, released_at: int | None, state: t.Mapping[str, t.Any] | None) -> None:
         now = self.clock()
@@ -226,6 +231,8 @@ class _Watch:
             self._missed(exc.message)
         if self.logs:
             errors = self._scan_logs()
+        if self.rate is not None:
+            self._measure(self.rate, now)
         self.note["reads"] = [a + b for a, b in zip(self.note["reads"], reads)]
         self.note["seen"] = now
         sample = {
@@ -235,8 +242,9 @@ class _Watch:
             "corrupt": reads[2],
             "findings": sum(self.note["findings"].values()) - before,
             "errors": errors,
+            **({"rate": self.note["measured"]["value"]} if self.rate is not None else {}),
         }
-        self.note["samples"] = _thin([*self.note["samples"], sample])
+        self.note["samples"] = thinned([*self.note["samples"], sample])
         self._judge()
         return sample
 
@@ -265,6 +273,14 @@ class _Watch:
             self.note["log_id"] = batch[-1][0]
         self._check(reader, list(written))
         return [reads["hit"], reads["miss"], reads["corrupt"]]
+
+    def _measure(self, rate: HitRate, now: int) -> None:
+        """What the application's own measurement says; soon after the release it may still cover the quarantine."""
+        found = rate.measure(self.note["since"], now)
+        value, why = found.value, found.why
+        if value is not None and (now if found.at is None else found.at) < self.note["since"] + int(rate.settle * 1e6):
+            value, why = None, f"nothing was sampled later than {rate.settle:g} s after the release"
+        self.note["measured"] = {"value": value, "why": why[:300], "reads": found.reads}
 
     def _ask_probes(self, reader: Reader) -> list[int]:
         """Where no access log says what was read: the probes, each a read. A newer value is a hit as well."""
@@ -322,27 +338,38 @@ class _Watch:
             breaches.append(f"{errors} error lines in the application's log ({kinds})")
         rate, total = self._rate()
         if rate is not None and rate < self.slo:
-            breaches.append(f"hit rate {rate:.1%} of {total} reads is below {self.slo:.0%}")
+            of = f"of {total} reads" if total is not None else f"by {self.source}"
+            breaches.append(f"hit rate {rate:.1%} {of} is below {self.slo:.0%}")
         if not breaches:
             return
         self.note["breaches"] = breaches
         try:
             self.store.fence(self.claim)
-            self.note["fenced"] = True
+            self.note["fenced"] = "fence-writes" in self.store.capabilities()
+            if not self.note["fenced"]:
+                self.note["breaches"] = [*breaches, "nothing in the store keeps the application away: stop it"]
         except StaleAttempt:
             raise
         except MemoryOpsError as exc:
             self.note["fenced"] = False
             self.note["breaches"] = [*breaches, f"the fence could not be put back: {exc.message}"]
 
-    def _rate(self) -> tuple[float | None, int]:
+    def _rate(self) -> tuple[float | None, int | None]:
+        if self.rate is not None:
+            measured = self.note.get("measured") or {}
+            return measured.get("value"), measured.get("reads")
         total = sum(self.note["reads"])
         return (self.note["reads"][0] / total if total >= MIN_SAMPLES else None), total
 
     def _finish(self, resumed: bool) -> dict[str, t.Any]:
         doubts = []
         rate, total = self._rate()
-        if rate is None:
+        if rate is None and self.rate is not None:
+            why = (self.note.get("measured") or {}).get("why") or "it was not asked yet"
+            doubts.append(f"no data from {self.source}: {why}")
+        elif rate is None and self.source is None:
+            doubts.append("no data: no source tells a hit rate: no probes, and no memory_hit_rate_source")
+        elif rate is None:
             doubts.append(f"no data: {total} reads since the release, {MIN_SAMPLES} are needed to tell a hit rate")
         doubts += [f"no data: {reason}" for reason in self.note["no_data"]]
         doubts += [f"no data at {rfc3339(at)}: {why}" for at, why in self.note["missed"][-1:]]
@@ -357,43 +384,10 @@ class _Watch:
         return self.result(self.note, changed=bool(self.note.get("fenced")), resumed=resumed)
 
     def result(self, note: t.Mapping[str, t.Any], *, changed: bool, resumed: bool) -> dict[str, t.Any]:
-        hits, misses, corrupt = note["reads"]
-        total = hits + misses + corrupt
-        return {
-            "verdict": note["verdict"],
-            "changed": changed,
-            "resumed": resumed,
-            "fenced": bool(note.get("fenced")),
-            "breaches": list(note["breaches"]),
-            "reasons": [*note["breaches"], *note["doubts"]],
-            "started": rfc3339(note["started"]),
-            "deadline": rfc3339(note["deadline"]),
-            "ended": rfc3339(note["ended"]),
-            "hit_rate": {
-                "value": hits / total if total >= MIN_SAMPLES else None,
-                "reads": total,
-                "hits": hits,
-                "misses": misses,
-                "corrupt": corrupt,
-                "threshold": self.slo,
-                "source": self.source,
-            },
-            "findings": dict(note["findings"]),
-            "examples": list(note["examples"]),
-            "errors": dict(note["errors"]),
-            "error_samples": list(note["error_samples"]),
-            "first_write_at": rfc3339(note["first_write"]),
-            "samples": list(note["samples"]),
-            "gaps": [{"from": rfc3339(start), "to": rfc3339(end)} for start, end in note["gaps"]],
-        }
-
-
-def _thin(samples: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """At most MAX_KEPT samples: older neighbours are merged, counts are never lost."""
-    if len(samples) <= MAX_KEPT:
-        return samples
-    merged = []
-    for first in range(0, len(samples) - 1, 2):
-        one, two = samples[first], samples[first + 1]
-        merged.append({name: two[name] if name == "at" else one[name] + two[name] for name in two})
-    return merged + samples[len(merged) * 2 :]
+        total = sum(note["reads"])
+        value = note["reads"][0] / total if total >= MIN_SAMPLES else None
+        if self.rate is not None:
+            measured = note.get("measured") or {}
+            value, total = measured.get("value"), measured.get("reads")
+        rate = {"value": value, "reads": total, "threshold": self.slo, "source": self.source}
+        return {"changed": changed, "resumed": resumed, **told(note, rate)}

@@ -5,9 +5,10 @@ tombstones.
 
 PRIVATE to the collection. A record is good when it is sound and either equals a verified snapshot or is newer than
 that and lies outside the window of the damage. The window is what the operator says: since when (onset), and which
-keys. Where records say when they were changed, one that was changed between snapshot and onset is outside of it; where
-nobody knows, every key is inside. Three streams are merged in key order: the live rows, the newest good snapshot, and
-the newest good one from before the onset. Nothing is held in memory but a batch of each.
+keys. Where records say when they were changed, one that was changed between snapshot and onset is outside of it, and
+one that differs although its update time does not is damaged, window or not; where nobody knows, every key is inside.
+Three streams are merged in key order: the live rows, the newest good snapshot, and the newest good one from before the
+onset. Nothing is held in memory but a batch of each.
 """
 from __future__ import annotations
 
@@ -20,17 +21,21 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .._codec import RecordCodec
+from .._layouts import nameless
 from .._model import CHECKSUM, EXPIRES, KEY, UPDATED, Row
 from .._store import Reader
-from .._table_records import put_off
+from .._table_records import put_off, silent
+from . import plan_torn
 from .held_records import aside_of
 from .plan import Source, _damage, _rows, summary
 from .plan_file import Entry, PlanFile
 
 PROBES = 200
-ABSENT = "absent"
+ABSENT = plan_torn.ABSENT
 CHANGED_INSIDE = "changed inside the window"
+SILENT = "changed although its update time did not"
 MADE_INSIDE = "made inside the window; no snapshot from before has it"
+RESERVED = plan_torn.RESERVED
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Window:
     until: int | None = None
     keys: frozenset[str] = field(default_factory=frozenset)
     pattern: str | None = None
+    rebase: bool = False  # copies that come back expire later by the time that passed since they were saved
 
     @property
     def given(self) -> bool:
@@ -59,7 +65,7 @@ def told(onset: str | None, window: Window | None) -> dict[str, t.Any]:
     if window is None:
         return {"onset": onset} if onset else {}
     said = {"onset": window.onset, "until": window.until, "keys": sorted(window.keys), "pattern": window.pattern}
-    return {name: value for name, value in said.items() if value not in (None, [])}
+    return {name: value for name, value in {**said, "rebase": window.rebase}.items() if value not in (None, [], False)}
 
 
 def told_otherwise(known: t.Mapping[str, t.Any], said: t.Mapping[str, t.Any]) -> bool:
@@ -95,7 +101,8 @@ def make(
     before = None if base is None else sources[base][1]
     # what changed after a snapshot that is younger than the window's end was not changed inside the window
     later = bool(sources) and window.until is not None and sources[0][0] >= window.until
-    decide = _Decisions(namespace, window, later, newest, before, now)
+    taken = {source.id: at for at, source in sources}
+    decide = _Decisions(namespace, window, later, newest, before, now, taken)
     sample = _Sample()
     found = Found()
     streams = [
@@ -109,7 +116,8 @@ def make(
         if before is newest:
             old = copy
         entry = decide(key, live, copy, old, hurt, found)
-        if copy is not None and not _over(copy, now) and _agreed(copy, live, old, entry):
+        reserved = key.startswith(RESERVED)
+        if not reserved and copy is not None and not decide.spent(copy, newest) and _agreed(copy, live, old, entry):
             sample.add(copy)
         if entry is not None:
             pending.append(entry)
@@ -120,6 +128,9 @@ def make(
     for place, (_at, source) in enumerate(sources):
         if base is not None and place > base:
             _look_deeper(draft, namespace, source, decide)
+    unread = nameless(reader.identity.layout)
+    if unread is not None:
+        found.damaged += plan_torn.come_back(draft, unread)
     found.damaged -= _respect_isolation(draft, reader, namespace, held)
     counts = {"good_before": found.good, "damaged": found.damaged}
     plan = draft.finish(
@@ -131,8 +142,16 @@ def make(
 
 class _Decisions:
     def __init__(
-        self, namespace: str, window: Window, later: bool, newest: Source | None, before: Source | None, now: int
+        self,
+        namespace: str,
+        window: Window,
+        later: bool,
+        newest: Source | None,
+        before: Source | None,
+        now: int,
+        taken: t.Mapping[str, int],
     ) -> None:
+        self._taken, self._rebase = taken, window.rebase
         self._codec, self._inside, self._later, self._now = RecordCodec(namespace), window.inside(), later, now
         self._onset = window.onset
         self._newest, self._before = newest, before
@@ -143,11 +162,24 @@ class _Decisions:
     def over(self, row: Row) -> bool:
         return _over(row, self._now)
 
+    def spent(self, copy: Row, source: Source | None) -> bool:
+        """Whether a copy's time is over, so that it does not come back."""
+        return _over(copy, self._taken[source.id] if self._rebase and source is not None else self._now)
+
     def _earlier(self, live: Row | None, before: Row | None) -> bool:
         """Whether the record says that it was changed between the last snapshot from before the window and that."""
         if live is None or self._onset is None or not 0 < _latest(live[UPDATED]) < self._onset:
             return False
         return before is None or before[UPDATED] < live[UPDATED]
+
+    def _silent(self, live: Row, copy: Row, source: Source) -> bool:
+        return (
+            live[CHECKSUM] != copy[CHECKSUM]
+            and not self.over(live)
+            and not self.spent(copy, source)
+            and self.good(copy)
+            and silent(live, copy, self._taken[source.id])
+        )
 
     def __call__(
         self, key: str, live: Row | None, newest: Row | None, before: Row | None, hurt: t.Any, found: Found
@@ -167,9 +199,9 @@ class _Decisions:
             found.damaged += 1
             if copy is None:
                 return _entry(key, "lost", str(hurt[1]), live, None, None)
-            return _entry(key, "expired" if self.over(copy) else "repair", str(hurt[1]), live, copy, id_)
+            return _entry(key, "expired" if self.spent(copy, source) else "repair", str(hurt[1]), live, copy, id_)
         if live is None:
-            if copy is None or self.over(copy):
+            if copy is None or self.spent(copy, source):
                 return None  # it was not there, or its time was over: it does not come back
             if not inside:
                 return _entry(key, ABSENT, "absent since the snapshot: deleted or lost", None, copy, id_)
@@ -181,9 +213,12 @@ class _Decisions:
             found.damaged += 1
             if copy is None:
                 return _entry(key, "suspect", MADE_INSIDE, live, None, None)
-            if self.over(copy):
+            if self.spent(copy, source):
                 return _entry(key, "expired", f"{CHANGED_INSIDE}; what was there had expired", live, None, None)
             return _entry(key, "repair", CHANGED_INSIDE, live, copy, id_)
+        if newest is not None and self._newest is not None and self._silent(live, newest, self._newest):
+            found.damaged += 1
+            return _entry(key, "repair", SILENT, live, newest, self._newest.id)
         if not self.over(live):
             found.good += 1
             found.changed += not same and newest is not None
@@ -223,7 +258,7 @@ def _look_deeper(draft: PlanFile, namespace: str, source: Source, decide: _Decis
         draft.add(
             wanted[key]._replace(action="repair", source=source.id, digest=row[CHECKSUM])
             for key, row in found.items()
-            if decide.good(row) and not decide.over(row)
+            if decide.good(row) and not decide.spent(row, source)
         )
 
 

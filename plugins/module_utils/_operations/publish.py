@@ -11,6 +11,7 @@ import time
 import typing as t
 
 from .._errors import CannotProceed, MemoryOpsError
+from .._layouts import counted_once
 from .._model import Claim
 from .._repository import Repository
 from .._store import Store
@@ -109,10 +110,11 @@ def _plain(
         incident=incident,
         min_interval=min_interval,
     )
+    once = counted_once(store_params, result["namespaces"])
     return {
         **result,
-        "records": sum(counts["records"] for counts in result["namespaces"].values()),
-        "damaged": sum(result["damaged"].values()),
+        "records": sum(result["namespaces"][one]["records"] for one in once),
+        "damaged": sum(result["damaged"].get(one, 0) for one in once),
         "damaged_keys": result["examples"],
     }
 
@@ -136,7 +138,10 @@ def _would(
     warnings: list[str] = []
     newest = None
     try:
-        found = Repository.open(repository).snapshots(name, keyring)
+        place = Repository.open(repository)
+        if place.objects.locks is not None:
+            place.objects.locks.check()
+        found = place.snapshots(name, keyring)
         newest = next(
             (s for s in found if s.good and s.purpose == purpose and set(s.namespaces) >= set(namespaces or states)),
             None,

@@ -13,11 +13,12 @@ import os
 import typing as t
 
 from .._errors import CannotProceed, CapabilityMissing, InvalidInput
-from .._model import STRATEGIES
+from .._model import CHECKSUM, EXPIRES, STRATEGIES
 from .._store import Store
 from . import apply, integrity, plan, sources
 from . import incident as incidents
-from .incident import Journal, Run
+from .incident import Journal, Run, now_us
+from .incoming import Incoming, checked
 from .plan_file import PlanFile
 from .plan_unlogged import Window, told, told_otherwise
 
@@ -59,8 +60,11 @@ def decide(
     if strategy == "rotate" and "encryption" not in store.capabilities():
         raise CapabilityMissing(
             f"The keys of {namespace} cannot be rotated: its layout has no encryption of ours.",
-            "set memory_strategy to auto, and rotate the keys of the application with its own tools",
+            "set memory_strategy to auto, and rotate the keys of the application with its own tools (those of a memory "
+            "object with the playbook rotate_keys)",
         )
+    if window is not None and window.rebase:
+        checked(store, "rebase")
     incident, known = incidents.facts(store, namespace, run.incident)
     folder = ""
     window = window if "log" not in store.capabilities() else None
@@ -68,8 +72,8 @@ def decide(
     if otherwise and not check:
         raise CannotProceed(
             f"The diagnosis of {namespace} was made for another window of the damage.",
-            "run the diagnose step first, with the same memory_onset, memory_since, memory_until, memory_keys and "
-            "memory_pattern",
+            "run the diagnose step first, with the same memory_onset, memory_since, memory_until, memory_keys, "
+            "memory_pattern and memory_restore_expiry",
         )
     if incident is not None and known.get("diagnosed") and not otherwise:
         folder = incidents.folder(store_params, incident, run.work_dir)
@@ -244,7 +248,13 @@ def carry_out(
                     f"The plan relies on snapshot {sorted(gone)[0]}, which cannot be read any more.",
                     "run diagnose with again=true to plan from what is left",
                 )
-            work = apply.Applier(store, claim, planned, chosen.by_id(), keyring, settled.get("absent", "auto"))
+            incoming = None
+            if "encryption" not in store.capabilities():
+                incoming = _incoming(store, store_params, claim, known)
+                result["probes"] = _probes_after(planned, chosen.by_id(), incoming, namespace, known)
+            work = apply.Applier(
+                store, claim, planned, chosen.by_id(), keyring, settled.get("absent", "auto"), incoming
+            )
             if settled["strategy"] == "hard":
                 result.update(
                     work.hard(lambda generation, rows: _check(store_params, keyring, namespace, generation, rows))
@@ -273,11 +283,46 @@ def carry_out(
                 force=not (known.get("rotation") or {}).get("done"),
             )
             result["method"] = "rotate"
-        store.note(claim, applied={"complete": True, "result": result})
+        probes = result.pop("probes", None)
+        store.note(
+            claim, applied={"complete": True, "result": result}, **({"probes": probes} if probes is not None else {})
+        )
         outcome.update({k: v for k, v in result.items() if k != "rotation"})
     result["warnings"] = incidents.mirror(store, claim, journal, repository, keyring)
     changed = bool(result.get("applied") or result.get("rotation") or result.get("generation"))
     return {**result, "incident": incident, "changed": changed}
+
+
+def _incoming(
+    store: Store, store_params: t.Mapping[str, t.Any], claim: t.Any, known: t.Mapping[str, t.Any]
+) -> Incoming:
+    """How copies go in; one that is resumed moves their expiry as the first one did."""
+    moved_to = None
+    if (known.get("told") or {}).get("rebase"):
+        checked(store, "rebase")
+        moved_to = known.get("rebased_to") or now_us()
+        store.note(claim, rebased_to=moved_to)
+    return Incoming(store, store_params, claim.namespace, now=moved_to)
+
+
+def _probes_after(
+    planned: PlanFile,
+    snapshots: t.Mapping[str, t.Any],
+    incoming: Incoming,
+    namespace: str,
+    known: t.Mapping[str, t.Any],
+) -> list[dict[str, t.Any]] | None:
+    """The incident's probes with what the copies will be that come back for them; None where nothing changes."""
+    probes = {probe["key"]: probe for probe in known.get("probes") or []}
+    if incoming.fixed or not probes:
+        return None
+    for entry in planned.get(list(probes)):
+        snapshot = snapshots.get(entry.source or "")
+        if snapshot is not None:
+            for copy in snapshot.get_many(namespace, [entry.key]).values():
+                row = incoming(snapshot, [copy])[0]
+                probes[entry.key] = {**probes[entry.key], "digest": row[CHECKSUM].hex(), "expires": row[EXPIRES]}
+    return list(probes.values())
 
 
 def _check(store_params: t.Mapping[str, t.Any], keyring: t.Any, namespace: str, generation: int, rows: int) -> None:

@@ -17,7 +17,6 @@ from .. import _progress
 from .._codec import check_namespace
 from .._errors import (
     CannotProceed,
-    CapabilityMissing,
     InvalidInput,
     NamespaceUnknown,
     StoreDamaged,
@@ -27,6 +26,8 @@ from .._model import Claim, LogEntry, NamespaceState
 from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
 from .._store import Store, open_store
+from .incident import now_us
+from .incoming import Incoming, checked
 from .restore_fill import fill
 from .restore_guards import no_secondary_overwritten, same_layout, same_lineage
 from .snapshot_scan import Checker, Tally
@@ -55,6 +56,7 @@ def restore(
     create: bool = False,
     as_secondary: bool = False,
     overwrite: bool = False,
+    expiry: str = "keep",
     check: bool = False,
     progress: Progress = None,
 ) -> dict[str, t.Any]:
@@ -63,8 +65,8 @@ def restore(
     ``to_namespace``: as another name, every record sealed anew and written as an application writes. ``keys``: only
     these; what the store holds newer and intact stays unless ``overwrite``. ``create``: make a missing store or
     namespace. ``as_secondary``: keep a standby copy warm. ``claim``: of the incident under way; without one the restore
-    opens and closes its own. ``check``: write nothing, say what would happen. Damaged records of a snapshot are left
-    out and listed, never brought back.
+    opens and closes its own. ``expiry``: keep | rebase, by the time that passed since the snapshot. ``check``:
+    write nothing, say what would happen. Damaged records of a snapshot are left out and listed, never brought back.
 
     Returns {changed, check, snapshot, namespace, to_namespace, records, restored, unchanged, damaged, newer, missing,
     listed keys of each, digest, generation, previous_generation, log_entries, adopted_keys, warnings, seconds}.
@@ -109,6 +111,12 @@ def restore(
                 f"The store has no namespace {target!r:.80}.", "allow the restore to create it, or correct the name"
             )
         same_layout(store, snapshot)
+        rebase = checked(store, expiry)
+        if rebase and as_secondary:
+            raise InvalidInput(
+                "A secondary is a copy: its records expire when those of the primary do.",
+                "leave memory_restore_expiry at keep",
+            )
         same_lineage(store, snapshot, check)
         needed = {key: one for key, one in snapshot.wrapped_keys().items() if key in snapshot.manifest["keys"]}
         adopted = [key for key in needed if key not in keyring.ids()] if check else keyring.adopt(needed)
@@ -118,16 +126,17 @@ def restore(
             result["warnings"].append(f"No one has the record keys {', '.join(lost)}: what they sealed stays closed.")
         who = owner or "restore"
         work = Work(store, snapshot, keyring, namespace, target, state, who, check, progress, store_params)
-        if target != namespace:
-            if "encryption" not in store.capabilities():
-                raise CapabilityMissing(
-                    f"The layout {store.identity().layout} cannot take copies under another name: only its application "
-                    "writes.",
-                    "restore under the same name, or export the snapshot",
-                )
+        work.incoming = Incoming(store, store_params, namespace, target, now_us() if rebase else None)
+        if target != namespace and "encryption" in store.capabilities():
             from .restore_records import copy_under
 
             result.update(copy_under(work, keys, overwrite))
+        elif target != namespace:
+            from .restore_under import copy_rows_under, refuse_overlap
+
+            refuse_overlap(work)
+            with _claimed(work, claim, attempt, takeover, False) as held:
+                result.update(copy_rows_under(work, held, keys, overwrite))
         else:
             if as_secondary and state is not None:
                 no_secondary_overwritten(store, state, snapshot)
@@ -166,6 +175,8 @@ def restore_whole(
 
 class Work:
     """What the parts of one restore share."""
+
+    incoming: Incoming
 
     def __init__(
         self,
@@ -330,6 +341,8 @@ def _active(store: Store, namespace: str) -> int:
 
 def _is_there(work: Work, point: tuple[int, int]) -> bool:
     """Whether the active generation is exactly the snapshot's; ends at the first row that is not."""
+    if work.incoming.alters(work.snapshot):
+        return work.incoming.fixed and _are_there(work)
     digest = NamespaceDigest()
     with work.store.reader() as reader:
         try:
@@ -345,6 +358,20 @@ def _is_there(work: Work, point: tuple[int, int]) -> bool:
         except StoreDamaged:
             return False
     return bool(digest.hexdigest() == work.entry["digest"])
+
+
+def _are_there(work: Work) -> bool:
+    """The same of rows that come out other than they are in the snapshot."""
+    with work.store.reader() as reader:
+        try:
+            live = (row for rows in reader.scan(work.target) for row in rows)
+            for _chunk, rows in work.snapshot.read(work.snapshot.chunks(work.namespace)):
+                for row in work.incoming(work.snapshot, rows):
+                    if row != next(live, None):
+                        return False
+            return next(live, None) is None
+        except StoreDamaged:
+            return False
 
 
 def _log_restore(work: Work, claim: Claim) -> None:

@@ -48,7 +48,7 @@ def fill(work: Work, claim: Claim, state: NamespaceState, since: tuple[int, int]
     chunks, log = work.snapshot.chunks(work.namespace), work.snapshot.chunks(work.namespace, "log")
     damaged: list[str] = []
     imported = 0
-    if entry["damaged"]:
+    if entry["damaged"] or work.incoming.alters(work.snapshot):
         done, wrong, digest = _intact_rows(work, claim, generation, chunks, damaged)
         missing = _compared(LogComparison(store, work.target, log))
     elif entry["records"] <= SMALL:
@@ -177,15 +177,17 @@ def _load(
 def _intact_rows(
     work: Work, claim: Claim, generation: int, chunks: t.Sequence[ChunkRef], damaged: list[str]
 ) -> tuple[int, str | None, str]:
-    """Of a snapshot with damaged records the others: (rows, what is wrong, digest); their keys go into ``damaged``."""
+    """The rows that are whole, as they come in: (rows, what is wrong, digest); ``damaged`` gets the others' keys."""
+    checker = Checker(work.namespace, Tally())
     loaded = Tally()
-    checker = Checker(work.namespace, loaded)
+    count = Checker(work.target, loaded)
     done = 0
     for _chunk, rows in work.snapshot.read(chunks):
         checker(rows)
         bad = set(checker.bad)
         damaged += [str(rows[position][0]) for position in checker.bad]
-        good = [row for position, row in enumerate(rows) if position not in bad]
+        good = work.incoming(work.snapshot, (row for position, row in enumerate(rows) if position not in bad))
+        count(good)
         work.store.load(claim, generation, good)
         work.store.settle()
         done += len(good)
@@ -193,7 +195,7 @@ def _intact_rows(
         work.renew(claim)
     found = read_back(work.store, work.target, generation, lambda: work.renew(claim))
     wrong = None
-    if found.rows != done or found.damaged:
+    if found.rows != done or found.damaged or found.total != loaded.total:
         wrong = f"{found.rows} of {done} records, {found.damaged} damaged"
     return done, wrong, NamespaceDigest(found.rows, found.total).hexdigest()
 

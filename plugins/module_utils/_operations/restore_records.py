@@ -33,6 +33,8 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
     copies = {key: row for key, row in copies.items() if not is_isolated(row)}
     damaged = [key for key in wanted if key in copies and not codec.intact(copies[key])]
     missing = [key for key in wanted if key not in copies]
+    whole = [row for key, row in copies.items() if key not in damaged]
+    copies.update((row[0], row) for row in work.incoming(work.snapshot, whole))
     live: dict[str, Row] = {}
     if work.state is not None:
         with work.store.reader() as reader:

@@ -30,6 +30,7 @@ def bring_back(
     overwrite: bool = False,
     create: bool = False,
     as_secondary: bool = False,
+    expiry: str = "keep",
     check: bool = False,
 ) -> dict[str, t.Any]:
     """restore.restore() for each namespace; as a step of ``run.incident`` when that is set.
@@ -50,6 +51,7 @@ def bring_back(
         "create": create,
         "as_secondary": as_secondary,
         "overwrite": overwrite,
+        "expiry": expiry,
         "check": check,
     }
     if check:

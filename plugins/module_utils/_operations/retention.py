@@ -3,20 +3,21 @@
 """Retention: which snapshots stay, and the careful removal of the rest.
 
 PRIVATE to the collection. A manifest goes first; the objects follow in a later run, after a grace longer than any
-snapshot takes; if something came to refer to them meanwhile, the manifest comes back.
+snapshot takes; if something came to refer to them meanwhile, or somebody to hold them, the manifest comes back.
 """
 from __future__ import annotations
 
-import base64
 import datetime
 import time
 import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, RepositoryUnavailable
-from .._repository import Repository
+from .._repository import Repository, holds
+from .._repository.aside import REMOVED, bring_back, put_aside, read_aside
 from .._repository.catalogue import ids, listing
-from .._repository.manifest import SnapshotInfo, folder, open_line, seal_line
-from .._repository.objects import ObjectMissing, check_name
+from .._repository.manifest import SnapshotInfo, folder
+from .._repository.objects import check_name
+from . import retention_lock as locking
 
 DAY = 86400.0
 #: Of each period how it is told apart; the newest snapshot of a period stands for it (grandfather, father, son). UTC.
@@ -41,13 +42,13 @@ def apply(
     the newest good one of one of the last ``periods`` (hourly, daily, weekly, monthly, yearly: how many; those count
     in which there is one).
 
-    Never: the last good one of any namespace, a base that something refers to, a forensic one younger than
-    ``keep_forensic``, a suspect one younger than ``keep_suspect``, one that cannot be read. While the newest snapshot
-    is suspect nothing goes.
+    Never: the last good one of any namespace, a base that something refers to, one that is held, a forensic one younger
+    than ``keep_forensic``, a suspect one younger than ``keep_suspect``, one that cannot be read. While the newest
+    snapshot is suspect nothing goes.
     Objects without a manifest go ``grace`` seconds after the manifest went, or after the last of them was written.
 
-    Returns {changed, kept [{snapshot, reason}], removed [ids], collected [ids], waiting [ids], revived [ids],
-    warnings}. Errors: InvalidInput, RepositoryUnavailable.
+    Returns {changed, kept [{snapshot, reason}], removed [ids], collected [ids], waiting [ids], revived [ids], locked
+    [ids whose object lock was extended], warnings}. Errors: InvalidInput, RepositoryUnavailable.
     """
     check_name("store", name)
     for what, value in (("keep_last", keep_last), ("keep_within", keep_within), ("grace", grace)):
@@ -76,24 +77,35 @@ def apply(
         if stopped and reason is None:
             reason = "the newest snapshot is suspect"
         if reason is None:
+            reason = _held(place, name, info.id, keyring) or locking.locked(place, name, info.id)
+        if reason is None:
             removed.append(info.id)
         else:
             kept.append({"snapshot": info.id, "reason": reason})
         if info.problem:
             warnings.append(f"Snapshot {info.id} cannot be read: {info.problem}")
-    if not check:
-        for snapshot_id in removed:
-            _remove_manifest(place, name, snapshot_id, moment)
-    collected, waiting, revived = _collect(place, name, {info.id for info in snapshots} - set(removed), removed,
-                                           referenced, moment, grace, check)  # fmt: skip
+    for snapshot_id in [] if check else list(removed):
+        put_aside(place.objects, name, snapshot_id, moment)
+        reason = _held(place, name, snapshot_id, keyring)  # by somebody who came while it went
+        if reason is not None:
+            bring_back(place.objects, name, snapshot_id, keyring)
+            removed.remove(snapshot_id)
+            kept.append({"snapshot": snapshot_id, "reason": reason})
+    lasting = {one["snapshot"] for one in kept if locking.lasting(one["reason"])}
+    locked = locking.extend(place, name, [info for info in snapshots if info.id in lasting], check)
+    collection = _Collection(place, name, keyring, referenced, moment, grace, check)
+    collection.run({info.id for info in snapshots} | set(removed))
+    collected, waiting, revived = collection.collected, collection.waiting, collection.revived
+    warnings += collection.warnings
     return {
-        "changed": bool(removed or collected or revived),
+        "changed": bool(removed or collected or revived or locked),
         "check": check,
         "kept": kept,
         "removed": removed,
         "collected": collected,
         "waiting": waiting,
         "revived": revived,
+        "locked": locked,
         "warnings": warnings,
     }
 
@@ -157,62 +169,67 @@ def _reason(
     return None
 
 
-def _remove_manifest(place: Repository, name: str, snapshot_id: str, moment: float) -> None:
-    """Put the manifest aside as removed.json, then delete it: it can come back as long as the packs are there."""
-    where = folder(name, snapshot_id)
-    try:
-        data = place.objects.get(where + "manifest.json")
-    except ObjectMissing:
-        return
-    body = {"format": 1, "code": "sha256", "at": int(moment * 1e6), "manifest": base64.b64encode(data).decode()}
-    place.objects.put(where + "removed.json", seal_line(body, None))
-    place.objects.delete([where + "manifest.json"])
+def _held(place: Repository, name: str, snapshot_id: str, keyring: t.Any) -> str | None:
+    standing = holds.standing(place.objects, name, snapshot_id, keyring)
+    return f"held: {', '.join(one['hold'] for one in standing)}" if standing else None
 
 
-def _collect(
-    place: Repository,
-    name: str,
-    alive: set[str],
-    removed: t.Sequence[str],
-    referenced: set[str],
-    moment: float,
-    grace: float,
-    check: bool,
-) -> tuple[list[str], list[str], list[str]]:
-    """Delete the objects of what has no manifest, once it is old enough; (collected, waiting, revived)."""
-    collected: list[str] = []
-    waiting: list[str] = []
-    revived: list[str] = []
-    for snapshot_id in ids(place.objects, name):
-        if snapshot_id in alive or snapshot_id in removed:
-            continue
-        where = folder(name, snapshot_id)
-        if not check:
-            place.objects.sweep(where, moment - grace)
-        objects = list(place.objects.list(where))
-        if not objects or any(info.key == where + "manifest.json" for info in objects):
-            continue  # an empty directory that some endpoints list, or published while we looked
-        aside = None
+class _Collection:
+    """Deletes the objects of what has no manifest, once it is old enough, and brings back what is wanted after all."""
+
+    def __init__(
+        self,
+        place: Repository,
+        name: str,
+        keyring: t.Any,
+        referenced: set[str],
+        moment: float,
+        grace: float,
+        check: bool,
+    ) -> None:
+        self.place, self.name, self.keyring, self.referenced = place, name, keyring, referenced
+        self.moment, self.grace, self.check = moment, grace, check
+        self.collected: list[str] = []
+        self.waiting: list[str] = []
+        self.revived: list[str] = []
+        self.warnings: list[str] = []
+
+    def run(self, others: set[str]) -> None:
+        """``others``: what has a manifest, or had one a moment ago."""
+        for snapshot_id in ids(self.place.objects, self.name):
+            if snapshot_id not in others:
+                self._one(snapshot_id, folder(self.name, snapshot_id))
+
+    def _one(self, snapshot_id: str, where: str) -> None:
+        objects = self.place.objects
+        if not self.check:
+            objects.sweep(where, self.moment - self.grace)
+        found = list(objects.list(where))
+        if not found or any(info.key == where + "manifest.json" for info in found):
+            return  # an empty directory that some endpoints list, or published while we looked
+        aside = read_aside(objects, self.name, snapshot_id)  # None: an interrupted run, which had no manifest yet
+        held = aside is not None and _held(self.place, self.name, snapshot_id, self.keyring) is not None
+        if snapshot_id in self.referenced or held:
+            if aside is not None:
+                self._revive(snapshot_id)
+            return
+        since = max(info.modified for info in found) if aside is None else aside.at
+        if self.moment - since < self.grace:
+            self.waiting.append(snapshot_id)
+            return
+        left = 0 if self.check else objects.purge(where, where + REMOVED)
+        if left:
+            self.waiting.append(snapshot_id)
+            self.warnings.append(f"Of the removed snapshot {snapshot_id} a lock still keeps {left} objects.")
+        else:
+            self.collected.append(snapshot_id)
+
+    def _revive(self, snapshot_id: str) -> None:
         try:
-            aside = open_line(place.objects.get(where + "removed.json"), None, "removed.json")
+            self.revived += [snapshot_id] if self.check else bring_back(
+                self.place.objects, self.name, snapshot_id, self.keyring
+            )  # fmt: skip
         except RepositoryUnavailable:
             raise
-        except MemoryOpsError:
-            pass  # an interrupted run, which had no manifest yet
-        if snapshot_id in referenced:
-            if aside is not None:
-                if not check:
-                    place.objects.put(where + "manifest.json", base64.b64decode(aside["manifest"]))
-                    place.objects.delete([where + "removed.json"])
-                revived.append(snapshot_id)
-            continue
-        since = max([info.modified for info in objects], default=0.0) if aside is None else aside["at"] / 1e6
-        if moment - since < grace:
-            waiting.append(snapshot_id)
-            continue
-        if not check:
-            keys = sorted(info.key for info in objects if not info.key.endswith("/removed.json"))
-            place.objects.delete(keys)
-            place.objects.delete([where + "removed.json"])
-        collected.append(snapshot_id)
-    return collected, waiting, revived
+        except MemoryOpsError as exc:
+            self.warnings.append(str(exc))

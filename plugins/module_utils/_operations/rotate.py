@@ -20,6 +20,7 @@ from .. import _progress
 from .._errors import CapabilityMissing, KeyUnavailable, MemoryOpsError
 from .._model import KEY_ID, Claim
 from .._store import Store, open_store
+from .._store_own import Attempt, Locksmith
 from .integrity import as_keyring
 from .reencrypt import resealing
 from .workers import Worker, collect
@@ -73,9 +74,14 @@ def rotate(
     store = open_store(store_params)
     try:
         if "encryption" not in store.capabilities():
+            if isinstance(store, Locksmith):
+                from .rotate_own import rotate_own
+
+                mine = Attempt(attempt, owner, incident, takeover)
+                return rotate_own(store, _names(store, namespace), mine, min_age, force, check)
             raise CapabilityMissing(
                 "Nothing can be rotated here: the layout has no encryption, its values are the application's own.",
-                "rotate the keys of the application with its own tools",
+                "give the application's new key (memory_new_application_key_file) where its layout knows one",
             )
         names = _names(store, namespace)
         me = f"{socket.gethostname()}:{os.getpid()}:{int(started)}"

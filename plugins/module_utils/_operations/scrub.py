@@ -123,7 +123,9 @@ def last_checked(repository: t.Any, keyring: t.Any, name: str, snapshot_id: str)
 
 def _scan(store_params: t.Mapping[str, t.Any], keyring: t.Any, namespace: str) -> dict[str, t.Any]:
     try:
-        scan = integrity.scan(store_params=store_params, keyring=keyring, namespace=namespace, limit=20)
+        scan = integrity.scan(
+            store_params=store_params, keyring=keyring, namespace=namespace, limit=20, application=True
+        )
     except MemoryOpsError as exc:
         away = isinstance(exc, (StoreUnavailable, KeyUnavailable))
         return {

@@ -29,6 +29,7 @@ from .._repository.objects import check_name
 from .._repository.packs import put_checked
 from .._store import Reader, Store, open_store
 from .integrity import as_keyring
+from .retention_lock import extend_one
 from .snapshot_crew import Crew
 from .snapshot_manifest import Scanned, body, result_of, summary, suspicions
 from .snapshot_scan import Base, Job
@@ -315,6 +316,10 @@ class _Creation:
                 raise RepositoryUnavailable(
                     f"The base {referenced} was deleted while the snapshot was taken.", "run the same command again"
                 )
+            locks = self.objects.locks
+            if locks is not None:  # a little longer than the manifest, which is put a little later
+                until = time.time() + locks.seconds + min(60.0, locks.seconds / 10)
+                extend_one(self.repository, self.name, referenced, until)
         self.keyring.export_wrapped()  # an error when its master key was given up meanwhile: nobody could open this
         line = seal_line(manifest, manifest_key(job.secret))
         self.objects.put(where + "manifest.json", line, if_absent=bool(self.repository.seen.get("conditional_put")))

@@ -41,9 +41,16 @@ class Copies:
     Errors: SnapshotUnusable with the attribute ``snapshot`` when nothing of it can be read.
     """
 
-    def __init__(self, snapshot: t.Any, note: t.Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        snapshot: t.Any,
+        note: t.Callable[[str], None],
+        today: t.Callable[[t.Any, t.Iterable[Row]], list[Row]] | None = None,
+    ) -> None:
+        """``today``: how its rows would be now, where the store's tables have other columns since."""
         self.id: str = snapshot.id
         self._snapshot = snapshot
+        self._today = today
         self._note = note
 
     def scan(self, namespace: str, after: str | None = None, until: str | None = None) -> t.Iterator[list[Row]]:
@@ -52,7 +59,7 @@ class Copies:
             done = 0
             try:
                 for _chunk, rows in self._snapshot.read(chunks):
-                    yield list(rows)
+                    yield list(rows) if self._today is None else self._today(self._snapshot, rows)
                     done += 1
                 return
             except SnapshotUnusable as exc:
@@ -63,7 +70,9 @@ class Copies:
         self._chunks(namespace)
         try:
             found: dict[str, Row] = self._snapshot.get_many(namespace, keys)
-            return found
+            if self._today is None:
+                return found
+            return {row[0]: row for row in self._today(self._snapshot, found.values())}
         except SnapshotUnusable as exc:
             if len(keys) <= 1:
                 self._note(f"{self.id}: {exc.message}")

@@ -22,6 +22,7 @@ LINE = 64 << 20  # bytes of one request, or of an answer, that are looked at
 TIMEOUT = 10.0
 OWN = "memops.agent_memory"  # spans of the runbook itself tell nothing about the application
 SEARCH = "search_memory"
+READS = frozenset({SEARCH, "read"})
 OPERATIONS = frozenset(
     {
         "memory_operation",
@@ -70,7 +71,8 @@ def read(sources: t.Sequence[str], *, namespace: str, store: str, since: int, un
 
     A span belongs to a namespace by ``memory.namespace``, else by ``gen_ai.memory.store.id`` (the namespace, or
     ``store``, the cluster's name); one that has neither counts. Returns {sources [{source, status: read | no-data,
-    reason}], spans, operations {name: {count, failed, empty}}, deletions {count, whole}, errors as of logscan.scan with
+    reason}], spans, operations {name: {count, failed, empty}}, deletions {count, whole},
+    reads {hits, misses} of those that say whether they found something, errors as of logscan.scan with
     ``what``}.
     """
     tally = _Tally(namespace, store, since, until)
@@ -132,6 +134,7 @@ class _Tally:
         self._seen: set[tuple[str, str]] = set()  # a request that was sent twice counts once
         self.operations: dict[str, dict[str, int]] = {}
         self.deletions = {"count": 0, "whole": 0}
+        self.reads = {"hits": 0, "misses": 0}
         self.errors: dict[str, dict[str, t.Any]] = {}
 
     def request(self, body: t.Any) -> None:
@@ -163,10 +166,14 @@ class _Tally:
         status = _mapping(span.get("status"))
         if status.get("code") in FAILED or known.get("error.type"):
             tally["failed"] += 1
+            self.reads["misses"] += operation in READS
             self._failed(span, operation, known, status, at)
             return
-        if operation == SEARCH and known.get("gen_ai.memory.record.count") == 0:
+        count, hit = known.get("gen_ai.memory.record.count"), known.get("memory.hit")
+        if operation == SEARCH and count == 0:
             tally["empty"] += 1
+        if operation in READS and (hit is not None or count is not None):
+            self.reads["hits" if hit or count else "misses"] += 1
         if operation in ("delete_memory", "delete_memory_store"):
             self.deletions["count"] += 1
             self.deletions["whole"] += not known.get("gen_ai.memory.record.id")  # of every record, says the convention
@@ -197,6 +204,7 @@ class _Tally:
             "spans": len(self._seen),
             "operations": dict(sorted(self.operations.items())),
             "deletions": self.deletions,
+            "reads": self.reads,
             "errors": [
                 {"kind": kind, **one, "first": rfc3339(one["first"]), "last": rfc3339(one["last"]), "what": "spans"}
                 for kind, one in self.errors.items()

@@ -18,12 +18,13 @@ from .._errors import KeyUnavailable, RecordCorrupt, StoreDamaged
 from .._keyring_unsealed import opener, refuse_benchmark
 from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, is_isolated
 from .._store import Reader, open_store
-from . import integrity
+from . import integrity, own_rating
+from .hit_rate import Measured, judged
 from .integrity import as_keyring
 from .integrity_rows import shown
+from .own_rating import ACCURACY_GAIN, accuracy_threshold
 
 HIT_RATE = 0.80
-ACCURACY_GAIN = 0.30
 CANARY_KEY = "\x00memops/canary"
 MAX_FAILED = 200
 OPERATOR = "memops"  # actor of log entries that a rebuild writes
@@ -130,6 +131,7 @@ def validate(
     canary: bool | str = True,
     fenced_sequence: int | None = None,
     scan: t.Mapping[str, t.Any] | None = None,
+    measured_rate: Measured | None = None,
     workers: int = 2,
 ) -> dict[str, t.Any]:
     """Validate a generation (default: the active one).
@@ -139,11 +141,14 @@ def validate(
     before the rebuild; ``thresholds`` {hit_rate: 0.80, accuracy_gain: 0.30}. ``canary`` True: it must open when it is
     or was there; "required": it must be there; False: not looked at. Deletions with a sequence above
     ``fenced_sequence`` (default: that of the open incident) are the rebuild's own and no excuse for a missing probe.
-    ``scan`` is an integrity.scan of the same state, when the caller has just made one.
+    ``scan`` is an integrity.scan of the same state, when the caller has just made one; ``measured_rate`` that of an
+    application that is served, where one was asked for.
 
     Returns {verdict, integrity {verdict, rows, live, findings, examples, …}, probes {checked, passed, failed [{key,
-    why}], verdict}, hit_rate {value, source, threshold}, benchmark {cases, passed, accuracy, baseline, threshold,
-    failed, verdict}, canary {verdict, why}, reasons []}. Errors: NamespaceUnknown, StoreUnavailable, InvalidInput.
+    why}], verdict}, hit_rate {value, source, threshold, verdict, why}, benchmark {cases, passed, accuracy,
+    baseline, threshold, failed, verdict}, own_benchmark {hit_rate, accuracy, threshold, verdict, why} (of an
+    application's object that has one), canary {verdict, why}, reasons []}.
+    Errors: NamespaceUnknown, StoreUnavailable, InvalidInput.
     """
     wanted = dict(thresholds or {})
     slo = float(wanted.get("hit_rate", HIT_RATE))
@@ -163,6 +168,7 @@ def validate(
             probed = _probe(reader, namespace, generation, ring, probes or (), fenced_sequence)
             measured = _benchmark(reader, namespace, generation, ring, benchmark, baseline, gain)
             bird = _canary(reader, namespace, generation, ring, canary)
+        own = None if generation is not None else own_rating.rating(store, namespace)
     finally:
         store.close()
     rate = probed["passed"] / probed["checked"] if probed["checked"] else None
@@ -170,18 +176,26 @@ def validate(
         probed["verdict"] = "pass" if rate >= slo else "fail"
     else:
         probed["verdict"] = "not-asked" if probes is None or measured["verdict"] != "not-asked" else "could-not-verify"
+    by_probes = Measured("probes", rate, reads=probed["checked"]) if rate is not None else None
+    theirs = own_rating.judged(own, slo, baseline, gain)
+    by_them = Measured("evaluate_benchmark", theirs["hit_rate"]) if theirs["hit_rate"] is not None else None
+    told = judged(measured_rate or by_them or by_probes, slo)
     verdicts = {
         "integrity": scanned["verdict"],
         "probes": probed["verdict"],
         "benchmark": measured["verdict"],
+        "own_benchmark": theirs["verdict"],
         "canary": bird["verdict"],
+        **({"hit_rate": told["verdict"]} if measured_rate is not None else {}),
     }
     why = {
+        "hit_rate": told["why"],
         "integrity": "; ".join(scanned["reasons"]),
         "probes": f"{probed['passed']} of {probed['checked']} probes are served, {slo:.0%} are needed"
         if rate is not None
         else "no read from before the onset is in the access log to compare with",
         "benchmark": measured.get("why") or "",
+        "own_benchmark": theirs["why"],
         "canary": bird["why"],
     }
     verdict = (
@@ -210,8 +224,9 @@ def validate(
         }
         | {"examples": list(scanned.get("examples", ()))[:20]},
         "probes": probed,
-        "hit_rate": {"value": rate, "source": "probes", "threshold": slo},
+        "hit_rate": told,
         "benchmark": measured,
+        "own_benchmark": theirs,
         "canary": bird,
         "reasons": [f"{part}: {why[part]}" for part, word in verdicts.items() if word in ("fail", "could-not-verify")],
     }
@@ -335,11 +350,6 @@ def _deleted(write: LastWrite | None, probe: t.Mapping[str, t.Any], fenced_seque
         and (fenced_sequence is None or write.sequence <= fenced_sequence)
         and write.at >= (probe.get("at") or 0)
     )
-
-
-def accuracy_threshold(baseline: float, gain: float = ACCURACY_GAIN, floor: float = 0.80) -> float:
-    """The accuracy to reach: max(0.80, min(0.99, 1.30 × baseline))."""
-    return max(floor, min(0.99, (1.0 + gain) * baseline))
 
 
 def _benchmark(

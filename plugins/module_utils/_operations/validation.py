@@ -13,7 +13,10 @@ from .._errors import CannotProceed
 from .._store import Store
 from . import incident as incidents
 from . import validate
-from .incident import Journal, Run
+from .hit_rate import source_of
+from .incident import Journal, Run, now_us
+
+LOOK_BACK_US = 900 * 1_000_000  # of a hit rate that was measured
 
 
 def judge(
@@ -25,17 +28,24 @@ def judge(
     run: Run,
     benchmark: str | None = None,
     thresholds: t.Mapping[str, float] | None = None,
+    hit_rate_source: t.Mapping[str, t.Any] | None = None,
+    name: str = "",
     check: bool = False,
 ) -> dict[str, t.Any]:
     """validate.validate() with the incident's probes and baseline; its verdict becomes the incident's.
 
     Without an open incident (a validation by schedule or by hand) there are no probes: integrity, canary and the
-    benchmark's absolute threshold count. Returns validate()'s mapping and {incident, changed}.
+    benchmark's absolute threshold count. ``hit_rate_source``: see hit_rate.source_of; asked about a namespace that
+    is served, since in quarantine applications read nothing. Returns validate()'s mapping and {incident, changed}.
     """
     incident, known = incidents.facts(store, namespace, run.incident)
     pending = bool(known.get("plan")) and not known.get("applied")
     if pending and not check:
         raise CannotProceed(f"The plan for {namespace} was not carried out yet.", "run the apply step first")
+    rate, measured = source_of(hit_rate_source, namespace, name), None
+    if rate is not None and _served(store, namespace):
+        now = now_us()
+        measured = rate.measure(now - LOOK_BACK_US, now)
     found = validate.validate(
         store_params=store_params,
         keyring=keyring,
@@ -44,6 +54,7 @@ def judge(
         benchmark=benchmark,
         baseline=known.get("baseline"),
         thresholds=dict(thresholds or {}),
+        measured_rate=measured,
     )
     brief = {"verdict": found["verdict"], "reasons": found.get("reasons", [])[:10]}
     changed = incident is not None and known.get("validated") != brief
@@ -53,3 +64,8 @@ def judge(
             store.note(claim, validated=brief)
             outcome.update(brief)
     return {**found, "incident": incident, "changed": changed}
+
+
+def _served(store: Store, namespace: str) -> bool:
+    with store.reader() as reader:
+        return reader.namespace(namespace).state == "serving"

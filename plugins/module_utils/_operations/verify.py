@@ -13,6 +13,7 @@ import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 from .. import _progress
+from .._application_seals import Tried
 from .._codec import RecordCodec
 from .._errors import InvalidInput, KeyUnavailable, MemoryOpsError, RepositoryUnavailable, SnapshotUnusable
 from .._layouts import seals
@@ -39,13 +40,15 @@ def verify(
     record: bool = True,
     scratch: str | None = None,
     progress: Progress = None,
+    application: Tried | None = None,
 ) -> dict[str, t.Any]:
     """Check a snapshot (default: the newest one that is not forensic) and append the result under its checks/.
 
     listed: every object is there with its size. hashed: and has its hash; without a keyring that is "intact, not
     authenticated". opened: and every chunk decrypts, every record has its checksum and opens. restored: and it comes
     back in a scratch store below ``scratch`` (default: the system's temporary directory). ``record`` False writes
-    nothing.
+    nothing. ``application``, at these last two: tries its keys on what it encrypted. What none opens is no fault of the
+    snapshot and is not noted as one, but makes the verdict could-not-verify.
 
     Returns {verdict, depth, snapshot, authenticated, problems [{object, namespace, chunk, records, reason}], objects,
     bytes, records, damaged, unopenable, namespaces {name: {records, digest}}, check (key of the result), seconds}.
@@ -59,6 +62,7 @@ def verify(
     place = repository if isinstance(repository, Repository) else Repository.open(repository)
     chosen = snapshot_id or _newest(place, name)
     examination = _Examination(place, keyring, name, chosen, progress)
+    examination.application = application
     try:
         examination.run(DEPTHS.index(depth), scratch)
         verdict = "fail" if examination.problems else "pass"
@@ -78,6 +82,9 @@ def verify(
             key = append_check(place.objects, name, chosen, secret, depth, body)
         except RepositoryUnavailable as exc:
             body["problems"] = [*body["problems"], {"reason": f"The result could not be appended: {exc.message}"}]
+    if application is not None and application.problems():
+        body["verdict"] = "could-not-verify" if verdict == "pass" else verdict
+        body["problems"] = [*body["problems"], *application.problems()][:LISTED]
     return {
         **body,
         "depth": depth,
@@ -97,6 +104,8 @@ def _newest(place: Repository, name: str) -> str:
 
 
 class _Examination:
+    application: Tried | None = None
+
     def __init__(self, place: Repository, keyring: t.Any, name: str, snapshot_id: str, progress: Progress) -> None:
         self.place, self.objects, self.keyring = place, place.objects, keyring
         self.name, self.id = name, snapshot_id
@@ -249,6 +258,8 @@ class _Examination:
 
         def look(rows: t.Sequence[t.Any]) -> None:
             checker(rows)
+            if self.application is not None:
+                self.application(namespace, rows)
             bad = set(checker.bad)
             for position, row in enumerate(rows):
                 if position not in bad and not ciphers.opens(row, codec):

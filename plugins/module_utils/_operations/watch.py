@@ -16,6 +16,7 @@ from .._model import Claim
 from .._store import Store
 from . import apply, monitor
 from . import incident as incidents
+from .hit_rate import source_of
 from .incident import Journal, Run, microseconds, now_us, rfc3339
 
 
@@ -33,6 +34,8 @@ def watch(
     logs: t.Sequence[t.Any] = (),
     again: bool = False,
     part: float | None = None,
+    hit_rate_source: t.Mapping[str, t.Any] | None = None,
+    name: str = "",
     check: bool = False,
 ) -> dict[str, t.Any]:
     """monitor.monitor() from the release to release + ``seconds``; a pass closes the incident.
@@ -43,6 +46,7 @@ def watch(
     """
     if not (seconds > 0 and interval > 0):
         raise InvalidInput("A watch needs a length and an interval above zero.", "correct memory_monitor_seconds")
+    rate = source_of(hit_rate_source, namespace, name)
     with store.reader() as reader:
         state = reader.namespace(namespace).state
     incident, known = incidents.facts(store, namespace, run.incident)
@@ -93,6 +97,7 @@ def watch(
             logs=logs,
             released_at=released,
             sleep=_until(part),
+            rate=rate,
         )
     except _Paused:
         return {
@@ -137,9 +142,13 @@ def _until(part: float | None) -> t.Callable[[float], None]:
 
 def _so_far(store: Store, claim: Claim, namespace: str, deadline: int) -> str:
     """One line for a person who waits."""
-    hits, misses, corrupt = store.incident(claim).facts[monitor.FACT]["reads"]
+    noted = store.incident(claim).facts[monitor.FACT]
+    hits, misses, corrupt = noted["reads"]
     asked = hits + misses + corrupt
     rate = f"hit rate {hits / asked:.1%} of {asked} reads" if asked else "no reads yet"
+    if noted.get("measured"):
+        value = noted["measured"]["value"]
+        rate = "no hit rate yet" if value is None else f"hit rate {value:.1%}"
     left = max(0, deadline - now_us()) // 1_000_000
     return f"watching {namespace}: {rate}, {left // 60}:{left % 60:02d} left"
 

@@ -38,6 +38,8 @@ class Repository:
 
     @classmethod
     def at(cls, objects: ObjectStore, *, create: bool = False) -> Repository:
+        if create and objects.locks is not None:
+            objects.locks.check()
         try:
             data = objects.get(IDENTITY)
         except ObjectMissing:
@@ -169,6 +171,8 @@ def probe(objects: ObjectStore) -> dict[str, t.Any]:
         raise RepositoryRefused(f"{objects.location} does not list what was written.", "use another repository")
     wrong = f"{key}-checksum"
     seen["checksum_verified"] = objects.refuses_wrong_checksum(wrong)
+    if objects.locks is not None:
+        seen["object_lock"] = objects.locks.enforced(f"{key}-locked")
     try:
         objects.delete([key, wrong])
         seen["delete"] = True
@@ -188,4 +192,6 @@ def warnings_of(seen: t.Mapping[str, t.Any], location: str) -> list[str]:
         found.append(
             f"{location} accepts a wrong checksum: every object is read back and hashed before a snapshot is published."
         )
+    if seen.get("object_lock") is False:
+        found.append(f"{location} takes locks of objects and does not heed them: who may delete removes any snapshot.")
     return found

@@ -22,6 +22,7 @@ class DirectoryObjects:
     """An ObjectStore (see objects.py) on a file system with hard links."""
 
     kind = "directory"
+    locks = None
 
     def __init__(self, path: str) -> None:
         self._root = os.path.abspath(path)
@@ -147,6 +148,11 @@ class DirectoryObjects:
                 except OSError:
                     break
                 folder = os.path.dirname(folder)
+
+    def purge(self, prefix: str, last: str) -> int:
+        self.delete(sorted(info.key for info in self.list(prefix) if info.key != last))
+        self.delete([last])
+        return 0
 
     def sweep(self, prefix: str, before: float) -> None:
         with contextlib.suppress(OSError):  # somebody removes the same, or writes there after all: it is for next time

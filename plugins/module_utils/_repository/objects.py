@@ -21,10 +21,35 @@ class ObjectExists(RepositoryRefused):
     """A conditional put met an object with other contents."""
 
 
+class ObjectLocked(RepositoryRefused):
+    """A version of an object that its lock keeps from being deleted."""
+
+
 class ObjectInfo(t.NamedTuple):
     key: str
     size: int
     modified: float  # seconds since 1970 by the clock of the place
+
+
+class Locks(t.Protocol):
+    """Of a place that keeps objects from being deleted and overwritten until a time. Errors: RepositoryUnavailable."""
+
+    seconds: float  # for how long an object is locked when it is put
+
+    def check(self) -> None:
+        """Errors: RepositoryRefused when the place locks nothing."""
+
+    def until(self, keys: t.Sequence[str]) -> t.List[float]:
+        """Of each object until when it is locked, seconds since 1970; 0: it is not, or is not there."""
+
+    def extend(self, keys: t.Sequence[str], until: float) -> None:
+        """Lock those that can be locked at least until then; a lock is never shortened."""
+
+    def uncover(self, prefix: str, wanted: t.Callable[[str], bool], check: bool) -> t.List[str]:
+        """Bring back, below the prefix, the first contents of objects that were hidden or overwritten; their keys."""
+
+    def enforced(self, key: str) -> bool:
+        """Try, by an object with this key, whether a lock is heeded. Errors: RepositoryRefused (it cannot lock)."""
 
 
 class ObjectStore(t.Protocol):
@@ -32,6 +57,10 @@ class ObjectStore(t.Protocol):
 
     kind: str  # s3 | directory
     location: str  # for people: the URL without secrets
+
+    @property
+    def locks(self) -> t.Optional[Locks]:
+        """None: nothing that is put is locked."""
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False, sha256: bytes | None = None) -> None:
         """Durable when it returns. With ``if_absent`` an object with the same contents is fine.
@@ -52,6 +81,10 @@ class ObjectStore(t.Protocol):
     def delete(self, keys: t.Sequence[str]) -> None:
         """A missing one is fine."""
 
+    def purge(self, prefix: str, last: str) -> int:
+        """Delete all below the prefix, earlier versions too; the object ``last`` after the others, and only if no lock
+        keeps any of them. How many are kept."""
+
     def sweep(self, prefix: str, before: float) -> None:
         """Remove what puts that were killed left below the prefix (which ends with "/") before that time in seconds
         since 1970: nothing where a put leaves nothing."""
@@ -61,6 +94,14 @@ class ObjectStore(t.Protocol):
 
     def refuses_wrong_checksum(self, key: str) -> t.Optional[bool]:
         """Upload with a wrong checksum: whether that was refused; None where there is no such thing."""
+
+
+def lockable(key: str) -> bool:
+    """Whether an object is locked where objects are: not what goes soon, and not the results of verifications, of which
+    there is always another and which would keep a snapshot from ever being removed."""
+    if key.startswith("probe/") or key.endswith("/removed.json"):
+        return False
+    return "/checks/" not in key or key.endswith(("-held.json", "-lifted.json", "-accepted.json"))
 
 
 def open_objects(params: t.Mapping[str, t.Any]) -> ObjectStore:

@@ -21,7 +21,7 @@ from .packs import FrameCipher, expand, pack_name
 
 READ_BYTES = 4 << 20  # one request at most, but for a huge row
 AHEAD_BYTES = 8 << 20  # that may be asked for ahead of what is read
-GAP_BYTES = 512 << 10  # reading this much too much costs less than another request
+GAP_BYTES = 1 << 20  # reading this much too much costs less than another request
 
 
 class Snapshot:

@@ -14,9 +14,12 @@ import threading
 import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, RepositoryUnavailable
-from .objects import ObjectExists, ObjectInfo, ObjectMissing
+from .objects import ObjectExists, ObjectInfo, ObjectLocked, ObjectMissing
+from .s3_lock import open_locks
 
 SMALL = 64 << 10  # the signature of a smaller object hashes it once more
+MISSING = ("NoSuchKey", "404", "NotFound", "ObjectLockConfigurationNotFoundError")
+ASKING = ("get_object", "head_object", "get_object_lock_configuration")
 NEXT = "check url, endpoint_url, region, credentials and network of memory_repository, then run the same command again"
 
 
@@ -36,6 +39,11 @@ class S3Objects:
         self._number("connect_timeout", 5)
         self._number("read_timeout", 30)
         self._number("retries", 3)
+        self.locks = open_locks(self, params)
+
+    def full(self, key: str) -> str:
+        """The key as the bucket knows it."""
+        return self._prefix + key
 
     def _number(self, name: str, default: int) -> float:
         value = self._params.get(name)
@@ -97,8 +105,11 @@ class S3Objects:
         except (BotoCoreError, ValueError, OSError) as exc:
             raise RepositoryUnavailable(f"There is no client for {self.location}: {_sentence(exc)}.", NEXT) from None
 
-    def _call(self, action: str, key: str, operation: str, **arguments: t.Any) -> t.Any:
-        """One request. Errors: ObjectMissing, ObjectExists, RepositoryUnavailable; nothing of boto leaks."""
+    def call(self, action: str, key: str, operation: str, **arguments: t.Any) -> t.Any:
+        """One request; nothing of boto leaks.
+
+        Errors: ObjectMissing, ObjectExists, ObjectLocked, RepositoryUnavailable.
+        """
         client = self._client()
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
@@ -112,13 +123,17 @@ class S3Objects:
             error = exc.response.get("Error", {})
             code = str(error.get("Code", ""))
             status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            if code in ("NoSuchKey", "404", "NotFound") and operation in ("get_object", "head_object"):
+            if code in MISSING and operation in ASKING:
                 raise ObjectMissing(
                     f"The repository {self.location} has no {key}.", "list the snapshots, or verify this one"
                 ) from None
             if status in (409, 412) and "IfNoneMatch" in arguments:
                 raise ObjectExists(
                     f"The repository {self.location} already has another {key}.", "look who else writes there"
+                ) from None
+            if status == 403 and "VersionId" in arguments and operation == "delete_object":
+                raise ObjectLocked(
+                    f"The repository {self.location} may not delete a version of {key}.", "wait until its lock is over"
                 ) from None
             reason = str(error.get("Message") or "").strip().rstrip(".") or "no reason given"
             raise RepositoryUnavailable(
@@ -137,9 +152,11 @@ class S3Objects:
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False, sha256: bytes | None = None) -> None:
         arguments: dict[str, t.Any] = {"IfNoneMatch": "*"} if if_absent else {}
+        if self.locks is not None:
+            arguments.update(self.locks.arguments(key))
         data = bytes(data)
         try:
-            self._call(
+            self.call(
                 "write",
                 key,
                 "put_object",
@@ -159,7 +176,7 @@ class S3Objects:
         arguments: dict[str, t.Any] = {}
         if start or length is not None:
             arguments["Range"] = f"bytes={start}-" + ("" if length is None else str(start + length - 1))
-        answer, body = self._call("read", key, "get_object", Key=self._prefix + key, **arguments)
+        answer, body = self.call("read", key, "get_object", Key=self._prefix + key, **arguments)
         if arguments and "ContentRange" not in answer:  # some endpoints send all of it
             body = body[start:] if length is None else body[start : start + length]
         return bytes(body)
@@ -167,7 +184,7 @@ class S3Objects:
     def _pages(self, prefix: str, **arguments: t.Any) -> t.Iterator[t.Any]:
         token: dict[str, t.Any] = {}
         while True:
-            page = self._call("list", prefix, "list_objects_v2", Prefix=self._prefix + prefix, **arguments, **token)
+            page = self.call("list", prefix, "list_objects_v2", Prefix=self._prefix + prefix, **arguments, **token)
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -188,13 +205,23 @@ class S3Objects:
 
     def delete(self, keys: t.Sequence[str]) -> None:
         for key in keys:
-            self._call("delete", key, "delete_object", Key=self._prefix + key)
+            if self.locks is not None:
+                self.locks.delete(key)
+            else:
+                self.call("delete", key, "delete_object", Key=self._prefix + key)
+
+    def purge(self, prefix: str, last: str) -> int:
+        if self.locks is not None:
+            return self.locks.purge(prefix, last)
+        self.delete(sorted(info.key for info in self.list(prefix) if info.key != last))
+        self.delete([last])
+        return 0
 
     def sweep(self, prefix: str, before: float) -> None:
         pass  # a put is one request: it arrives whole or not at all
 
     def clock(self) -> t.Optional[float]:
-        page = self._call("list", "", "list_objects_v2", Prefix=self._prefix, MaxKeys=1)
+        page = self.call("list", "", "list_objects_v2", Prefix=self._prefix, MaxKeys=1)
         said = page["ResponseMetadata"]["HTTPHeaders"].get("date")
         try:
             return email.utils.parsedate_to_datetime(said).timestamp() if said else None
@@ -204,7 +231,7 @@ class S3Objects:
     def refuses_wrong_checksum(self, key: str) -> t.Optional[bool]:
         wrong = base64.b64encode(hashlib.sha256(b"something else").digest()).decode()
         try:
-            self._call("write", key, "put_object", Key=self._prefix + key, Body=b"probe", ChecksumSHA256=wrong)
+            self.call("write", key, "put_object", Key=self._prefix + key, Body=b"probe", ChecksumSHA256=wrong)
         except RepositoryUnavailable:
             return True
         return False

@@ -28,6 +28,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.ve
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.debian import need
+from tests.support.engines import Bench
 from tests.support.otlp_metrics import OtlpMetrics
 from tests.unit.operations.operations_help import NS, Place
 
@@ -86,6 +87,28 @@ def test_what_a_store_tells(place: Place) -> None:
     place.values([f"nobody/{n}" for n in range(30)])
     assert asked(place)[("hit_rate", NS)] == pytest.approx(0.8)
     assert ("hit_rate", NS) not in asked(place, now=time.time() + 3600)  # all that was long ago
+
+
+def test_every_engine_tells_the_same(bench: Bench, tmp_path: pathlib.Path) -> None:
+    place = Place(tmp_path, bench)
+    place.fill(120)
+    place.values([f"user/{n:05d}" for n in range(120)])
+    place.values([f"nobody/{n}" for n in range(30)])
+    bench.raw("store").flip(NS, "user/00003")
+    with place.memory() as memory, pytest.raises(RecordCorrupt):
+        memory.read(NS, "user/00003")
+    for scan in (True, False):
+        found = asked(place, scan=scan, work_dir=str(tmp_path))
+        assert found[("records", NS)] == 120 and found[("integrity_findings", NS)] == 1
+        assert found[("hit_rate", NS)] == pytest.approx(120 / 151)
+        assert found[("fence_standing", NS)] == found[("standby", NS)] == 0
+        assert 0 <= found[("key_age_seconds", "")] < 600
+        assert ("replication_lag_seconds", "") not in found  # nobody's replica
+    store = open_store(place.store)
+    claim = store.claim(NS, "host:1:1", "an operator", new_incident="inc-1")
+    store.fence(claim)
+    store.close()
+    assert asked(place, work_dir=str(tmp_path))[("fence_standing", NS)] == 1
 
 
 def test_damage_is_found_by_the_scan_and_what_applications_met_also_without_it(place: Place) -> None:

@@ -16,9 +16,15 @@ NS = "agent-7"
 
 
 class Place:
-    def __init__(self, folder):
+    """In SQLite, unless a ``bench`` brings another engine."""
+
+    def __init__(self, folder, bench=None):
         self.folder = folder
         self.store = {"engine": "sqlite", "path": str(folder / "store.db"), "busy_timeout": 20}
+        self.application = self.store
+        if bench is not None:
+            self.store, self.application = bench.params("store"), bench.application("store")
+            open_store(self.store, create=True).close()
         self.keyring = {"path": str(folder / "keyring.json"), "master_key_file": str(folder / "master.key")}
         master = folder / "master.key"
         if not master.exists():
@@ -26,7 +32,7 @@ class Place:
             master.chmod(0o600)
 
     def memory(self, **options):
-        return Memory(store=self.store, keyring=self.keyring, **options)
+        return Memory(store=self.application, keyring=self.keyring, **options)
 
     def ring(self):
         return Keyring.open(self.keyring)

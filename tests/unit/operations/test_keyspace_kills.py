@@ -8,11 +8,9 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import traceback
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import keyspace_generations
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
@@ -21,6 +19,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.in
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from tests.unit.operations.keyspace_help import KeyspaceSite
 from tests.unit.operations.runbook import attempt
+from tests.unit.operations.unlogged_model import NAMES, after, expected, histories, in_child, rebuild
 
 FEW = 5  # keys that are moved in one transaction
 
@@ -34,11 +33,10 @@ def site(tmp_path, valkey_server):
 
 def killed_at(step, work):
     """``work`` in a process of its own that is killed (SIGKILL) before its ``step``-th transaction on keys."""
-    pid = os.fork()
-    if not pid:
-        left = [step]
+
+    def prepare():
+        left, real = [step], keyspace_generations.KeyspaceGenerations._operating
         keyspace_generations.MOVED = FEW
-        real = keyspace_generations.KeyspaceGenerations._operating
 
         def operating(self, *args, **kwargs):
             left[0] -= 1
@@ -47,19 +45,8 @@ def killed_at(step, work):
             return real(self, *args, **kwargs)
 
         keyspace_generations.KeyspaceGenerations._operating = operating
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        os._exit(1)
-    return os.waitpid(pid, 0)[1]
 
-
-def after(site):
-    """A new attempt that knows the former one to be dead."""
-    with site.open() as store:
-        return attempt(takeover=next(one.attempt for one in store.incidents("agent-7") if one.state == "open"))
+    return in_child(prepare, work)
 
 
 @pytest.mark.parametrize("strategy", ["soft", "hard"])
@@ -97,18 +84,8 @@ def test_whenever_it_is_killed_the_same_command_finishes_it(site, strategy):
         store.close_incident(incident.claim(store, "agent-7", after(site)))
 
 
-NAMES = [f"k{number}" for number in range(12)]
-CHANGE = st.tuples(st.sampled_from(NAMES), st.sampled_from(["set", "delete", "type", "expiry", "same"]))
-
-
 @settings(max_examples=8, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
-@given(
-    between=st.lists(CHANGE, max_size=5),
-    damage=st.lists(CHANGE, max_size=8),
-    inside=st.sampled_from(["nothing", "onset", "keys"]),
-    absent=st.sampled_from(["auto", "keep", "restore"]),
-    strategy=st.sampled_from(["soft", "hard"]),
-)
+@given(**histories("set", "delete", "type", "expiry", "same"))
 def test_random_damage_is_repaired_as_the_rules_say(site, between, damage, inside, absent, strategy):
     namespace = f"model{secrets.token_hex(6)}"  # hypothesis begins every example with the same random numbers
     app = site.app
@@ -137,23 +114,9 @@ def test_random_damage_is_repaired_as_the_rules_say(site, between, damage, insid
     onset = now_us()
     do(damage)
     now = site.values(namespace)
-    named = frozenset(NAMES[::2])
-    window = {"nothing": None, "onset": Window(onset=onset), "keys": Window(keys=named)}[inside]
-    run = attempt()
-    options = {"diagnose": {"window": window}, "plan": {"strategy": strategy, "absent": absent, "accept_loss": True}}
-    for name in ("isolate", "forensic", "diagnose", "plan", "apply"):
-        site.step(name, run, namespace=namespace, **options.get(name, {}))
-    site.step("release", run, namespace=namespace, force=True)
-    expected = {}
-    for name in NAMES:
-        key = site.key(name, namespace)
-        meant = inside == "onset" or (inside == "keys" and name in named)
-        there, copy = now.get(key), newest.get(key)
-        if there is None:
-            back = copy is not None and (absent == "restore" or (meant and absent == "auto"))
-            there = copy if back else None
-        elif meant:
-            there = copy
-        if there is not None:
-            expected[key] = there
-    assert site.values(namespace) == expected, (first, newest, now)
+    rebuild(site, namespace, inside, onset, strategy, absent)
+    wanted = expected(*({name: all_of.get(site.key(name, namespace)) for name in NAMES} for all_of in (now, newest)),
+                      inside, absent)  # fmt: skip
+    assert site.values(namespace) == {site.key(name, namespace): value for name, value in wanted.items()}, (
+        first, newest, now,
+    )  # fmt: skip

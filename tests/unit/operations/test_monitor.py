@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StaleAttempt, StoreUnavailable
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import monitor
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import monitor, monitor_result
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import rfc3339
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
-from tests.unit.operations.operations_help import NS, now_us
+from tests.unit.operations.operations_help import NS, Place, now_us
 
 ROOT = Path(__file__).parents[3]
 
@@ -80,6 +80,24 @@ def watched(place):
     found = Watched(place)
     yield found
     found.store.close()
+
+
+@pytest.fixture
+def watched_on(bench, tmp_path):
+    """On every engine in turn."""
+    found = Watched(Place(tmp_path, bench))
+    yield found
+    found.store.close()
+
+
+def test_every_engine_counts_reads_finds_damage_and_fences(watched_on, bench):
+    watched_on.clock.at = {
+        1: lambda: watched_on.read(110, 10), 3: lambda: bench.raw("store").flip(NS, "user/00007")
+    }  # fmt: skip
+    result = watched_on.run()
+    assert (result["samples"][1]["hits"], result["samples"][1]["misses"]) == (110, 10)
+    assert (result["verdict"], result["fenced"]) == ("fail", True), result
+    assert watched_on.state() == "quarantined"
 
 
 def test_pass(watched):
@@ -305,7 +323,7 @@ def test_a_store_that_is_away_at_the_last_sample_could_not_be_verified(watched, 
 
 
 def test_samples_in_the_facts_are_bounded_and_no_count_is_lost(watched, monkeypatch):
-    monkeypatch.setattr(monitor, "MAX_KEPT", 20)
+    monkeypatch.setattr(monitor_result, "MAX_KEPT", 20)
     watched.clock.at = {n: lambda: watched.read(12) for n in range(1, 90, 10)}
     result = watched.run(interval=0.5, deadline=watched.clock.now + 45_000_000, scans=False)
     assert len(watched.clock.sleeps) == 90

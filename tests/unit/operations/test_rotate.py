@@ -166,6 +166,35 @@ def test_rows_that_changed_since_they_were_read_are_refused_and_the_others_writt
     assert {row[0]: row[7:] for row in place.rows() if row[7] == "knew"} == written
 
 
+@pytest.mark.parametrize("what", ["one more", "one less", "another", "two alike and one less"])
+def test_rows_between_those_that_were_read_do_not_shift_the_new_payloads(place, what):
+    """The new payloads are handed out in the order of the keys, in stretches: each still reaches its own row alone."""
+    place.fill(3 * sqlite_reseal.STRETCH // 2)
+    middle = f"user/{sqlite_reseal.STRETCH // 2:05d}"
+    if what == "two alike and one less":
+        alike = "SELECT checksum FROM memory_records WHERE key = ?"
+        place.sql(f"UPDATE memory_records SET checksum = ({alike}) WHERE key = ?", middle, middle[:-1] + "1")
+    rows = place.rows()
+    changes = [("knew", b"payload of " + row[0].encode(), bytes(28) + b"%04d" % n, row[0], row[9])
+               for n, row in enumerate(rows)]  # fmt: skip
+    if what == "one more":
+        place.sql(
+            "INSERT INTO memory_records SELECT generation, key || '+', epoch, sequence, created, updated, expires, "
+            "deleted, key_id, payload, zeroblob(32) FROM memory_records WHERE key = ?", middle
+        )  # fmt: skip
+    elif what == "another":
+        place.rewrite(middle, payload=b"another")
+    else:
+        place.sql("DELETE FROM memory_records WHERE key = ?", middle)
+    store = open_store(place.store)
+    claim = store.claim(NS, "host:1:1", "an operator", new_incident="inc-1")
+    refused = store.reseal(claim, changes)
+    store.close()
+    assert refused == ([] if what == "one more" else [middle])
+    written = {change[3]: change[:3] for change in changes if change[3] not in refused}
+    assert {row[0]: row[7:] for row in place.rows() if row[7] == "knew"} == written
+
+
 def test_the_write_ahead_log_does_not_grow_without_end(place, monkeypatch):
     """Readers come and go all the time; once it is long, settling waits for those that are there."""
     place.fill(300)

@@ -93,7 +93,8 @@ def test_the_newest_read_of_a_key_counts(place, read):
 def test_a_sound_namespace_passes(place, read):
     result = judge(place, probes=fix(place))
     assert result["verdict"] == "pass", result["reasons"]
-    assert result["hit_rate"] == {"value": 1.0, "source": "probes", "threshold": 0.8}
+    wanted = {"value": 1.0, "source": "probes", "threshold": 0.8, "verdict": "pass"}
+    assert wanted.items() <= result["hit_rate"].items()
     assert result["benchmark"]["verdict"] == "not-asked"
     assert result["canary"]["verdict"] == "not-asked"
     assert result["reasons"] == []

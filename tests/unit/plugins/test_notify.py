@@ -14,6 +14,7 @@ import typing as t
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "support"))
+from certificates import Authority
 from notify_servers import PASSWORD, USER, mail, web
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _notify
@@ -65,7 +66,7 @@ def test_web_channels_get_what_their_service_takes() -> None:
         assert send({"kind": "slack", "url": url + "/slack"}) is None
         assert send({"kind": "pagerduty", "url": url + "/pd", "routing_key": "the-key"}) is None
         assert send({"kind": "pagerduty", "url": url + "/pd", "routing_key": "the-key"}, event="closed") is None
-    (_, hook), (_, slack), (_, trigger), (_, resolve) = told
+    hook, slack, trigger, resolve = [body for _path, body in told]
     assert hook["namespace"] == HOSTILE and hook["event"] == "isolated"
     assert "<!channel>" not in str(slack) and "&lt;!channel&gt;" in slack["text"] and "7 * 7" in slack["text"]
     assert [block["type"] for block in slack["blocks"]] == ["section", "context"]
@@ -94,6 +95,17 @@ def test_a_password_does_not_leave_the_machine_without_tls() -> None:
     with mail() as (port, letters):
         why = send(letter_to(port, tls="starttls"))
     assert letters == [] and "STARTTLS" in str(why)
+
+
+def test_starttls_with_a_certificate_that_is_trusted_and_one_that_is_not(tmp_path: pathlib.Path) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    with mail(authority.certificate("127.0.0.1")) as (port, letters):
+        assert send(letter_to(port, tls="starttls", ca=authority.ca)) is None
+        assert len(letters) == 1 and letters[0].startswith("Subject:")
+        for more in ({"ca": other.ca}, {}, {"tls": "none"}):
+            why = str(send(letter_to(port, **{"tls": "starttls", **more})))
+            assert PASSWORD not in why and ("certificate verify failed" in why) == ("tls" not in more), why
+    assert len(letters) == 1
 
 
 def test_what_may_pass_is_tried_again_and_what_may_not_is_not() -> None:
@@ -165,6 +177,7 @@ def test_an_event_of_an_incident_is_told_once_until_a_release(tmp_path: pathlib.
 def test_who_wants_what() -> None:
     assert _notify.wanted({"kind": "pagerduty", "when": "escalated"}) == ["escalated", "released", "closed"]
     assert _notify.wanted({"kind": "slack", "when": ["escalated"]}) == ["escalated"]
-    assert [name for name, _ in _notify.named([{"kind": "mail", "name": "us"}, {"kind": "slack"}])] == ["us", "slack-2"]
+    both = _notify.named([{"kind": "mail", "name": "us"}, {"kind": "slack"}])
+    assert [name for name, _channel in both] == ["us", "slack-2"]
     assert _notify.dedup_key(None, "memory", "", "backup-failed") == "memory/backup-failed"
     assert len(_notify.dedup_key(None, "memory", "x" * 300, "failed")) <= 255

@@ -102,6 +102,14 @@ def _set(name: str, *path: str, to: t.Any) -> t.Callable[[t.List[t.Dict[str, t.A
         (_set("snapshot", "result", "unreachable", to=True), "fail", "Snapshot failed"),
         (_set("isolate", "result", "proof", to=KeyError), "could-not-verify", "not proven"),
         (_set("isolate", "result", "proof", "writes_refused", to=False), "fail", "does not refuse writes"),
+        (
+            _set(
+                "isolate", "result", "proof",
+                to={"writes_refused": False, "reads_refused": True, "outside": "it is off"},
+            ),
+            "could-not-verify",
+            "not proven that the fence refuses writes",
+        ),
         (_set("plan", "result", "records", "expected", to=KeyError), "could-not-verify", "not known"),
         (_set("plan", "result", "records", "lost", to=101), "fail", "more than the limit"),
         (_set("plan", "result", "lost_total", to=3), "fail", "Only 2 of the 3"),

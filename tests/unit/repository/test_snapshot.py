@@ -23,6 +23,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from tests.support.postgresql_server import PostgresqlServer
 from tests.support.stores import keyring_params, log_of, new_keyring, new_store, rows_of
 
 from .conftest import NAME, Place
@@ -426,3 +427,23 @@ def test_journal(place: Place) -> None:
     path.unlink()
     with pytest.raises(errors.SnapshotUnusable):
         repository.read_journal("inc-1", keyring)
+
+
+def test_the_log_of_the_base_is_referred_to_on_postgresql_too(
+    place: Place, postgresql_server: PostgresqlServer
+) -> None:
+    place.store = {**postgresql_server.store("referring"), "layout": "native", "name": NAME}
+    open_store(place.store, create=True).close()
+    place.fill("n", {**many(3000), 'a "quoted" one': b"1", "with\0nul": b"2", "long" * 400: b"3"})
+    place.fill("m", {"k": b"4"})
+    first = place.snapshot()
+    second = place.snapshot()
+    assert second["base"] == first["snapshot"] and second["bytes"]["sent"] == 0
+    place.fill("n", {"later": b"5"})
+    third = place.snapshot()
+    assert 0 < third["bytes"]["sent"] < first["bytes"]["sent"]
+    for taken in (first, second, third):
+        found = place.open().snapshot(NAME, taken["snapshot"], place.keyring)
+        entries = [tuple(entry) for part in found.log("n") for entry in part]
+        assert entries == log_of(place.store, "n")[: len(entries)] and len(entries) >= 3004  # the canary is one more
+    assert len(entries) == 3005

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines import tables_postgresql_indexes
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     CannotProceed,
     CapabilityMissing,
@@ -308,6 +309,26 @@ def test_a_whole_restore_needs_the_fence_and_some_keys_do_not(site):
         assert _restore(site, claim=claim(store, NS, run))["restored"] == len(dump["store"])
     assert site.dump_of() == dump
     site.step("release", run, NS)
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_vector_index_is_built_once_after_the_rows_where_nobody_else_needs_it(site, monkeypatch, others):
+    site.fill()
+    before, dump = site.view(), site.dump_of()
+    site.backup()
+    site.root.execute(f"TRUNCATE store CASCADE; DROP SCHEMA IF EXISTS {site.own} CASCADE")
+    if others:
+        site.fill(OTHER, 3)
+    sibling = site.view(OTHER)
+    monkeypatch.setattr(tables_postgresql_indexes, "MANY", 20)
+    number = "SELECT indexrelid::bigint, pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = 'store_vectors'" \
+             "::regclass AND pg_get_indexdef(indexrelid) LIKE '%hnsw%'"  # fmt: skip
+    (old, text), catalogue = site.sql(number)[0], site.catalogue()
+    assert _restore(site, create=True)["restored"] == len(dump["store"])
+    (new, again) = site.sql(number)[0]
+    assert (again, new == old) == (text, others)
+    assert (site.view(), site.dump_of(), site.view(OTHER)) == (before, dump, sibling)
+    assert site.catalogue() == catalogue
 
 
 def test_a_snapshot_of_tables_with_other_columns_is_refused_in_words(site):

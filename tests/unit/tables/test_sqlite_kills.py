@@ -7,17 +7,16 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import traceback
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from tests.support.framework_process import FrameworkProcess
-from tests.unit.operations.runbook import NS, attempt
+from tests.unit.operations.runbook import NS
+from tests.unit.operations.unlogged_model import NAMES, after, expected, histories, in_child, rebuild
 from tests.unit.tables.sqlite_help import LanggraphSite
 
 TABLES = ("store", "store_vectors")
@@ -64,8 +63,7 @@ class Dying:
 
 
 def killed_at(step, work):
-    pid = os.fork()
-    if not pid:
+    def prepare():
         left, real = [step], sqlite_connect.Opened.__init__
 
         def init(self, *args, **kwargs):
@@ -73,19 +71,8 @@ def killed_at(step, work):
             self._con = Dying(self._con, left)
 
         sqlite_connect.Opened.__init__ = init
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        os._exit(1)
-    return os.waitpid(pid, 0)[1]
 
-
-def after(site):
-    """A new attempt that knows the former one to be dead."""
-    with site.open() as store:
-        return attempt(takeover=next((one.attempt for one in store.incidents(NS) if one.state == "open"), None))
+    return in_child(prepare, work)
 
 
 def until_it_is_done(site, work, every):
@@ -141,18 +128,8 @@ def test_whenever_it_is_killed_the_same_command_finishes_it(site, strategy):
     assert not site.sql("SELECT 1 FROM sqlite_master WHERE type = 'trigger'")
 
 
-NAMES = [f"k{number}" for number in range(12)]
-CHANGE = st.tuples(st.sampled_from(NAMES), st.sampled_from(["set", "delete", "break", "expiry", "vector"]))
-
-
 @settings(max_examples=6, phases=(Phase.generate,), suppress_health_check=list(HealthCheck), deadline=None)
-@given(
-    between=st.lists(CHANGE, max_size=5),
-    damage=st.lists(CHANGE, max_size=8),
-    inside=st.sampled_from(["nothing", "onset", "keys"]),
-    absent=st.sampled_from(["auto", "keep", "restore"]),
-    strategy=st.sampled_from(["soft", "hard"]),
-)
+@given(**histories("set", "delete", "break", "expiry", "vector"))
 def test_random_damage_is_repaired_as_the_rules_say(site, between, damage, inside, absent, strategy):
     namespace = f"model{secrets.token_hex(6)}"
 
@@ -186,22 +163,6 @@ def test_random_damage_is_repaired_as_the_rules_say(site, between, damage, insid
     onset, broken = now_us(), set()
     do(damage, broken)
     now = site.rows(namespace)
-    named = frozenset(NAMES[::2])
-    window = {"nothing": None, "onset": Window(onset=onset), "keys": Window(keys=named)}[inside]
-    run = attempt()
-    options = {"diagnose": {"window": window}, "plan": {"strategy": strategy, "absent": absent, "accept_loss": True}}
-    for name in ("isolate", "forensic", "diagnose", "plan", "apply"):
-        site.step(name, run, namespace=namespace, **options.get(name, {}))
-    site.step("release", run, namespace=namespace, force=True)
-    expected = {}
-    for name in NAMES:
-        meant = inside == "onset" or (inside == "keys" and name in named)
-        there, copy = now.get(name), newest.get(name)
-        if there is None:
-            back = copy is not None and (absent == "restore" or (meant and absent == "auto"))
-            there = copy if back else None
-        elif meant or not there[9]:
-            there = copy
-        if there is not None:
-            expected[name] = there
-    assert site.rows(namespace) == expected, (newest, now)
+    rebuild(site, namespace, inside, onset, strategy, absent)
+    wanted = expected(now, newest, inside, absent, broken=lambda row: not row[9])
+    assert site.rows(namespace) == wanted, (newest, now)

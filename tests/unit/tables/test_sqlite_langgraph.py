@@ -355,6 +355,7 @@ def test_what_such_tables_lack_is_named(site):
 
 def test_a_rehearsal_writes_nothing(site):
     site.backup()
+    window = Window(onset=now_us())
     damage(site)
 
     def everything():
@@ -368,8 +369,8 @@ def test_a_rehearsal_writes_nothing(site):
         )  # fmt: skip
         assert found["can_resolve"]
     site.step("isolate", attempt(), check=True)
-    site.step("diagnose", attempt(), check=True, window=Window(onset=now_us()))
-    plan = site.step("plan", attempt(), check=True, window=Window(onset=now_us()))
+    site.step("diagnose", attempt(), check=True, window=window)
+    plan = site.step("plan", attempt(), check=True, window=window)
     assert plan["records"]["repair"] == 3 and plan["records"]["suspect"] == 1
     assert everything() == before
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The runbook on the SQLite files of the OpenAI Agents SDK, of Google's ADK and of agno, each with the framework itself
-having the file open."""
+"""The runbook on the SQLite files of the OpenAI Agents SDK, of Google's ADK, of agno, of mem0's history and of
+LangGraph's checkpoints, each with the framework itself having the file open."""
 from __future__ import annotations
 
 import contextlib
@@ -11,6 +11,7 @@ import pathlib
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.tables_sqlite import CAPABILITIES
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts import ALL_CAPABILITIES, layouts
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.tables import TablesLayout
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
@@ -20,6 +21,7 @@ from tests.support.sessions_application import KEY
 from tests.unit.operations.runbook import attempt
 from tests.unit.tables.sqlite_help import TablesSite
 
+AES = "an AES key of 32 characters ....."[:32]
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 RESULT = {"type": "function_call_output", "call_id": "c1", "output": "42"}
 
@@ -83,7 +85,51 @@ class AgnoSite(TablesSite):
         self.app.forget("ann", "ann 4/%")
 
 
-SITES = {"openai": OpenAISite, "adk": AdkSite, "agno": AgnoSite}
+class CheckpointSite(TablesSite):
+    layout, namespace, tables = "langgraph_checkpoint", "user/1", ("checkpoints", "writes")
+
+    def fill(self):
+        for thread, key in ((self.namespace, AES), ("user-2", None)):
+            self.app.say(thread, ["one", "two", "three"], key)
+
+    def told(self, namespace=None):
+        return self.app.history("user-2") if namespace else self.app.history(self.namespace, AES)
+
+    def write(self):
+        self.app.say(self.namespace, ["more"], AES)
+
+    def damage(self):
+        threads = (self.namespace, self.namespace)
+        oldest = "thread_id = ? AND checkpoint_id = (SELECT min(checkpoint_id) FROM checkpoints WHERE thread_id = ?)"
+        newest = oldest.replace("min", "max")
+        self.sql(f"UPDATE checkpoints SET checkpoint = x'00' WHERE {oldest}", *threads)
+        self.sql(f"UPDATE checkpoints SET metadata = '{{cut' WHERE {newest}", *threads)
+        self.sql(f"DELETE FROM writes WHERE {oldest}", *threads)
+
+
+class Mem0Site(TablesSite):
+    layout, namespace, tables = "mem0_history", "all", ("history", "messages")
+    memories, scopes = [f"memory {n}" for n in range(8)], ["user_id=ann", "agent_id=7&user_id=bob/%"]
+
+    def fill(self):
+        for number, memory in enumerate(self.memories):
+            self.app.write(memory, self.scopes[number % 2], number)
+
+    def told(self, namespace=None):
+        found = [] if namespace else self.app.everything(self.memories, self.scopes)
+        return found if any(one for some in found for one in some) else []
+
+    def write(self):
+        self.app.write("memory more", self.scopes[0], 9)
+
+    def damage(self):
+        self.sql("UPDATE history SET created_at = 'garbage' WHERE memory_id = 'memory 3' AND event = 'ADD'")
+        self.sql("UPDATE history SET new_memory = 'poisoned' WHERE memory_id = 'memory 4'")
+        self.sql("DELETE FROM messages WHERE content = 'message 5'")
+
+
+PROGRAMS = {"checkpoints": ("checkpoint_application.py",)}
+SITES = {"openai": OpenAISite, "adk": AdkSite, "agno": AgnoSite, "checkpoints": CheckpointSite, "mem0": Mem0Site}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +139,8 @@ def processes():
 
         def process(name):
             if name not in started:
-                started[name] = stack.enter_context(FrameworkProcess("sessions_application.py", name))
+                program = PROGRAMS.get(name, ("sessions_application.py", name))
+                started[name] = stack.enter_context(FrameworkProcess(*program))
             return started[name]
 
         yield process
@@ -177,8 +224,8 @@ def test_an_encrypted_session_is_no_empty_memory_whatever_its_key(openai, tmp_pa
         with openai.open() as store:
             said.append(store.warnings())
     del openai.store["application_key_file"]
-    assert said[0] == [] and "none of them opens" in said[1][0] and "could not be verified" in said[2][0]
-    assert all("20 messages of 1 sessions are encrypted" in lines[0] for lines in said[1:])
+    assert said[0] == [] and "none of 20 that were tried opens" in said[1][0] and "could not be verified" in said[2][0]
+    assert all("20 values of agent_messages in 1 namespaces are encrypted" in lines[0] for lines in said[1:])
     openai.backup()
     last = openai.sql("SELECT max(id) FROM agent_messages")[0][0]
     cut = openai.sql("SELECT message_data FROM agent_messages WHERE id = ?", last - 1)[0][0]
@@ -200,6 +247,22 @@ def test_a_transcript_that_no_model_takes_is_told(openai):
         assert store.warnings() == [
             "1 sessions have a tool's result without its call, which no model takes: 'user-2'"
         ]
+
+
+# --- mem0's history alone ------------------------------------------------------------------------------------------
+def test_records_of_one_memory_and_of_one_session_begin_alike(tmp_path, processes):
+    site = Mem0Site(tmp_path, processes("mem0"))
+    site.fill()
+    rows = site.rows("all")
+    assert len([key for key in rows if key.startswith("history/memory 3/")]) == 2
+    assert len([key for key in rows if key.startswith("message/agent_id=7&user_id=bob%2F%25/")]) == 4
+    changed = {row[4] for key, row in rows.items() if key.startswith("history/memory 3/")}
+    assert changed == {1_767_520_800_000_000, 1_769_940_000_500_000}  # the first, and the update
+    with site.open() as store:
+        assert store.warnings() == []
+        with pytest.raises(InvalidInput, match="there is one"):
+            store.reader().namespace("ann")
+    site.app.close()
 
 
 # --- what is documented ---------------------------------------------------------------------------------------------

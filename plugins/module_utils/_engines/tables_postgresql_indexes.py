@@ -1,0 +1,49 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Vector indexes of another application's tables while many rows come: built once after them, not row by row.
+
+PRIVATE to the collection. Only where the table has rows of no other namespace, as after a loss or in a new database:
+nobody else's searches need the index meanwhile. It goes and comes in the transaction that puts the rows, so that nobody
+ever sees the table without it.
+"""
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from .postgresql_session import Session
+from .tables_postgresql_fence import fenced_tables
+from .tables_postgresql_sql import inside
+
+if t.TYPE_CHECKING:
+    from .tables_postgresql_generations import TablesGenerations
+
+MANY: t.Final = 1000  # records from which on an index that is built anew is worth the lock on its table
+_INDEXES: t.Final = """
+SELECT i.indexrelid::bigint::oid::regclass::text, pg_get_indexdef(i.indexrelid) FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class r ON r.oid = i.indrelid JOIN pg_am a ON a.oid = c.relam
+WHERE i.indrelid = %s::bigint::oid AND a.amname IN ('hnsw', 'ivfflat') AND i.indisvalid AND c.reltablespace = 0
+AND r.relkind = 'r' AND pg_has_role(r.relowner, 'USAGE') AND obj_description(i.indexrelid, 'pg_class') IS NULL
+AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = i.indexrelid AND d.deptype = 'e')
+ORDER BY 1"""
+
+
+@contextlib.contextmanager
+def built_after(session: Session, store: TablesGenerations, namespace: str, generation: int) -> t.Iterator[None]:
+    """The block puts the rows of the staged ``generation`` into the tables."""
+    found: list[str] = []
+    staged = session.row(f"SELECT count(*) FROM {store.sql.table} WHERE generation = %s", generation)[0]
+    for table, rule in fenced_tables(store.live) if staged >= MANY else ():
+        indexes = session.rows(_INDEXES, table.oid)
+        own = inside(rule, table, "x", namespace)
+        others = f"SELECT EXISTS (SELECT 1 FROM {table.name} x WHERE ({own}) IS NOT TRUE)"
+        if indexes and not session.row(others)[0]:
+            store._hold(session, [table.name])
+            if session.row(others)[0]:  # somebody came before us
+                continue
+            for name, text in indexes:
+                session.say(f"DROP INDEX {name}")
+                found.append(text)
+    yield
+    for text in found:
+        session.say(text)

@@ -1,0 +1,162 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the doctor asks a repository: backups and their proofs, retention, and what its endpoint enforces.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from .._errors import MemoryOpsError, RepositoryRefused
+from .._inputs import moment
+from .._repository import holds
+from .._repository.manifest import folder
+from . import evidence
+from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination, ago, run
+from .holds import marked
+from .inform import verified
+
+LOOKED_AT = 5  # good snapshots, newest first, that are asked whether they were verified
+OF_SNAPSHOTS = ("backup", "verified", "drill", "retention", "object_lock")
+
+
+class RepositoryChecks(Examination):
+    """``probe``: try anew what the endpoint enforces, which writes and removes small objects below probe/."""
+
+    probe = False
+    seen: dict[str, t.Any] | None = None
+
+    def repository_checks(self, repository: t.Any, ring: t.Any) -> None:
+        asked = [one for one in OF_SNAPSHOTS if self.wanted(one)]
+        if repository is None or ring is None:
+            for one in asked:
+                self.without(one, None, "the repository and the keyring")
+        elif asked:
+            try:
+                found = repository.snapshots(self.name, ring)
+            except MemoryOpsError as exc:
+                for one in asked:
+                    self.add(one, UNKNOWN, exc.message, exc.next_step)
+            else:
+                good = [info for info in found if info.good and not info.problem]
+                self.check("backup", self.backup, good)
+                self.check("verified", self.verified, repository, ring, good)
+                self.check("drill", self.drill, repository, ring)
+                self.check("retention", self.retention, repository, ring, found)
+                self.check("object_lock", self.object_lock, repository, good)
+        self.check("conditional_put", self.conditional_put, repository)
+
+    def backup(self, good: list[t.Any]) -> None:
+        if not good:
+            self.add("backup", FAIL, "There is no good snapshot.", run("backup"))
+            return
+        age = self.now - max(info.at for info in good) / 1e6
+        # A run comes every RPO and takes its time; the same limit as that of the alert.
+        verdict = PASS if age <= 2 * self.limits.rpo else FAIL
+        says = f"The newest good snapshot is {ago(age)} old; the RPO is {ago(self.limits.rpo)}."
+        self.add("backup", verdict, says, "" if verdict == PASS else run("backup"))
+
+    def verified(self, repository: t.Any, ring: t.Any, good: list[t.Any]) -> None:
+        seen = [(info.id, verified(repository, self.name, ring, info.id)) for info in good[:LOOKED_AT]]
+        bad = [name for name, one in seen if one is not None and one["verdict"] == "fail"]
+        passed = [(name, one) for name, one in seen if one is not None and one["verdict"] == "pass"]
+        if bad:
+            says = f"The last verification of snapshot {bad[0]} failed."
+            self.add("verified", FAIL, says, run("backup"))
+        elif not passed:
+            says = f"None of the newest {len(seen)} good snapshots was ever verified."
+            self.add("verified", FAIL, says, run("verify", memory_depth="opened"))
+        else:
+            name, one = passed[0]
+            self.add("verified", PASS, f"Snapshot {name} was verified ({one['depth']}) at {one['at']}.")
+
+    def drill(self, repository: t.Any, ring: t.Any) -> None:
+        last = evidence.newest(repository, ring, self.name)
+        if last is None:
+            self.add("drill", FAIL, "No drill was ever run: no restore is proven.", run("drill"))
+            return
+        age = self.now - moment(last.get("at")) / 1e6
+        if last.get("verdict") != PASS:
+            why = "; ".join(map(str, last.get("reasons") or [])) or "no reason was given"
+            verdict = UNKNOWN if last.get("verdict") == UNKNOWN else FAIL
+            says = f"The last drill, {ago(age)} ago, ended as {last.get('verdict')}: {why[:200].rstrip('.')}."
+            self.add("drill", verdict, says, run("drill"))
+        elif age > self.limits.drill:
+            says = f"The last drill was {ago(age)} ago; the limit is {ago(self.limits.drill)}."
+            self.add("drill", FAIL, says, run("drill"))
+        else:
+            self.add("drill", PASS, f"A drill passed {ago(age)} ago.")
+
+    def retention(self, repository: t.Any, ring: t.Any, found: list[t.Any]) -> None:
+        """Whether it can do its work, and what it does not remove or has not yet."""
+        broken = [info for info in found if info.problem]
+        newest = next((info for info in found if not info.problem and info.purpose != "forensic"), None)
+        if newest is not None and newest.suspect and not newest.accepted:
+            why = "; ".join(newest.reasons)[:200]
+            says = f"Snapshot {newest.id} is suspect ({why}), so retention removes nothing."
+            self.add("retention", FAIL, says, f"look why, then accept it with the module snapshot_accept: {newest.id}")
+            return
+        if broken:
+            says = f"Snapshot {broken[0].id} cannot be read, and is kept ({len(broken)} in all): {broken[0].problem}"
+            self.add("retention", FAIL, says[:300], run("verify", memory_snapshot=broken[0].id))
+            return
+
+        def standing(info: t.Any) -> list[dict[str, t.Any]]:
+            return holds.standing(repository.objects, self.name, info.id, ring)
+
+        with ThreadPoolExecutor(8) as pool:
+            names = Counter(hold["hold"] for held in pool.map(standing, found) for hold in held)
+        held = ", ".join(f"{name} on {count}" for name, count in sorted(names.items())[:5]) or "none"
+        waiting = len(marked(repository, self.name))
+        says = f"{len(found)} snapshots; holds: {held}; removed ones that undelete brings back: {waiting}."
+        self.add("retention", PASS, says)
+
+    def object_lock(self, repository: t.Any, good: list[t.Any]) -> None:
+        locks = repository.objects.locks
+        if locks is None:
+            says = "Nothing is locked: whoever may delete in the repository removes every snapshot."
+            self.add("object_lock", NONE, says, "set memory_repository.object_lock where the bucket has one")
+            return
+        try:
+            locks.check()
+        except RepositoryRefused as exc:
+            self.add("object_lock", FAIL, exc.message, exc.next_step)
+            return
+        proven = self.probed("object_lock", repository)
+        until = locks.until([f"{folder(self.name, good[0].id)}manifest.json"])[0] if good else self.now
+        if proven is False:
+            says = f"{repository.location} takes locks of objects and does not heed them."
+            self.add("object_lock", FAIL, says, "use a bucket of an endpoint that does")
+        elif until < self.now:
+            says = f"Snapshot {good[0].id}, the newest good one, is not locked."
+            self.add("object_lock", FAIL, says, run("backup"))
+        elif proven is None:
+            says = "Nobody has tried whether the endpoint heeds locks."
+            self.add("object_lock", UNKNOWN, says, run("doctor", memory_doctor_probe="true"))
+        else:
+            self.add("object_lock", PASS, "The newest good snapshot is locked, and a locked object was not deleted.")
+
+    def probed(self, what: str, repository: t.Any) -> bool | None:
+        """What the endpoint was seen to enforce: just now, where that was asked for, or when it was made."""
+        if self.probe and self.seen is None:
+            self.seen = repository.probe()
+        return (self.seen or repository.seen).get(what)
+
+    def conditional_put(self, repository: t.Any) -> None:
+        if self.without("conditional_put", repository, "the repository"):
+            return
+        seen, place = self.probed("conditional_put", repository), repository.location
+        when = "just now" if self.seen is not None else "when it was made"
+        if seen is True:
+            self.add("conditional_put", PASS, f"{place} refused to overwrite {when}.")
+        elif seen is False:
+            says = f"{place} ignores conditional puts: two writers of one journal would not notice each other."
+            following = "point memory_repository at an endpoint that refuses them, then " + run("backup")
+            self.add("conditional_put", FAIL, says, following)
+        else:
+            following = "point memory_repository.url at a new prefix, then " + run("backup")
+            self.add("conditional_put", UNKNOWN, f"Nobody noted whether {place} heeds conditional puts.", following)

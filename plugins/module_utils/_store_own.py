@@ -1,0 +1,50 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a store may tell and do beyond its interface, where an application's own memory object is behind it.
+
+PRIVATE to the collection. An operation asks whether a store is one of these, never which layout it has.
+"""
+from __future__ import annotations
+
+import typing as t
+
+#: (operation or None, seconds since 1970 or None, the entry as one line)
+Entry = t.Tuple[t.Any, ...]
+
+
+@t.runtime_checkable
+class Witness(t.Protocol):
+    """A store with an access log that the application itself keeps: evidence, not more."""
+
+    def own_log(self, namespace: str, each: t.Callable[[list[Entry]], None]) -> str | None:
+        """Give ``each`` the entries in parts; why they could not be read, or None."""
+
+
+@t.runtime_checkable
+class Judge(t.Protocol):
+    """A store whose application can rate a namespace itself."""
+
+    def has_own_benchmark(self) -> bool: ...
+
+    def own_benchmark(self, namespace: str) -> t.Any:
+        """What it says, whatever that is. Errors: MemoryOpsError."""
+
+
+@t.runtime_checkable
+class Locksmith(t.Protocol):
+    """A store whose application rotates its own keys."""
+
+    def check_rotation(self) -> None:
+        """Errors: CapabilityMissing where it cannot."""
+
+    def rotate_own_keys(self) -> t.Any:
+        """Errors: MemoryOpsError."""
+
+
+class Attempt(t.NamedTuple):
+    """Who rotates such keys; None: this process, and an incident of its own."""
+
+    attempt: str | None
+    owner: str | None
+    incident: str | None
+    takeover: str | None

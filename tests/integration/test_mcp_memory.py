@@ -1,0 +1,69 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks on the file of the MCP memory server, which one bad line has stopped; the server runs all the while."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import typing as t
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from playbooks import Outcome, Site
+from tests.support.mcp_server import McpError, McpServer
+from tests.unit.lines.lines_help import MEMORY, LinesSite
+
+
+class Plays(Site):
+    """One memory host and its file; no route, since nobody follows one."""
+
+    def __init__(self, folder: pathlib.Path, lines: t.Any) -> None:
+        self.folder, self.stores = folder, {"primary": lines.store}
+        self.reports, self.inventory = folder / "reports", folder / "inventory.json"
+        self.variables = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "memory_cluster": lines.store["name"],
+            "memory_repository": lines.repository,
+            "memory_keyring": {**lines.keyring, "path": str(folder / "no-keyring.json")},
+            "memory_route": {"kind": "none"},
+            "memory_report_dir": str(self.reports),
+            "memory_monitor_seconds": 1,
+            "memory_monitor_interval": "0.5",
+        }
+        self.write_inventory()
+
+    def told(self, playbook: str, *arguments: str, changed: bool, **variables: t.Any) -> Outcome:
+        outcome = self.play(playbook, *arguments, **variables)
+        assert outcome.status == 0, outcome.text[-6000:]
+        assert (outcome.changed > 0) is changed, outcome.text[-6000:]
+        assert "Traceback" not in outcome.text
+        return outcome
+
+
+@pytest.fixture
+def lines(tmp_path: pathlib.Path) -> t.Iterator[t.Any]:
+    os.makedirs(tmp_path / "memory")
+    with McpServer(str(tmp_path / "memory" / "memory.jsonl")) as server:
+        one = LinesSite(tmp_path / "site", tmp_path / "memory" / "memory.jsonl")
+        one.server = server
+        one.before = one.fill(server, 150)  # one look of the watch asks as many as a hit rate needs
+        yield one
+
+
+def test_a_bad_line_is_found_set_aside_and_brought_back(lines: t.Any, tmp_path: pathlib.Path) -> None:
+    plays = Plays(tmp_path, lines)
+    lines.backup()
+    lines.set(lines.content().replace(b'"value 3 value 3 ', b'"value 3 \x00value 3 '))
+    with pytest.raises(McpError):
+        lines.server.read_graph()
+    plays.told("rebuild", changed=True, memory_namespace=MEMORY)
+    assert lines.server.read_graph() == lines.before and list(lines.aside()) == ["entity/e003"]
+    assert "Nothing to rebuild" in plays.told("rebuild", changed=False, memory_namespace=MEMORY).text
+    report = plays.report()
+    assert (report["verdict"], report["state"]) == ("pass", "closed"), report
+    assert (report["records"]["lost"], report["records"]["recovered"]) == (0, 1)

@@ -1,0 +1,17 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Programs of frameworks that several files of tests here use: to start one takes seconds."""
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from tests.support.framework_process import FrameworkProcess
+from tests.unit.tables.keys_help import PROGRAMS
+
+
+@pytest.fixture(scope="package")
+def processes():
+    with contextlib.ExitStack() as stack:
+        yield {layout: stack.enter_context(FrameworkProcess(*program)) for layout, program in PROGRAMS.items()}
