@@ -20,7 +20,7 @@ from .snapshot_scan import Checker, LogPartCopier, Tally, holds_log_parts
 from .workers import Parent, Worker
 
 LOG_CHUNKS = 8  # that are compared at a time
-PACKED_CHUNKS = 16  # that the engine brings at a time
+PACKED_CHUNKS = 8  # that the engine brings at a time
 PACKED_BYTES = 2 << 20  # of a chunk: a bigger one is looked at row by row
 WAIT_SECONDS = 1.0
 

@@ -16,8 +16,7 @@ from tests.unit.operations.test_rotate import assert_all_open, holder, run
 
 
 def test_killed_beside_a_live_writer_it_goes_on(bench, tmp_path):
-    place = Place(tmp_path)
-    place.store = bench.params("m", busy_timeout=20)
+    place = Place(tmp_path, bench)
     values = place.fill(3000)
     chance = random.Random(5)
     stop = threading.Event()
