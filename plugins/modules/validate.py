@@ -99,10 +99,6 @@ own_benchmark:
     and verdict. V(not-asked) where there is none.
   type: dict
   returned: success
-hit_rate:
-  description: The hit rate, its source and the threshold.
-  type: dict
-  returned: success
 canary:
   description: Whether the canary record came back.
   type: dict

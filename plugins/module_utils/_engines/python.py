@@ -30,9 +30,9 @@ class PythonStore(WithoutLog, ObjectRecords):
     """See _store.Store, and _store_own for what it tells beyond that."""
 
     @classmethod
-    def open(cls, params: t.Mapping[str, t.Any], chosen: Layout, *, create: bool = False) -> PythonStore:
+    def open(cls, params: t.Mapping[str, t.Any], layout: Layout, *, create: bool = False) -> PythonStore:
         """The application makes its object's storage itself, whatever ``create``."""
-        store: PythonStore = cls.opened(params, chosen)
+        store: PythonStore = cls.opened(params, layout)
         return store
 
     def layout_name(self) -> str:

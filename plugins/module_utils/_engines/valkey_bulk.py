@@ -83,4 +83,3 @@ def packed_rows(members: t.Sequence[bytes]) -> bytes:
             head = b"\x9a\xda" + size.to_bytes(2, "big") if size < 65536 else b"\x9a\xdb" + size.to_bytes(4, "big")
         out.append(b"%b%b%b" % (head, key, fields[1:]))
     return b"".join(out)
-

@@ -7,6 +7,7 @@ has is never a good one.
 """
 from __future__ import annotations
 
+import math
 import typing as t
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ def source_of(given: t.Mapping[str, t.Any] | None, namespace: str, store: str) -
 
 def _positive(said: t.Mapping[str, t.Any], name: str, default: float) -> float:
     value = float(said.get(name, default))
-    if not value > 0:
+    if not (math.isfinite(value) and value > 0):
         raise InvalidInput(f"memory_hit_rate_source.{name} is {value:g}.", "set it to some seconds above zero")
     return value
 

@@ -68,8 +68,9 @@ def test_what_the_server_can_read_is_sound_and_nothing_else():
 @pytest.mark.parametrize(
     ("raw", "key"),
     [
-        (ANN[:-3], "entity/Ann"), (ANN.replace(b"tea", b"t\x00a"), "entity/Ann"), (ANN.replace(b"entity", b"entitx", 1),
-        "entity/Ann"), (ANN.replace(b'["likes tea","\xc3\xa9', b'["\xc3'), "entity/Ann"),
+        (ANN[:-3], "entity/Ann"), (ANN.replace(b"tea", b"t\x00a"), "entity/Ann"),
+        (ANN.replace(b"entity", b"entitx", 1), "entity/Ann"),
+        (ANN.replace(b'["likes tea","\xc3\xa9', b'["\xc3'), "entity/Ann"),
         (ANN.replace(b"likes", b"\xff"), "entity/Ann"), (ANN.replace(b"Ann", b"A\xffn"), None),
         (KNOWS[:-1], "relation/Ann/knows/Bob%2Fx"), (KNOWS[:-20], None), (ANN[:-5] + KNOWS, None), (b"garbage", None),
         (ANN[:-5] + b"\0\0\0", None), (b"{}", None), (b'{"type":"entity","name":5}', None),

@@ -22,12 +22,6 @@ from tests.support.mcp_server import McpError, McpServer
 from tests.unit.lines.lines_help import MEMORY, ODD, LinesSite, entity, named, relation, text
 from tests.unit.operations.runbook import attempt
 
-STEPS = {
-    "isolate": (lambda site: site.step("isolate", site.after()), lambda site: None),
-    "change": (lambda site: take_out(site), lambda site: None),
-    "release": (lambda site: site.step("release", site.after()), lambda site: site.step("isolate", site.after())),
-}
-
 
 def take_out(site):
     with site.open() as store:
@@ -35,6 +29,13 @@ def take_out(site):
             store=store, choice=choose(keys=["entity/e1"]), open_keyring=site.ring, run=site.after(),
             store_params=site.store, namespace=MEMORY,
         )  # fmt: skip
+
+
+STEPS = {
+    "isolate": (lambda site: site.step("isolate", site.after()), lambda site: None),
+    "change": (take_out, lambda site: None),
+    "release": (lambda site: site.step("release", site.after()), lambda site: site.step("isolate", site.after())),
+}
 
 
 class Dying:

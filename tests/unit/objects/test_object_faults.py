@@ -107,8 +107,8 @@ def test_nothing_is_left_of_a_look(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("method", "act", "said"),
     [
-        ("list_keys", lambda site: scanned(site), "has no method list_keys, which every step needs"),
-        ("read", lambda site: scanned(site), "has no method read, which every step needs"),
+        ("list_keys", scanned, "has no method list_keys, which every step needs"),
+        ("read", scanned, "has no method read, which every step needs"),
         ("rotate_keys", lambda site: rotate.rotate(store_params=site.store, keyring=site.ring()),
          "has no method rotate_keys, which the rotation of keys needs"),
     ],
