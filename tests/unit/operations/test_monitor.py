@@ -345,7 +345,7 @@ def test_killed_for_real(watched):
     watched.read(120)
     options = {
         "store_params": watched.place.store, "keyring": watched.place.keyring, "claim": watched.claim.__dict__,
-        "namespace": NS, "deadline": now_us() + 1_500_000, "interval": 0.05,
+        "namespace": NS, "deadline": now_us() + 3_000_000, "interval": 0.05,
         "released_at": watched.clock.now - 10_000_000,
     }  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / ".ansible/collections"), str(ROOT)])}

@@ -201,10 +201,10 @@ def test_an_attempt_that_is_taken_over_in_the_middle_of_applying_stops(template,
     new = attempt(takeover=old.attempt)
     wanted = apply.Applier._wanted
 
-    def interrupted(self, entries):
+    def interrupted(self, *given):
         monkeypatch.setattr(apply.Applier, "_wanted", wanted)
         site.step("apply", new)
-        return wanted(self, entries)
+        return wanted(self, *given)
 
     monkeypatch.setattr(apply.Applier, "_wanted", interrupted)
     rows = site.rows()
