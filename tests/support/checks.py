@@ -157,7 +157,7 @@ def unit() -> None:
 
 
 def integration() -> None:
-    command = (tool("python"), "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope", "--durations=30")
+    command = (tool("python"), "-m", "pytest", "-q", "-n", "3", "--dist", "loadscope", "--durations=30")
     run(*command, "tests/integration", timeout=2400)
 
 
