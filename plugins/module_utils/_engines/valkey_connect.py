@@ -219,7 +219,8 @@ class Wire:
         if len(commands) < MANY:
             return [self._reply() for _command in commands]
         replies: list[t.Any] = [self._reply()]
-        read = con._parser.read_response  # a refusal comes as a value; a third of the time that the connection takes
+        parser = getattr(con, "_parser", None)  # takes a third of the connection's time; a refusal comes as a value
+        read = self._reply if parser is None else parser.read_response
         try:
             while len(replies) < len(commands):
                 replies.append(read())

@@ -129,8 +129,13 @@ class _Examination(RepositoryChecks):
         oldest = min(((notes.get(one, {}).get("at", 0), one) for one in names), default=None)
         age = 0.0 if oldest is None else self.now - oldest[0] / 1e6
         if damaged:
-            says = f"The last scrub found damage in {damaged[0]}."
-            self.add("integrity", FAIL, says, run("rebuild", memory_namespace=damaged[0]))
+            worst = min(damaged, key=lambda one: bool(notes[one].get("only_keys")))
+            if notes[worst].get("only_keys"):
+                says = f"No key of the application that is given opens {notes[worst]['findings']} values in {worst}."
+                self.add("integrity", FAIL, says, "correct memory_store.application_key_file, then " + run("scrub"))
+            else:
+                says = f"The last scrub found damage in {worst}."
+                self.add("integrity", FAIL, says, run("rebuild", memory_namespace=worst))
         elif oldest is None:
             self.add("integrity", NONE, "The store holds no namespace.")
         elif not oldest[0]:

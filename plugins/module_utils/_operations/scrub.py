@@ -62,7 +62,10 @@ def scrub(
         begun = time.monotonic()
         if target.kind == "namespace":
             found = _scan(store_params, keyring, target.name)
-            noted[target.name] = {"at": now_us(), "verdict": found["verdict"], "findings": found["findings"]}
+            only_keys = found.pop("only_keys")
+            noted[target.name] = {
+                "at": now_us(), "verdict": found["verdict"], "findings": found["findings"], "only_keys": only_keys,
+            }  # fmt: skip
             _write_notes(folder, noted)
         else:
             found = _verify(repository, keyring, name, target.name, depth)
@@ -130,13 +133,14 @@ def _scan(store_params: t.Mapping[str, t.Any], keyring: t.Any, namespace: str) -
         away = isinstance(exc, (StoreUnavailable, KeyUnavailable))
         return {
             "verdict": "could-not-verify" if away else "fail",
-            "records": 0, "findings": 0 if away else 1, "reasons": [exc.message],
+            "records": 0, "findings": 0 if away else 1, "reasons": [exc.message], "only_keys": False,
         }  # fmt: skip
     return {
         "verdict": scan["verdict"],
         "records": scan["rows"],
         "findings": sum(scan["findings"].values()),
         "reasons": scan["reasons"],
+        "only_keys": {kind for kind, count in scan["findings"].items() if count} == integrity.TOLD,
     }
 
 
@@ -157,7 +161,8 @@ def _verify(repository: t.Any, keyring: t.Any, name: str, snapshot_id: str, dept
 
 # --- when namespaces were checked ------------------------------------------------------------------------------------
 def read_notes(folder: str) -> dict[str, dict[str, t.Any]]:
-    """Namespace → {at, verdict, findings}. A note that is lost or damaged means only that it is checked soon."""
+    """Namespace → {at, verdict, findings, only_keys (no rebuild mends these)}. A note that is lost or damaged means
+    only that it is checked soon."""
     try:
         with open(os.path.join(folder, FILE), encoding="utf-8") as file:
             notes = json.load(file)["namespaces"]

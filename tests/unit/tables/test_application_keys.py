@@ -18,11 +18,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._application_c
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._application_seals import Tried, seals_of
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput, KeyUnavailable
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity, verify
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity, scrub, verify
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.runbook import NAME, attempt
+from tests.unit.operations.test_doctor import examined, of
 from tests.unit.tables.keys_help import NEW, OLD, TABLES, WRONG, keyed
 
 
@@ -87,6 +88,11 @@ def test_a_wrong_key_is_no_empty_memory(site):
     assert found["verdict"] == "fail" and found["rows"] > 0
     assert found["findings"]["application-key"] == found["damaged"] >= 3
     assert any("that were tried opens" in line for line in warned(site))
+    with site.open() as store:
+        scrub.scrub(store=store, store_params=site.store, keyring=site.ring(), repository=None, name=NAME)
+    told = of(examined(site), "integrity")
+    assert told["verdict"] == "fail" and "application_key_file" in told["next"], told
+    assert "rebuild" not in told["next"]
     site.use(WRONG, OLD)  # a former key opens what it once encrypted
     assert scan(site, "ann")["verdict"] == "pass"
     assert not any("encrypted by the application" in line for line in warned(site))
