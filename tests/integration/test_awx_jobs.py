@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import sqlite3
 import subprocess
 import sys
@@ -93,6 +94,7 @@ def test_a_failed_job_that_is_relaunched_resumes_its_incident_and_keeps_no_secre
     home.mkdir()
     site = Site(home, secondary=False, memory_monitor_interval="0.5")
     site.fill("agent-7", 150)
+    site.fill("archive", 200_000)
     memory = site.memory()
     memory.write_many("agent-7", {f"plain-{n}": {"fact": f"{PLAIN} {n}"} for n in range(50)})
     memory.close()
@@ -117,8 +119,10 @@ def test_a_failed_job_that_is_relaunched_resumes_its_incident_and_keeps_no_secre
     secrets = [master, SECRET, PLAIN]
 
     backup = Job(tmp_path, 40, "backup", inventory_of(site), survey("backup"))
+    backup.answers["memory_progress_seconds"] = 0.1
     backup.credentials = credentials
     assert backup.run().status == 0, backup.said
+    assert re.search(r"^ +\S+: copying records: [\d,]+ .*/s", backup.said, re.M), backup.said
     assert backup.artifacts["memory_results"] == {"site/backup": {"verdict": "pass", "reason": ""}}
 
     site.flip("agent-7", ["key-00003", "plain-7"])
