@@ -37,7 +37,10 @@ def check_seconds(what: str, value: t.Any, zero: bool = False) -> float:
 
 def moment(since: t.Any) -> int:
     """µs since 1970. Errors: InvalidInput."""
-    bad = InvalidInput(f"since must be a time with a time zone, not {since!r:.60}.", "write it as 2026-01-31T12:00:00Z")
+    bad = InvalidInput(
+        f"A time with a time zone is wanted (memory_since, memory_until, memory_onset), not {since!r:.60}.",
+        "write it as 2026-01-31T12:00:00Z",
+    )
     if since is None:
         return 0
     if isinstance(since, str):

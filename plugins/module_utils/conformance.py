@@ -53,8 +53,12 @@ def check(
     """Every rule, in order, or only those of these names. ``rotate``: call rotate_keys too, which works on all that
     the object has.
 
-    Errors: InvalidInput for a factory that cannot be meant.
+    Errors: InvalidInput for a factory or a rule that cannot be meant.
     """
+    known = [rule.__name__.replace("_", " ") for _methods, rule in RULES]
+    odd = [name for name in rules if name not in known]
+    if odd:
+        raise InvalidInput(f"There is no rule {odd[0]!r:.80}.", f"choose from: {'; '.join(known)}")
     spec = spec_of(
         {"factory": factory, "arguments": arguments, "operator_arguments": operator_arguments,
          "python_path": python_path, "call_timeout": timeout}

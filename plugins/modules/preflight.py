@@ -33,6 +33,12 @@ options:
     description: Rebuild even then.
     type: bool
     default: false
+  since:
+    description: When the damage began, RFC 3339. Only looked at for whether it is a time, before anything is fenced.
+    type: str
+  until:
+    description: When it was over, RFC 3339, as O(since).
+    type: str
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace

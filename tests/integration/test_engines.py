@@ -134,8 +134,8 @@ def test_the_other_playbooks(site: Watched, tmp_path: pathlib.Path) -> None:
     passed(site.play("export", memory_namespace="agent-7", memory_export_dir=str(tmp_path / "out")), changed=True)
     with site.memory() as memory:
         memory.delete("agent-7", "key-00001")
-    one = {"memory_namespace": "agent-7", "memory_keys": ["key-00001"], "memory_to_namespace": "copy"}
-    passed(site.play("restore", **one), changed=True)
+    one = ("-e", "memory_keys=[key-00001]")  # text, as a shell passes it
+    passed(site.play("restore", *one, memory_namespace="agent-7", memory_to_namespace="copy"), changed=True)
     with site.memory() as memory:
         assert memory.read("copy", "key-00001") == {"fact": "agent-7 fact 1"}
     refused(site.play("disaster_recovery"), "holds 3 namespaces already", "Next: ")

@@ -28,7 +28,7 @@ def test_a_failure_is_said_where_it_happened(tmp_path: pathlib.Path) -> None:
     empty = site.play("restore", memory_namespace="agent-7")
     assert empty.status != 0
     assert printed(empty.text, "There is no repository in") in (1, 2), empty.text
-    assert printed(empty.text, "Next: run a backup, which makes it, or correct the url") in (1, 2)
+    assert printed(empty.text, "Next: correct memory_repository.url, or run a backup, which makes it") in (1, 2)
     assert "site failed in the task 'Bring records back from the snapshot', which says why" in empty.text
     assert '"error": "repository-refused"' in empty.text
 
@@ -39,6 +39,14 @@ def test_a_failure_is_said_where_it_happened(tmp_path: pathlib.Path) -> None:
     assert printed(end, "has no namespace 'nobody'") == 0
     assert 1 <= printed(above.partition("TASK [Report]")[0], "has no namespace 'nobody'") <= 2
     assert printed(above.partition("TASK [Report]")[2], "has no namespace 'nobody'") == 1, "the report's own sentence"
+
+    no_time = site.play("rebuild", memory_namespace="agent-7", memory_since="yesterday")
+    assert no_time.status != 0
+    assert "(memory_since, memory_until, memory_onset), not 'yesterday'" in " ".join(no_time.text.split())
+    kept = {name: data for name, data in site.fingerprint().items() if not name.startswith("reports/")}
+    assert kept == before, "a time that is none is told before anything is fenced"
+    nowhere = site.play("export", memory_namespace="agent-7")
+    assert nowhere.status != 0 and "memory_export_dir is not set" in nowhere.text
 
     two = site.play("validate", memory_namespace=["nobody", "no-one"])
     assert two.status != 0

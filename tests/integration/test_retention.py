@@ -43,10 +43,12 @@ def test_hold_remove_bring_back_and_find(tmp_path: pathlib.Path) -> None:
     lifted = {"memory_hold": "case-17", "memory_hold_state": "absent"}
     gone = site.play("hold", OURS + "backup", OURS + "info", memory_verdict="unverified", **lifted, **KEEP)
     assert gone.status == 0 and f"Hold case-17 lifted from {old}." in gone.text, gone.text
+    told = " ".join(gone.text.split())
+    assert f"Removed 1 old snapshots ({old}); undelete brings them back for 1d." in told, told
     assert f"removed snapshot {old}: since " in gone.text and f"snapshot {old}: scheduled" not in gone.text
 
     long_ago = {"memory_last_good_before": "2020-01-01T00:00:00Z"}
     back = site.play("undelete", OURS + "undelete", OURS + "info", memory_snapshot=old, **long_ago)
     assert back.status == 0 and CHANGED.findall(back.text)[-1] == "1", back.text
-    assert f"Back, and held as undeleted: {old}." in back.text and "Nothing waits for its removal." in back.text
+    assert f"Back, and held as undeleted: {old}." in back.text and f"{old} does not wait for its removal." in back.text
     assert "There is no such snapshot." in back.text

@@ -37,7 +37,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         return found
     found["warnings"] = [*found.get("warnings", []), *warnings]
     name = context.namespace
-    again = f"once it is read, watch again: the monitor playbook with memory_namespace={name} and memory_again=true"
+    again = f"once it is read, watch again: memops.agent_memory.monitor -e memory_namespace={name} -e memory_again=true"
     failed = f"run the rebuild playbook with memory_namespace={name}"
     return context.judged(found, failed if found["verdict"] == "fail" else again)
 

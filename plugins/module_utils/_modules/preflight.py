@@ -10,10 +10,13 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, execute
+from .._inputs import moment
 from .._operations.preflight import preflight
 
 
 def operate(context: Context) -> dict[str, t.Any]:
+    for word in ("since", "until"):  # a time that is none shall be told before anything is fenced
+        moment(context.params[word])
     return preflight(
         store=context.store,
         store_params=context.store_params,
@@ -36,5 +39,7 @@ def main() -> None:
         "benchmark": {"type": "path"},
         "recent": {"type": "float", "default": 3600.0},
         "force": {"type": "bool", "default": False},
+        "since": {"type": "str"},
+        "until": {"type": "str"},
     }
     execute(operate, options)

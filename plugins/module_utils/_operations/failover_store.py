@@ -55,7 +55,7 @@ def fail_over(
     if wish.force and not wish.outside_fence.strip():
         raise InvalidInput(
             "A forced failover needs to know what keeps applications from the old primary.",
-            "say so: -e memory_outside_fence='its power is off'",
+            "say so: -e \"memory_outside_fence='its power is off'\"",
         )
     there = new.standing()
     if there.role == "primary":

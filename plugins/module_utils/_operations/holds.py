@@ -167,7 +167,7 @@ def _chosen(
         chosen += found
     if not chosen:
         if present:
-            raise InvalidInput("No snapshot is named.", "set memory_snapshot or memory_hold_incident")
+            raise InvalidInput("No snapshot is named.", "set memory_snapshot or memory_incident")
         chosen = ids(repository.objects, name)
     return list(dict.fromkeys(chosen))
 

@@ -36,7 +36,7 @@ def isolate(
     if "fence-reads" not in known_words and "outside-fence" in known_words and not said:
         raise CapabilityMissing(
             f"Nothing in the store keeps an application from {namespace} (fence-reads, fence-writes).",
-            "stop the application and say how: -e memory_outside_fence='the service agent is stopped', or give its "
+            "stop the application and say how: -e \"memory_outside_fence='the service agent is stopped'\", or give its "
             "memory object the methods quarantine and release (docs/python_memory.md)",
         )
     if "fence-reads" not in known_words and not said:

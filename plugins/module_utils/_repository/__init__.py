@@ -45,7 +45,8 @@ class Repository:
         except ObjectMissing:
             if not create:
                 raise RepositoryRefused(
-                    f"There is no repository in {objects.location}.", "run a backup, which makes it, or correct the url"
+                    f"There is no repository in {objects.location}.",
+                    "correct memory_repository.url, or run a backup, which makes it",
                 ) from None
             identity = {
                 "format": FORMAT,

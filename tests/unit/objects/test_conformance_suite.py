@@ -176,6 +176,9 @@ def test_what_is_missing_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         conformance.main(["no factory"])
     assert "not package.module:factory" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        conformance.main([NOTEBOOK, "--rule", "nosuch"])
+    assert ended.value.code == 2 and "There is no rule 'nosuch'" in capsys.readouterr().err
 
 
 def test_an_object_that_hangs_fails_and_what_is_left_is_told(tmp_path):
