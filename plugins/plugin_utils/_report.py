@@ -70,7 +70,7 @@ def build_report(
     listed = max(len(lost_keys), given.count(lost_listed) or 0)
     hit_rate = _hit_rate(run)
     rto, rpo, more = _objectives(run)
-    notes += more
+    notes += more + given.texts(run.result("plan").get("warned"), 5)  # what the plan leaves as it is
     escalated = _escalated(run, loss_ratio, targets["max_loss"])
     reasons = _reasons(run, records, loss_ratio, listed, targets, hit_rate, escalated)
     verdict = given.worst(PASS, *(r["verdict"] for r in reasons))
@@ -391,15 +391,16 @@ def _hit_rate(run: Run) -> t.Dict[str, t.Any]:
     ]
     hits = sum(s["hits"] or 0 for s in samples)
     total = hits + sum((s["misses"] or 0) + (s["corrupt"] or 0) for s in samples)
-    after = hits / total if total >= ENOUGH_READS else None
+    after = hits / total if total >= ENOUGH_READS else None if total else given.ratio(watched.get("value"))
+    name = given.text(watched.get("source")) or "access log"  # of the rate after; the one before is always from there
     onset = given.mapping(run.result("diagnose").get("onset")).get("at")
     since = " (the rate before is that since the onset)" if rate is not None and given.moment(onset) else ""
-    said = [
-        f"{reads:,} reads before the fence{since}" if reads is not None else "",
-        f"{total:,} reads after release" if samples else "",
-    ]
-    words = " and ".join(s for s in said if s)
-    return {"before": rate, "after": after, "source": f"access log: {words}" if words else None}
+    later = f"{total:,} reads after release" if total or name == "access log" else "after release"
+    told = reads is not None and (reads > 0 or name == "access log")
+    said = [f"access log: {reads:,} reads before the fence{since}"] if told else []
+    if samples:
+        said.append(later if said and name == "access log" else f"{name}: {later}")
+    return {"before": rate, "after": after, "source": " and ".join(said) or None}
 
 
 def _accuracy(run: Run) -> t.Dict[str, t.Optional[float]]:
