@@ -20,6 +20,7 @@ from .held_records import (
     LISTED,
     REASON,
     ROUNDS,
+    aside_of,
     chosen_rows,
     claimed,
     closing,
@@ -27,6 +28,7 @@ from .held_records import (
     fit,
     home,
     log,
+    outstanding,
     renew,
     some,
     told,
@@ -63,6 +65,8 @@ def isolate_records(
     found = _Found()
     for rows, odd in chosen_rows(store, namespace, choice):
         found.add(rows, odd, choice.keys)
+    if plain and (choice.keys - found.named or not (found.count or found.odd)):
+        found.add_away(store, namespace, choice)
     unknown = sorted(choice.keys - found.named)
     if (unknown and not choice.wide) or not (found.count or found.already or found.odd):
         raise choice.nothing(namespace, unknown, "record")
@@ -125,6 +129,15 @@ class _Found:
         self.keys += fresh[: LISTED - len(self.keys)]
         self.odd += odd[: 10 * LISTED - len(self.odd)]
         self.named |= named & {*(row[KEY] for row in rows), *odd}
+
+    def add_away(self, store: Store, namespace: str, choice: Choice) -> None:
+        """What lies aside since a former isolation, where nothing stands in its place to tell of it."""
+        groups = outstanding(store, namespace)
+        with store.reader() as reader:
+            for rows in aside_of(reader, namespace, groups):
+                away = [row[KEY] for row in rows if choice.takes(row)]
+                self.already += len(away)
+                self.named |= choice.keys & set(away)
 
 
 class _Taker:

@@ -202,6 +202,10 @@ def test_single_records_go_out_of_service_and_come_back(site):
             store=store, choice=choose(keys=["list"], pattern="note 00*"), open_keyring=site.ring, run=attempt(), **more
         )
         assert gone["isolated"] == 10 and "list" not in list(site.app.list_keys(NS))
+        again = isolate_records(
+            store=store, choice=choose(keys=["list"]), open_keyring=site.ring, run=attempt(), **more
+        )
+        assert (again["changed"], again["isolated"], again["already"]) == (False, 0, 1)
         assert "note 009" in set(site.app.list_keys(NS))  # what nobody can read would not come back
         back = release_records(store=store, choice=None, run=site.takeover(), **more)
     assert back["released"] == 10

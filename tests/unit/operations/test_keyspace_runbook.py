@@ -14,7 +14,11 @@ import time
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, CapabilityMissing
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    CannotProceed,
+    CapabilityMissing,
+    InvalidInput,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     apply,
     drill,
@@ -231,6 +235,15 @@ def test_single_records_go_out_of_service_and_come_back_as_they_were(site):
             **more,
         )  # fmt: skip
         assert gone["isolated"] == 12 and not site.app.exists(site.key("set"))
+        again = isolate_records(
+            store=store, choice=choose(keys=["set", "ends"], pattern="s0000*"), open_keyring=site.ring, run=attempt(),
+            **more,
+        )  # fmt: skip
+        assert (again["changed"], again["isolated"], again["already"]) == (False, 0, 12)
+        with pytest.raises(InvalidInput, match="has no record"):
+            isolate_records(
+                store=store, choice=choose(keys=["set", "nobody"]), open_keyring=site.ring, run=attempt(), **more
+            )
         done = rebuild(site, Window(onset=now_us()), absent="restore")  # a rebuild does not bring them back
         assert not done["plan"]["records"]["repair"] and not site.app.exists(site.key("set"))
         site.app.set(site.key("s00001"), "written anew meanwhile")

@@ -359,6 +359,10 @@ def test_single_records_go_out_of_service_and_come_back_as_they_were(site):
             run=attempt(), **more,
         )  # fmt: skip
         assert gone["isolated"] == 11 and not site.app.ask("get", namespace=[NS], key="a/b")
+        again = isolate_records(
+            store=store, choice=choose(keys=["a%2Fb"]), open_keyring=site.ring, run=attempt(), **more
+        )
+        assert (again["changed"], again["isolated"], again["already"]) == (False, 0, 1)
         done = site.rebuild(NS, Window(onset=now_us()), absent="restore")  # a rebuild does not bring them back
         assert not done["plan"]["records"]["repair"] and not site.app.ask("get", namespace=[NS], key="a/b")
         back = release_records(store=store, choice=None, run=attempt(takeover=site.last_attempt()), **more)

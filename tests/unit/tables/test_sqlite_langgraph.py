@@ -263,6 +263,10 @@ def test_single_records_go_out_of_service_and_come_back_as_they_were(site):
             **more,
         )  # fmt: skip
         assert gone["isolated"] == 12 and site.app.get([NS], "big") is None
+        again = isolate_records(
+            store=store, choice=choose(pattern="k0000*"), open_keyring=site.ring, run=attempt(), **more
+        )
+        assert (again["changed"], again["isolated"], again["already"]) == (False, 0, 10)
         rebuild(site, Window(onset=now_us()), absent="restore")  # a rebuild does not bring them back
         assert site.app.get([NS], "big") is None
         site.app.put([NS], "k00001", {"written": "anew"})
