@@ -55,7 +55,7 @@ def check(
 
     Errors: InvalidInput for a factory or a rule that cannot be meant.
     """
-    known = [rule.__name__.replace("_", " ") for _methods, rule in RULES]
+    known = ["made", *(rule.__name__.replace("_", " ") for _methods, rule in RULES), "clean up"]
     odd = [name for name in rules if name not in known]
     if odd:
         raise InvalidInput(f"There is no rule {odd[0]!r:.80}.", f"choose from: {'; '.join(known)}")

@@ -76,6 +76,8 @@ class ValkeyCluster:
             self.until(lambda: all(len(self.known(node)) == 4 for node in self.nodes))
             self.replica.execute("CLUSTER", "REPLICATE", self.primaries[0].id)
             self.until(lambda: all(self.up(node) for node in self.nodes) and self.follows(self.replica))
+            # a node shows a replica among its slots only once it has heard from it
+            self.until(lambda: all(self.shown(node) for node in self.nodes))
         except BaseException:
             self.__exit__()
             raise
@@ -151,6 +153,10 @@ class ValkeyCluster:
             host="127.0.0.1", port=next(node.port for node in self.nodes if not node.ended()), username=user,
             password=self.passwords[user],
         )  # fmt: skip
+
+    def shown(self, node: Node) -> bool:
+        """Whether the node says who follows the first primary."""
+        return any(len(part) > 3 for part in node.execute("CLUSTER", "SLOTS") if isinstance(part, list))
 
     def shard(self, prefix: str, by: Node | None = None) -> tuple[Node, list[Node]]:
         """(the node that serves the prefix's slot, those that follow it), as that node or the first one says."""

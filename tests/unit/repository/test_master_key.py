@@ -177,7 +177,7 @@ def test_what_neither_opens_is_listed_and_keeps_the_former_master_key(site: Site
     assert (found["verdict"], found["changed"]) == ("could-not-verify", True)
     unproven = sorted(one["what"] for one in found["unproven"])  # two ids of one second stand in any order
     assert unproven == sorted(f"Snapshot {n} of {NAME}" for n in (site.ids[0], strange))
-    assert stranger.master_id in found["reasons"][1]
+    assert any(stranger.master_id in one for one in found["reasons"])
     assert site.opens(site.new) == set(site.ids[2:])  # the second refers to chunks of the first
     before = site.stored()
     refused = site.move(retire=True)
