@@ -10,7 +10,7 @@ import typing as t
 
 import pytest
 
-from tests.integration.test_tables_sqlite import Plays
+from tests.support.application_plays import ApplicationPlays
 from tests.support.framework_process import FrameworkProcess
 from tests.unit.tables.keys_help import NEW, OLD, keyed
 
@@ -29,7 +29,7 @@ def site(tmp_path: pathlib.Path) -> t.Iterator[t.Any]:
 
 
 def test_a_dry_run_and_a_rotation(site: t.Any, tmp_path: pathlib.Path) -> None:
-    plays = Plays(tmp_path, site)
+    plays = ApplicationPlays(tmp_path, site)
     new = tmp_path / "new.key"
     new.write_text(NEW + "\n", encoding="utf-8")
     before, rows = {thread: site.told(thread) for thread in THREADS}, site.dumped()
