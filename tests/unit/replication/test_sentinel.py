@@ -171,6 +171,7 @@ def test_the_death_of_the_primary_under_a_writer(group, roles, writer, store):
     with group.alert(), writer:
         roles[0].kill()
         wait_for("another primary", lambda: group.primary() is not roles[0])
+        wait_for("every Sentinel heard", lambda: roles[0].port not in _named(group))
         writer.more()
     lost = sorted(set(writer.acknowledged) - kept(writer, store))
     assert not set(lost) & set(writer.safe)
@@ -194,6 +195,15 @@ def test_what_sentinel_would_not_do_changes_nothing(group, roles):
         other.config_set("replica-priority", 100)
         wait_for("Sentinel heard", lambda: _priority(group, roles[2]) == 100)
     assert [one.said_of()["role"] for one in group.servers] == before
+
+
+def _named(group):
+    """The port of the primary, as each Sentinel has it."""
+    ports = set()
+    for one in group.sentinels:
+        with one.client() as client:
+            ports.add(int(client.sentinel_get_master_addr_by_name(SERVICE)[1]))
+    return ports
 
 
 def _priority(group, server):
