@@ -171,3 +171,9 @@ def extra(
         "detail": f"{name}: {verdict}.",
         "result": result,
     }
+
+
+def build(steps: t.Any, **more: t.Any) -> t.Dict[str, t.Any]:
+    report = _report.build_report(steps, **more)
+    VALIDATOR.validate(json.loads(json.dumps(report, allow_nan=False)))
+    return report

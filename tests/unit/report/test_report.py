@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run adds up to: verdict, state, next command, figures."""
+"""What a run adds up to: verdict and figures."""
 
 from __future__ import annotations
 
@@ -13,19 +13,12 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import (
     _report,
-    _report_happened,
     _report_html,
     _report_input,
     _report_text,
     _report_view,
 )
-from tests.unit.report.report_help import SCHEMA, VALIDATOR, at, extra, find, good
-
-
-def build(steps: t.Any, **more: t.Any) -> t.Dict[str, t.Any]:
-    report = _report.build_report(steps, **more)
-    VALIDATOR.validate(json.loads(json.dumps(report, allow_nan=False)))
-    return report
+from tests.unit.report.report_help import SCHEMA, VALIDATOR, at, build, extra, find, good
 
 
 def test_schema_itself_is_sound_and_refuses_what_it_should() -> None:
@@ -157,65 +150,6 @@ def test_an_unusable_limit_is_said_and_never_a_pass() -> None:
     assert report["verdict"] == "could-not-verify"
     assert report["details"]["targets"]["rto_seconds"] is None
     assert len(report["details"]["notes"]) == 2
-
-
-@pytest.mark.parametrize(
-    ("steps", "state", "playbook"),
-    [
-        ([], "untouched", "rebuild"),
-        ([extra("preflight", "fail")], "untouched", "rebuild"),
-        ([*good("preflight"), extra("isolate", "fail")], "untouched", "rebuild"),
-        ([*good("preflight"), extra("isolate", "fail", error="cannot-proceed")], "quarantined", "rebuild"),
-        ([*good("preflight"), extra("isolate", "could-not-verify", fenced_at=at(3))], "quarantined", "rebuild"),
-        (good("isolate"), "quarantined", "rebuild"),
-        (good("plan"), "quarantined", "rebuild"),
-        ([*good("plan")[:-1], extra("plan", escalate=True)], "quarantined", "disaster_recovery"),
-        ([*good("plan"), extra("notify", sent=True, to="ops", status=200)], "quarantined", "disaster_recovery"),
-        ([*good("snapshot"), extra("failover", performed=True, to="mem-b")], "failed-over", "rebuild"),
-        ([*good("snapshot"), extra("failover", "fail", performed=True)], "failed-over", "rebuild"),
-        ([*good("snapshot"), extra("failover", performed=False)], "quarantined", "rebuild"),
-        ([*good("snapshot"), extra("failover", performed=True), *good("validate")[3:]], "failed-over", "failback"),
-        (
-            [*good("snapshot"), extra("failover", performed=True), *good("validate")[3:], extra("failback")],
-            "rebuilt",
-            "rebuild",
-        ),
-        (good("apply"), "quarantined", "rebuild"),
-        ([*good("apply"), extra("validate", "fail")], "quarantined", "rebuild"),
-        (good("validate"), "rebuilt", "rebuild"),
-        ([*good("validate"), extra("release", "fail")], "rebuilt", "rebuild"),
-        (good("release"), "released", "rebuild"),
-        (good("baseline"), "released", "monitor"),
-        (
-            [*good("baseline"), extra("monitor", "could-not-verify", verdict="could-not-verify")],
-            "monitoring",
-            "monitor -e memory_again=true",
-        ),
-        ([*good("baseline"), extra("monitor", "fail", unreachable=True)], "monitoring", "monitor"),
-        (
-            [*good("baseline"), extra("monitor", "fail", verdict="fail", breaches=["hit rate"])],
-            "quarantined",
-            "rebuild",
-        ),
-        ([*good("baseline"), extra("monitor", "fail", verdict="fail", fenced=False)], "released", "monitor"),
-        ([*good(), extra("isolate", changed=True, attempt="b", fenced_at=at(300))], "quarantined", "rebuild"),
-    ],
-)
-def test_state_and_the_command_that_continues(steps: t.Any, state: str, playbook: str) -> None:
-    report = build(steps, namespace="agent-7")
-    assert report["state"] == state
-    name, _blank, more = playbook.partition(" ")
-    assert report["next_command"] == (
-        f"ansible-playbook -i <inventory> memops.agent_memory.{name} -e memory_namespace=agent-7 {more}".rstrip()
-    )
-    assert report["verdict"] != "pass"
-
-
-def test_the_command_survives_a_shell_whatever_the_namespace_is() -> None:
-    report = build([], namespace='it\'s a "name"; rm -rf /', inventory="my hosts.yml")
-    words = shlex.split(report["next_command"])
-    assert words[:3] == ["ansible-playbook", "-i", "my hosts.yml"]
-    assert json.loads(words[5]) == {"memory_namespace": 'it\'s a "name"; rm -rf /'}
 
 
 def test_a_resumed_run_counts_the_newest_and_keeps_the_rest_in_the_timeline() -> None:
@@ -358,21 +292,6 @@ def test_the_short_text_fits_and_names_what_matters() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("reason", "playbook"),
-    [(None, "disaster_recovery"), ("40 % is lost", "rebuild")],
-    ids=["nobody accepts", "accepted"],
-)
-def test_a_loss_above_the_limit_goes_to_disaster_recovery_unless_accepted(reason: t.Any, playbook: str) -> None:
-    steps = good("plan")
-    find(steps, "plan")["result"].update(
-        records={"expected": 5, "lost": 2}, lost_total=2, escalate=False, escalate_reason=reason
-    )
-    report = build(steps, namespace="agent-7")
-    assert f".{playbook} " in report["next_command"]
-    assert report["verdict"] == "fail"
-
-
 def test_sums_and_verdicts_of_the_parts_are_read_as_the_operations_give_them() -> None:
     steps = good()
     find(steps, "monitor")["result"]["hit_rate"] = {"value": 0.9, "reads": 200, "hits": 180, "misses": 15, "corrupt": 5}
@@ -400,56 +319,6 @@ def test_where_the_hit_rate_is_from_and_what_a_plan_leaves_alone_are_told() -> N
     counted = {"value": 1.0, "hits": 135, "misses": 0, "corrupt": 0, "source": "probes"}
     find(steps, "monitor")["result"]["hit_rate"] = counted
     assert build(steps)["hit_rate"]["source"] == "probes: 135 reads after release"
-
-
-@pytest.mark.parametrize(
-    ("steps", "title", "name", "playbook"),
-    [
-        (good("isolate")[1:], "ISOLATE PASSED", "snapshot", "snapshot"),
-        (good("diagnose")[3:], "DIAGNOSE PASSED", "plan", "plan"),
-        (good("release"), "RELEASE PASSED", "baseline", "snapshot"),
-        (good("baseline"), "BASELINE PASSED", None, "monitor"),
-        ([*good("snapshot"), extra("diagnose", "could-not-verify")], "COULD NOT VERIFY", None, "rebuild"),
-        ([extra("isolate", "fail")], "FAIL", None, "rebuild"),
-        ([], "COULD NOT VERIFY", None, "rebuild"),
-        (good()[1:], "COULD NOT VERIFY", None, "validate"),
-        (good(), "PASS", None, None),
-    ],
-)
-def test_a_step_that_went_well_alone_says_so_and_what_comes_next(
-    steps: t.Any, title: str, name: t.Optional[str], playbook: t.Optional[str]
-) -> None:
-    report = build(steps, namespace="agent-7")
-    text = _report_text.render(report)
-    assert text.startswith(title + "  ")
-    page = _report_html.render(report)
-    if title.endswith(" PASSED"):
-        assert report["verdict"] == "could-not-verify"
-        assert title.capitalize() in page and "Could not verify" not in page
-    if name:
-        assert f"next in the runbook is {name}" in text and f"Only {name}: " in page
-        commands = " ".join(text.replace("\\\n", "").split())
-        assert f"memops.agent_memory.{playbook} -e memory_namespace=agent-7" in commands
-        assert "memops.agent_memory.rebuild" in text
-    else:
-        assert "Only " not in text
-    if playbook:
-        assert f"memops.agent_memory.{playbook}" in text
-
-
-def test_a_failure_without_an_incident_claims_nothing_about_the_namespace() -> None:
-    text = _report_text.render(build([extra("diagnose", "fail")], incident=None))
-    assert "State: not known." in text and "untouched" not in text and "nothing was changed" not in text
-    text = " ".join(_report_text.render(build([extra("preflight", "fail")], incident=None)).split())
-    assert "State: not known. This run changed nothing, but what state the namespace is in is not known" in text
-    assert 'aria-current="step"' not in _report_html.render(build([extra("preflight", "fail")], incident=None))
-
-
-def test_the_advice_of_a_step_that_has_passed_since_is_gone() -> None:
-    steps = good("diagnose")
-    steps.insert(3, extra("diagnose", "fail", attempt="ops:99:1", next_step="Mend the disk."))
-    assert build(steps)["details"]["advice"] is None
-    assert build(steps[:4])["details"]["advice"] == "Mend the disk."
 
 
 def test_the_bar_of_the_plan_and_the_map_speak_of_the_plan_and_of_peoples_keys() -> None:
@@ -500,28 +369,6 @@ def test_what_a_step_does_not_say_is_not_guessed() -> None:
     assert build(steps)["steps"][1]["detail"] == ""
 
 
-def test_an_unknown_namespace_leads_to_the_list_of_those_that_there_are() -> None:
-    report = build([extra("isolate", "fail", error="namespace-unknown")], incident=None, inventory="hosts.yml")
-    assert report["next_command"] == "ansible-playbook -i hosts.yml memops.agent_memory.info"
-    assert not any("fence" in reason["text"] for reason in report["details"]["reasons"])
-
-
-def test_a_release_of_what_was_not_quarantined_leaves_the_namespace_untouched() -> None:
-    step = extra("release")
-    step["changed"] = False
-    report = build([step], incident=None)
-    assert report["state"] == "untouched"
-    text = _report_text.render(report)
-    assert "nothing to release" in text and "Only " not in text
-    step["result"]["incident"] = "INC-1"
-    assert build([step])["state"] == "released"
-    step["changed"] = True
-    step["result"].update(lifted=False, released=2)
-    report = build([step])
-    assert report["state"] == "untouched" and report["next_command"].endswith("memops.agent_memory.info")
-    assert "records that were out of service are back" in _report_text.render(report)
-
-
 def test_the_failover_names_the_hosts_on_both_sides() -> None:
     steps = good()
     moved = {"from": {"path": "/srv/a.db"}, "to": {"path": "/srv/b.db", "host": "memory-2"}}
@@ -531,28 +378,3 @@ def test_the_failover_names_the_hosts_on_both_sides() -> None:
     del moved["to"]["host"]
     steps[3]["result"].update(moved)
     assert build(steps)["details"]["failover"]["from"] == "/srv/a.db"
-
-
-def test_a_rehearsal_says_what_every_step_would_do() -> None:
-    def rehearsed(name: str, changed: bool, **result: t.Any) -> t.Dict[str, t.Any]:
-        return {"name": name, "changed": changed, "detail": "", "result": result}
-
-    told = _report_happened.would_happen(
-        [
-            rehearsed("isolate", True),
-            rehearsed("diagnose", True, findings={"checksum": 20, "absent": 5}, causes=[{"cause": "lost-rows"}]),
-            rehearsed("release", False),
-        ]
-    )
-    assert told == [
-        ("isolate", True, "would quarantine the namespace"),
-        ("diagnose", True, "damaged or absent: 25; likely lost-rows"),
-        ("release", True, "would lift the quarantine"),
-    ]
-    assert _report_happened.would_happen([rehearsed("release", False)]) == [("release", False, "")]
-    records = {"expected": 501, "good_before": 476, "repair": 25, "suspect": 0, "lost": 0, "conflicted": 0}
-    assert (
-        _report_happened.planned({"records": records, "strategy": "soft"})
-        == "501 expected, 476 good, 25 to repair, 0 suspect, 0 lost, strategy soft"
-    )
-    assert _report_happened.planned({}) == ""
