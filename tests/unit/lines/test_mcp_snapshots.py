@@ -33,6 +33,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._repository im
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.mcp_server import McpError
 from tests.unit.lines.lines_help import MEMORY, LinesSite, entity, named, spoil, text
+from tests.unit.operations.decoded import decoded
 from tests.unit.operations.runbook import NAME, attempt
 
 
@@ -103,12 +104,8 @@ def test_a_snapshot_verifies_rehearses_and_is_exported(site, server, tmp_path):
     assert found["verdict"] == "pass"
     found = drill.drill(repository=repository, keyring_params=site.keyring, name=NAME)
     assert found["verdict"] == "pass" and found["namespaces"][MEMORY]["records"] == len(site.rows())
-    decoder = [sys.executable, str(pathlib.Path(__file__).parents[2] / "decoder" / "decode_snapshot.py")]
-    said = subprocess.run(
-        [*decoder, os.path.join(site.folder, "repository"), NAME, site.keyring["master_key_file"]],
-        capture_output=True, check=True, text=True,
-    )  # fmt: skip
-    assert json.loads(said.stdout)["agrees"]
+    said = decoded(site)
+    assert said["agrees"]
     export.export(repository=repository, keyring=site.ring(), name=NAME, directory=str(tmp_path / "out"))
     with open(tmp_path / "out" / "records.jsonl", encoding="ascii") as lines:
         rows = {row["key"]: row for row in map(json.loads, lines)}

@@ -28,6 +28,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.pl
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.release_records import release_records
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.objects.objects_help import ROOT, ObjectSite
+from tests.unit.operations.decoded import decoded
 from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, attempt
 
 
@@ -219,12 +220,8 @@ def test_verify_drill_export_and_information(site, tmp_path):
     assert verify.verify(**more, depth="restored")["verdict"] == "pass"
     drilled = drill.drill(repository=Repository.open(site.repository), keyring_params=site.keyring, name=NAME)
     assert drilled["verdict"] == "pass", drilled
-    decoder = [sys.executable, str(ROOT / "tests" / "decoder" / "decode_snapshot.py")]
-    said = subprocess.run(
-        [*decoder, os.path.join(site.folder, "repository"), NAME, site.keyring["master_key_file"]],
-        capture_output=True, check=True, text=True,
-    )  # fmt: skip
-    assert json.loads(said.stdout)["agrees"] and not json.loads(said.stdout)["namespaces"][NS]["unopenable"]
+    said = decoded(site)
+    assert said["agrees"] and not said["namespaces"][NS]["unopenable"]
     export.export(**more, directory=str(tmp_path / "out"))
     lines = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
     assert {one["key"]: one["data"] for one in lines} == site.values()

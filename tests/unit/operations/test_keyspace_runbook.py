@@ -7,9 +7,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import pathlib
-import subprocess
-import sys
 import time
 
 import pytest
@@ -37,6 +34,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.is
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.release_records import release_records
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from tests.unit.operations.decoded import decoded
 from tests.unit.operations.keyspace_help import Agent, KeyspaceSite
 from tests.unit.operations.runbook import NAME, NS, OTHER, attempt
 
@@ -320,13 +318,9 @@ def test_a_snapshot_verifies_rehearses_and_is_exported(site, tmp_path):
     found = drill.drill(repository=place, keyring_params=site.keyring, name=NAME)
     assert found["verdict"] == "pass" and found["records"] == len(site.dumps()) and found["not_rehearsed"]
     assert "rotated" not in found
-    decoder = [sys.executable, str(pathlib.Path(__file__).parents[2] / "decoder" / "decode_snapshot.py")]
-    said = subprocess.run(
-        [*decoder, os.path.join(site.folder, "repository"), NAME, site.keyring["master_key_file"]],
-        capture_output=True, check=True, text=True,
-    )  # fmt: skip
-    assert json.loads(said.stdout)["agrees"]
-    assert json.loads(said.stdout)["namespaces"][NS]["unopenable"] == 0
+    said = decoded(site)
+    assert said["agrees"]
+    assert said["namespaces"][NS]["unopenable"] == 0
     export.export(repository=place, keyring=site.ring(), name=NAME, directory=str(tmp_path / "out"))
     with open(os.path.join(tmp_path, "out", "records.jsonl"), encoding="ascii") as lines:
         rows = [json.loads(line) for line in lines]

@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import struct
-import subprocess
-import sys
 import time
 
 import pytest
@@ -32,6 +29,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.pl
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.release_records import release_records
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.support.framework_process import FrameworkProcess
+from tests.unit.operations.decoded import decoded
 from tests.unit.operations.runbook import NAME, NS, OTHER, attempt
 from tests.unit.tables.sqlite_help import LanggraphSite
 
@@ -329,12 +327,8 @@ def test_a_snapshot_verifies_rehearses_and_is_exported(site, tmp_path):
     assert found["verdict"] == "pass"
     found = drill.drill(repository=place, keyring_params=site.keyring, name=NAME)
     assert found["verdict"] == "pass" and found["namespaces"][NS]["records"] == len(site.records())
-    decoder = [sys.executable, str(pathlib.Path(__file__).parents[2] / "decoder" / "decode_snapshot.py")]
-    said = subprocess.run(
-        [*decoder, os.path.join(site.folder, "repository"), NAME, site.keyring["master_key_file"]],
-        capture_output=True, check=True, text=True,
-    )  # fmt: skip
-    assert json.loads(said.stdout)["agrees"]
+    said = decoded(site)
+    assert said["agrees"]
     export.export(repository=place, keyring=site.ring(), name=NAME, directory=str(tmp_path / "out"))
     with open(tmp_path / "out" / "records.jsonl", encoding="ascii") as lines:
         rows = [json.loads(line) for line in lines]
