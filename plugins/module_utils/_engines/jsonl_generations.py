@@ -18,7 +18,7 @@ from .._model import Change, Claim, NamespaceState, Row
 from .jsonl_connect import LinesOpened
 from .jsonl_file import file_errors
 from .sqlite_connect import sqlite_errors
-from .sqlite_own_generations import DROP_ROWS, OwnGenerations
+from .sqlite_own_generations import DROP_ROWS, OwnGenerations, compared, parts
 
 PART: t.Final = 400  # keys that one change looks at
 
@@ -35,13 +35,8 @@ class LinesGenerations(LinesOpened, OwnGenerations):
             if number != space.generation:
                 self._own(con, claim, number)
             with self._in_hand(con, space) if number == space.generation else contextlib.nullcontext([False]) as done:
-                part: dict[str, Change] = {}
-                for change in changes:
-                    if change.key in part or len(part) >= PART:  # a key's second change sees its first
-                        refused += self._change(con, claim, number, part, done)
-                        part = {}
-                    part[change.key] = change
-                refused += self._change(con, claim, number, part, done)
+                for part in parts(changes, PART):
+                    refused += self._change(con, claim, number, part, done)
         return refused
 
     @contextlib.contextmanager
@@ -66,18 +61,9 @@ class LinesGenerations(LinesOpened, OwnGenerations):
         self, con: sqlite3.Connection, claim: Claim, number: int, part: t.Mapping[str, Change], done: list[bool]
     ) -> list[str]:
         rows, namespace = self.rows(con), claim.namespace
-        refused: list[str] = []
         there = rows.get_many(number, namespace, list(part))
-        for change in part.values():
-            now, row = there.get(change.key), None if change.row is None else tuple(change.row)
-            if row == now:
-                continue
-            if now is None and (change.expected is not None or row is None):
-                refused += [] if row is None else [change.key]
-                continue
-            if now is not None and (change.expected is None or now[9] != change.expected):
-                refused.append(change.key)
-                continue
+        wanted, refused = compared(part, there)
+        for change, now, row in wanted:
             if now is not None and change.aside is not None:
                 self._set_aside(con, claim, change.aside, now)
             if row is None:

@@ -16,7 +16,7 @@ from .._errors import CannotProceed
 from .._model import NamespaceState, Row
 from .keyspace_dump import canonical, refuse_module, whole
 from .keyspace_pattern import KeyspaceNames
-from .listed_keys import ListedKeys
+from .listed_keys import ListedKeys, walk
 from .valkey_connect import Wire, packed
 from .valkey_control import COUNTERS, counters_of, fresh_space, space_of, state_of
 from .valkey_errors import valkey_errors
@@ -200,25 +200,11 @@ class KeyspaceReader(ValkeyReader):
     def _walk(
         self, namespace: str, number: int, after: str | None, until: str | None, batch: int, down: bool
     ) -> t.Iterator[list[Row]]:
-        below: str | None = None
-        while True:
-            names = self._names_of(namespace, number, (after, until, below), batch, down)
-            rows: list[Row] = []
-            size = 0
-            for row in self._rows(namespace, number, names):
-                rows.append(row)
-                size += len(row[8])
-                if size > BATCH_BYTES:
-                    yield rows
-                    rows, size = [], 0
-            if rows:
-                yield rows
-            if len(names) < batch:
-                return
-            if down:
-                below = names[-1]
-            else:
-                after = names[-1]
+        return walk(
+            lambda first, below: self._names_of(namespace, number, (first, until, below), batch, down),
+            lambda names: self._rows(namespace, number, names),
+            after, batch, BATCH_BYTES, down,
+        )  # fmt: skip
 
     def _names_of(
         self, namespace: str, number: int, edges: tuple[str | None, str | None, str | None], limit: int, down: bool

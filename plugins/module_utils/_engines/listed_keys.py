@@ -13,6 +13,7 @@ import typing as t
 import urllib.parse
 
 from .._errors import InvalidInput
+from .._model import Row
 
 
 class ListedKeys:
@@ -67,3 +68,34 @@ def planned(plan: str | None, texts: t.Sequence[str]) -> set[str]:
             return {key for (key,) in found}
     except sqlite3.Error as exc:
         raise InvalidInput(f"The plan file {plan} cannot be read: {exc}.", "make the plan again") from None
+
+
+def walk(
+    page: t.Callable[[str | None, str | None], list[str]],
+    rows_of: t.Callable[[list[str]], t.Iterable[Row]],
+    after: str | None,
+    batch: int,
+    most: int,
+    down: bool,
+) -> t.Iterator[list[Row]]:
+    """The records of listed names, at most ``batch`` and some ``most`` bytes of payload at once. ``page``: the next
+    names after the first argument and below the second one."""
+    below: str | None = None
+    while True:
+        names = page(after, below)
+        rows: list[Row] = []
+        size = 0
+        for row in rows_of(names):
+            rows.append(row)
+            size += len(row[8])
+            if size > most:
+                yield rows
+                rows, size = [], 0
+        if rows:
+            yield rows
+        if len(names) < batch:
+            return
+        if down:
+            below = names[-1]
+        else:
+            after = names[-1]

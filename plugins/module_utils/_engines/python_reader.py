@@ -10,12 +10,13 @@ import contextlib
 import sqlite3
 import typing as t
 from dataclasses import replace
+from itertools import chain
 
 from .._codec import RecordCodec
 from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged, StoreUnavailable
 from .._model import NamespaceState, Row, StoreIdentity
 from .._python_values import record, unreadable
-from .listed_keys import ListedKeys
+from .listed_keys import ListedKeys, walk
 from .python_child import Item
 from .python_remote import MOST_NAMES, Remote, Stopped
 from .sqlite_connect import read_namespace, sqlite_errors
@@ -186,25 +187,11 @@ class ObjectReader(SqliteReader):
     def _walk(
         self, namespace: str, after: str | None, until: str | None, batch: int, down: bool
     ) -> t.Iterator[list[Row]]:
-        below: str | None = None
-        while True:
-            keys = self._keys(namespace).page(namespace, after, until, below, batch, down)
-            rows: list[Row] = []
-            size = 0
-            for part in read_rows(self._remote, self._codec(namespace), namespace, keys):
-                rows += part
-                size += sum(len(row[8]) for row in part)
-                if size > BATCH_BYTES:
-                    yield rows
-                    rows, size = [], 0
-            if rows:
-                yield rows
-            if len(keys) < batch:
-                return
-            if down:
-                below = keys[-1]
-            else:
-                after = keys[-1]
+        return walk(
+            lambda first, below: self._keys(namespace).page(namespace, first, until, below, batch, down),
+            lambda keys: chain.from_iterable(read_rows(self._remote, self._codec(namespace), namespace, keys)),
+            after, batch, BATCH_BYTES, down,
+        )  # fmt: skip
 
     def get_many(self, namespace: str, keys: t.Sequence[str], generation: int | None = None) -> dict[str, Row]:
         if not self._live(namespace, generation):

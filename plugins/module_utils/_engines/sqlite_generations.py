@@ -6,15 +6,14 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
-import os
 import sqlite3
 import typing as t
-import urllib.parse
 from itertools import chain
 
-from .._errors import CannotProceed, InvalidInput, RepositoryRefused
+from .._errors import CannotProceed, RepositoryRefused
 from .._model import Claim, Row
 from .sqlite_connect import Connected, sqlite_errors
+from .sqlite_numbered import NumberedGenerations
 
 DROP_ROWS = 5000  # rows that one dropping transaction deletes
 BULK_CACHE_KIB = 6 << 10
@@ -27,19 +26,8 @@ def adapt_at_once() -> None:
     sqlite3.register_adapter(type(None), t.cast(t.Any, {}.get))
 
 
-class Generations(Connected):
+class Generations(NumberedGenerations, Connected):
     """The generations' part of ``Store``."""
-
-    def begin_generation(self, claim: Claim) -> int:
-        with self._operating(claim) as con:
-            self._namespace(con, claim.namespace)
-            number = con.execute(
-                "INSERT INTO memops_generation (namespace, created, incident) VALUES (?, ?, ?)",
-                (claim.namespace, self.clock(), claim.incident),
-            ).lastrowid
-        if number is None:
-            raise AssertionError("number")
-        return number
 
     def _inactive(self, con: sqlite3.Connection, claim: Claim, generation: int) -> None:
         active = self._namespace(con, claim.namespace).generation
@@ -79,17 +67,9 @@ class Generations(Connected):
         s = self.sql
         if excluding is None:
             return self._copy(claim, source, target, after, limit, "")
-        if not os.path.isfile(excluding):
-            raise InvalidInput(f"There is no plan file {excluding}.", "make the plan first")
-        uri = "file:" + urllib.parse.quote(os.path.abspath(excluding)) + "?mode=ro"
-        with sqlite_errors(excluding):
-            self._con.execute("ATTACH ? AS memops_plan", (uri,))
-        try:
+        with self._attached(excluding):
             without = f" AND NOT EXISTS (SELECT 1 FROM memops_plan.plan p WHERE p.key = {s.table}.{s.key})"
             return self._copy(claim, source, target, after, limit, without)
-        finally:
-            with sqlite_errors(excluding):
-                self._con.execute("DETACH memops_plan")
 
     def _copy(
         self, claim: Claim, source: int, target: int, after: str | None, limit: int, without: str

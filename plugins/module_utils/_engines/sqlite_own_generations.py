@@ -7,38 +7,51 @@ PRIVATE to the collection. Where the rows of a generation lie is the engine's bu
 from __future__ import annotations
 
 import abc
-import contextlib
-import os
 import sqlite3
 import typing as t
-import urllib.parse
 
-from .._errors import CannotProceed, InvalidInput
-from .._model import Claim, NamespaceState, Row
+from .._errors import CannotProceed
+from .._model import Change, Claim, NamespaceState, Row
 from .applications_own import ISOLATED
-from .sqlite_connect import Opened, sqlite_errors
+from .sqlite_numbered import NumberedGenerations
 from .sqlite_schema import ASIDE_COLUMNS
 
 DROP_ROWS: t.Final = 5000  # rows that one dropping transaction deletes
 
 
-class OwnGenerations(Opened, abc.ABC):
+def parts(changes: t.Iterable[Change], most: int) -> t.Iterator[dict[str, Change]]:
+    """The changes by key, at most so many at once. A key's second change comes later than its first."""
+    part: dict[str, Change] = {}
+    for change in changes:
+        if change.key in part or len(part) >= most:
+            yield part
+            part = {}
+        part[change.key] = change
+    yield part
+
+
+def compared(
+    part: t.Mapping[str, Change], there: t.Mapping[str, Row]
+) -> tuple[list[tuple[Change, Row | None, Row | None]], list[str]]:
+    """Compare-and-set: (what is to be done, with the record that is there and the one that shall be; the keys of the
+    changes that are refused, as another record is there than was expected)."""
+    wanted: list[tuple[Change, Row | None, Row | None]] = []
+    refused: list[str] = []
+    for change in part.values():
+        now, row = there.get(change.key), None if change.row is None else tuple(change.row)
+        if row == now:
+            continue
+        if now is None and (change.expected is not None or row is None):
+            refused += [] if row is None else [change.key]
+        elif now is not None and (change.expected is None or now[9] != change.expected):
+            refused.append(change.key)
+        else:
+            wanted.append((change, now, row))
+    return wanted, refused
+
+
+class OwnGenerations(NumberedGenerations, abc.ABC):
     """The part of ``Store`` that keeps count of generations."""
-
-    def _prepare(self, con: sqlite3.Connection) -> None:
-        """Make what holds rows of generations that are not the active one."""
-
-    def begin_generation(self, claim: Claim) -> int:
-        with self._operating(claim) as con:
-            self._namespace(con, claim.namespace)
-            self._prepare(con)
-            number = con.execute(
-                "INSERT INTO memops_generation (namespace, created, incident) VALUES (?, ?, ?)",
-                (claim.namespace, self.clock(), claim.incident),
-            ).lastrowid
-        if number is None:
-            raise AssertionError("number")
-        return number
 
     def _own(self, con: sqlite3.Connection, claim: Claim, generation: int) -> None:
         row = con.execute(
@@ -58,20 +71,6 @@ class OwnGenerations(Opened, abc.ABC):
                 "begin a new generation and use that",
             )
         return space
-
-    @contextlib.contextmanager
-    def _attached(self, plan: str) -> t.Iterator[None]:
-        """The plan file is there as memops_plan."""
-        if not os.path.isfile(plan):
-            raise InvalidInput(f"There is no plan file {plan}.", "make the plan first")
-        uri = "file:" + urllib.parse.quote(os.path.abspath(plan)) + "?mode=ro"
-        with sqlite_errors(plan):
-            self._con.execute("ATTACH ? AS memops_plan", (uri,))
-        try:
-            yield
-        finally:
-            with sqlite_errors(plan):
-                self._con.execute("DETACH memops_plan")
 
     def finish_switch(self, claim: Claim) -> None:
         """A switch is one transaction."""

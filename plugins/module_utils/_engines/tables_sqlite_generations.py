@@ -14,7 +14,7 @@ import typing as t
 from .._errors import CannotProceed, InvalidInput, RepositoryRefused
 from .._model import Change, Claim, NamespaceState, Row
 from .sqlite_connect import sqlite_errors
-from .sqlite_own_generations import DROP_ROWS, OwnGenerations
+from .sqlite_own_generations import DROP_ROWS, OwnGenerations, compared, parts
 from .tables_sqlite_connect import TablesOpened, any_row
 from .tables_sqlite_rows import Records
 from .tables_sqlite_sql import HELD, Schema
@@ -39,33 +39,19 @@ class TablesGenerations(TablesOpened, OwnGenerations):
             self._holding(con)
             live = number == space.generation and not self.held(space)
             with self._lifted(con, space) if live else contextlib.nullcontext():
-                part: dict[str, Change] = {}
-                for change in changes:
-                    if change.key in part or len(part) >= PART:  # a key's second change sees its first
-                        refused += self._change(con, claim, number, live, part)
-                        part = {}
-                    part[change.key] = change
-                refused += self._change(con, claim, number, live, part)
+                for part in parts(changes, PART):
+                    refused += self._change(con, claim, number, live, part)
         return refused
 
     def _change(
         self, con: sqlite3.Connection, claim: Claim, number: int, live: bool, part: t.Mapping[str, Change]
     ) -> list[str]:
         records, namespace = self.records(con), claim.namespace
-        refused: list[str] = []
         put: list[Row] = []
         gone: list[str] = []
         there = _present(records, namespace, number, live, list(part))
-        for change in part.values():
-            now, row = there.get(change.key), None if change.row is None else tuple(change.row)
-            if row == now:
-                continue
-            if now is None and (change.expected is not None or row is None):
-                refused += [] if row is None else [change.key]
-                continue
-            if now is not None and (change.expected is None or now[9] != change.expected):
-                refused.append(change.key)
-                continue
+        wanted, refused = compared(part, there)
+        for change, now, row in wanted:
             if row is not None:
                 if records.place(namespace, row[0]) is None:
                     raise InvalidInput(f"{row[0]!r:.80} is no key of {namespace!r:.80}.", "verify the snapshot")
