@@ -40,11 +40,12 @@ class TablesSite(Site):
 
     @property
     def url(self):
-        """Of the application's role, with its schema first."""
-        server, path = self.server, urllib.parse.quote(f"-csearch_path={self.schema},public")
+        """Of the application's role, with its schema first. Searches are exact, whatever shape an index has."""
+        server = self.server
+        options = urllib.parse.quote(f"-csearch_path={self.schema},public -chnsw.ef_search=1000")
         return (
             f"postgresql://{APPLICATION}:{server.passwords[APPLICATION]}@{server.address}:{server.port}/memory"
-            f"?options={path}"
+            f"?options={options}"
         )
 
     def sql(self, text, *values):
