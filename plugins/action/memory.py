@@ -18,6 +18,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, awx_job, owner
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._packages import bring, keep
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._progress import Watch, every
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
     incident_of,
@@ -153,6 +154,16 @@ class ActionModule(ActionBase):
         counts = [step["result"].get("records") for step in of_this_run(host, namespace)] if namespace else []
         known = [count for count in counts if isinstance(count, int)]
         return Watch(self._connection, namespace or host, seconds, known[-1] if known else None)
+
+    def _configure_module(self, module_name: str, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        """Where Ansible packs the module; a package of an earlier run serves as well."""
+        if not module_name.startswith(COLLECTION):  # Ansible's own around ours
+            return super()._configure_module(module_name, *args, **kwargs)
+        local = self._connection.transport == "local"
+        bring(module_name, local)
+        packed = super()._configure_module(module_name, *args, **kwargs)
+        keep(module_name, local)
+        return packed
 
     def _update_module_args(
         self, module_name: str, module_args: dict[str, t.Any], *args: t.Any, **kwargs: t.Any
