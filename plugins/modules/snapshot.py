@@ -102,6 +102,10 @@ location:
   description: The repository it lies in.
   type: str
   returned: a snapshot was taken
+repository_made:
+  description: Whether the repository was made for it (in check mode, whether it would be).
+  type: bool
+  returned: success, but for a snapshot that was taken by an earlier run of the same incident
 spooled:
   description: Whether it lies in the spool because the repository was away.
   type: bool

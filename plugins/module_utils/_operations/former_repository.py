@@ -71,8 +71,12 @@ class Former:
             mend = "mount or mend that place"
         return RepositoryRefused(said, f"{mend}; to begin a new repository there, -e memory_new_repository=true")
 
+    def first(self, place: Repository | None) -> bool:
+        """Whether the repository is made for a store that was never saved; ``place`` as ``look`` gave it."""
+        return (place is None or place.made) and self.id is None
+
     def warnings(self, place: Repository | None, location: str) -> list[str]:
-        """What has to be said of the repository that takes the snapshot; ``place`` as ``look`` gave it."""
+        """What has to be said of the repository that takes the snapshot."""
         before = f" {self._name} was saved to {self.location} before." if self.id else ""
         hint = " If that was not meant, correct memory_repository.url."
         if place is None:

@@ -142,10 +142,13 @@ def _would(
                 reader.namespace(namespace)
         identity = reader.identity
     warnings: list[str] = []
-    newest = None
+    newest = place = None
+    reached = False
     try:
         place = former.look(repository)
-        warnings += former.warnings(place, str(repository.get("url")))
+        reached = True
+        if purpose != "scheduled" or not former.first(place):
+            warnings += former.warnings(place, str(repository.get("url")))
         if place is not None and place.objects.locks is not None:
             place.objects.locks.check()
         found = place.snapshots(name, keyring) if place is not None else []
@@ -166,6 +169,7 @@ def _would(
     return {
         "snapshot": newest.id if fresh and newest else None,
         "purpose": purpose,
+        "repository_made": reached and place is None,
         "changed": not fresh,
         "warnings": warnings,
     }

@@ -95,7 +95,9 @@ def create(
             place = former.open(repository)
         result = take(place)
         if former is not None:
-            result["warnings"] += former.warnings(place, place.location)
+            result["repository_made"] = place.made
+            if purpose != "scheduled" or not former.first(place):  # the first backup of all makes it, and says so
+                result["warnings"] += former.warnings(place, place.location)
             former.note(place)
     except RepositoryUnavailable as exc:
         if not spool or purpose != "forensic":

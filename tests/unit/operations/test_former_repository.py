@@ -39,12 +39,16 @@ def elsewhere(site):
 
 
 def test_the_first_repository_is_made_and_told_of_once(site):
-    url = site.repository["url"]
-    told = f"{url}: a new one would be made. If that was not meant, correct memory_repository.url."
-    assert backup(site, check=True)["warnings"] == [f"There is no repository in {told}"]
-    made = f"Made a new repository in {url}. If that was not meant, correct memory_repository.url."
-    assert backup(site)["warnings"] == [made]
-    assert backup(site)["warnings"] == backup(site, check=True)["warnings"] == []
+    for check, made in ((True, True), (False, True), (True, False), (False, False)):
+        done = backup(site, check=check)
+        assert (done["repository_made"], done["warnings"]) == (made, [])
+
+
+def test_a_forensic_snapshot_in_no_repository_warns(site):
+    run = attempt()
+    site.step("isolate", run)
+    made = f"Made a new repository in {site.repository['url']}. If that was not meant, correct memory_repository.url."
+    assert made in site.step("forensic", run)["warnings"]
 
 
 def test_a_store_that_was_saved_elsewhere_gets_another_repository_only_when_told_so(site):
