@@ -64,6 +64,8 @@ def preflight(
     refuse_if_held(store, namespace, run)
     warnings = store.warnings()
     keyring = _try(open_keyring, "Nothing can be rebuilt without the keyring", warnings)
+    if strategy == "rotate" and keyring is not None:
+        _try(keyring.refuse_new_key, "The records can be repaired and not rotated", warnings)
     repository = _try(open_repository, "Nothing can be rebuilt without the repository", warnings)
     newest = None
     if keyring is not None and repository is not None:
