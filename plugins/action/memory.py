@@ -18,6 +18,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, awx_job, owner
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._options import wrong_options
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._packages import bring, keep
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._progress import Watch, every
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
@@ -56,7 +57,7 @@ class ActionModule(ActionBase):
         if self._task.action.endswith("monitor") and not self._task.check_mode:
             arguments.setdefault("part", PART_SECONDS)
         started = time.time()
-        result = self._misspelt(task_vars) or self._watched(arguments, task_vars)
+        result = self._misspelt(task_vars) or _mistaken(arguments) or self._watched(arguments, task_vars)
         dead = self._dead_holder(result)
         if dead:
             result = self._watched({**arguments, "takeover": dead}, task_vars)
@@ -78,13 +79,7 @@ class ActionModule(ActionBase):
             display.warning(f"{name} is no variable of this collection and has no effect.")
         if not misspelt:
             return None
-        name, meant = misspelt[0]
-        return {
-            "failed": True,
-            "changed": False,
-            "error": "invalid-input",
-            "msg": sentence(name, meant),
-        }
+        return _invalid(sentence(*misspelt[0]))
 
     def _watched(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """Call the module, and show meanwhile how far it is."""
@@ -277,6 +272,19 @@ class ActionModule(ActionBase):
         if isinstance(named, (list, tuple)):
             named = named[0] if len(named) == 1 else ""
         return str(named or "")
+
+
+def _invalid(said: str) -> dict[str, t.Any]:
+    return {"failed": True, "changed": False, "error": "invalid-input", "msg": said}
+
+
+def _mistaken(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any] | None:
+    """Refuse options that a store, a repository or a keyring does not have, with what was probably meant."""
+    for name in ("store", "repository", "keyring"):
+        wrong = wrong_options(f"memory_{name}", arguments.get(name))
+        if wrong:
+            return _invalid(wrong[0])
+    return None
 
 
 def _lease_end(result: dict[str, t.Any]) -> str | None:

@@ -70,7 +70,9 @@ def build_report(
     listed = max(len(lost_keys), given.count(lost_listed) or 0)
     hit_rate = _hit_rate(run)
     rto, rpo, more = _objectives(run)
-    notes += more + given.texts(run.result("plan").get("warned"), 5)  # what the plan leaves as it is
+    notes += more
+    for name in ("snapshot", "plan", "baseline"):  # what the plan leaves as it is, a repository that is another one
+        notes += given.texts(run.result(name).get("warned"), 5)
     escalated = _escalated(run, loss_ratio, targets["max_loss"])
     reasons = _reasons(run, records, loss_ratio, listed, targets, hit_rate, escalated)
     verdict = given.worst(PASS, *(r["verdict"] for r in reasons))

@@ -100,6 +100,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_namespaces",
         "memory_new_application_key_file",
         "memory_new_master_key",
+        "memory_new_repository",
         "memory_notify",
         "memory_onset",
         "memory_otlp_endpoint",

@@ -63,7 +63,7 @@ def investigate(
     refuse_benchmark(store, benchmark, namespace)
     if window is not None and window.rebase:
         checked(store, "rebase")
-    window = _window(onset, window, logged)
+    window = window_of(onset, window, logged)
     case = _Case(
         store, store_params, namespace, keyring, repository, name, logs, benchmark, onset_sequence, state.ttl, window
     )
@@ -359,7 +359,7 @@ def _damage_map(buckets: t.Sequence[t.Mapping[str, t.Any]], planned: PlanFile) -
     return found
 
 
-def _window(onset: str | None, given: Window | None, logged: bool) -> Window | None:
+def window_of(onset: str | None, given: Window | None, logged: bool) -> Window | None:
     """What the operator says of the damage, where nothing else tells. Errors: InvalidInput."""
     if logged:
         return None

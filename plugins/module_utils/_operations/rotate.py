@@ -65,7 +65,7 @@ def rotate(
     remaining}, namespaces {name: the same, from and incident}, unopenable [{namespace, key, key_id, evidence}],
     kept_keys, retired_keys, reasons, seconds}. ``complete`` is False when records are left with another key; those
     that no key opens are left alone, listed, and a matter for a rebuild.
-    Errors: NamespaceUnknown, LeaseHeld, StaleAttempt, KeyUnavailable, StoreUnavailable.
+    Errors: NamespaceUnknown, LeaseHeld, StaleAttempt, KeyUnavailable, StoreUnavailable, CannotProceed (two masters).
     """
     started = time.monotonic()
     ring = as_keyring(keyring)
@@ -86,6 +86,8 @@ def rotate(
         names = _names(store, namespace)
         me = f"{socket.gethostname()}:{os.getpid()}:{int(started)}"
         decision = _decide(store, ring, names, incident, attempt, new_key, min_age, force)
+        if decision.target is None:
+            ring.refuse_new_key()  # before an incident is opened, and in check mode too
         run = _Run(
             store,
             ring,
