@@ -20,7 +20,7 @@ def test_doctor_tells_and_fails_and_changes_nothing(tmp_path: pathlib.Path) -> N
     found = site.play("doctor", "--check")
     assert found.status != 0 and found.changed == 0, found.text
     assert "What is wrong with site:" in found.text and "drill" in found.text, found.text
-    assert "Next: ansible-playbook memops.agent_memory.drill" in found.text
+    assert f"Next: ansible-playbook -i {site.inventory} memops.agent_memory.drill" in found.text
     assert "secondary: The copy is" in found.text
     told = site.play("doctor", memory_doctor_fail="false")
     assert told.status == 0 and told.changed == 0, told.text
