@@ -13,7 +13,7 @@ from playbooks import Site
 
 
 def test_doctor_tells_and_fails_and_changes_nothing(tmp_path: pathlib.Path) -> None:
-    site = Site(tmp_path)
+    site = Site(tmp_path, memory_notify=[{"kind": "slak", "name": "on-call", "url": "https://example.com/secret"}])
     site.fill("agent-7", 20)
     assert site.play("backup").status == 0
     before = site.fingerprint()
@@ -22,6 +22,8 @@ def test_doctor_tells_and_fails_and_changes_nothing(tmp_path: pathlib.Path) -> N
     assert "What is wrong with site:" in found.text and "drill" in found.text, found.text
     assert f"Next: ansible-playbook -i {site.inventory} memops.agent_memory.drill" in found.text
     assert "secondary: The copy is" in found.text
+    assert "Nobody would be told by on-call: kind has to be one of webhook, slack" in found.text
+    assert "example.com/secret" not in found.text
     told = site.play("doctor", memory_doctor_fail="false")
     assert told.status == 0 and told.changed == 0, told.text
     assert site.fingerprint() == before

@@ -158,6 +158,7 @@ def _would(
         "snapshot": newest.id if fresh and newest else None,
         "purpose": purpose,
         "changed": not fresh,
+        "expected": [] if fresh else sorted(namespaces or states),
         "warnings": warnings,
     }
 
