@@ -95,6 +95,11 @@ location:
   description: The repository it lies in.
   type: str
   returned: a snapshot was taken
+expected:
+  description: The namespaces that it would hold; none when no new one is needed.
+  type: list
+  elements: str
+  returned: in check mode, of a snapshot outside an incident
 spooled:
   description: Whether it lies in the spool because the repository was away.
   type: bool
