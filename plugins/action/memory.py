@@ -18,6 +18,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, awx_job, owner
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import complete, inventories
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._options import wrong_options
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._packages import bring, keep
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._progress import Watch, every
@@ -58,6 +59,11 @@ class ActionModule(ActionBase):
             arguments.setdefault("part", PART_SECONDS)
         started = time.time()
         result = self._misspelt(task_vars) or _mistaken(arguments) or self._watched(arguments, task_vars)
+        if self._task.action.endswith("doctor"):
+            # only here, since every run of every playbook loads this file
+            from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_clock import settle
+
+            settle(result, started, time.time())
         dead = self._dead_holder(result)
         if dead:
             result = self._watched({**arguments, "takeover": dead}, task_vars)
@@ -67,6 +73,7 @@ class ActionModule(ActionBase):
             display.display(f"    {result['said']}")
             result = self._call({**arguments, "again": False}, task_vars)
             result["changed"] = True
+        complete(result, inventories())
         self._keep_step(result, task_vars, started)
         self._trace(arguments, result, task_vars, started)
         handled = self._task.failed_when or self._task.ignore_errors  # who deals with a failure reads all of it

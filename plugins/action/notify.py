@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _notify
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import attempt
@@ -23,6 +25,7 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import 
     save,
 )
 
+display = Display()
 TEMPLATES = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "notify", "templates")
 STEP = "notify_"
 
@@ -37,7 +40,8 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         _unused, args = self.validate_argument_spec(
             {
-                "event": {"type": "str", "required": True, "choices": list(_notify.EVENTS)},
+                "state": {"type": "str", "default": "told", "choices": ["told", "valid", "reachable"]},
+                "event": {"type": "str", "choices": list(_notify.EVENTS)},
                 "channels": {"type": "raw", "required": True},
                 "namespace": {"type": "str", "default": ""},
                 "incident": {"type": "str"},
@@ -49,6 +53,10 @@ class ActionModule(ActionBase):
                 "without_incident": {"type": "bool", "default": True},
             }
         )
+        if args["state"] != "told":
+            return _looked_at(args["channels"], args["state"] == "reachable")
+        if not args["event"]:
+            return {"failed": True, "msg": "There is no event to tell of; nobody was told. Next: set event."}
         started, host = time.time(), str(task_vars.get("inventory_hostname", ""))
         directory, namespace, event = report_dir(args["report_dir"]), args["namespace"], args["event"]
         incident = args["incident"] or (
@@ -139,6 +147,31 @@ def _values(args: dict[str, t.Any], incident: str | None, host: str, reason: str
         "impact": [{str(k): str(v) for k, v in one.items()} for one in args["impact"]],
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _looked_at(channels: t.Any, connect: bool) -> dict[str, t.Any]:
+    """Whether each channel could be told of something; all at once, since each may take a few seconds."""
+    args = {"event": "isolated", "namespace": "a namespace", "cluster": "memory", "impact": []}
+    values = _values(args, "an incident", "a host", "")
+    found: dict[str, str | None] = {}
+
+    def look(name: str, channel: t.Any) -> None:
+        found[name] = (
+            _notify.wrong(channel)
+            or _notify.misspelt(channel)
+            or _notify.unusable(channel, values, TEMPLATES, connect)
+        )
+
+    pairs = _notify.named(channels)
+    with ThreadPoolExecutor(max(1, min(16, len(pairs)))) as pool:
+        for future in [pool.submit(look, *pair) for pair in pairs]:
+            future.result()
+    failed = {name: why for name, why in sorted(found.items()) if why is not None}
+    told = "; ".join(f"{name}: {why}" for name, why in failed.items())
+    for name, why in failed.items() if not connect else ():
+        display.warning(f"The notification channel {name} cannot be told of anything: {why}.")
+    usable = [name for name, channel in pairs if name not in failed]
+    return {"changed": False, "told": [], "usable": usable, "not_delivered": failed, "msg": told or "all can be used"}
 
 
 def _said(event: str, told: list[str], failed: dict[str, str], check: bool) -> str:

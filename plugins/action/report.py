@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _live, _report, _report_html, _report_text
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import inventories
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import planned, would_happen
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import moment, read_steps
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
@@ -81,7 +82,7 @@ class ActionModule(ActionBase):
             namespace=args["namespace"],
             cluster=args["cluster"],
             slo=args["slo"],
-            inventory=_inventory(),
+            inventory=inventories(),
             lost_listed=listed,
             unreadable=unreadable,
         )
@@ -157,14 +158,6 @@ def _list_lost(folder: str, steps: list[t.Any]) -> None:
                 stream.writelines(json.dumps({"key": key}) + "\n" for key in keys)
     with contextlib.suppress(OSError):  # the role's copy comes with the mode of the run; keys are not for everybody
         os.chmod(path, os.stat(path).st_mode & 0o640)
-
-
-def _inventory() -> str:
-    """The -i of this run, for the command that the report names."""
-    from ansible import context
-
-    sources = [s for s in (context.CLIARGS.get("inventory") or ()) if s]
-    return " -i ".join(str(s) for s in sources) or "<inventory>"
 
 
 def _lines(path: str) -> int | None:

@@ -144,7 +144,7 @@ class CallbackModule(Default):
             if self._last and self._last in text:
                 continue  # the step above says so
             for line in text.splitlines() or [""]:
-                self._paragraph(self._lead(host) + "  ", line)
+                self._sentence(host, line)
 
     def _error(self, host: str, title: str, message: str, fails: bool = False) -> None:
         """An error in full, unless it only repeats what was said before (a task that fails what has failed)."""
@@ -158,10 +158,14 @@ class CallbackModule(Default):
         if title:
             self._line(f"{self._lead(host)}✗ {title}", C.COLOR_ERROR)
         for part in message.splitlines():
-            reason, following, command = part.partition(" Next: ")
-            self._paragraph(self._lead(host) + "  ", reason, C.COLOR_ERROR)
-            if following:  # never broken, so that it can be copied
-                self._line(f"{self._lead(host)}  Next: {command}")
+            self._sentence(host, part, C.COLOR_ERROR)
+
+    def _sentence(self, host: str, text: str, color: str | None = None) -> None:
+        """What comes next stands on a line of its own, never broken, so that it can be copied."""
+        said, following, command = text.partition(" Next: ")
+        self._paragraph(self._lead(host) + "  ", said, color)
+        if following:
+            self._line(f"{self._lead(host)}  Next: {command}")
 
     # --- what Ansible tells ---------------------------------------------------------------------------------------
     def v2_playbook_on_start(self, playbook: t.Any) -> None:

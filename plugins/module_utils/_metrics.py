@@ -20,7 +20,9 @@ from ._files import replace_file
 
 #: Each metric that the collection has, and what it says.
 HELP: t.Final = {
+    "memops_backup_locked_until_timestamp_seconds": "Until when a lock keeps the newest good snapshot; 0: none does.",
     "memops_backup_last_success_timestamp_seconds": "When the newest good snapshot was taken; 0: never.",
+    "memops_backup_suspect": "1 while the newest snapshot is suspect: retention stands still until it is accepted.",
     "memops_drill_last_success_timestamp_seconds": "When a snapshot last was restored and passed; 0: never.",
     "memops_fence_standing": "1 while a namespace is quarantined: no application reads or writes it.",
     "memops_hit_rate": "Share of the applications' reads that came back whole, in the last minutes.",
@@ -32,6 +34,8 @@ HELP: t.Final = {
     "memops_replication_lag_seconds": "How far a copy is behind: the age of the newest state that it holds.",
     "memops_repository_up": "1 when the snapshot repository could be read.",
     "memops_scrub_last_success_timestamp_seconds": "When every record was last read and checked; 0: never.",
+    "memops_snapshots": "Snapshots in the repository.",
+    "memops_snapshots_held": "Snapshots that a hold keeps from being removed.",
     "memops_standby": "1 for a copy that no application uses: a secondary's, or a replica's.",
 }
 LABEL = re.compile(r"\A[a-zA-Z_][a-zA-Z0-9_]*\Z")

@@ -75,9 +75,7 @@ options:
       - lag
       - clock
       - space
-  controller_time:
-    description: The controller's clock, in seconds since 1970, to compare the memory host's with.
-    type: float
+      - notifications
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.info
@@ -94,7 +92,6 @@ EXAMPLES = r"""
     keyring:
       path: /etc/memops/keyring.json
       master_key_file: /etc/memops/master.key
-    controller_time: "{{ now().timestamp() }}"
   register: found
 """
 
@@ -116,6 +113,10 @@ checks:
       verdict: fail
       says: "No drill was ever run: no restore is proven."
       next: ansible-playbook memops.agent_memory.drill
+clock:
+  description: When the host was asked by its own clock and what that took, and how far other clocks are from it.
+  type: dict
+  returned: success
 faults:
   description: The names of the checks that failed.
   type: list

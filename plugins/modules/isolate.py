@@ -25,6 +25,12 @@ options:
         of their own (an application's memory object without C(quarantine) and C(release)), which are isolated no other
         way. It stands in the proof, and nothing tries whether it is true.
     type: str
+  again:
+    description:
+      - Whether to claim the incident and prove the fence anew when the namespace is quarantined already. With V(false)
+        a quarantine that stands and holds is left to whoever works on it; one that does not hold is fenced anew.
+    type: bool
+    default: true
 author:
   - The memops.agent_memory maintainers (@memops)
 extends_documentation_fragment:

@@ -18,10 +18,18 @@ description:
 author:
   - The memops.agent_memory maintainers (@memops)
 options:
-  event:
-    description: What happened.
+  state:
+    description:
+      - With V(told) the channels are told of O(event). The other two tell nobody and say under RV(not_delivered) which
+        channel could not be told of anything.
+      - V(valid) looks whether every option is one, and whether the template can be filled in; each channel that fails
+        is a warning. V(reachable) also asks its server for a connection, for three seconds at most.
     type: str
-    required: true
+    choices: [told, valid, reachable]
+    default: told
+  event:
+    description: What happened. Needed with O(state=told).
+    type: str
     choices: [isolated, escalated, failed, could-not-verify, backup-failed, drill-failed, released, closed]
   channels:
     description:
@@ -103,6 +111,11 @@ told:
   type: list
   elements: str
   returned: success
+usable:
+  description: The names of the channels that could be told.
+  type: list
+  elements: str
+  returned: when state is not told
 told_before:
   description: The names of the channels that had been told of this event of this incident before.
   type: list

@@ -106,6 +106,11 @@ repository_made:
   description: Whether the repository was made for it (in check mode, whether it would be).
   type: bool
   returned: success, but for a snapshot that was taken by an earlier run of the same incident
+expected:
+  description: The namespaces that it would hold; none when no new one is needed.
+  type: list
+  elements: str
+  returned: in check mode, of a snapshot outside an incident
 spooled:
   description: Whether it lies in the spool because the repository was away.
   type: bool

@@ -20,9 +20,9 @@ options:
     type: str
     required: true
   reason:
-    description: Why it is as it should be.
+    description: Why it is as it should be. It is kept beside the snapshot.
     type: str
-    default: ""
+    required: true
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.attributes
@@ -47,6 +47,10 @@ RETURN = r"""
 snapshot:
   description: The snapshot.
   type: str
+  returned: success
+suspect:
+  description: Whether it was published as suspect. Then it is accepted now, by this call or by an earlier one.
+  type: bool
   returned: success
 """
 

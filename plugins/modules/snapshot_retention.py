@@ -66,6 +66,12 @@ options:
       snapshot takes.
     type: float
     default: 86400.0
+  expected:
+    description: >-
+      In check mode the namespaces of a good snapshot that is published before, so that the forecast counts it; what
+      M(memops.agent_memory.snapshot) returns under this name there. Without effect outside check mode.
+    type: list
+    elements: str
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.attributes

@@ -8,6 +8,7 @@ PRIVATE to the collection. Nothing here raises on a channel that is wrong or dow
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import threading
 import time
 import typing as t
 
-from ._notify_send import Refused, post, send_mail, without_secrets
+from ._notify_send import Refused, mail_place, one_line, post, reach, send_mail, web_place, without_secrets
 
 KINDS = ("webhook", "slack", "pagerduty", "mail")
 RESOLVING = ("released", "closed")
@@ -35,6 +36,13 @@ _WITH_REASON = ("failed", "could-not-verify")
 PAGERDUTY = "https://events.pagerduty.com/v2/enqueue"
 SECONDS = 10.0  # for all channels together, retries included
 LEDGER = "notified.jsonl"
+_ALWAYS = ("kind", "name", "when", "template", "ca")
+_OPTIONS = {
+    "webhook": ("url",),
+    "slack": ("url",),
+    "pagerduty": ("url", "routing_key"),
+    "mail": ("host", "port", "tls", "user", "password", "from", "to"),
+}
 _NEEDED = {"webhook": ("url",), "slack": ("url",), "pagerduty": ("routing_key",), "mail": ("host", "from", "to")}
 _TEMPLATES = {kind: "mail.j2" if kind == "mail" else f"{kind}.json.j2" for kind in KINDS}
 _SECRETS = ("url", "routing_key", "password", "user")
@@ -63,6 +71,31 @@ def wrong(channel: t.Any) -> t.Optional[str]:
         return f"a channel of kind {kind} needs " + " and ".join(missing)
     if any(event not in EVENTS for event in wanted(channel)):
         return "when may list " + ", ".join(EVENTS)
+    return None
+
+
+def misspelt(channel: Channel) -> t.Optional[str]:
+    """The first option of a channel that is none, and which was meant. It stops no message: only who looks is told."""
+    known = (*_ALWAYS, *_OPTIONS[channel["kind"]])
+    strange = next((str(name) for name in channel if name not in known), None)
+    if strange is not None:
+        close = difflib.get_close_matches(strange, known, n=1)
+        return f"it has no option {one_line(strange)[:40]}" + (f"; did you mean {close[0]}?" if close else "")
+    return None
+
+
+def unusable(channel: Channel, values: t.Mapping[str, t.Any], templates: str, connect: bool) -> t.Optional[str]:
+    """Why a channel that is not ``wrong`` could not be told, or None; nothing is sent.
+
+    ``connect``: its server is asked for a connection, too.
+    """
+    try:
+        message(channel["kind"], _template(channel, templates), values)
+        place = mail_place(channel) if channel["kind"] == "mail" else web_place(str(channel.get("url") or PAGERDUTY))
+        if connect:
+            reach(*place)
+    except Refused as exc:
+        return without_secrets(str(exc), [channel.get(s) for s in _SECRETS])
     return None
 
 
@@ -151,10 +184,13 @@ def dedup_key(incident: t.Optional[str], cluster: str, namespace: str, event: st
     return key if len(key) <= 255 else hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 
+def _template(channel: Channel, templates: str) -> str:
+    return os.path.expanduser(str(channel.get("template") or os.path.join(templates, _TEMPLATES[channel["kind"]])))
+
+
 def _send(channel: Channel, values: t.Mapping[str, t.Any], templates: str, until: float) -> None:
     kind = channel["kind"]
-    template = os.path.expanduser(str(channel.get("template") or os.path.join(templates, _TEMPLATES[kind])))
-    text = message(kind, template, values)
+    text = message(kind, _template(channel, templates), values)
     if kind == "mail":
         send_mail(channel, text, until)
         return

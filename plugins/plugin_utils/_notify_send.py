@@ -13,11 +13,13 @@ import email.policy
 import email.utils
 import http.client
 import smtplib
+import socket
 import ssl
 import time
 import typing as t
 import urllib.error
 import urllib.parse
+import urllib.request
 
 TRIES = 3
 PAUSE = 0.5  # seconds before the second try; twice that before the third
@@ -37,8 +39,7 @@ def post(url: str, body: str, ca: t.Any, until: float) -> None:
     """Post JSON. Raises Refused, also for a redirection: a message goes where the operator said and nowhere else."""
     from ansible.module_utils.urls import open_url
 
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise Refused("its url is neither http nor https")
+    web_place(url)
 
     def once(seconds: float) -> None:
         try:
@@ -63,9 +64,26 @@ def post(url: str, body: str, ca: t.Any, until: float) -> None:
     _tried(once, until)
 
 
-def send_mail(channel: t.Mapping[str, t.Any], text: str, until: float) -> None:
-    """Send a message whose first line is its subject, after ``Subject:``. Raises Refused."""
-    letter = _letter(channel, text)
+def web_place(url: str) -> t.Tuple[str, int]:
+    """Host and port of an address, or of the proxy that the environment names for it. Raises Refused."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise Refused("its url is none") from None
+    if parts.scheme not in ("http", "https"):
+        raise Refused("its url is neither http nor https")
+    if not parts.hostname:
+        raise Refused("its url names no host")
+    proxies = {} if urllib.request.proxy_bypass(parts.hostname) else urllib.request.getproxies()
+    proxy = urllib.parse.urlsplit(proxies.get(parts.scheme, ""))
+    if proxy.hostname:
+        return proxy.hostname, proxy.port or 80
+    return parts.hostname, port or {"http": 80, "https": 443}[parts.scheme]
+
+
+def mail_place(channel: t.Mapping[str, t.Any]) -> t.Tuple[str, int]:
+    """Host and port of a mail server. Raises Refused for what cannot be used."""
     host, tls = str(channel["host"]), str(channel.get("tls") or "starttls")
     if tls not in ("starttls", "implicit", "none"):
         raise Refused("tls has to be one of starttls, implicit, none")
@@ -73,9 +91,31 @@ def send_mail(channel: t.Mapping[str, t.Any], text: str, until: float) -> None:
         raise Refused("a password is not sent without TLS")
     try:
         port = int(channel.get("port") or {"starttls": 587, "implicit": 465, "none": 25}[tls])
+    except (TypeError, ValueError):
+        raise Refused("its port is no number") from None
+    if not 0 < port < 65536:
+        raise Refused("its port is no number from 1 to 65535")
+    return host, port
+
+
+def reach(host: str, port: int, seconds: float = TRY_SECONDS) -> None:
+    """Whether somebody takes a connection there; nothing is sent. Raises Refused."""
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except (OSError, UnicodeError) as exc:
+        why = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+        raise Refused(f"its server does not answer: {why}") from exc
+
+
+def send_mail(channel: t.Mapping[str, t.Any], text: str, until: float) -> None:
+    """Send a message whose first line is its subject, after ``Subject:``. Raises Refused."""
+    letter = _letter(channel, text)
+    host, port = mail_place(channel)
+    tls = str(channel.get("tls") or "starttls")
+    try:
         context = ssl.create_default_context(cafile=str(channel["ca"]) if channel.get("ca") else None)
     except (OSError, TypeError, ValueError) as exc:
-        raise Refused("its port or its ca cannot be used") from exc
+        raise Refused("its ca cannot be used") from exc
 
     def once(seconds: float) -> None:
         try:

@@ -22,9 +22,10 @@ import typing as t
 
 from . import _report_input as given
 from . import _report_parts as parts
+from ._commands import options
 from ._report_happened import happened
 from ._report_input import FAIL, PASS, UNKNOWN
-from ._report_run import ESCALATION, Run
+from ._report_run import ESCALATION, TOLD, Run
 from ._report_words import ORDER, place
 
 FORMAT = 1
@@ -49,14 +50,14 @@ def build_report(
     namespace: t.Optional[str] = None,
     cluster: t.Optional[str] = None,
     slo: t.Optional[t.Mapping[str, t.Any]] = None,
-    inventory: str = "<inventory>",
+    inventory: t.Sequence[str] = (),
     lost_listed: t.Optional[int] = None,
     unreadable: int = 0,
     now: t.Any = None,
 ) -> Report:
     """report.json as a dict, from the step dicts in the order in which they were written.
 
-    ``slo`` is memory_slo; ``inventory`` goes into the next command; ``lost_listed`` is the number of lines that
+    ``slo`` is memory_slo; ``inventory``: those of the next command; ``lost_listed`` is the number of lines that
     lost_keys.jsonl really has; ``unreadable`` the number of step lines that could not be read; ``now`` (RFC 3339,
     datetime or microseconds) is the time of the report. Never raises on what the steps hold.
     """
@@ -304,18 +305,20 @@ def _escalated(run: Run, loss_ratio: t.Optional[float], limit: t.Optional[float]
     return not accepted and loss_ratio is not None and limit is not None and loss_ratio > limit
 
 
-def _next_command(run: Run, verdict: str, escalated: bool, namespace: t.Optional[str], inventory: str) -> str:
+def _next_command(
+    run: Run, verdict: str, escalated: bool, namespace: t.Optional[str], inventory: t.Sequence[str]
+) -> str:
     """The command that continues from here; empty when nothing is left to do."""
-    where = inventory if inventory == "<inventory>" else shlex.quote(inventory)
+    where = options(inventory)
     if run.whole:
         failed = [name for name in ("failback", "failover") if name in run.current and not run.passed(name)]
         ahead = failed[0] if failed else "failback" if run.failed_over else ""
-        whole = f"ansible-playbook -i {where} memops.agent_memory.{ahead} -e memory_failover_scope=store"
+        whole = f"ansible-playbook {where} memops.agent_memory.{ahead} -e memory_failover_scope=store"
         return whole if ahead else ""
     if any(s.verdict != PASS and s.result.get("error") == "namespace-unknown" for s in run.current.values()):
-        return f"ansible-playbook -i {where} memops.agent_memory.info"  # it lists those that there are
-    if set(run.current) == {"release"} and run.state == "untouched":
-        return f"ansible-playbook -i {where} memops.agent_memory.info"  # there was no quarantine to lift
+        return f"ansible-playbook {where} memops.agent_memory.info"  # it lists those that there are
+    if {name for name in run.current if not name.startswith(TOLD)} == {"release"} and run.state == "untouched":
+        return f"ansible-playbook {where} memops.agent_memory.info"  # there was no quarantine to lift
     if run.state == "closed":
         playbook = "" if verdict == PASS else "validate"
     elif escalated:
@@ -336,7 +339,7 @@ def _next_command(run: Run, verdict: str, escalated: bool, namespace: t.Optional
         variable = shlex.quote(json.dumps({"memory_namespace": namespace}))
     # a watch that ended without enough reads is over; only another one can pass
     more = " -e memory_again=true" if run.result("monitor").get("verdict") == UNKNOWN and playbook == "monitor" else ""
-    return f"ansible-playbook -i {where} memops.agent_memory.{playbook} -e {variable}{more}"
+    return f"ansible-playbook {where} memops.agent_memory.{playbook} -e {variable}{more}"
 
 
 # --- figures --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from ._report_input import FAIL, PASS, Step
 ESCALATION = ("disaster_recovery", "dr", "escalate", "notify")
 #: These may rightly be older than the isolation that counts.
 _BEFORE_ISOLATION = ("preflight", "failover")
+#: So begin the steps that keep who was told of an event; they say nothing about the memories.
+TOLD = "notify_"
 
 
 class Run:
@@ -46,8 +48,9 @@ class Run:
     @property
     def whole(self) -> bool:
         """Whether this is about the whole store, which fails over and comes home; no namespace was worked on."""
-        steps = [s for s in self.history if s.name in ("failover", "failback")]
-        return bool(steps) and len(steps) == len(self.history) and steps[-1].result.get("scope") == "store"
+        steps = [s for s in self.history if not s.name.startswith(TOLD)]
+        moves = all(s.name in ("failover", "failback") for s in steps)
+        return bool(steps) and moves and steps[-1].result.get("scope") == "store"
 
     def result(self, name: str) -> t.Dict[str, t.Any]:
         return self.current[name].result if name in self.current else {}

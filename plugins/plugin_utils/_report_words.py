@@ -13,6 +13,7 @@ import typing as t
 import unicodedata
 
 from . import _report_input as given
+from ._report_run import TOLD
 
 UNKNOWN = "not known"
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
@@ -186,6 +187,11 @@ def _loss_of_store(lost: t.Optional[int], details: t.Mapping[str, t.Any]) -> str
     return f"{lost:,} acknowledged {verb} on the former primary alone and are lost{where}."
 
 
+def ran(report: t.Mapping[str, t.Any]) -> t.List[str]:
+    """The names of the steps that worked on the memories; who was told of them is none of these."""
+    return [step["name"] for step in report["steps"] if not step["name"].startswith(TOLD)]
+
+
 def state_known(report: t.Mapping[str, t.Any]) -> bool:
     """Whether the state is more than a guess: a step that failed and named no incident has not seen the namespace."""
     failed = any(step["verdict"] != "pass" for step in report["steps"])
@@ -194,8 +200,7 @@ def state_known(report: t.Mapping[str, t.Any]) -> bool:
 
 def state_sentence(report: t.Mapping[str, t.Any]) -> str:
     if not state_known(report):
-        ran = [step["name"] for step in report["steps"]]
-        did = "This run changed nothing, but what" if ran == ["preflight"] else "What was changed and what"
+        did = "This run changed nothing, but what" if ran(report) == ["preflight"] else "What was changed and what"
         return f"{did} state the namespace is in is not known: the playbook memops.agent_memory.info asks the store."
     if whole(report):
         return WHOLE.get(report["state"], STATES[report["state"]])
@@ -225,10 +230,9 @@ def under_way(report: t.Mapping[str, t.Any]) -> bool:
 def next_step(report: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], str]:
     """Name and command of the runbook's next step alone; (None, "") when another playbook's turn has come."""
     missing = [name for name in report["details"]["not_run"] if name in SINGLE]
-    ran = [step["name"] for step in report["steps"]]
     if _nothing_to_release(report):
         return None, ""
-    last = max((ORDER.index(name) for name in ran if name in ORDER), default=-1)
+    last = max((ORDER.index(name) for name in ran(report) if name in ORDER), default=-1)
     name = next((name for name in missing if ORDER.index(name) > last), missing[0] if missing else None)
     whole = " memops.agent_memory.rebuild "
     if name is None or whole not in report["next_command"]:
@@ -245,7 +249,8 @@ def title(report: t.Mapping[str, t.Any]) -> str:
     """The verdict as the head of a report says it: a run of one step that went well says so of this step."""
     if not under_way(report):
         return VERDICTS[report["verdict"]]
-    newest = max(report["steps"], key=lambda step: step["started"] or "")  # RFC 3339 in UTC sorts as text
+    steps = [step for step in report["steps"] if step["name"] in ran(report)] or report["steps"]
+    newest = max(steps, key=lambda step: step["started"] or "")  # RFC 3339 in UTC sorts as text
     return f"{label(newest['name'])} passed".capitalize()
 
 

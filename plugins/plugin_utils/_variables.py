@@ -36,6 +36,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
     {
         "memory_absent",
         "memory_accept_loss",
+        "memory_accept_reason",
         "memory_again",
         "memory_awx_approval_seconds",
         "memory_awx_credentials",

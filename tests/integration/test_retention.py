@@ -4,8 +4,10 @@
 """What an operator keeps, and brings back, by playbooks. Several of them in one run: the start costs most."""
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
+import sqlite3
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
@@ -52,3 +54,15 @@ def test_hold_remove_bring_back_and_find(tmp_path: pathlib.Path) -> None:
     assert back.status == 0 and CHANGED.findall(back.text)[-1] == "1", back.text
     assert f"Back, and held as undeleted: {old}." in back.text and f"{old} does not wait for its removal." in back.text
     assert "There is no such snapshot." in back.text
+
+    with contextlib.closing(sqlite3.connect(site.stores["primary"]["path"])) as connection, connection:
+        for (trigger,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f'DROP TRIGGER "{trigger}"')
+        connection.execute("DELETE FROM memory_records WHERE key > 'key-00010'")
+    doubted = create(repository=repository, purpose="scheduled", **given)["snapshot"]
+    accept = {"memory_snapshot": doubted, "memory_accept_reason": "the tenant left"}
+    done = site.play("info", OURS + "accept", **accept)
+    assert done.status == 0 and CHANGED.findall(done.text)[-1] == "1", done.text
+    assert re.search(rf"snapshot {doubted}: scheduled of \S+, no source for a rebuild, suspect: ", done.text), done.text
+    told = " ".join(done.text.split())
+    assert f"Snapshot {doubted} is accepted: it counts as good, and retention goes on." in told

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -58,8 +59,33 @@ def test_systemd_accepts_the_timers(tmp_path: pathlib.Path) -> None:
     passed(site.play("schedule", memory_schedule_every=every, **home), changed=False)
     passed(site.play("schedule", memory_schedule_state="absent", **home), changed=True)
     assert list(units.iterdir()) == []
-    refused = site.play("schedule", memory_schedule_every={"backup": "7m"}, **home)
-    assert refused.status != 0 and "Next: " in refused.text and list(units.iterdir()) == []
+    refused = site.play("schedule", memory_schedule_every={"backup": "7m", "drill": "1d", "scrub": "often"}, **home)
+    told = " ".join(refused.text.split())
+    assert refused.status != 0 and list(units.iterdir()) == []
+    assert "No calendar repeats backup every 7m, scrub every often (memory_schedule_every)" in told, told
+    assert "Next: write one of 1m, 2m, 3m, " in told and "memory_schedule_inventory" not in told
+
+
+def test_what_the_host_does_not_have_is_one_sentence(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("sh", "id", "mkdir", "rm", "chmod", "sleep", "echo"):
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    stub = tmp_path / "bin" / "systemctl"
+    stub.write_text("#!/bin/sh\necho 'Failed to connect to bus: No medium found' >&2\nexit 1\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    site = Site(tmp_path, secondary=False)
+    for asked, said in (
+        ("systemd", "systemd starts no timers of this user here (Failed to connect to bus: No medium found)"),
+        ("cron", "There is no crontab here, so no entry can be written; nothing was changed. Next: install cron"),
+    ):
+        refused = site.play("schedule", memory_schedule=asked)
+        told = " ".join(refused.text.split())
+        assert refused.status != 0 and refused.changed == 0 and said in told and "Next: " in told, told
+    assert not (tmp_path / ".local").exists() and not (tmp_path / ".config").exists()
+    strange = site.play("schedule", memory_schedule="cron", memory_schedule_inventory="hosts.yml")
+    told = " ".join(strange.text.split()).replace('\\"', '"')
+    assert 'memory_schedule_inventory is "hosts.yml", which no unit or cron entry can hold' in told, told
 
 
 def test_the_line_of_cron_backs_up_and_leaves_a_heartbeat(

@@ -162,12 +162,11 @@ class Rulebook(HttpServer):
         values = {"memops_alert_port": self.port}
         variables = self.write("vars.yml", {**values, **({"memops_alert_token": self.token} if self.token else {})})
         need("default-jre-headless", "java")
-        rulebook = ROOT / "extensions" / "eda" / "rulebooks" / "alerts.yml"
         path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
         own = [f"PATH={path}", f"HOME={self.inventory.parent}", "ANSIBLE_NOCOLOR=1", "ANSIBLE_LOCALHOST_WARNING=0"]
         own += [f"ANSIBLE_COLLECTIONS_PATH={ROOT / '.ansible' / 'collections'}", "LC_ALL=C.UTF-8"]
-        arguments = ["--rulebook", str(rulebook), "--inventory", str(self.inventory), "--vars", variables]
-        return ["env", *own, *ansible_rulebook(), *arguments]
+        named = ["--rulebook", "memops.agent_memory.alerts"]
+        return ["env", *own, *ansible_rulebook(), *named, "--inventory", str(self.inventory), "--vars", variables]
 
     def tell(self, *alerts: dict[str, t.Any], token: str | None = None) -> int:
         """As Alertmanager does; the HTTP status."""

@@ -29,7 +29,6 @@ def operate(context: Context) -> dict[str, t.Any]:
         copy=params["copy"],
         probe=params["probe"] and not context.check,
         only=params["only"] or (),
-        controller=params["controller_time"],
         work_dir=params["work_dir"],
     )
 
@@ -45,5 +44,4 @@ def main() -> None:
     options["copy"] = {"type": "bool", "default": False}
     options["probe"] = {"type": "bool", "default": False}
     options["only"] = {"type": "list", "elements": "str", "choices": list(CHECKS)}
-    options["controller_time"] = {"type": "float"}
     execute(operate, options)

@@ -35,6 +35,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         namespace=context.namespace,
         run=context.run,
         outside_fence=context.params["outside_fence"],
+        again=context.params["again"],
         check=context.check,
     )
     result["diff"] = diff(result.pop("before"), result.pop("after"), context.namespace)
@@ -46,5 +47,6 @@ def main() -> None:
         "namespace": {"type": "str", "required": True},
         **RECORDS,
         "outside_fence": {"type": "str"},
+        "again": {"type": "bool", "default": True},
     }
     execute(operate, options)

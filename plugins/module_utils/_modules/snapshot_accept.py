@@ -10,22 +10,26 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, diff, execute
+from .._errors import InvalidInput
+from .._inputs import check_reason
 
 
 def operate(context: Context) -> dict[str, t.Any]:
+    reason = context.params["reason"]
+    check_reason(reason)
+    if not reason.strip():
+        raise InvalidInput("To accept a snapshot needs a reason.", "say why it is right in memory_accept_reason")
     repository, keyring, snapshot = context.repository(), context.keyring(), context.params["snapshot"]
     info = repository.snapshot(context.name, snapshot, keyring).info
-    changed = info.suspect and not info.accepted
-    if changed and not context.check:
-        repository.accept(context.name, snapshot, keyring, context.run.owner, context.params["reason"])
+    changed = repository.accept(context.name, snapshot, keyring, context.run.owner, reason, check=context.check)
     before = {"suspect": info.suspect, "accepted": info.accepted}
     after = {**before, "accepted": info.accepted or changed}
-    return {"changed": changed, "snapshot": snapshot, "diff": diff(before, after, snapshot)}
+    return {"changed": changed, "snapshot": snapshot, "suspect": info.suspect, "diff": diff(before, after, snapshot)}
 
 
 def main() -> None:
     options = {
         "snapshot": {"type": "str", "required": True},
-        "reason": {"type": "str", "default": ""},
+        "reason": {"type": "str", "required": True},
     }
     execute(operate, options)

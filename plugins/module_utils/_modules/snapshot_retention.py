@@ -32,6 +32,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         keep_suspect=context.params["keep_suspect"],
         grace=context.params["grace"],
         periods={period: context.params[f"keep_{period}"] for period in PERIODS},
+        expected=context.params["expected"] or (),
         check=context.check,
     )
     before = sorted([*(kept["snapshot"] for kept in result["kept"]), *result["removed"]])
@@ -51,5 +52,6 @@ def main() -> None:
         "keep_forensic": {"type": "float", "default": 7776000.0},
         "keep_suspect": {"type": "float", "default": 2592000.0},
         "grace": {"type": "float", "default": 86400.0},
+        "expected": {"type": "list", "elements": "str"},
     }
     execute(operate, options)

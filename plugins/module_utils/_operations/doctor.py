@@ -18,7 +18,8 @@ from .._model import NamespaceState
 from .._replication import open_server, own_store
 from .._store import Store
 from . import scrub
-from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Limits, ago, run
+from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Limits, ago, run, worst_of
+from .doctor_clock import clock_check
 from .doctor_repository import OF_SNAPSHOTS, RepositoryChecks
 from .incident import rfc3339
 
@@ -33,6 +34,7 @@ BEYOND = ("(BYPASSRLS)", "(member of the owner)")  # … and who need not
 OF_STORE = ("integrity", "fence", "quarantine", "lease", "lag")
 CHECKS = (
     "store", "keyring", "repository", *OF_SNAPSHOTS, "conditional_put", "key_age", *OF_STORE, "clock", "space",
+    "notifications",
 )  # fmt: skip
 
 
@@ -49,15 +51,17 @@ def doctor(
     copy: bool = False,
     probe: bool = False,
     only: t.Collection[str] = (),
-    controller: float | None = None,
     work_dir: str | None = None,
     now: float | None = None,
 ) -> dict[str, t.Any]:
-    """{verdict, checks [{check, verdict, says, next}], faults [names]}; the verdict is the worst of the checks.
+    """{verdict, checks [{check, verdict, says, next}], faults [names], clock}; the verdict is the worst of the checks.
+
+    ``clock`` {at, took, limit, differences} is for doctor_clock.settle() on the controller, which also looks at the
+    notifications.
 
     ``only``: these checks, and what they need but does not open. ``probe``: try anew what the endpoint enforces.
     ``copy``: this is a secondary; how far it is behind, its clock and its disk are looked at, nothing else.
-    ``controller``, ``now``: seconds since 1970. What cannot be asked is could-not-verify.
+    ``now``: seconds since 1970. What cannot be asked is could-not-verify.
     Errors: InvalidInput (a check of no such name), no other.
     """
     at = time.time() if now is None else now
@@ -90,19 +94,19 @@ def doctor(
         found.check("fence", found.fence, store)
         found.check("quarantine", found.quarantine, store)
         found.check("lease", found.lease, store)
-    found.check("clock", found.clock, repository, controller)
+    found.check("clock", found.clock, repository)
     found.check("space", found.space, keyring_params, repository_params)
-    order = [verdict for verdict in (FAIL, UNKNOWN, PASS) if any(one["verdict"] == verdict for one in found.checks)]
-    return {
-        "changed": False,
-        "verdict": order[0] if order else PASS,
-        "checks": found.checks,
-        "faults": [one["check"] for one in found.checks if one["verdict"] == FAIL],
-    }
+    took = time.time() - found.began
+    clock = {"at": at, "took": took, "limit": limits.skew, "differences": found.differences}
+    return {"changed": False, **worst_of(found.checks), "checks": found.checks, "clock": clock}
 
 
 class _Examination(RepositoryChecks):
-    """The checks, each of which says one sentence."""
+    """The checks, each of which says one sentence. ``differences``: how far other clocks are from this host's."""
+
+    def __init__(self, *arguments: t.Any) -> None:
+        super().__init__(*arguments)
+        self.differences: dict[str, float] = {}
 
     # --- keys ---------------------------------------------------------------------------------------------------
     def key_age(self, ring: t.Any) -> None:
@@ -247,24 +251,18 @@ class _Examination(RepositoryChecks):
         self.add("lag", FAIL if late else PASS, says, run("backup") if late else "")
 
     # --- the host -------------------------------------------------------------------------------------------------
-    def clock(self, repository: t.Any, controller: float | None) -> None:
-        others = {} if controller is None else {"the controller's": controller}
+    def clock(self, repository: t.Any) -> None:
         told = None
+        before = time.time()
         if repository is not None:
             try:
                 told = repository.objects.clock()
             except (RepositoryUnavailable, StoreUnavailable):
                 told = None
         if told is not None:
-            others["the repository's"] = told
-        if not others:
-            self.add("clock", UNKNOWN, "There is no other clock to compare this host's with.", run("doctor"))
-            return
-        whose, worst = max(((who, abs(self.now - other)) for who, other in others.items()), key=lambda one: one[1])
-        skewed = worst > self.limits.skew
-        says = f"This host's clock and {whose} differ by {ago(worst)}; the limit is {ago(self.limits.skew)}."
-        following = "chronyc makestep (as root, on the host that is wrong)" if skewed else ""
-        self.add("clock", FAIL if skewed else PASS, says, following)
+            here = self.now + (before + time.time()) / 2 - self.began
+            self.differences["the repository's"] = abs(here - told)
+        self.checks.append(clock_check(self.limits.skew, self.differences))
 
     def space(
         self, keyring_params: t.Mapping[str, t.Any] | None, repository_params: t.Mapping[str, t.Any] | None

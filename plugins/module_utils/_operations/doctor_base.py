@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import typing as t
 
 from .._errors import MemoryOpsError
@@ -38,6 +39,13 @@ def run(playbook: str, **variables: str) -> str:
     return words
 
 
+def worst_of(checks: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
+    """{verdict, faults [names]}; the verdict is the worst of the checks."""
+    order = [verdict for verdict in (FAIL, UNKNOWN, PASS) if any(one["verdict"] == verdict for one in checks)]
+    faults = [one["check"] for one in checks if one["verdict"] == FAIL]
+    return {"verdict": order[0] if order else PASS, "faults": faults}
+
+
 def ago(seconds: float) -> str:
     """An age for people."""
     for length, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
@@ -60,6 +68,7 @@ class Examination:
     ) -> None:
         self.name, self.limits, self.now = name, limits, now
         self.only = only
+        self.began = time.time()
         self.store_params = store_params
         self.folder = work_dir or incidents.base(store_params)
         self.checks: list[dict[str, t.Any]] = []

@@ -19,6 +19,7 @@ from . import evidence
 from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination, ago, run
 from .holds import marked
 from .inform import verified
+from .retention import suspect
 
 LOOKED_AT = 5  # good snapshots, newest first, that are asked whether they were verified
 OF_SNAPSHOTS = ("backup", "verified", "drill", "retention", "object_lock")
@@ -94,11 +95,12 @@ class RepositoryChecks(Examination):
     def retention(self, repository: t.Any, ring: t.Any, found: list[t.Any]) -> None:
         """Whether it can do its work, and what it does not remove or has not yet."""
         broken = [info for info in found if info.problem]
-        newest = next((info for info in found if not info.problem and info.purpose != "forensic"), None)
-        if newest is not None and newest.suspect and not newest.accepted:
-            why = "; ".join(newest.reasons)[:200]
-            says = f"Snapshot {newest.id} is suspect ({why}), so retention removes nothing."
-            self.add("retention", FAIL, says, f"look why, then accept it with the module snapshot_accept: {newest.id}")
+        doubted = suspect(found)
+        if doubted is not None:
+            why = "; ".join(doubted.reasons)[:200]
+            says = f"Snapshot {doubted.id} is suspect ({why}), so retention removes nothing."
+            accept = run("accept", memory_snapshot=doubted.id, memory_accept_reason="why it is right")
+            self.add("retention", FAIL, says, f"look why; where it is as it should be, {accept}")
             return
         if broken:
             says = f"Snapshot {broken[0].id} cannot be read, and is kept ({len(broken)} in all): {broken[0].problem}"

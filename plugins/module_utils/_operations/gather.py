@@ -17,14 +17,16 @@ from .._layouts import seals
 from .._metrics import Sample
 from .._model import DELETED, KEY_ID, PAYLOAD
 from .._replication import open_server, own_store
+from .._repository import holds
 from .._repository.catalogue import read_checks
-from .._repository.manifest import read_keys
+from .._repository.manifest import folder, read_keys
 from .._store import Reader, Store, open_store
 from . import integrity
 from .evidence import newest
 from .incident import base, microseconds
 from .integrity import as_keyring
 from .monitor import MIN_SAMPLES
+from .retention import suspect
 from .scrub import read_notes
 
 BUFFERED = 60.0  # seconds that an application may keep what it read before it tells the log
@@ -189,7 +191,10 @@ class _Asked:
         """The newest snapshot to restore from, and the newest restore of one that passed and is noted with it."""
         try:
             repository = open_repository()
-            good = [info for info in repository.snapshots(cluster, ring) if info.good and not info.problem]
+            found = repository.snapshots(cluster, ring)
+            good = [info for info in found if info.good and not info.problem]
+            held = _held(repository, cluster, ring)
+            locked = _locked_until(repository, cluster, good)
             drilled = max((_drilled(repository, cluster, info.id, ring) for info in good[:CHECKED]), default=0.0)
             last = None if ring is None else newest(repository, ring, cluster)
             if last is not None and last.get("verdict") == "pass":
@@ -200,6 +205,10 @@ class _Asked:
             return
         self.add("repository_up", 1)
         self.add("backup_last_success_timestamp_seconds", max((info.at / 1e6 for info in good), default=0.0))
+        self.add("backup_locked_until_timestamp_seconds", locked)
+        self.add("backup_suspect", suspect(found) is not None)
+        self.add("snapshots", len(found))
+        self.add("snapshots_held", held)
         if drilled:
             self.add("drill_last_success_timestamp_seconds", drilled)
 
@@ -237,6 +246,21 @@ def still_damaged(reader: Reader, namespace: str, keys: t.Sequence[str], ring: t
             except (KeyUnavailable, RecordCorrupt):
                 damaged += 1
     return damaged
+
+
+def _held(repository: t.Any, cluster: str, ring: t.Any) -> int:
+    """How many snapshots a hold keeps: one walk over their folder, then those are asked that ever had one."""
+    keys = (info.key for info in repository.objects.list(f"snapshots/{cluster}/"))
+    asked = {key.split("/")[2] for key in keys if key.endswith(holds.ENDINGS)}
+    return sum(1 for one in asked if holds.standing(repository.objects, cluster, one, ring))
+
+
+def _locked_until(repository: t.Any, cluster: str, good: t.Sequence[t.Any]) -> float:
+    """Of the newest good snapshot; 0: no lock keeps it."""
+    locks = repository.objects.locks
+    if locks is None or not good:
+        return 0.0
+    return float(locks.until([f"{folder(cluster, max(good, key=lambda info: info.at).id)}manifest.json"])[0])
 
 
 def _drilled(repository: t.Any, cluster: str, snapshot: str, ring: t.Any) -> float:

@@ -22,15 +22,21 @@ def isolate(
     namespace: str,
     run: Run,
     outside_fence: str | None = None,
+    again: bool = True,
     check: bool = False,
 ) -> dict[str, t.Any]:
     """Fence ``namespace`` and prove it.
+
+    ``again`` False: a quarantine that stands and holds is left to whoever works on it; nothing is claimed or noted.
 
     ``outside_fence`` says what keeps applications away where the store cannot (capability outside-fence); it becomes
     ``outside`` of the proof. Returns {incident, changed, fenced_at, before, after, proof, warnings}. Errors:
     NamespaceUnknown, LeaseHeld, CapabilityMissing, and CannotProceed when the proof fails (the fence stays up as far
     as it holds).
     """
+    standing = None if again else _standing(store, namespace)
+    if standing is not None:
+        return standing
     known_words = store.capabilities()
     said = (outside_fence or "").strip() if "outside-fence" in known_words else ""
     if "fence-reads" not in known_words and "outside-fence" in known_words and not said:
@@ -94,6 +100,31 @@ def isolate(
         "after": fenced,
         "proof": proof,
         "warnings": [] if proven else [_unproven(namespace, proof)],
+    }
+
+
+def _standing(store: Store, namespace: str) -> dict[str, t.Any] | None:
+    """What isolate() returns of a quarantine that stands and holds, as far as the store has a fence; else None."""
+    with store.reader() as reader:
+        found = reader.namespace(namespace)
+    if found.state != "quarantined":
+        return None
+    proof = None
+    if "fence-reads" in store.capabilities():
+        proof = {**store.prove(namespace), "outside": None}
+        if not (proof["writes_refused"] and proof["reads_refused"]):
+            return None
+    incident, known = incidents.facts(store, namespace)
+    policy = {"state": found.state, "serving_ttl": found.serving_ttl}
+    return {
+        "incident": incident,
+        "changed": False,
+        "fenced_at": known.get("fenced_at"),
+        "before": policy,
+        "after": policy,
+        "proof": proof,
+        "warnings": [],
+        "detail": f"quarantined already, in {f'the incident {incident}' if incident else 'an incident that is closed'}",
     }
 
 

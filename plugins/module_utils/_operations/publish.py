@@ -171,6 +171,7 @@ def _would(
         "purpose": purpose,
         "repository_made": reached and place is None,
         "changed": not fresh,
+        "expected": [] if fresh else sorted(namespaces or states),
         "warnings": warnings,
     }
 

@@ -14,12 +14,13 @@ import typing as t
 from .._errors import InvalidInput, MemoryOpsError, RepositoryUnavailable
 from .._repository import Repository, holds
 from .._repository.aside import REMOVED, bring_back, put_aside, read_aside
-from .._repository.catalogue import ids, listing
+from .._repository.catalogue import choose_base, ids, listing
 from .._repository.manifest import SnapshotInfo, folder
 from .._repository.objects import check_name
 from . import retention_lock as locking
 
 DAY = 86400.0
+COMING = ""  # the id of one that is not there yet
 #: Of each period how it is told apart; the newest snapshot of a period stands for it (grandfather, father, son). UTC.
 PERIODS = {"hourly": "%Y%m%d%H", "daily": "%Y%m%d", "weekly": "%G%V", "monthly": "%Y%m", "yearly": "%Y"}
 
@@ -35,6 +36,7 @@ def apply(
     keep_suspect: float = 30 * DAY,
     grace: float = DAY,
     periods: t.Mapping[str, int] | None = None,
+    expected: t.Sequence[str] = (),
     now: float | None = None,
     check: bool = False,
 ) -> dict[str, t.Any]:
@@ -45,6 +47,7 @@ def apply(
     Never: the last good one of any namespace, a base that something refers to, one that is held, a forensic one younger
     than ``keep_forensic``, a suspect one younger than ``keep_suspect``, one that cannot be read. While the newest
     snapshot is suspect nothing goes.
+    ``expected``, with ``check``: the namespaces of a good snapshot that is published before, and counts like others.
     Objects without a manifest go ``grace`` seconds after the manifest went, or after the last of them was written.
 
     Returns {changed, kept [{snapshot, reason}], removed [ids], collected [ids], waiting [ids], revived [ids], locked
@@ -64,9 +67,12 @@ def apply(
     kept: list[dict[str, str]] = []
     removed: list[str] = []
     warnings: list[str] = []
-    stopped = _stopped(snapshots)
+    stopped = suspect(snapshots)
     if stopped:
-        warnings.append(stopped)
+        why = "; ".join(stopped.reasons)
+        warnings.append(f"Snapshot {stopped.id} is suspect ({why}): nothing is removed until it is accepted.")
+    if check and expected:
+        snapshots = [_coming(snapshots, name, expected, moment), *snapshots]
     good = [info for info in snapshots if info.good]
     standing = {info.id: f"the {period} one" for period, info in _standing(good, periods or {})}
     standing.update({info.id: "among the newest" for info in good[:keep_last]})
@@ -76,6 +82,8 @@ def apply(
         reason = _reason(info, moment, standing, referenced, keep_within, keep_forensic, keep_suspect)
         if stopped and reason is None:
             reason = "the newest snapshot is suspect"
+        if info.id == COMING:
+            continue
         if reason is None:
             reason = _held(place, name, info.id, keyring) or locking.locked(place, name, info.id)
         if reason is None:
@@ -110,16 +118,22 @@ def apply(
     }
 
 
-def _stopped(snapshots: t.Sequence[SnapshotInfo]) -> str | None:
-    """Corruption must not rotate the good copies out."""
-    for info in snapshots:
-        if info.problem or info.purpose == "forensic":
-            continue
-        if info.suspect and not info.accepted:
-            why = "; ".join(info.reasons)
-            return f"Snapshot {info.id} is suspect ({why}): nothing is removed until it is accepted."
-        return None
-    return None
+def suspect(snapshots: t.Sequence[SnapshotInfo]) -> SnapshotInfo | None:
+    """The newest one, when it is suspect and nobody accepted it: corruption must not rotate the good copies out."""
+    newest = next((info for info in snapshots if not info.problem and info.purpose != "forensic"), None)
+    return newest if newest is not None and newest.suspect and not newest.accepted else None
+
+
+def _coming(snapshots: t.Sequence[SnapshotInfo], name: str, namespaces: t.Sequence[str], moment: float) -> SnapshotInfo:
+    """A good one that is not there yet, with the base that it would have."""
+    at = int(moment * 1e6)
+    last = snapshots[0] if snapshots else None
+    base = choose_base(snapshots, last.lineage, moment) if last is not None else None
+    return SnapshotInfo(
+        id=COMING, name=name, purpose="scheduled", at=at, epoch=0, sequence=0, lineage="", suspect=False, reasons=[],
+        accepted=False, good=True, incident=None, references=[base] if base else [],
+        namespaces={one: {} for one in namespaces}, bytes=0, authenticated=True, manifest={"created": at},
+    )  # fmt: skip
 
 
 def _last_good(good: t.Sequence[SnapshotInfo]) -> t.Iterator[SnapshotInfo]:

@@ -139,16 +139,18 @@ class Repository:
         holding = f" that holds {namespace!r:.80}" if namespace is not None else ""
         raise SnapshotUnusable(f"There is no good snapshot of {name}{holding} in {self.location}.", "run a backup")
 
-    def accept(self, name: str, snapshot_id: str, keyring: t.Any, by: str, reason: str = "") -> bool:
-        """Let a suspect snapshot count as good; whether that changed anything."""
+    def accept(
+        self, name: str, snapshot_id: str, keyring: t.Any, by: str, reason: str = "", *, check: bool = False
+    ) -> bool:
+        """Let a suspect snapshot count as good; whether that changes anything."""
         snapshot = self.snapshot(name, snapshot_id, keyring)
         if snapshot.purpose == "forensic":
             raise RepositoryRefused(f"Snapshot {snapshot_id} is evidence and never counts as good.", "take a new one")
         if not snapshot.info.suspect or snapshot.info.accepted:
             return False
-        catalogue.append_check(
-            self.objects, name, snapshot_id, snapshot.secret, "accepted", {"by": by, "reason": reason}
-        )
+        told = {"by": by, "reason": reason}
+        if not check:
+            catalogue.append_check(self.objects, name, snapshot_id, snapshot.secret, "accepted", told)
         return True
 
     # --- journals ---------------------------------------------------------------------------------------------------

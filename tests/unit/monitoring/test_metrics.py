@@ -22,6 +22,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._metrics import HELP, Sample
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.evidence import keep
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.gather import gather, log_position
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.holds import hold
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.scrub import scrub
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot import create
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.verify import verify
@@ -158,6 +159,34 @@ def test_what_a_repository_tells(place: Place) -> None:
     verify(repository=made, keyring=place.ring(), name="c", snapshot_id=taken["snapshot"], depth="restored")
     found = asked(place, open_repository=opened)
     assert found[("drill_last_success_timestamp_seconds", "")] == pytest.approx(time.time(), abs=60)
+
+
+def test_what_keeps_snapshots(place: Place) -> None:
+    place.fill(40)
+    where = {"url": f"file://{place.folder}/repository"}
+
+    def taken() -> str:
+        given = {"store_params": place.store, "repository": where, "keyring": place.ring(), "name": "c"}
+        return str(create(purpose="scheduled", **given)["snapshot"])
+
+    def told() -> list[float]:
+        found = asked(place, open_repository=lambda: Repository.open(where))
+        names = ("snapshots", "snapshots_held", "backup_suspect", "backup_locked_until_timestamp_seconds")
+        return [found[(name, "")] for name in names]
+
+    first, second = taken(), taken()
+    assert told() == [2, 0, 0, 0]
+    made = {"repository": Repository.open(where), "keyring": place.ring(), "name": "c", "by": "ann", "reason": "why"}
+    for label, snapshots in (("case-17", [first, second]), ("audit", [first])):
+        hold(label=label, present=True, snapshots=snapshots, **made)
+    assert told() == [2, 2, 0, 0]
+    hold(label="case-17", present=False, snapshots=[first, second], **made)
+    assert told() == [2, 1, 0, 0]
+    place.sql("DELETE FROM memory_records WHERE key < 'user/00030'")
+    doubted = taken()
+    assert told() == [3, 1, 1, 0]
+    Repository.open(where).accept("c", doubted, place.ring(), "ann", "it was meant")
+    assert told() == [3, 1, 0, 0]
 
 
 def test_the_place_in_the_log_is_the_first_entry_that_counts(place: Place) -> None:

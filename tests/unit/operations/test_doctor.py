@@ -16,6 +16,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import drill, holds, scrub, verify
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import doctor
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_base import Limits
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_clock import settle
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.engines import Bench
@@ -62,10 +63,14 @@ def examined(site, **more):
     arguments = {
         "open_store": opener, "store_params": site.store, "keyring_params": site.keyring, "name": NAME,
         "repository_params": site.repository, "open_keyring": site.ring, "limits": Limits(free=0.0),
-        "open_repository": lambda: Repository.open(site.repository), "controller": time.time(), **more,
+        "open_repository": lambda: Repository.open(site.repository), **more,
     }  # fmt: skip
+    sent = time.time()
     try:
-        return doctor(**arguments)
+        found = doctor(**arguments)
+        if "now" not in more:
+            settle(found, sent, time.time())
+        return found
     finally:
         for store in opened:
             store.close()
@@ -121,8 +126,21 @@ def test_all_that_grows_old(site):
     mending = {"backup": "backup", "drill": "drill", "integrity": "scrub", "key_age": "rotate_keys"}
     for check, playbook in mending.items():
         failed(found, check, "memops.agent_memory." + playbook)
-    failed(found, "clock", "the controller's")
-    assert of(examined(site, controller=None), "clock")["verdict"] == "could-not-verify"
+    assert of(found, "clock")["verdict"] == "could-not-verify"  # the controller puts its own in
+
+
+def test_the_way_to_the_host_and_back_is_no_difference_of_clocks(site):
+    found = examined(site, only=["clock"], repository_params=None, copy=True)
+    at, took = found["clock"]["at"], found["clock"]["took"]
+    for sent, answered, seconds in ((-80, 1, 0), (-1, 80, 0), (-100, -60, 60), (60, 100, 60), (0, 0, 0)):
+        told = {**found, "checks": [*found["checks"], {"check": "space", "verdict": "pass", "says": "", "next": ""}]}
+        settle(told, at + sent, at + answered + took)
+        one = of(told, "clock")
+        assert one["verdict"] == told["verdict"] == ("fail" if seconds else "pass"), (sent, answered, one)
+        assert f"the controller's differ by {'1 min' if seconds else '0 s'};" in one["says"]
+        assert told["faults"] == (["clock"] if seconds else [])
+    settle(refused := {"failed": True, "msg": "no such host"}, 0, 1)
+    assert set(refused) == {"failed", "msg"}
 
 
 def test_what_failed_is_told(site):
@@ -226,7 +244,8 @@ def test_what_retention_does_not_remove(site):
     assert "holds: case-17 on 1" in of(examined(site), "retention")["says"]
     site.raw.remove(NS, [f"key-{n:03}" for n in range(15)])
     suspect = site.backup()
-    failed(examined(site), "retention", suspect["snapshot"], "is suspect", "snapshot_accept")
+    accept = f"agent_memory.accept -e memory_snapshot={suspect['snapshot']}"
+    failed(examined(site), "retention", suspect["snapshot"], "is suspect", accept)
     place.accept(NAME, suspect["snapshot"], site.ring(), "ann")
     assert of(examined(site), "retention")["verdict"] == "pass"
     manifest = pathlib.Path(site.folder, "repository", "snapshots", NAME, one, "manifest.json")

@@ -15,6 +15,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_collections.memops.agent_memory.plugins.action import memory, report
 from ansible_collections.memops.agent_memory.plugins.modules import dispatch
+from ansible_collections.memops.agent_memory.plugins.plugin_utils import _commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -102,6 +103,19 @@ def test_a_failure_is_printed_without_its_parts_and_long_lists() -> None:
     assert memory._brief({**judged, **more}) == {**judged, "snapshot": "s-1", "verdict": "fail"}
     many = {"reasons": [f"snapshot {n} opens with neither key" for n in range(50)]}  # more than the sentence holds
     assert memory._brief({**judged, **many}) == {**judged, **many}
+
+
+def test_a_command_that_a_host_names_gets_the_inventories_of_the_run() -> None:
+    bare = "ansible-playbook memops.agent_memory.scrub"
+    full = "ansible-playbook -i 'my hosts' -i b memops.agent_memory.scrub"
+    result = {"msg": f"Damage. Next: {bare}", "checks": [{"says": "Old.", "next": bare}], "records": {"a": bare}}
+    _commands.complete(result, ["my hosts", "b"])
+    assert result["msg"] == f"Damage. Next: {full}" and result["checks"] == [{"says": "Old.", "next": full}]
+    assert result["records"] == {"a": bare}
+    _commands.complete(result, ["another"])  # it is there already
+    assert result["msg"] == f"Damage. Next: {full}"
+    _commands.complete(unknown := {"msg": bare}, [])
+    assert unknown == {"msg": bare}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "support"))
 from certificates import Authority
 from notify_servers import PASSWORD, USER, mail, web
 
+from ansible_collections.memops.agent_memory.plugins.action import notify as action
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _notify
 
 TEMPLATES = str(pathlib.Path(__file__).resolve().parents[3] / "roles" / "notify" / "templates")
@@ -181,3 +182,52 @@ def test_who_wants_what() -> None:
     assert [name for name, _channel in both] == ["us", "slack-2"]
     assert _notify.dedup_key(None, "memory", "", "backup-failed") == "memory/backup-failed"
     assert len(_notify.dedup_key(None, "memory", "x" * 300, "failed")) <= 255
+
+
+def looked(*channels: t.Any, connect: bool = True) -> dict[str, str]:
+    result = action._looked_at(list(channels), connect)
+    assert not result["changed"] and set(result["usable"]).isdisjoint(result["not_delivered"])
+    return t.cast("dict[str, str]", result["not_delivered"])
+
+
+def test_a_channel_that_could_not_be_told_is_met_before_it_matters(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr(action.display, "warning", warned.append)
+    with web() as (url, told), mail() as (port, letters), socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = closed.getsockname()[1]
+        good = [{"kind": "webhook", "url": url + "/hook", "name": "hook"}, {**letter_to(port), "name": "owners"}]
+        assert looked(*good) == {}
+        template = tmp_path / "own.j2"
+        template.write_text("{{ nmespace }}")
+        found = looked(
+            {"kind": "slak", "url": url, "name": "kind"},
+            {"kind": "slack", "url": url, "whn": ["failed"], "name": "option"},
+            {"kind": "webhook", "url": url, "when": ["fialed"], "name": "event"},
+            {"kind": "webhook", "url": "htps://example.com/x", "name": "scheme"},
+            {"kind": "webhook", "url": "http:///x", "name": "host"},
+            {"kind": "webhook", "url": "http://example.com:port/x", "name": "port"},
+            {"kind": "webhook", "url": url, "template": str(template), "name": "template"},
+            {"kind": "webhook", "url": f"http://127.0.0.1:{nobody}/secret-path", "name": "down"},
+            {**letter_to(port, tls="ssl"), "name": "tls"},
+            {**letter_to(70000), "name": "number"},
+            *good,
+        )
+    assert told == [] and letters == [] and warned == []
+    assert {name: why.partition(":")[0] for name, why in found.items()} == {
+        "kind": "kind has to be one of webhook, slack, pagerduty, mail",
+        "option": "it has no option whn; did you mean when?",
+        "event": "when may list " + ", ".join(_notify.EVENTS),
+        "scheme": "its url is neither http nor https",
+        "host": "its url names no host",
+        "port": "its url is none",
+        "template": "its template cannot be filled in",
+        "down": "its server does not answer",
+        "tls": "tls has to be one of starttls, implicit, none",
+        "number": "its port is no number from 1 to 65535",
+    }
+    assert looked({"kind": "webhook", "url": f"http://127.0.0.1:{nobody}", "name": "down"}, connect=False) == {}
+    assert looked({"kind": "pagerduty", "name": "pager"}, connect=False) and len(warned) == 1
+    assert "a channel of kind pagerduty needs routing_key" in warned[0]

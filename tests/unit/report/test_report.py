@@ -271,7 +271,7 @@ def test_the_short_text_fits_and_names_what_matters() -> None:
     steps = good("plan")
     find(steps, "plan")["detail"] = "x" * 500
     find(steps, "plan")["result"]["lost_keys"] = ["a\n\0b", "k" * 10000]
-    text = _report_text.render(build(steps, inventory="inventories/production/hosts.yml"), "/srv/r/report.html")
+    text = _report_text.render(build(steps, inventory=["inventories/production/hosts.yml"]), "/srv/r/report.html")
     assert all(len(line) <= 100 for line in text.splitlines())
     assert "could-not-verify" not in text and "COULD NOT" not in text
     for wanted in (
@@ -288,7 +288,7 @@ def test_the_short_text_fits_and_names_what_matters() -> None:
         assert wanted in text
     command = text[text.index("Next: ") + 6 :].split("\nReport", 1)[0]
     assert shlex.split(command.replace("\\\n", "")) == shlex.split(
-        build(steps, inventory="inventories/production/hosts.yml")["next_command"]
+        build(steps, inventory=["inventories/production/hosts.yml"])["next_command"]
     )
 
 

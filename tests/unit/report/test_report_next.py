@@ -18,6 +18,11 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils import (
 from tests.unit.report.report_help import at, build, extra, find, good
 
 
+def told(event: str) -> dict[str, t.Any]:
+    """Who was told of an event, which is kept as a step."""
+    return {**extra("notify_" + event, told=["hook"]), "started": at(999)}
+
+
 @pytest.mark.parametrize(
     ("steps", "state", "playbook"),
     [
@@ -71,10 +76,10 @@ def test_state_and_the_command_that_continues(steps: t.Any, state: str, playbook
 
 
 def test_the_command_survives_a_shell_whatever_the_namespace_is() -> None:
-    report = build([], namespace='it\'s a "name"; rm -rf /', inventory="my hosts.yml")
+    report = build([], namespace='it\'s a "name"; rm -rf /', inventory=["my hosts.yml", "b"])
     words = shlex.split(report["next_command"])
-    assert words[:3] == ["ansible-playbook", "-i", "my hosts.yml"]
-    assert json.loads(words[5]) == {"memory_namespace": 'it\'s a "name"; rm -rf /'}
+    assert words[:5] == ["ansible-playbook", "-i", "my hosts.yml", "-i", "b"]
+    assert json.loads(words[7]) == {"memory_namespace": 'it\'s a "name"; rm -rf /'}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +101,8 @@ def test_a_loss_above_the_limit_goes_to_disaster_recovery_unless_accepted(reason
     ("steps", "title", "name", "playbook"),
     [
         (good("isolate")[1:], "ISOLATE PASSED", "snapshot", "snapshot"),
+        ([*good("isolate")[1:], told("isolated")], "ISOLATE PASSED", "snapshot", "snapshot"),
+        ([*good("release"), told("released")], "RELEASE PASSED", "baseline", "snapshot"),
         (good("diagnose")[3:], "DIAGNOSE PASSED", "plan", "plan"),
         (good("release"), "RELEASE PASSED", "baseline", "snapshot"),
         (good("baseline"), "BASELINE PASSED", None, "monitor"),
@@ -135,6 +142,15 @@ def test_a_failure_without_an_incident_claims_nothing_about_the_namespace() -> N
     assert 'aria-current="step"' not in _report_html.render(build([extra("preflight", "fail")], incident=None))
 
 
+def test_who_was_told_is_no_part_of_what_happened() -> None:
+    text = " ".join(_report_text.render(build([extra("preflight", "fail"), told("failed")], incident=None)).split())
+    assert "State: not known. This run changed nothing" in text
+    lifted = extra("release", lifted=False)
+    assert ".info" in build([lifted, told("released")])["next_command"]
+    moved = [extra("failover", performed=True, scope="store"), told("failed")]
+    assert ".failback " in build(moved, namespace="")["next_command"]
+
+
 def test_the_advice_of_a_step_that_has_passed_since_is_gone() -> None:
     steps = good("diagnose")
     steps.insert(3, extra("diagnose", "fail", attempt="ops:99:1", next_step="Mend the disk."))
@@ -143,7 +159,7 @@ def test_the_advice_of_a_step_that_has_passed_since_is_gone() -> None:
 
 
 def test_an_unknown_namespace_leads_to_the_list_of_those_that_there_are() -> None:
-    report = build([extra("isolate", "fail", error="namespace-unknown")], incident=None, inventory="hosts.yml")
+    report = build([extra("isolate", "fail", error="namespace-unknown")], incident=None, inventory=["hosts.yml"])
     assert report["next_command"] == "ansible-playbook -i hosts.yml memops.agent_memory.info"
     assert not any("fence" in reason["text"] for reason in report["details"]["reasons"])
 

@@ -25,7 +25,7 @@ def made(*steps: tuple[str, str, dict[str, t.Any]]) -> dict[str, t.Any]:
          "host": "db-1", "attempt": ATTEMPT, "check": False, "detail": "", "result": result}
         for n, (name, verdict, result) in enumerate(steps)
     ]  # fmt: skip
-    report = _report.build_report(lines, incident="INC-9", namespace="", cluster="memory", inventory="hosts.yml")
+    report = _report.build_report(lines, incident="INC-9", namespace="", cluster="memory", inventory=["hosts.yml"])
     VALIDATOR.validate(report)
     return report
 

@@ -46,6 +46,22 @@ def test_manifest_first_packs_after_the_grace(place: Place) -> None:
     assert not sweep(place, 2)["changed"] and alive(place) == [second]
 
 
+def test_a_rehearsal_counts_the_snapshot_that_comes(place: Place) -> None:
+    place.fill("n", many(2000))
+    first = place.snapshot(base=None)["snapshot"]
+    second = place.snapshot(base=None)["snapshot"]
+    place.fill("n", many(1))
+    check = {"keep_last": 2, "check": True}
+    assert sweep(place, **check)["removed"] == []
+    told = sweep(place, expected=["n"], **check)
+    assert told["removed"] == [first] and [one["snapshot"] for one in told["kept"]] == [second]
+    assert sweep(place, keep_last=1, check=True, expected=["n"])["removed"] == [first]  # the second is its base
+    assert sweep(place, 2, keep_last=1, check=True, expected=["n"])["removed"] == [second, first]  # too old for that
+    assert sweep(place, keep_last=2, expected=["n"])["removed"] == []  # only a rehearsal expects anything
+    real = place.snapshot()
+    assert real["base"] == second and sweep(place, keep_last=2)["removed"] == [first]
+
+
 def test_what_killed_puts_left_goes_after_the_grace(place: Place) -> None:
     place.fill("n", many(100))
     dead, cut = place.snapshot(base=None)["snapshot"], place.snapshot(base=None)["snapshot"]

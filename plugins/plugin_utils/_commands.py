@@ -1,0 +1,45 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Commands that a person copies: what a memory host says knows no inventory, so the controller puts its own in.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import shlex
+import typing as t
+
+_BARE = "ansible-playbook memops.agent_memory."
+#: Results that hold sentences for people. Others hold records and are left as they are.
+_SPOKEN = ("msg", "reason", "reasons", "warnings", "next_step", "checks")
+
+
+def inventories() -> t.List[str]:
+    """The inventories of this run, as ansible-playbook was given them; [] where none was named."""
+    from ansible import context
+
+    return [str(one) for one in (context.CLIARGS.get("inventory") or ()) if one]
+
+
+def options(sources: t.Sequence[str]) -> str:
+    """``-i`` for a shell."""
+    return " ".join("-i " + shlex.quote(one) for one in sources) or "-i <inventory>"
+
+
+def complete(result: t.Dict[str, t.Any], sources: t.Sequence[str]) -> None:
+    """Put the inventories into the commands that a module's result names."""
+    for name in _SPOKEN if sources else ():
+        if name in result:
+            result[name] = _completed(result[name], f"ansible-playbook {options(sources)} memops.agent_memory.")
+
+
+def _completed(value: t.Any, command: str) -> t.Any:
+    if isinstance(value, str):
+        return value.replace(_BARE, command)
+    if isinstance(value, list):
+        return [_completed(one, command) for one in value]
+    if isinstance(value, dict):
+        return {key: _completed(one, command) for key, one in value.items()}
+    return value

@@ -1,0 +1,44 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""An alert that repeats itself finds the fence standing, whoever works behind it, unless it no longer holds."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, LeaseHeld
+from tests.unit.operations.runbook import NS, Site, attempt
+
+
+def test_a_quarantine_that_holds_is_left_to_whoever_works_on_it(tmp_path):
+    site = Site(tmp_path / "site")
+    with site.memory() as memory:
+        memory.write(NS, "a", 1)
+    first = site.step("isolate", attempt(), again=False)
+    assert first["changed"] and "detail" not in first
+    with site.open() as store:
+        before = store.incidents()
+    second = site.step("isolate", attempt(), again=False)
+    assert not second["changed"] and second["incident"] == first["incident"]
+    assert second["detail"] == f"quarantined already, in the incident {first['incident']}"
+    assert second["fenced_at"] == first["fenced_at"] and second["proof"]["writes_refused"]
+    with site.open() as store:
+        assert store.incidents() == before
+    with pytest.raises(LeaseHeld):
+        site.step("isolate", attempt())
+
+
+def test_a_fence_that_is_gone_is_not_taken_for_one_that_stands(tmp_path):
+    site = Site(tmp_path / "site")
+    with site.memory() as memory:
+        memory.write(NS, "a", 1)
+    run = attempt()
+    site.step("isolate", run)
+    with contextlib.closing(sqlite3.connect(site.path)) as connection, connection:
+        for (trigger,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f'DROP TRIGGER "{trigger}"')
+    with pytest.raises(CannotProceed, match="its proof failed"):
+        site.step("isolate", run, again=False)
