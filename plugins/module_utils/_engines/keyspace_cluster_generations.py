@@ -6,15 +6,17 @@ PRIVATE to the collection.
 
 As keyspace_generations.py does it on one server, but what names the keys (the index, in the store's own slot) and the
 keys themselves cannot change together. Whatever leaves a key's place is named before it moves; whatever is staged is
-looked for by its own name, not by the index; and what moves is moved again when it is found where it was, as after the
-failover of a shard that had not got it. A switch has three phases: ``out``, ``in``, and ``check``, in which all keys
-are listed once more. It ends when each is in its place.
+looked for by its own name, not by the index. A switch has three phases: ``out``, ``in``, and ``check``, in which all
+keys are listed once more until each is in its place. A step decides by what is there, whatever the phase says: a key
+is a former one when its name is not among the new ones, or the new one is still staged. So it does no harm when a
+shard that fails over brings keys back to where they were, or the control row to an earlier phase.
 """
 from __future__ import annotations
 
 import contextlib
 import time
 import typing as t
+from functools import partial
 
 from .._errors import InvalidInput, StoreUnavailable
 from .._model import Claim, Row
@@ -38,9 +40,14 @@ if ends ~= -2 then
 end
 return ends
 """
-#: Moves KEYS[1] to KEYS[2].
+#: When KEYS[1] expires (-2: there is none); a new key counts as none: ARGV[1] is "1" and none is staged in KEYS[2].
+ENDS = """
+if ARGV[1] == '1' and redis.call('EXISTS', KEYS[2]) == 0 then return -2 end
+return redis.call('PEXPIRETIME', KEYS[1])
+"""
+#: Moves KEYS[1] to KEYS[2], unless it is a new key: ARGV[2] is "1" and none is staged in KEYS[3].
 OUT = """
-if redis.call('EXISTS', KEYS[1]) == 1 then
+if redis.call('EXISTS', KEYS[1]) == 1 and (ARGV[2] ~= '1' or redis.call('EXISTS', KEYS[3]) == 1) then
   redis.call('RENAME', KEYS[1], KEYS[2])
   redis.call('PERSIST', KEYS[2])
 end
@@ -120,10 +127,9 @@ class ClusterGenerations(ClusterRecords, KeyspaceGenerations):
                 with contextlib.closing(self._listed(name)) as keys:
                     after: str | None = None
                     while texts := keys.page(name, after, None, None, MOVED, False):
-                        self._name_out(claim, texts)
                         self._out(claim, texts)
                         after = texts[-1]
-                self._all_out(claim)
+                self._phase(claim, "out", "in")
             elif moving["phase"] == "in":
                 self._in(claim)
             elif not self._again(claim):
@@ -139,14 +145,45 @@ class ClusterGenerations(ClusterRecords, KeyspaceGenerations):
         return moving
 
     @repeated
+    def _out(self, claim: Claim, texts: t.Sequence[str]) -> None:
+        """Move the former ones among these keys into the former generation, which names them first."""
+        self._name_out(claim, texts)
+        name, left = claim.namespace, list(texts)
+        while left:
+            with self._operating(claim) as tx:
+                moving = self._moving(tx, name, "out", "check")
+                if moving is None:
+                    return
+                new = self._new(tx.read, name, moving, left)
+                former, staged = (partial(self.names.staged, name, moving[one]) for one in ("from", "to"))
+                said = self.slots.write(tx, [
+                    Write(OUT, (self._place(name, None, text), former(text), staged(text)), (flag,))
+                    for text, flag in zip(left, new)
+                ])  # fmt: skip
+                self._some([reply for reply in said if reply == DONE])
+                tx.save(name, moved=True)
+            left = [text for text, reply in zip(left, said) if reply != DONE]
+
+    def _new(
+        self, ask: t.Callable[..., t.Any], name: str, moving: t.Mapping[str, t.Any], texts: t.Sequence[str]
+    ) -> list[str]:
+        """Of each name, "1" if the new generation has it."""
+        scores = ask("ZMSCORE", self.names.index(name, moving["to"]), *(text.encode() for text in texts))
+        return ["" if score is None else "1" for score in scores]
+
     def _name_out(self, claim: Claim, texts: t.Sequence[str]) -> None:
-        """Name these keys of the application in the former generation, before they move."""
         name = claim.namespace
-        ends = self.slots.ask([self._ends(name, text) for text in texts])
         with self._operating(claim) as tx:
-            moving = self._moving(tx, name, "out")
+            moving = self._moving(tx, name, "out", "check")
+            if moving is None:
+                return
+            new = self._new(tx.read, name, moving, texts)
+            pairs = [self._pair(name, moving["to"], text) for text in texts]
+            ends = self.slots.ask([
+                (pair[0], packed("EVAL", ENDS, 2, *pair, flag)) for pair, flag in zip(pairs, new)
+            ])  # fmt: skip
             named = [(text.encode(), end) for text, end in zip(texts, ends) if end != -2]
-            if moving is None or not named:
+            if not named:
                 return
             tx.add("ZADD", self.names.index(name, moving["from"]), *(x for raw, _end in named for x in (0, raw)))
             some = [x for raw, end in named if end >= 0 for x in (end, raw)]
@@ -154,23 +191,6 @@ class ClusterGenerations(ClusterRecords, KeyspaceGenerations):
                 tx.add("ZADD", self.names.expiry(name, moving["from"]), *some)
             tx.save(name, moved=True)
             tx.durable = True
-
-    def _ends(self, name: str, text: str) -> tuple[bytes, bytes]:
-        key = self._place(name, None, text)
-        return key, packed("PEXPIRETIME", key)
-
-    @repeated
-    def _out(self, claim: Claim, texts: t.Sequence[str]) -> None:
-        name, left = claim.namespace, list(texts)
-        while left:
-            with self._operating(claim) as tx:
-                moving = self._moving(tx, name, "out", "check")
-                if moving is None:
-                    return
-                said = self.slots.write(tx, [Write(OUT, self._pair(name, moving["from"], text)) for text in left])
-                self._some([reply for reply in said if reply == DONE])
-                tx.save(name, moved=True)
-            left = [text for text, reply in zip(left, said) if reply != DONE]
 
     @repeated
     def _in(self, claim: Claim) -> bool:
@@ -200,30 +220,29 @@ class ClusterGenerations(ClusterRecords, KeyspaceGenerations):
         name, names = claim.namespace, self.names
         moving = self._space(name).get("moving") or {}
         number = moving["to"]
-        relics: list[str] = []
+        relics: list[str] = []  # of the former keys
         for page in self.slots.scanned(names.staged_glob(name, number)):
             texts = [names.staged_text(name, number, raw) for raw in page]
-            known = self._ask("ZMSCORE", names.index(name, number), *(text.encode() for text in texts))
-            # A place that is taken is taken by what should have left it.
-            relics += [text for text, score in zip(texts, known) if score is not None]
-            self._unlink(claim, [raw for raw, score in zip(page, known) if score is None])
+            new = self._new(self._ask, name, moving, texts)
+            # What is in its place, if anything, should have left it.
+            relics += [text for text, flag in zip(texts, new) if flag]
+            self._unlink(claim, [raw for raw, flag in zip(page, new) if not flag])
         staged = bool(relics)
         with contextlib.closing(self._listed(name)) as keys:
             for texts in _pages(keys, name):
-                known = self._ask("ZMSCORE", names.index(name, number), *(text.encode() for text in texts))
-                relics += [text for text, score in zip(texts, known) if score is None]
+                relics += [text for text, flag in zip(texts, self._new(self._ask, name, moving, texts)) if not flag]
         for start in range(0, len(relics), MOVED):
             self._out(claim, relics[start : start + MOVED])
         if staged:
-            self._back_in(claim)
+            self._phase(claim, "check", "in")
         return bool(relics)
 
     @repeated
-    def _back_in(self, claim: Claim) -> None:
+    def _phase(self, claim: Claim, before: str, phase: str) -> None:
         with self._operating(claim) as tx:
-            moving = self._moving(tx, claim.namespace, "check")
+            moving = self._moving(tx, claim.namespace, before)
             if moving is not None:
-                moving.update(phase="in", after=None)
+                moving.update(phase=phase, after=None)
                 tx.save(claim.namespace, moved=True)
 
     def _end_switch(self, claim: Claim) -> None:

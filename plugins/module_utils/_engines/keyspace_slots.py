@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import binascii
 import functools
+import re
 import time
 import typing as t
 from dataclasses import replace
@@ -72,6 +73,7 @@ class Map(t.NamedTuple):
     primaries: list[Address]
     replicas: dict[Address, list[Address]]
     signature: tuple[tuple[Address, str, str], ...]  # changes with whatever changes an owner
+    resting: bool  # no slot is on its way to another node
 
 
 class Write(t.NamedTuple):
@@ -110,24 +112,24 @@ class Slots:
         return self._at[address]
 
     # --- who owns what ------------------------------------------------------------------------------------------
-    def map(self, fresh: bool = False) -> Map:
-        """Waits for the end of a failover, and of a resharding as long as for another writer.
+    def map(self, fresh: bool = False, resting: bool = True) -> Map:
+        """Waits for the end of a failover, and (``resting``) of a resharding as long as for another writer.
 
         Errors: StoreMoved, StoreUnavailable, RightMissing.
         """
-        if fresh or self._map is None:
+        if fresh or self._map is None or (resting and not self._map.resting):
             self._map = None
             began = time.monotonic()
             while self._map is None:
                 try:
-                    self._map = self._look()
+                    self._map = self._look(resting)
                 except Unsettled as exc:
                     if time.monotonic() - began > exc.patience:
                         raise exc.error from None
                     time.sleep(0.05)
         return self._map
 
-    def _look(self) -> Map:
+    def _look(self, resting: bool) -> Map:
         from redis.exceptions import RedisError
 
         try:
@@ -140,6 +142,7 @@ class Slots:
             raise self._away(exc) from None
         owners: list[Address | None] = [None] * SLOTS
         signature = []
+        moving = False
         for address, [text] in said.items():
             if not isinstance(text, bytes):
                 raise self._right("cluster|nodes")
@@ -147,7 +150,9 @@ class Slots:
             if "master" not in mine[2]:
                 raise Unsettled(self._moved("its node is a replica now, and no other one has taken over yet"),
                                 FAILOVER_SECONDS)  # fmt: skip
-            if any(part.startswith("[") for part in mine[8:]):
+            own = [part for part in mine[8:] if not part.startswith("[")]
+            moving = moving or len(own) < len(mine[8:])
+            if moving and resting:
                 raise Unsettled(
                     StoreMoved(
                         f"Slots of the Cluster at {self._place.where} are on their way to other nodes, so nobody can "
@@ -156,7 +161,7 @@ class Slots:
                     ),
                     self._place.timeout,
                 )  # fmt: skip
-            for part in mine[8:]:
+            for part in own:
                 first, _dash, last = part.partition("-")
                 for slot in range(int(first), int(last or first) + 1):
                     if owners[slot] is not None:
@@ -171,7 +176,7 @@ class Slots:
                 ),
                 self._place.timeout,
             )  # fmt: skip
-        return Map(t.cast(t.List[Address], owners), list(said), nodes, tuple(sorted(signature)))
+        return Map(t.cast(t.List[Address], owners), list(said), nodes, tuple(sorted(signature)), not moving)
 
     def _moved(self, why: str) -> StoreMoved:
         return StoreMoved(
@@ -248,7 +253,7 @@ class Slots:
         from redis.exceptions import RedisError
 
         for _walk in range(WALKS):
-            before = self.map(fresh=True)
+            before = self.map(fresh=True, resting=False)  # what is found may be enough
             try:
                 yield from self._scan(glob, before)
             except RedisError as exc:
@@ -322,10 +327,11 @@ class Slots:
         groups = self._grouped([one.keys[0] for one in writes])
         replies: list[t.Any] = [None] * len(writes)
         try:
-            clocks = self._exchange({address: [packed("TIME")] for address in groups})
+            asked = [packed("TIME"), packed("INFO", "replication")]
+            clocks = self._exchange(dict.fromkeys(groups, asked))
             commands = {}
             for address, numbers in groups.items():
-                [clock] = clocks[address]
+                clock, info = clocks[address]
                 if isinstance(clock, Exception):
                     raise clock
                 left = tx.until - MARGIN - time.monotonic()
@@ -334,7 +340,7 @@ class Slots:
                     packed("EVAL", GUARD + one.script, len(one.keys), *one.keys, until, *one.args)
                     for one in (writes[number] for number in numbers)
                 ]
-                if self.map().replicas[address]:
+                if isinstance(info, bytes) and re.search(rb"connected_slaves:[1-9]", info):
                     commands[address].append(packed("WAIT", 1, 1000))
             said = self._exchange(commands)
             for address, numbers in groups.items():

@@ -1,21 +1,28 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""An application whose keys lie in all slots of a real Valkey Cluster; a plain client of it that knows nothing of us."""
+"""An application whose keys lie in all slots of a real Valkey Cluster: a plain client, that knows nothing of us."""
 
 from __future__ import annotations
 
+import secrets
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_dump import canonical
 from tests.support.valkey_cluster import Tagged
 from tests.unit.operations.keyspace_help import FAR, KeyspaceSite
 
 #: Names of records that a Cluster hashes in some special way, or that look like something else.
-ODD = ("{", "}", "{}", "{}{a}", "a{b}c", "}{x}", "{{x}}", "{x", "{a}{b}", "x}", "two words", b"\xff{\x00}\xfe", b"{\xff")
+ODD = (
+    "{", "}", "{}", "{}{a}", "a{b}c", "}{x}", "{{x}}", "{x", "{a}{b}", "x}", "two words", b"\xff{\x00}\xfe", b"{\xff",
+)  # fmt: skip
 
 
 class ClusterSite(KeyspaceSite):
-    """``pattern``: with TOKEN in it, another one than the usual."""
+    """``third``: in which third of the slots what is the collection's own lies. ``pattern``: with TOKEN in it, another
+    one than the usual."""
 
-    def __init__(self, folder, cluster, pattern=None):
-        super().__init__(folder, Tagged(cluster))
+    def __init__(self, folder, cluster, third=1, pattern=None):
+        token = cluster.tag(third, f"ops{secrets.token_hex(4)}x")[4:-1]
+        super().__init__(folder, Tagged(cluster), token)
         self.cluster = cluster
         self.own_prefix = f"{{ops{self.token}}}"
         if pattern is not None:
@@ -30,6 +37,10 @@ class ClusterSite(KeyspaceSite):
     def fill_more(self, count, namespace="agent-7"):
         self.app.mset_nonatomic({self.key(f"more {number}", namespace): number for number in range(count)})
 
+    def values(self, namespace="agent-7"):
+        """As ``dumps``, with the members of sets and hash tables in order: another node has them in another one."""
+        return {key: (canonical(dump), end) for key, (dump, end) in self.dumps(namespace).items()}
+
     def own(self):
         return list(self.root.scan_iter(f"{{*}}{self.own_prefix}:*", count=1000))
 
@@ -38,7 +49,8 @@ class ClusterSite(KeyspaceSite):
         self.root.delete(f"{self.own_prefix}:store:hold")
 
     def wipe(self):
-        for pattern in (f"mem{self.token}:*", f"{{*}}:{self.token}:*", f"{self.own_prefix}:*", f"{{*}}{self.own_prefix}:*"):
+        own = self.own_prefix
+        for pattern in (f"mem{self.token}:*", f"{{*}}:{self.token}:*", f"{own}:*", f"{{*}}{own}:*"):
             keys = list(self.root.scan_iter(pattern, count=1000))
             if keys:
                 self.root.unlink(*keys)
