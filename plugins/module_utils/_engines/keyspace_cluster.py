@@ -13,6 +13,7 @@ import typing as t
 from .._errors import MemoryOpsError, StoreUnavailable
 from .._layouts import Layout
 from .._model import Claim
+from .._store import WHOLE
 from .keyspace import KeyspaceStore
 from .keyspace_cluster_generations import ClusterGenerations
 from .keyspace_cluster_records import ClusterNames
@@ -69,6 +70,12 @@ class KeyspaceClusterStore(ClusterGenerations, KeyspaceStore):
     def _begin(self, force_after: float | None) -> Transaction:
         """The hold is not broken here, not even for a fence: until it ends, its holder may write at other nodes."""
         return super()._begin(None)
+
+    def claim(self, namespace: str, attempt: str, owner: str, **more: t.Any) -> Claim:
+        claim = super().claim(namespace, attempt, owner, **more)
+        if namespace != WHOLE and self._space(namespace).get("changing"):
+            self.settle_change(claim)
+        return claim
 
     def fence(self, claim: Claim) -> bool:
         changed = super().fence(claim)

@@ -11,14 +11,16 @@ the second one takes back what was set aside of a key that still is as it was. W
 """
 from __future__ import annotations
 
+import itertools
 import typing as t
 
 from .._codec import RecordCodec
 from .._errors import InvalidInput
 from .._model import Change, Claim, Row
+from .applications_own import ISOLATED
 from .keyspace_pattern import KeyspaceNames, raw_of, text_of
 from .keyspace_reader import Ask, Server, fence_stands, row_of
-from .keyspace_records import KeyspaceRecords, Step, stepwise
+from .keyspace_records import PART, KeyspaceRecords, Step, stepwise
 from .keyspace_slots import DONE, Slots, Write, slot_of, tags
 from .valkey_control import Transaction
 from .valkey_errors import valkey_errors
@@ -100,12 +102,10 @@ class ClusterRecords(KeyspaceRecords):
             there = self._present(tx, name, staged, keys)
             live = {key: there[key][0] if key in there else None for key in keys}
             refused, steps = stepwise(changes, live)
-            if staged is None:  # of a change that was killed when the keys had come back
-                again = [c.row for c in changes if c.row and c.expected is None and live[c.key] == tuple(c.row)]
-                self._no_longer_aside(tx, name, again)
             if not steps:
                 return refused, {}, {}, []
-            mark = {"after": self._newest_aside(tx, name), "generation": number}
+            back = [step.row for step in steps if staged is None and step.former is None and step.row is not None]
+            mark = {"after": self._newest_aside(tx, name), "generation": number, "back": bool(back)}
             self._keep(tx, claim, steps)
             final: dict[str, Step] = {step.change.key: step for step in steps}
             if staged is not None:
@@ -118,7 +118,6 @@ class ClusterRecords(KeyspaceRecords):
             key: Write(SWAP, (self._place(name, staged, key),), (*was[key], *_put(step, staged)))
             for key, step in final.items()
         }
-        back = [step.row for step in steps if staged is None and step.former is None and step.row is not None]
         return refused, writes, mark, back
 
     def _carry_out(
@@ -132,7 +131,8 @@ class ClusterRecords(KeyspaceRecords):
                 raise Overtaken("Another step came in between.", "try again")
             said = self.slots.write(tx, list(writes.values()))
             undone = {key for key, reply in zip(writes, said) if reply != DONE}
-            self._settle_change(tx, name, space)
+            self._settle_change(tx, name, {**space, "changing": {**mark, "back": False}})
+            del space["changing"]
             self._no_longer_aside(tx, name, [row for row in back if row[0] not in undone])
             tx.save(name, moved=True)
             tx.durable = True
@@ -170,25 +170,42 @@ class ClusterRecords(KeyspaceRecords):
         found = tx.read("XREVRANGE", self.names.aside(name), "+", "-", "COUNT", 1)
         return found[0][0].decode() if found else "0-0"
 
+    @repeated
+    def settle_change(self, claim: Claim) -> None:
+        """End what a change that was killed left behind."""
+        with self._operating(claim) as tx:
+            self._settle_change(tx, claim.namespace, self._namespace(tx, claim.namespace))
+
     def _settle_change(self, tx: Transaction, name: str, space: dict[str, t.Any]) -> None:
-        """What was set aside by a change lies aside no more where the key still is what it was."""
+        """What was set aside by a change lies aside no more where the key still is what it was; nor what was isolated
+        and came back with it."""
         mark = space.pop("changing", None)
         if mark is None:
             return
-        stream, after = self.names.aside(name), mark["after"]
-        aside: dict[str, list[tuple[bytes, Row]]] = {}
-        while page := tx.read("XRANGE", stream, f"({after}", "+", "COUNT", 100):
+        staged = None if mark["generation"] == space["generation"] else mark["generation"]
+        pages = self._aside_pages(tx, name, mark["after"], "")
+        if mark["back"]:
+            pages = itertools.chain(pages, self._aside_pages(tx, name, "0-0", ISOLATED))
+        for page in pages:
+            there = self._present(tx, name, staged, list(page))
+            for key, some in page.items():
+                if key in there and any(there[key][0] == row for _place, row in some):
+                    tx.add("XDEL", self.names.aside(name), *(place for place, _row in some))
+        tx.save(name, moved=True)
+
+    def _aside_pages(
+        self, tx: Transaction, name: str, after: str, reasons: str
+    ) -> t.Iterator[dict[str, list[tuple[bytes, Row]]]]:
+        """Key → (place, row) of what lies aside behind that place, for a reason that begins so."""
+        while page := tx.read("XRANGE", self.names.aside(name), f"({after}", "+", "COUNT", PART):
             after = page[-1][0].decode()
+            aside: dict[str, list[tuple[bytes, Row]]] = {}
             for place, fields in page:
-                row = self.envelopes.row(aside_of(self.envelopes, fields)[2])
+                _incident, reason, member = aside_of(self.envelopes, fields)
+                row = self.envelopes.row(member) if reason.startswith(reasons) else None
                 if row is not None:
                     aside.setdefault(row[0], []).append((place, row))
-        staged = None if mark["generation"] == space["generation"] else mark["generation"]
-        there = self._present(tx, name, staged, list(aside))
-        for key, some in aside.items():
-            if key in there and any(there[key][0] == row for _place, row in some):
-                tx.add("XDEL", stream, *(place for place, _row in some))
-        tx.save(name, moved=True)
+            yield aside
 
 
 def _put(step: Step, staged: int | None) -> tuple[t.Any, t.Any]:

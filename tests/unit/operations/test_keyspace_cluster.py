@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import re
 import signal
 
 import pytest
 from redis.crc import key_slot
+from redis.exceptions import NoPermissionError
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import (
     keyspace_cluster_generations,
@@ -18,18 +21,25 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines impor
     valkey_transactions,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_cluster import KeyspaceClusterStore
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_dump import canonical
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_slots import Slots
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     CannotProceed,
+    StaleAttempt,
     StoreMoved,
     StoreUnavailable,
 )
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident
+from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident, restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_records import isolate_records
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
-from tests.support.valkey_cluster import ValkeyCluster
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.release_records import release_records
+from tests.support.valkey_cluster import APPLICATION, ValkeyCluster
 from tests.unit.operations.keyspace_cluster_help import ODD, ClusterSite
-from tests.unit.operations.runbook import NS, OTHER, attempt
+from tests.unit.operations.keyspace_help import Agent
+from tests.unit.operations.runbook import NAME, NS, OTHER, attempt
 from tests.unit.operations.unlogged_model import after, in_child
 
 FEW = 20  # keys that are moved in one transaction
@@ -178,6 +188,36 @@ def shard(cluster):
     return owner, replica
 
 
+def test_what_was_late_on_its_way_changes_nothing_any_more(site, monkeypatch):
+    """Between a step's look at the store and its commands at the nodes another attempt takes over, ends, and the
+    application goes on."""
+    monkeypatch.setattr(valkey_transactions, "HOLD_SECONDS", 0.6)
+    monkeypatch.setattr(keyspace_slots, "MARGIN", 0.1)
+    real, left = Slots._exchange, [True]
+
+    def exchange(self, groups):
+        if left and any(keyspace_slots.GUARD.encode() in command for some in groups.values() for command in some):
+            left.clear()
+            with site.open() as other:
+                later = other.claim(NS, "attempt-2", "o", new_incident="i", takeover="attempt-1")
+                other.unfence(later)
+            site.app.set(site.key("s00003"), "value 3 of agent-7 " * 5)  # the very same as before
+        return real(self, groups)
+
+    with site.open() as store:
+        claim = store.claim(NS, "attempt-1", "o", new_incident="i")
+        store.fence(claim)
+        with store.reader() as reader:
+            row = reader.get_many(NS, ["s00003"])["s00003"]
+        monkeypatch.setattr(Slots, "_exchange", exchange)
+        with pytest.raises(StaleAttempt):
+            store.change(claim, [Change("s00003", row[9], None, "gone")])
+    assert not left and site.app.exists(site.key("s00003"))
+    with site.open() as store:
+        store.claim(NS, "attempt-2", "o", new_incident="i")
+    assert not site.aside()
+
+
 @pytest.mark.parametrize(("strategy", "turn"), [("soft", 1), ("hard", 3), ("hard", 4)])
 def test_a_shard_that_fails_over_in_the_middle_is_followed(site, cluster, at_turn, strategy, turn):
     before, _started, run = repairable(site)
@@ -275,3 +315,103 @@ def test_a_primary_that_is_gone_is_waited_for_and_the_quarantine_stands(site, cl
     cluster.until(lambda: all(cluster.up(node) for node in cluster.nodes))
     assert site.step("isolate", run)["proof"]["reads_refused"] and site.values() == before
     site.step("release", run, force=True)
+
+
+# --- the fence, and what others notice --------------------------------------------------------------------------------
+def test_the_fence_stands_at_every_node_and_neighbours_never_notice(site, cluster):
+    site.fill(OTHER)
+    users = [node.execute("ACL", "GETUSER", APPLICATION) for node in cluster.nodes]
+    sibling, run = site.dumps(OTHER), attempt()
+    with Agent(site, "agent-9") as neighbour, contextlib.ExitStack() as stack:
+        open_ones = [stack.enter_context(node.client(APPLICATION)) for node in cluster.nodes]
+        for node in open_ones:
+            node.ping()
+        proof = site.step("isolate", run)["proof"]
+        assert proof["writes_refused"] and proof["reads_refused"]
+        assert len([line for line in proof["detail"] if "raw ZRANGE" in line and "refused" in line]) == 4
+        for node in open_ones:
+            for command in (("GET", site.key("s00003")), ("SET", site.key("new"), 1)):
+                with pytest.raises(NoPermissionError):
+                    node.execute_command(*command)
+        with site.open() as store:
+            with store.reader() as reader:
+                reader.namespace(NS)
+                assert not reader.moved(NS) and not reader.structure()
+                cluster.nodes[2].execute("ACL", "SETUSER", APPLICATION, "~*")
+                assert reader.moved(NS) and "is down" in reader.structure()[0]
+            assert not site.step("isolate", run)["proof"].get("open") and store.prove(NS)["reads_refused"]
+        site.step("release", run, force=True)
+    assert [node.execute("ACL", "GETUSER", APPLICATION) for node in cluster.nodes] == users
+    assert neighbour.written and not (neighbour.refused or neighbour.wrong or neighbour.other)
+    assert site.dumps(OTHER) == sibling
+
+
+def test_a_right_that_is_missing_is_named(site, cluster):
+    try:
+        for command in ("cluster|nodes", "cluster|slots", "time"):
+            for node in cluster.nodes:
+                node.execute("ACL", "SETUSER", "other", "on", ">other", "~*", "&*", "+@all", f"-{command}")
+            site.store.update(user="other", password="other")
+            with pytest.raises(StoreUnavailable, match=re.escape(f"{command}")) as caught, site.open() as store:
+                claim = store.claim(NS, "a", "o", new_incident="i")
+                store.fence(claim)
+                store.load(claim, store.begin_generation(claim), [])
+                with store.reader() as reader:
+                    rows = next(reader.scan(NS))
+                store.change(claim, [Change("new", None, ("new", *rows[0][1:]))])
+            assert f"+{command}" in caught.value.next_step
+    finally:
+        for node in cluster.nodes:
+            node.execute("ACL", "DELUSER", "other")
+
+
+# --- single records, and all of them ----------------------------------------------------------------------------------
+def test_isolated_records_come_back_as_they_were(site):
+    before, more = site.dumps(), {"store_params": site.store, "namespace": NS}
+    chosen = choose(pattern="*[{}]*")
+    held = [key for key in before if b"{" in key or b"}" in key]
+
+    def isolate():
+        with site.open() as store:
+            isolate_records(store=store, choice=chosen, open_keyring=site.ring, run=after(site), **more)
+
+    def release():
+        with site.open() as store:
+            release_records(store=store, choice=None, run=after(site), **more)
+
+    for step in (1, 2):
+        assert os.WIFSIGNALED(killed_at(step, isolate))
+        site.let_go()
+    isolate()
+    assert site.dumps() == {key: value for key, value in before.items() if key not in held}
+    for step in (1, 2):
+        assert os.WIFSIGNALED(killed_at(step, release))
+        site.let_go()
+    release()
+    assert site.dumps() == before and not site.aside()
+
+
+def test_a_whole_restore_and_single_keys(tmp_path, cluster):
+    """The application has its namespaces in braces, as one does whose commands take several keys."""
+    site = ClusterSite(tmp_path, cluster, pattern="{{namespace}}:TOKEN:*")
+    site.key = lambda name, namespace=NS: f"{{{namespace}}}:{site.token}:".encode() + (
+        name.encode() if isinstance(name, str) else name
+    )
+    site.fill(count=3)
+    before = site.dumps()
+    site.backup()
+    site.app.delete(site.key("set"))
+    site.app.set(site.key("new"), "not in the snapshot")
+    options = {"repository": site.repository, "keyring": site.ring(), "name": NAME, "namespace": NS}
+    assert restore.restore(store_params=site.store, keys=["set"], **options)["restored"] == 1
+    run = attempt()
+    site.step("isolate", run, check=True)
+    assert not list(site.root.scan_iter(f"{site.own_prefix}:store:fences"))
+    site.step("isolate", run)
+    with site.open() as store:
+        done = restore.restore(store_params=site.store, claim=incident.claim(store, NS, run), **options)
+        assert done["restored"] == len(before) and site.values() == {
+            key: (canonical(dump), end) for key, (dump, end) in before.items()
+        }
+    site.step("release", run, force=True)
+    site.wipe()
