@@ -214,15 +214,22 @@ class Wire:
         return replies
 
     def _exchange(self, commands: t.Sequence[bytes]) -> list[t.Any]:
+        self.send(commands)
+        return self.received(len(commands))
+
+    def send(self, commands: t.Sequence[bytes]) -> None:
+        """For who asks several servers at once: ``received`` has to follow. Errors: as of ``many``."""
+        self._con.send_packed_command([b"".join(commands)], check_health=False)
+
+    def received(self, count: int) -> list[t.Any]:
         con = self._con
-        con.send_packed_command([b"".join(commands)], check_health=False)
-        if len(commands) < MANY:
-            return [self._reply() for _command in commands]
+        if count < MANY:
+            return [self._reply() for _command in range(count)]
         replies: list[t.Any] = [self._reply()]
         parser = getattr(con, "_parser", None)  # takes a third of the connection's time; a refusal comes as a value
         read = self._reply if parser is None else parser.read_response
         try:
-            while len(replies) < len(commands):
+            while len(replies) < count:
                 replies.append(read())
         except OSError as exc:
             self.drop()

@@ -90,6 +90,7 @@ class Connected:
         forced = False
         while True:
             take = ["SET", names.hold, token, "PX", lease] + ([] if forced else ["NX"])
+            asked = time.monotonic()
             with valkey_errors(self.place):
                 try:
                     replies = self.wire.ask([packed("UNWATCH"), packed(*take), *rest])[1:]
@@ -98,7 +99,9 @@ class Connected:
                     raise
             if replies[2] == token.encode():
                 try:
-                    return Transaction(self.wire, names, token, *counters_of(replies[3], self.place.where))
+                    tx = Transaction(self.wire, names, token, *counters_of(replies[3], self.place.where))
+                    tx.until = asked + HOLD_SECONDS
+                    return tx
                 except BaseException:
                     self._release(token)
                     raise
