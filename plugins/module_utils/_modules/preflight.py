@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import typing as t
 
-from .._ansible import Context, execute
+from .._ansible import SEARCH, Context, execute
 from .._inputs import moment
 from .._operations.preflight import preflight
+from .._search import search_of
 
 
 def operate(context: Context) -> dict[str, t.Any]:
@@ -27,6 +28,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         name=context.name,
         strategy=context.params["strategy"],
         benchmark=context.params["benchmark"],
+        search=search_of(context.params["search"]),
         recent=context.params["recent"],
         force=context.params["force"],
     )
@@ -37,6 +39,7 @@ def main() -> None:
         "namespace": {"type": "str", "required": True},
         "strategy": {"type": "str", "default": "auto", "choices": ["auto", "soft", "hard", "rotate"]},
         "benchmark": {"type": "path"},
+        "search": SEARCH,
         "recent": {"type": "float", "default": 3600.0},
         "force": {"type": "bool", "default": False},
         "since": {"type": "str"},

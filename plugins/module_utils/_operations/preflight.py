@@ -11,6 +11,7 @@ import typing as t
 
 from .._errors import InvalidInput, LeaseHeld, MemoryOpsError
 from .._model import STRATEGIES
+from .._search import Search, need_search
 from .._store import Store
 from . import incident as incidents
 from . import integrity, logreview, sources
@@ -28,6 +29,7 @@ def preflight(
     name: str,
     strategy: str = "auto",
     benchmark: str | None = None,
+    search: Search | None = None,
     recent: float = 3600.0,
     force: bool = False,
 ) -> dict[str, t.Any]:
@@ -44,6 +46,7 @@ def preflight(
         from .._benchmark import parse
 
         parse(benchmark)
+        need_search(store, benchmark, search, namespace)
     with store.reader() as reader:
         state = reader.namespace(namespace)
         identity = reader.identity

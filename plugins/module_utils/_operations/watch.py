@@ -13,10 +13,12 @@ import typing as t
 
 from .._errors import CannotProceed, InvalidInput
 from .._model import Claim
+from .._search import need_search, search_of
 from .._store import Store
-from . import apply, monitor
+from . import apply, monitor, own_rating
 from . import incident as incidents
-from .hit_rate import source_of
+from .benchmark import ByBenchmark
+from .hit_rate import HitRate, source_of
 from .incident import Journal, Run, microseconds, now_us, rfc3339
 
 
@@ -35,6 +37,8 @@ def watch(
     again: bool = False,
     part: float | None = None,
     hit_rate_source: t.Mapping[str, t.Any] | None = None,
+    benchmark: str | None = None,
+    search: t.Mapping[str, t.Any] | None = None,
     name: str = "",
     check: bool = False,
 ) -> dict[str, t.Any]:
@@ -42,11 +46,13 @@ def watch(
 
     The deadline is absolute and kept: a watch that was killed goes on to the same one. Without an open incident the
     last one's verdict is returned, changed False. ``again`` watches another period from now on. With ``part`` it
-    returns after so many seconds, {watching: True, said}, and the next call goes on.
+    returns after so many seconds, {watching: True, said}, and the next call goes on. The hit rate is that of
+    ``hit_rate_source``, else what the ``benchmark`` finds by the application's own ``search``, else the application's
+    own benchmark's, else that of the access log or of the probes.
     """
     if not (seconds > 0 and interval > 0):
         raise InvalidInput("A watch needs a length and an interval above zero.", "correct memory_monitor_seconds")
-    rate = source_of(hit_rate_source, namespace, name)
+    rate = source_of(hit_rate_source, namespace, name) or asked(store, namespace, benchmark, search)
     with store.reader() as reader:
         state = reader.namespace(namespace).state
     incident, known = incidents.facts(store, namespace, run.incident)
@@ -120,6 +126,20 @@ def watch(
     else:
         store.end_lease(claim)
     return {**found, "incident": incident, "changed": True, "warnings": warnings}
+
+
+def asked(
+    store: Store, namespace: str, benchmark: str | None, search: t.Mapping[str, t.Any] | None
+) -> HitRate | None:
+    """Who of the application can be asked for its hit rate. Errors: InvalidInput, CapabilityMissing."""
+    if benchmark and "encryption" not in store.capabilities():
+        who = search_of(search)
+        need_search(store, benchmark, who, namespace)
+        return ByBenchmark(store, who, namespace, benchmark)
+    rated = own_rating.rating(store, namespace)
+    if rated is None or (rated.hit_rate is None and rated.why is None):
+        return None
+    return own_rating.Asked(store, namespace)
 
 
 class _Paused(Exception):
