@@ -26,8 +26,8 @@ from ._errors import CapabilityMissing, InvalidInput
 from ._model import CHECKSUM, EXPIRES, PAYLOAD
 from ._store import Reader, Store
 from ._store_own import Place, Searched
-from ._table_records import name_of
-from ._table_values import readable
+from ._table_records import name_of, unpack
+from ._table_values import readable, sqlite_value
 
 TIMEOUT: t.Final = 40.0  # seconds for all cases together, the start of the interpreter included
 TOP: t.Final = 10
@@ -185,9 +185,13 @@ def _judged_key(case: _benchmark.Case, reader: Reader, namespace: str, place: Pl
 
 def remembered(payload: bytes, place: Place) -> t.Any:
     """What the framework calls the value of a record: of LangGraph the item's value, of mem0 the text."""
-    root = place.root
-    value = readable(payload)[root.name][0][root.payload[0]]
-    if isinstance(value, str):
+    column = place.root.payload[0]
+    engine, tables = unpack(payload)
+    if engine == "sqlite":
+        value = sqlite_value(tables[0].rows[0][[name for name, _kind in tables[0].columns].index(column)])
+    else:
+        value = readable(payload)[tables[0].name][0][column]
+    if isinstance(value, (str, bytes)):
         with contextlib.suppress(ValueError):
             value = json.loads(value)
     field = FIELDS.get(place.manner)

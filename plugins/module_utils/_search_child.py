@@ -55,6 +55,9 @@ class Mem0:
 
     def __init__(self, memory: t.Any, within: t.Any) -> None:
         self.memory, self.within = memory, dict(within)
+        kind: t.Any = type(getattr(memory, "vector_store", None))
+        if hasattr(kind, "_ensure_collection"):  # it would make what is there, where that is in no schema called public
+            kind._ensure_collection = lambda _store: None
 
     def listed(self, method: str, top: int, *query: str) -> list[t.Any]:
         call = getattr(self.memory, method)
@@ -147,6 +150,7 @@ def main() -> None:
         out.flush()
 
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    os.environ.setdefault("MEM0_TELEMETRY", "False")  # a question of ours is no use of the application
     os.environ.update(asked["variables"])
     sys.path[:0] = asked["path"]
     if asked["connection"].startswith("file:"):

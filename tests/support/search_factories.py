@@ -13,7 +13,6 @@ import sqlite3
 import struct
 import sys
 import threading
-import time
 import typing as t
 
 
@@ -130,11 +129,6 @@ def hanging(connection: str, folder: str) -> t.Any:
 def telling(connection: str) -> t.Any:
     """Says in its error all that it knows."""
     raise RuntimeError(f"{connection} {os.environ.get('PGPASSWORD')}")
-
-
-def slow(connection: str) -> t.Any:
-    time.sleep(1.5)
-    return langgraph(connection)
 
 
 def leaving(connection: str) -> t.Any:
