@@ -63,6 +63,12 @@ class Asked:
         return self._last
 
 
+def asked(store: Store, namespace: str) -> Asked | None:
+    """None where there is no such benchmark, or it tells no hit rate."""
+    found = rating(store, namespace)
+    return None if found is None or (found.hit_rate is None and found.why is None) else Asked(store, namespace)
+
+
 def judge_answer(said: t.Any) -> Rating:
     """What evaluate_benchmark gave: a number is a hit rate; of a mapping hit_rate and accuracy count."""
     found = said if isinstance(said, dict) else {"hit_rate": said}

@@ -52,7 +52,7 @@ def watch(
     """
     if not (seconds > 0 and interval > 0):
         raise InvalidInput("A watch needs a length and an interval above zero.", "correct memory_monitor_seconds")
-    rate = source_of(hit_rate_source, namespace, name) or asked(store, namespace, benchmark, search)
+    rate = source_of(hit_rate_source, namespace, name) or _benchmark(store, namespace, benchmark, search)
     with store.reader() as reader:
         state = reader.namespace(namespace).state
     incident, known = incidents.facts(store, namespace, run.incident)
@@ -103,7 +103,7 @@ def watch(
             logs=logs,
             released_at=released,
             sleep=_until(part),
-            rate=rate,
+            rate=rate or own_rating.asked(store, namespace),
         )
     except _Paused:
         return {
@@ -128,18 +128,15 @@ def watch(
     return {**found, "incident": incident, "changed": True, "warnings": warnings}
 
 
-def asked(
+def _benchmark(
     store: Store, namespace: str, benchmark: str | None, search: t.Mapping[str, t.Any] | None
 ) -> HitRate | None:
-    """Who of the application can be asked for its hit rate. Errors: InvalidInput, CapabilityMissing."""
-    if benchmark and "encryption" not in store.capabilities():
-        who = search_of(search)
-        need_search(store, benchmark, who, namespace)
-        return ByBenchmark(store, who, namespace, benchmark)
-    rated = own_rating.rating(store, namespace)
-    if rated is None or (rated.hit_rate is None and rated.why is None):
+    """The user's, where the values are an application's own. Errors: InvalidInput, CapabilityMissing."""
+    who = search_of(search)
+    if not benchmark or "encryption" in store.capabilities():
         return None
-    return own_rating.Asked(store, namespace)
+    need_search(store, benchmark, who, namespace)
+    return ByBenchmark(store, who, namespace, benchmark)
 
 
 class _Paused(Exception):
