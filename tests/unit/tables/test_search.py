@@ -314,7 +314,9 @@ IN_FILE = [
 ]
 
 
-def test_of_a_file_in_quarantine_a_copy_is_asked_and_else_the_file_itself(file):
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_of_a_file_in_quarantine_a_copy_is_asked_and_else_the_file_itself(file, journal):
+    file.sql(f"PRAGMA journal_mode = {journal}")
     dump = file.dump(("store", "store_vectors"))
     given = search("langgraph_sqlite", top=1)
     run = attempt()
@@ -334,6 +336,7 @@ def test_what_cannot_be_asked_of_a_file_is_no_answer_and_nothing_is_written(file
     before = file.dump(("store", "store_vectors"))
     for arguments, why in (
         ({"dims": 4}, "OperationalError: user-defined function raised exception"),
+        ({"dims": 0}, "Unranked: the store has no vector index"),  # by from_conn_string
         ({"write": True}, "OperationalError: attempt to write a readonly database"),
     ):
         with pytest.raises(NoAnswer, match=why):
