@@ -398,6 +398,8 @@ def _hit_rate(run: Run) -> t.Dict[str, t.Any]:
     total = hits + sum((s["misses"] or 0) + (s["corrupt"] or 0) for s in samples)
     after = hits / total if total >= ENOUGH_READS else None if total else given.ratio(watched.get("value"))
     name = given.text(watched.get("source")) or "access log"  # of the rate after; the one before is always from there
+    if name not in ("access log", "probes"):  # who was asked instead says how many it is of, or does not
+        after, total = given.ratio(watched.get("value")), given.count(watched.get("reads")) or 0
     onset = given.mapping(run.result("diagnose").get("onset")).get("at")
     since = " (the rate before is that since the onset)" if rate is not None and given.moment(onset) else ""
     later = f"{total:,} reads after release" if total or name == "access log" else "after release"

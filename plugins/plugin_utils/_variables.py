@@ -138,6 +138,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_schedule_state",
         "memory_schedule_state_dir",
         "memory_scrub_seconds",
+        "memory_search",
         "memory_since",
         "memory_slo",
         "memory_snapshot",

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import typing as t
 
-from .._ansible import WINDOW, Context, execute, window
+from .._ansible import SEARCH, WINDOW, Context, execute, window
 from .._inputs import moment
 from .._operations.preflight import preflight
+from .._search import search_of
 
 
 def operate(context: Context) -> dict[str, t.Any]:
@@ -28,6 +29,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         name=context.name,
         strategy=context.params["strategy"],
         benchmark=context.params["benchmark"],
+        search=search_of(context.params["search"]),
         recent=context.params["recent"],
         force=context.params["force"],
         onset=context.params["onset"],
@@ -41,6 +43,7 @@ def main() -> None:
         "namespace": {"type": "str", "required": True},
         "strategy": {"type": "str", "default": "auto", "choices": ["auto", "soft", "hard", "rotate"]},
         "benchmark": {"type": "path"},
+        "search": SEARCH,
         "recent": {"type": "float", "default": 3600.0},
         "force": {"type": "bool", "default": False},
         "onset": {"type": "str"},

@@ -145,7 +145,9 @@ class _Rehearsal:
         once = counted_once({"layout": self.layout, "tables": self.tables}, self.result["namespaces"])
         self.result["records"] = sum(self.result["namespaces"][one]["records"] for one in once)
         self._phase("scan", started)
-        if benchmark:
+        if benchmark and not seals(self.layout):
+            self.result["not_rehearsed"] = ["the benchmark: only the application's own search could answer it"]
+        elif benchmark:
             started = time.monotonic()
             for namespace, part in self.result["namespaces"].items():
                 part["accuracy"] = found = _accuracy(self.params, self.ring, namespace, benchmark)
@@ -158,6 +160,7 @@ class _Rehearsal:
     def rotate(self) -> None:
         if not seals(self.layout):
             self.result["not_rehearsed"] = [
+                *self.result.get("not_rehearsed", ()),
                 f"the values are of the layout {self.layout}: each is whole and the one that was saved, but its own "
                 "engine was not asked to open it",
                 "nothing of ours seals them: no rotation",

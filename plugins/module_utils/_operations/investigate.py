@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 
 from .._errors import CannotProceed, InvalidInput, MemoryOpsError, SnapshotUnusable
 from .._inputs import moment
-from .._keyring_unsealed import refuse_benchmark
+from .._search import Search, need_search
 from .._store import Reader, Store
+from . import benchmark as benchmarks
 from . import held_records, integrity, logscan, own_log, own_rating, plan, plan_unlogged, sources, spanreading, validate
 from . import incident as incidents
 from .acknowledged import Acknowledged
@@ -44,6 +45,7 @@ def investigate(
     run: Run,
     logs: t.Sequence[t.Any] = (),
     benchmark: str | None = None,
+    search: Search | None = None,
     onset: str | None = None,
     window: Window | None = None,
     again: bool = False,
@@ -60,13 +62,14 @@ def investigate(
         state = reader.namespace(namespace)
         onset_sequence = _sequence_at(reader, namespace, onset)
     logged = "log" in store.capabilities()
-    refuse_benchmark(store, benchmark, namespace)
+    need_search(store, benchmark, search, namespace)
     if window is not None and window.rebase:
         checked(store, "rebase")
     window = window_of(onset, window, logged)
     case = _Case(
-        store, store_params, namespace, keyring, repository, name, logs, benchmark, onset_sequence, state.ttl, window
-    )
+        store, store_params, namespace, keyring, repository, name, logs, benchmark, search, onset_sequence, state.ttl,
+        window,
+    )  # fmt: skip
     incident, known = incidents.facts(store, namespace, run.incident)
     said = told(onset, window)
     if not again and told_otherwise(known, said):
@@ -146,6 +149,7 @@ class _Case:
     name: str
     logs: t.Sequence[t.Any]
     benchmark: str | None
+    search: Search | None
     onset_sequence: int | None
     ttl: float | None
     window: Window | None  # None: the access log tells
@@ -244,7 +248,10 @@ class _Case:
                     before_sequence=self.onset_sequence,
                     before_at=onset_at or fenced,
                 )
-            baseline = _baseline(reader, self.keyring, self.namespace, self.benchmark)
+            baseline, why = benchmarks.accuracy(  # on the damaged state: what the rebuild has to beat
+                self.store, reader, self.namespace, self.keyring, self.benchmark, self.search
+            )
+            doubts += [f"the benchmark has no baseline: {why}"] if why else []
             if self.benchmark is None:
                 rated = own_rating.rating(self.store, self.namespace)
                 baseline = rated.accuracy if rated else None
@@ -331,16 +338,6 @@ class _Case:
                     chosen.drop(bad, exc.message)
         finally:
             acknowledged.close()
-
-
-def _baseline(reader: t.Any, keyring: t.Any, namespace: str, benchmark: str | None) -> float | None:
-    """The benchmark's accuracy on the damaged state: what the rebuild has to beat."""
-    if not benchmark:
-        return None
-    from .._benchmark import evaluate, parse
-
-    accuracy: float | None = evaluate(reader, keyring, namespace, parse(benchmark))["accuracy"]
-    return accuracy
 
 
 def _damage_map(buckets: t.Sequence[t.Mapping[str, t.Any]], planned: PlanFile) -> list[dict[str, t.Any]]:

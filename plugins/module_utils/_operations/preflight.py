@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from .._errors import InvalidInput, LeaseHeld, MemoryOpsError
 from .._model import STRATEGIES
+from .._search import Search, need_search
 from .._store import Store
 from . import incident as incidents
 from . import integrity, investigate, logreview, sources
@@ -35,6 +36,7 @@ def preflight(
     name: str,
     strategy: str = "auto",
     benchmark: str | None = None,
+    search: Search | None = None,
     recent: float = 3600.0,
     force: bool = False,
     onset: str | None = None,
@@ -57,6 +59,7 @@ def preflight(
         from .._benchmark import parse
 
         parse(benchmark)
+        need_search(store, benchmark, search, namespace)
     with store.reader() as reader:
         state = reader.namespace(namespace)
         identity = reader.identity

@@ -15,14 +15,16 @@ import typing as t
 
 from .._codec import RecordCodec, log_checksum
 from .._errors import KeyUnavailable, RecordCorrupt, StoreDamaged
-from .._keyring_unsealed import opener, refuse_benchmark
+from .._keyring_unsealed import opener
 from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, is_isolated
+from .._search import Search, need_search
 from .._store import Reader, open_store
+from . import benchmark as benchmarks
 from . import integrity, own_rating
 from .hit_rate import Measured, judged
 from .integrity import as_keyring
 from .integrity_rows import shown
-from .own_rating import ACCURACY_GAIN, accuracy_threshold
+from .own_rating import ACCURACY_GAIN
 
 HIT_RATE = 0.80
 CANARY_KEY = "\x00memops/canary"
@@ -132,6 +134,7 @@ def validate(
     fenced_sequence: int | None = None,
     scan: t.Mapping[str, t.Any] | None = None,
     measured_rate: Measured | None = None,
+    search: Search | None = None,
     workers: int = 2,
 ) -> dict[str, t.Any]:
     """Validate a generation (default: the active one).
@@ -142,7 +145,8 @@ def validate(
     or was there; "required": it must be there; False: not looked at. Deletions with a sequence above
     ``fenced_sequence`` (default: that of the open incident) are the rebuild's own and no excuse for a missing probe.
     ``scan`` is an integrity.scan of the same state, when the caller has just made one; ``measured_rate`` that of an
-    application that is served, where one was asked for.
+    application that is served, where one was asked for. ``search``: who answers the benchmark where the values are not
+    ours; then it tells the hit rate too.
 
     Returns {verdict, integrity {verdict, rows, live, findings, examples, …}, probes {checked, passed, failed [{key,
     why}], verdict}, hit_rate {value, source, threshold, verdict, why}, benchmark {cases, passed, accuracy,
@@ -163,10 +167,12 @@ def validate(
             open_ones = [one.facts for one in store.incidents(namespace) if one.state == "open"]
             fenced_sequence = open_ones[0].get("fenced_sequence") if open_ones else None
         ring = opener(store, ring)
-        refuse_benchmark(store, benchmark, namespace)
+        need_search(store, benchmark, search, namespace)
         with store.reader() as reader:
             probed = _probe(reader, namespace, generation, ring, probes or (), fenced_sequence)
-            measured = _benchmark(reader, namespace, generation, ring, benchmark, baseline, gain)
+            measured = benchmarks.told(
+                store, reader, namespace, generation, ring, benchmark, baseline, gain, search
+            )
             bird = _canary(reader, namespace, generation, ring, canary)
         own = None if generation is not None else own_rating.rating(store, namespace)
     finally:
@@ -179,14 +185,15 @@ def validate(
     by_probes = Measured("probes", rate, reads=probed["checked"]) if rate is not None else None
     theirs = own_rating.judged(own, slo, baseline, gain)
     by_them = Measured("evaluate_benchmark", theirs["hit_rate"]) if theirs["hit_rate"] is not None else None
-    told = judged(measured_rate or by_them or by_probes, slo)
+    asked = measured_rate or benchmarks.rate_of(measured)
+    told = judged(asked or by_them or by_probes, slo)
     verdicts = {
         "integrity": scanned["verdict"],
         "probes": probed["verdict"],
         "benchmark": measured["verdict"],
         "own_benchmark": theirs["verdict"],
         "canary": bird["verdict"],
-        **({"hit_rate": told["verdict"]} if measured_rate is not None else {}),
+        **({"hit_rate": told["verdict"]} if asked is not None else {}),
     }
     why = {
         "hit_rate": told["why"],
@@ -350,46 +357,6 @@ def _deleted(write: LastWrite | None, probe: t.Mapping[str, t.Any], fenced_seque
         and (fenced_sequence is None or write.sequence <= fenced_sequence)
         and write.at >= (probe.get("at") or 0)
     )
-
-
-def _benchmark(
-    reader: Reader,
-    namespace: str,
-    generation: int | None,
-    ring: t.Any,
-    source: t.Any,
-    baseline: float | None,
-    gain: float,
-) -> dict[str, t.Any]:
-    empty: dict[str, t.Any] = {
-        "cases": 0,
-        "passed": 0,
-        "accuracy": None,
-        "baseline": baseline,
-        "threshold": None,
-        "failed": [],
-    }
-    if not source:
-        return {**empty, "verdict": "not-asked", "why": "no benchmark was given"}
-    from .._benchmark import evaluate, parse
-
-    cases = parse(source)
-    if ring is None:
-        return {**empty, "cases": len(cases), "verdict": "could-not-verify", "why": "no key is at hand"}
-    try:
-        found = evaluate(reader, ring, namespace, cases, generation=generation)
-    except StoreDamaged as exc:
-        return {**empty, "cases": len(cases), "verdict": "fail", "why": exc.message}
-    result = {**empty, **found}
-    if found["accuracy"] is None:
-        return {**result, "verdict": "could-not-verify", "why": f"no case of the benchmark concerns {namespace}"}
-    if baseline is None:
-        why = f"accuracy {found['accuracy']:.0%}, but there is no baseline to compare with"
-        return {**result, "verdict": "could-not-verify", "why": why}
-    threshold = accuracy_threshold(baseline, gain)
-    good = found["accuracy"] >= threshold - 1e-9
-    why = f"accuracy {found['accuracy']:.1%}, {threshold:.1%} is needed (baseline {baseline:.1%})"
-    return {**result, "threshold": threshold, "verdict": "pass" if good else "fail", "why": why}
 
 
 def _canary(reader: Reader, namespace: str, generation: int | None, ring: t.Any, canary: bool | str) -> dict[str, str]:

@@ -26,6 +26,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     own_rating,
     rotate,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.hit_rate import Measured
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim
 from ansible_collections.memops.agent_memory.plugins.module_utils._python_values import pack, record
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
@@ -289,6 +290,17 @@ def test_its_own_benchmark_counts_for_what_it_is_worth(make):
             assert found["verdict"] == verdict and said in found["why"], found
     assert own_rating.judged(own_rating.Rating(0.9, 0.5, None), 0.8, 0.5, 0.3)["verdict"] == "fail"
     assert own_rating.judged(own_rating.Rating(None, 0.8, None), 0.8, 0.5, 0.3)["verdict"] == "pass"
+
+
+def test_a_watch_asks_a_benchmark_that_tells_a_hit_rate(make):
+    body = "return {'low': 0.79, 'other': {'accuracy': 1}}[namespace]"
+    site = make(f"def evaluate_benchmark(self, namespace):\n    {body}")
+    with site.open() as store:
+        assert own_rating.asked(store, "other") is None
+        low, broken = own_rating.asked(store, "low"), own_rating.asked(store, "nobody")
+        assert low.measure(0, 1) == Measured("evaluate_benchmark", 0.79, at=1)
+        assert low.measure(0, 2).at == 1 and low.measure(0, 60_000_001).at == 60_000_001  # not each time anew
+        assert broken.measure(0, 1).value is None and "raised KeyError: 'nobody'" in broken.measure(0, 1).why
 
 
 @pytest.mark.parametrize(
