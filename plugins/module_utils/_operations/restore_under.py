@@ -14,6 +14,7 @@ from .._errors import CapabilityMissing, InvalidInput, NamespaceQuarantined
 from .._layouts import layout
 from .._layouts.tables import TablesLayout
 from .._model import Change, Claim, Row, is_isolated
+from .._table_moved import same_fields
 from .._table_records import overlap
 
 if t.TYPE_CHECKING:
@@ -34,18 +35,18 @@ def refuse_overlap(work: Work) -> None:
         )
     rule = known.roots[0].namespace
     if rule.kind == "json":
-        raise CapabilityMissing(
-            f"The records of the layout {name} have their namespace inside a JSON value.",
-            "restore under the same name, or export the snapshot and import it with the application",
-        )
+        same_fields(rule, work.namespace, work.target)
     if overlap(rule, work.namespace, work.target):
         raise InvalidInput(
             f"The namespace {work.target!r:.80} would lie inside {work.namespace!r:.80}, or around it.",
             "choose another memory_to_namespace",
         )
-    if work.state is not None and work.state.state != "serving":
+    state = work.state
+    # by a restore that stopped before it was complete
+    begun = state is not None and state.state == "standby" and state.restored_snapshot is None
+    if state is not None and state.state != "serving" and not begun:
         raise NamespaceQuarantined(
-            f"Namespace {work.target!r:.80} is {work.state.state} and takes no copies.", "choose another name"
+            f"Namespace {work.target!r:.80} is {state.state} and takes no copies.", "choose another name"
         )
 
 
