@@ -63,7 +63,8 @@ class Seen:
         return [info.purpose for info in repository.snapshots("site")]
 
     def fenced(self, namespace: str) -> bool:
-        return self.state(namespace) == "quarantined"
+        """It is up, and noted, which comes a moment later."""
+        return self.state(namespace) == "quarantined" and all("fenced_at" in one for one in self.incidents(namespace))
 
     def evidence(self, namespace: str) -> bool:
         return any(facts.get("diagnosed") and facts.get("forensic") for facts in self.incidents(namespace))

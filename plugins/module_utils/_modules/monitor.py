@@ -10,6 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import HIT_RATE_SOURCE, SEARCH, Context, execute
+from .._operations.commands import run
 from .._operations.watch import watch
 
 
@@ -39,7 +40,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         return found
     found["warnings"] = [*found.get("warnings", []), *warnings]
     name = context.namespace
-    again = f"once it is read, watch again: memops.agent_memory.monitor -e memory_namespace={name} -e memory_again=true"
+    again = "once it is read, watch again: " + run("monitor", memory_namespace=name, memory_again="true")
     failed = f"run the rebuild playbook with memory_namespace={name}"
     return context.judged(found, failed if found["verdict"] == "fail" else again)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, execute
+from .._operations.commands import run
 from .._operations.scrub import scrub
 
 
@@ -29,7 +30,7 @@ def operate(context: Context) -> dict[str, t.Any]:
     bad = [one["name"] for one in found["checked"] if one["kind"] == "namespace" and one["verdict"] == "fail"]
     follow = "take a new backup, and restore from another snapshot than the failed one"
     if bad:
-        follow = f"ansible-playbook memops.agent_memory.rebuild -e memory_namespace={bad[0]}"
+        follow = run("rebuild", memory_namespace=bad[0])
     return context.judged({**found, "changed": False}, follow)
 
 

@@ -13,6 +13,7 @@ import typing as t
 
 from .._errors import CannotProceed
 from . import integrity
+from .commands import run
 from .incident import folder, now_us, own_files
 from .replicas import Side, age, at
 
@@ -64,7 +65,7 @@ def check_copy(
             raise CannotProceed(
                 f"The copy of {name} on {side.host} does not verify ({verdict['verdict']}: {why[:300]}): damage was "
                 "replicated, and a failover would not help.",
-                f"rebuild it: memops.agent_memory.rebuild -e memory_namespace={name}",
+                "rebuild it: " + run("rebuild", memory_namespace=name),
             )
         known[name] = {"at": begun, "generation": there[name].generation}
         scanned.append(name)

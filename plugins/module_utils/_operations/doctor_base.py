@@ -7,8 +7,6 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
-import json
-import re
 import time
 import typing as t
 
@@ -27,16 +25,6 @@ class Limits(t.NamedTuple):
     key: float = 90 * 86400.0
     skew: float = 30.0
     free: float = 0.10
-
-
-def run(playbook: str, **variables: str) -> str:
-    """The command that runs a playbook, as a shell takes it."""
-    words = f"ansible-playbook memops.agent_memory.{playbook}"
-    for name, value in variables.items():
-        plain = re.match(r"\A[A-Za-z0-9_.:@/-]+\Z", value)
-        text = f"{name}={value}" if plain else "'" + json.dumps({name: value}).replace("'", "'\\''") + "'"
-        words += f" -e {text}"
-    return words
 
 
 def worst_of(checks: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
-from .doctor_base import FAIL, PASS, UNKNOWN, ago, run, worst_of
+from .commands import run
+from .doctor_base import FAIL, PASS, UNKNOWN, ago, worst_of
 
 Check = t.Dict[str, t.Any]
 

@@ -16,7 +16,8 @@ from .._inputs import moment
 from .._repository import holds
 from .._repository.manifest import folder
 from . import evidence
-from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination, ago, run
+from .commands import run
+from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination, ago
 from .holds import marked
 from .inform import verified
 from .retention import suspect

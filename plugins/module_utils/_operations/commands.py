@@ -1,0 +1,21 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The commands that sentences name. The controller puts its inventories in (plugin_utils/_commands.py).
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+
+def run(playbook: str, **variables: str) -> str:
+    """The command that runs a playbook, as a shell takes it."""
+    words = f"ansible-playbook memops.agent_memory.{playbook}"
+    for name, value in variables.items():
+        plain = re.match(r"\A[A-Za-z0-9_.:@/-]+\Z", value)
+        text = f"{name}={value}" if plain else "'" + json.dumps({name: value}).replace("'", "'\\''") + "'"
+        words += f" -e {text}"
+    return words
