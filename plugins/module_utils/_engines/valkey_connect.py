@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import time
 import typing as t
 import urllib.parse
@@ -21,7 +20,6 @@ from .valkey_cluster import Address, Nodes, addresses, clustered, elsewhere, pat
 from .valkey_sentinel import primary_address, sentinels_of
 
 CONNECT_SECONDS = 5.0
-MANY = 100  # commands at once whose replies are read without the connection's care for each
 ROLE_SECONDS = 1.0  # how long a connection behind Sentinel is taken to lead to the primary
 OLDEST = (7, 0)
 PREFIX = r"[A-Za-z0-9._:-]+|[A-Za-z0-9._:-]*\{[A-Za-z0-9._:-]+\}[A-Za-z0-9._:-]*"
@@ -158,16 +156,14 @@ class Wire:
         try:
             from redis.backoff import NoBackoff
             from redis.connection import Connection, SSLConnection
-            from redis.exceptions import ConnectionError as Lost
             from redis.exceptions import ResponseError
-            from redis.exceptions import TimeoutError as Late
             from redis.retry import Retry
         except ImportError:
             raise MemoryOpsError(
                 "The Python package redis is missing, and the store is in Valkey.", "pip install redis"
             ) from None
         self.place, self._at = place, at
-        self._refusal, self._lost, self._late = ResponseError, Lost, Late
+        self._refusal = ResponseError
         host, port = at or (place.host, place.port)
         options: dict[str, t.Any] = {
             "host": host,
@@ -222,22 +218,11 @@ class Wire:
         self._con.send_packed_command([b"".join(commands)], check_health=False)
 
     def received(self, count: int) -> list[t.Any]:
-        con = self._con
-        if count < MANY:
-            return [self._reply() for _command in range(count)]
-        replies: list[t.Any] = [self._reply()]
-        parser = getattr(con, "_parser", None)  # takes a third of the connection's time; a refusal comes as a value
-        read = self._reply if parser is None else parser.read_response
         try:
-            while len(replies) < count:
-                replies.append(read())
-        except OSError as exc:
-            self.drop()
-            raise (self._late if isinstance(exc, socket.timeout) else self._lost)(str(exc)) from None
+            return [self._reply() for _command in range(count)]
         except BaseException:
             self.drop()  # what is still to come belongs to no other command
             raise
-        return replies
 
     def _reply(self) -> t.Any:
         try:
