@@ -56,14 +56,15 @@ def slot_of(key: bytes) -> int:
 
 @functools.cache
 def tags() -> tuple[str, ...]:
-    """For each slot a text that lies in it."""
-    found: dict[int, str] = {}
-    number = 0
-    while len(found) < SLOTS:
-        text = f"{number:x}"
-        found.setdefault(binascii.crc_hqx(text.encode(), 0) % SLOTS, text)
-        number += 1
-    return tuple(found[slot] for slot in range(SLOTS))
+    """For each slot a text that lies in it: a letter (both are needed to have all slots) and five octal digits."""
+    found: dict[int, tuple[str, int]] = {}
+    for letter in "ab":
+        codes = [binascii.crc_hqx(f"{letter}00000".encode(), 0)]
+        for bit in range(15):  # what a bit changes in a checksum is always the same
+            changes = binascii.crc_hqx(f"{letter}{1 << bit:05o}".encode(), 0) ^ codes[0]
+            codes += [code ^ changes for code in codes]
+        found.update({code % SLOTS: (letter, number) for number, code in enumerate(codes)})
+    return tuple("{}{:05o}".format(*found[slot]) for slot in range(SLOTS))
 
 
 class Map(t.NamedTuple):
