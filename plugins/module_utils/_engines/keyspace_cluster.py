@@ -92,7 +92,8 @@ class KeyspaceClusterStore(ClusterGenerations, KeyspaceStore):
             raise StoreUnavailable(
                 f"The fence around {claim.namespace!r:.80} does not stand at every node of the Cluster at "
                 f"{self.place.where}.",
-                "look at the Cluster (valkey-cli --cluster check), then run the same command again",
+                f"see that all nodes are up and have the user {self.place.application_user}, then run the same command "
+                "again",
             )
         return changed
 
