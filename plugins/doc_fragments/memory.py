@@ -105,7 +105,7 @@ STORE = r"""    suboptions:
         description: >-
           What every key of the store begins with (O(store.engine=valkey)); with O(store.layout=keyspace) every key of
           the collection's own. On a Valkey Cluster it needs a hash tag, such as V({memops}), which puts the store's
-          keys into one slot.
+          keys into one slot; an application's keys (O(store.layout=keyspace)) may lie in all of them.
         type: str
         default: memops
       pattern:

@@ -12,7 +12,7 @@ import typing as t
 
 from .._errors import MemoryOpsError, StoreUnavailable
 from .._layouts import Layout
-from .._model import Claim
+from .._model import Claim, Row
 from .._store import WHOLE
 from .keyspace import KeyspaceStore
 from .keyspace_cluster_generations import ClusterGenerations
@@ -44,6 +44,15 @@ class ClusterReader(KeyspaceReader):
     def _stands(self, space: t.Mapping[str, t.Any], name: str) -> bool:
         with valkey_errors(self._wire.place):
             return fence_stands(self._wire, self._names, space, name, self._slots.everywhere)
+
+    def get_many(self, namespace: str, keys: t.Sequence[str], generation: int | None = None) -> dict[str, Row]:
+        """What was staged and is not named yet, as its step was killed, is not there."""
+        found = super().get_many(namespace, keys, generation)
+        staged = self._staged(namespace, self._generation(namespace, generation))
+        if staged is None or not found:
+            return found
+        known = self._ask("ZMSCORE", self._names.index(namespace, staged), *(key.encode() for key in found))
+        return {key: row for (key, row), score in zip(found.items(), known) if score is not None}
 
     def _said(self) -> list[str]:
         return ["{}:{}: {}".format(*wire.address, line) for wire in self._slots.primaries() for line in server(wire)]
@@ -83,7 +92,8 @@ class KeyspaceClusterStore(ClusterGenerations, KeyspaceStore):
             raise StoreUnavailable(
                 f"The fence around {claim.namespace!r:.80} does not stand at every node of the Cluster at "
                 f"{self.place.where}.",
-                "look at the Cluster (valkey-cli --cluster check), then run the same command again",
+                f"see that all nodes are up and have the user {self.place.application_user}, then run the same command "
+                "again",
             )
         return changed
 

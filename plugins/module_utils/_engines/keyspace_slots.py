@@ -30,6 +30,8 @@ from .valkey_errors import RightMissing, translate, valkey_errors
 SLOTS: t.Final = 16384
 PAGE = 250  # keys that are read at once
 SMALL = 32 << 10  # bytes of a value that comes with others
+PATIENCE = 1.0  # seconds for an answer of a replica
+SILENCE = 15.0  # seconds for which one that did not answer is not asked again
 MARGIN = 0.5  # seconds before the end of the hold in which nothing is begun any more
 WALKS = 3  # through all keys, until the Cluster stands still meanwhile
 LATE: t.Final = b"late"
@@ -56,14 +58,15 @@ def slot_of(key: bytes) -> int:
 
 @functools.cache
 def tags() -> tuple[str, ...]:
-    """For each slot a text that lies in it."""
-    found: dict[int, str] = {}
-    number = 0
-    while len(found) < SLOTS:
-        text = f"{number:x}"
-        found.setdefault(binascii.crc_hqx(text.encode(), 0) % SLOTS, text)
-        number += 1
-    return tuple(found[slot] for slot in range(SLOTS))
+    """For each slot a text that lies in it: a letter (both are needed to have all slots) and five octal digits."""
+    found: dict[int, tuple[str, int]] = {}
+    for letter in "ab":
+        codes = [binascii.crc_hqx(f"{letter}00000".encode(), 0)]
+        for bit in range(15):  # what a bit changes in a checksum is always the same
+            changes = binascii.crc_hqx(f"{letter}{1 << bit:05o}".encode(), 0) ^ codes[0]
+            codes += [code ^ changes for code in codes]
+        found.update({code % SLOTS: (letter, number) for number, code in enumerate(codes)})
+    return tuple("{}{:05o}".format(*found[slot]) for slot in range(SLOTS))
 
 
 class Map(t.NamedTuple):
@@ -97,7 +100,8 @@ class Slots:
 
     def __init__(self, wire: Wire) -> None:
         self._wire, self._place = wire, wire.place
-        self._at: dict[Address, Wire] = {}
+        self._at: dict[tuple[Address, float | None], Wire] = {}
+        self._silent: dict[Address, float] = {}  # replicas that did not answer, and when
         self._map: Map | None = None
 
     def close(self) -> None:
@@ -105,11 +109,12 @@ class Slots:
             wire.drop()
         self._at = {}
 
-    def node(self, address: Address) -> Wire:
-        if address not in self._at:
+    def node(self, address: Address, answer: float | None = None) -> Wire:
+        """``answer``: as of Wire."""
+        if (address, answer) not in self._at:
             place = replace(self._place, host=address[0], port=address[1])
-            self._at[address] = Wire(place, address)
-        return self._at[address]
+            self._at[address, answer] = Wire(place, address, answer)
+        return self._at[address, answer]
 
     # --- who owns what ------------------------------------------------------------------------------------------
     def map(self, fresh: bool = False, resting: bool = True) -> Map:
@@ -304,10 +309,13 @@ class Slots:
         known = self.map(fresh=True)
         said = self._exchange(dict.fromkeys(known.primaries, commands))
         for address in dict.fromkeys(one for nodes in known.replicas.values() for one in nodes):
+            if time.monotonic() - self._silent.get(address, -SILENCE) < SILENCE:
+                continue  # the store is held meanwhile
             try:
-                said[address] = self._exchange({address: commands})[address]
+                said[address] = self.node(address, PATIENCE).many(commands)
             except RedisError:
-                continue
+                self._silent[address] = time.monotonic()
+                self.node(address, PATIENCE).drop()
         return [reply for replies in said.values() for reply in replies]
 
     def primaries(self) -> list[Wire]:

@@ -196,8 +196,7 @@ class Wire:
 
         Errors: redis.exceptions.ConnectionError and TimeoutError.
         """
-        if os.getpid() != self._pid:
-            raise StoreUnavailable("A store was used across a fork.", "open it again in the child process")
+        self._check_process()
         if self._con._sock is None:
             self.session += 1
             if self.place.sentinels and self._at is None:
@@ -209,12 +208,17 @@ class Wire:
             self.drop()  # it was the primary; the next command finds the one that is
         return replies
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreUnavailable("A store was used across a fork.", "open it again in the child process")
+
     def _exchange(self, commands: t.Sequence[bytes]) -> list[t.Any]:
         self.send(commands)
         return self.received(len(commands))
 
     def send(self, commands: t.Sequence[bytes]) -> None:
         """For who asks several servers at once: ``received`` has to follow. Errors: as of ``many``."""
+        self._check_process()
         self._con.send_packed_command([b"".join(commands)], check_health=False)
 
     def received(self, count: int) -> list[t.Any]:
