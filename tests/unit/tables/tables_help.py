@@ -30,7 +30,8 @@ class TablesSite(Site):
         self.server, self.token = server, secrets.token_hex(4)
         self.schema, self.own = f"app_{self.token}", f"ops_{self.token}"
         self.root = server.connect()
-        self.root.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        if self.root.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone():
+            self.root.execute("CREATE EXTENSION IF NOT EXISTS vector")
         self.root.execute(f"CREATE SCHEMA {self.schema} AUTHORIZATION {APPLICATION}")
         self.root.execute(f"GRANT USAGE ON SCHEMA {self.schema} TO {OWNER}")
         self.root.execute(f"SET search_path = {self.schema}, public")
