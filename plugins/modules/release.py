@@ -96,7 +96,7 @@ record_keys:
 detail:
   description: What happened to the records, in words.
   type: str
-  returned: unless O(isolated=false)
+  returned: unless O(isolated=false), or when a quarantine was lifted and no record had been isolated
 lifted:
   description: Whether a quarantine of the whole namespace was lifted, or would be in check mode.
   type: bool

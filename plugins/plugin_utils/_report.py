@@ -319,6 +319,8 @@ def _next_command(
         return f"ansible-playbook {where} memops.agent_memory.info"  # it lists those that there are
     if {name for name in run.current if not name.startswith(TOLD)} == {"release"} and run.state == "untouched":
         return f"ansible-playbook {where} memops.agent_memory.info"  # there was no quarantine to lift
+    if run.state == "released" and run.lifted_alone:
+        return ""  # the incident ended with the release
     if run.state == "closed":
         playbook = "" if verdict == PASS else "validate"
     elif escalated:

@@ -21,6 +21,11 @@ _BEFORE_ISOLATION = ("preflight", "failover")
 TOLD = "notify_"
 
 
+def lifted_alone(names: t.Iterable[str]) -> bool:
+    """Of the steps of a released namespace, whether none of them was about to rebuild it."""
+    return not {"failover", "plan", "apply"}.intersection(names)
+
+
 class Run:
     """``history`` is every result in order; ``current`` the newest one of each step (of several hosts: the worst).
 
@@ -51,6 +56,11 @@ class Run:
         steps = [s for s in self.history if not s.name.startswith(TOLD)]
         moves = all(s.name in ("failover", "failback") for s in steps)
         return bool(steps) and moves and steps[-1].result.get("scope") == "store"
+
+    @property
+    def lifted_alone(self) -> bool:
+        """Whether there was a quarantine and nothing was rebuilt in it, as after a false alarm."""
+        return lifted_alone(self.current)
 
     def result(self, name: str) -> t.Dict[str, t.Any]:
         return self.current[name].result if name in self.current else {}

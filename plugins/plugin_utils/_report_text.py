@@ -76,7 +76,7 @@ def _table(report: t.Mapping[str, t.Any]) -> t.List[str]:
         said = said if len(said) <= room else said[: room - 1] + "…"
         mark = "*" if step["changed"] else " "
         lines.append(
-            f"{words.shown(step['name'], 40)[:14]:<14} {step['verdict']:<16}{mark} "
+            f"{words.label(step['name'])[:14]:<14} {step['verdict']:<16}{mark} "
             f"{words.span(step['seconds']):>9}  {said}".rstrip()
         )
     if any(step["changed"] for step in report["steps"]):

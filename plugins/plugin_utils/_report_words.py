@@ -13,7 +13,7 @@ import typing as t
 import unicodedata
 
 from . import _report_input as given
-from ._report_run import TOLD
+from ._report_run import TOLD, lifted_alone
 
 UNKNOWN = "not known"
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
@@ -143,6 +143,8 @@ def clock(value: t.Any, date: bool = False) -> str:
 
 
 def label(name: str) -> str:
+    """``told isolated`` for who was told of it."""
+    name = "told_" + name[len(TOLD) :] if name.startswith(TOLD) else name
     return shown(name.replace("_", " "), 24)
 
 
@@ -209,6 +211,8 @@ def state_sentence(report: t.Mapping[str, t.Any]) -> str:
         return "The namespace was fenced, but nothing proves that the fence holds: stop the applications that use it."
     if _nothing_to_release(report):
         return "The namespace serves as before."
+    if _released_as_it_was(report):
+        return "The namespace serves again, as it was; nothing was rebuilt, and the incident is over."
     moved = report["details"]["failover"]
     if report["state"] == "failed-over" and moved["read_only"]:
         where = shown(moved["to"], 60) if moved["to"] else "the secondary"
@@ -230,7 +234,7 @@ def under_way(report: t.Mapping[str, t.Any]) -> bool:
 def next_step(report: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], str]:
     """Name and command of the runbook's next step alone; (None, "") when another playbook's turn has come."""
     missing = [name for name in report["details"]["not_run"] if name in SINGLE]
-    if _nothing_to_release(report):
+    if _nothing_to_release(report) or _released_as_it_was(report):
         return None, ""
     last = max((ORDER.index(name) for name in ran(report) if name in ORDER), default=-1)
     name = next((name for name in missing if ORDER.index(name) > last), missing[0] if missing else None)
@@ -243,6 +247,10 @@ def next_step(report: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], str]:
 
 def _nothing_to_release(report: t.Mapping[str, t.Any]) -> bool:
     return report["state"] == "untouched" and any(step["name"] == "release" for step in report["steps"])
+
+
+def _released_as_it_was(report: t.Mapping[str, t.Any]) -> bool:
+    return report["state"] == "released" and lifted_alone(ran(report))
 
 
 def title(report: t.Mapping[str, t.Any]) -> str:
@@ -260,6 +268,8 @@ def headline(report: t.Mapping[str, t.Any]) -> str:
             if any(step["changed"] for step in report["steps"]):
                 return "The namespace was not quarantined; records that were out of service are back."
             return "The namespace was not quarantined, so there was nothing to release."
+        if _released_as_it_was(report):
+            return "The quarantine was lifted and nothing was rebuilt: there is nothing left to do."
         name, _command = next_step(report)
         told = f"next in the runbook is {name}" if name else "still to come: " + ", ".join(report["details"]["not_run"])
         return f"Every step so far passed; {told}."

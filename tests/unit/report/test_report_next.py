@@ -142,6 +142,18 @@ def test_a_failure_without_an_incident_claims_nothing_about_the_namespace() -> N
     assert 'aria-current="step"' not in _report_html.render(build([extra("preflight", "fail")], incident=None))
 
 
+def test_after_a_false_alarm_nothing_is_left_to_do() -> None:
+    alarm = [*good("isolate")[1:], told("isolated"), extra("snapshot"), extra("diagnose")]
+    lifted = {**extra("release", changed=True, lifted=True, released_at=at(210), incident="INC-1")}
+    lifted.update(detail="", started=at(220))
+    report = build([*alarm, lifted, told("released")], namespace="agent-7")
+    assert (report["state"], report["next_command"]) == ("released", "")
+    text = _report_text.render(report)
+    assert text.startswith("RELEASE PASSED  ") and "told isolated" in text and "Next: " not in text
+    assert "there is nothing left to do" in text and "quarantine lifted at " in text
+    assert "there is nothing left to do" in _report_html.render(report)
+
+
 def test_who_was_told_is_no_part_of_what_happened() -> None:
     text = " ".join(_report_text.render(build([extra("preflight", "fail"), told("failed")], incident=None)).split())
     assert "State: not known. This run changed nothing" in text
