@@ -20,7 +20,7 @@ from .._inputs import moment
 from .._search import Search, need_search
 from .._store import Reader, Store
 from . import benchmark as benchmarks
-from . import held_records, integrity, logscan, own_log, own_rating, plan, plan_unlogged, sources, spanreading, validate
+from . import held_records, integrity, logscan, own_log, own_rating, plan, plan_unlogged, sources, spanreading
 from . import incident as incidents
 from .acknowledged import Acknowledged
 from .diagnose import diagnose
@@ -29,6 +29,7 @@ from .incoming import Incoming, checked
 from .logreading import Log, LogReading, read_beside
 from .plan_file import PlanFile
 from .plan_unlogged import Window, told, told_otherwise
+from .probes import fix_probes
 from .workers import Worker
 
 LOOK_BACK_US = 24 * 3600 * 1_000_000
@@ -242,7 +243,7 @@ class _Case:
             onset_at = microseconds(onset["at"]) if onset else None
             found["hit_rate"]["before"] = _rate_since(found["hit_rate"]["series"], onset["at"] if onset else None)
             if self.window is None:
-                probes = validate.fix_probes(
+                probes = fix_probes(
                     reader=reader,
                     namespace=self.namespace,
                     before_sequence=self.onset_sequence,

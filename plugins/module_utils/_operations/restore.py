@@ -30,7 +30,7 @@ from .incident import now_us
 from .incoming import Incoming, checked
 from .restore_fill import fill
 from .restore_guards import no_secondary_overwritten, same_layout, same_lineage
-from .snapshot_scan import Checker, Tally
+from .snapshot_check import Checker, Tally
 
 RENEW_SECONDS = 15.0
 LEASE_SECONDS = 60.0

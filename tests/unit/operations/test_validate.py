@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import rotate, validate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.probes import fix_probes
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.unit.operations.operations_help import NS, now_us
 
@@ -29,7 +30,7 @@ def fix(place, **options):
     store = open_store(place.store)
     try:
         with store.reader() as reader:
-            return validate.fix_probes(reader=reader, namespace=NS, **({"before_at": now_us()} | options))
+            return fix_probes(reader=reader, namespace=NS, **({"before_at": now_us()} | options))
     finally:
         store.close()
 
