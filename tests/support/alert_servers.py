@@ -166,8 +166,7 @@ class Rulebook(HttpServer):
         own = [f"PATH={path}", f"HOME={self.inventory.parent}", "ANSIBLE_NOCOLOR=1", "ANSIBLE_LOCALHOST_WARNING=0"]
         own += [f"ANSIBLE_COLLECTIONS_PATH={ROOT / '.ansible' / 'collections'}", "LC_ALL=C.UTF-8"]
         named = ["--rulebook", "memops.agent_memory.alerts"]
-        # as monitoring/ansible-rulebook.service has it; who may not have it runs as everybody
-        return ["nice", "-n", "-10", "env", *own, *ansible_rulebook(), *named, "--inventory", str(self.inventory), "--vars", variables]
+        return ["env", *own, *ansible_rulebook(), *named, "--inventory", str(self.inventory), "--vars", variables]
 
     def tell(self, *alerts: dict[str, t.Any], token: str | None = None) -> int:
         """As Alertmanager does; the HTTP status."""
