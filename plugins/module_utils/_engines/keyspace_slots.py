@@ -168,10 +168,10 @@ class Slots:
                 )  # fmt: skip
             for part in own:
                 first, _dash, last = part.partition("-")
-                for slot in range(int(first), int(last or first) + 1):
-                    if owners[slot] is not None:
-                        raise Unsettled(self._moved(f"two nodes own the slot {slot}"), FAILOVER_SECONDS)
-                    owners[slot] = address
+                stretch = slice(int(first), int(last or first) + 1)
+                if any(owners[stretch]):
+                    raise Unsettled(self._moved(f"two nodes own slots of {part}"), FAILOVER_SECONDS)
+                owners[stretch] = [address] * len(owners[stretch])
             signature.append((address, mine[6], " ".join(mine[8:])))
         if None in owners:
             raise Unsettled(
