@@ -362,6 +362,29 @@ class Slots:
             raise away.error from None
         return replies
 
+    def settle(self, prefix: str) -> None:
+        """What was written over these connections is on every primary's disk, where it has an append-only file.
+
+        Errors: StoreMoved, StoreUnavailable.
+        """
+        from redis.exceptions import RedisError
+
+        known = self.map()
+        commands = {}
+        for address in known.primaries:  # a primary without slots is none of them
+            key = f"{{{tags()[known.owners.index(address)]}}}{prefix}:settled"
+            commands[address] = [packed("SET", key, 1), packed("UNLINK", key), packed("WAITAOF", 1, 0, 4000)]
+        try:
+            said = self._exchange(commands)
+        except RedisError as exc:
+            raise self._away(exc).error from None
+        for address, replies in said.items():
+            if isinstance(replies[-1], list) and replies[-1][0] < 1:  # a refusal: it has none, or no such command
+                raise StoreUnavailable(
+                    "The server {}:{} did not put the last step on its disk within 4 seconds.".format(*address),
+                    "look at its disk (df, iostat), then run the same command again",
+                )
+
 
 def check_each(slots_: Slots, check: t.Callable[[Wire], None]) -> None:
     """Errors: as of ``check``, which looks at one primary."""
