@@ -97,6 +97,10 @@ class KeyspaceClusterStore(ClusterGenerations, KeyspaceStore):
             )
         return changed
 
+    def unfence(self, claim: Claim) -> bool:
+        self.settle()  # what applications get back is on disk
+        return super().unfence(claim)
+
     def prove(self, namespace: str) -> dict[str, t.Any]:
         proof = super().prove(namespace)
         try:

@@ -68,6 +68,11 @@ EXPIRING = 5000  # ms around the end of a key's life in which it may be there or
 class ClusterGenerations(ClusterRecords, KeyspaceGenerations):
     """The generations' part of ``Store``."""
 
+    @repeated
+    def settle(self) -> None:
+        super().settle()
+        self.slots.settle(self.place.prefix)
+
     def begin_generation(self, claim: Claim) -> int:
         check_each(self.slots, refuse_eviction)
         return super().begin_generation(claim)
@@ -125,10 +130,11 @@ class ClusterGenerations(ClusterRecords, KeyspaceGenerations):
             self.slots.map()
             if moving["phase"] == "out":
                 with contextlib.closing(self._listed(name)) as keys:
-                    after: str | None = None
-                    while texts := keys.page(name, after, None, None, MOVED, False):
+                    for texts in _pages(keys, name):
+                        self._name_out(claim, texts)
+                    super().settle()
+                    for texts in _pages(keys, name):
                         self._out(claim, texts)
-                        after = texts[-1]
                 self._phase(claim, "out", "in")
             elif moving["phase"] == "in":
                 self._in(claim)
@@ -146,8 +152,7 @@ class ClusterGenerations(ClusterRecords, KeyspaceGenerations):
 
     @repeated
     def _out(self, claim: Claim, texts: t.Sequence[str]) -> None:
-        """Move the former ones among these keys into the former generation, which names them first."""
-        self._name_out(claim, texts)
+        """Move the former ones among these keys into the former generation, which names them already."""
         name, left = claim.namespace, list(texts)
         while left:
             with self._operating(claim) as tx:
@@ -171,7 +176,9 @@ class ClusterGenerations(ClusterRecords, KeyspaceGenerations):
         scores = ask("ZMSCORE", self.names.index(name, moving["to"]), *(text.encode() for text in texts))
         return ["" if score is None else "1" for score in scores]
 
+    @repeated
     def _name_out(self, claim: Claim, texts: t.Sequence[str]) -> None:
+        """Name the former ones among these keys in the former generation."""
         name = claim.namespace
         with self._operating(claim) as tx:
             moving = self._moving(tx, name, "out", "check")
@@ -190,7 +197,6 @@ class ClusterGenerations(ClusterRecords, KeyspaceGenerations):
             if some:
                 tx.add("ZADD", self.names.expiry(name, moving["from"]), *some)
             tx.save(name, moved=True)
-            tx.durable = True
 
     @repeated
     def _in(self, claim: Claim) -> bool:
@@ -232,6 +238,7 @@ class ClusterGenerations(ClusterRecords, KeyspaceGenerations):
             for texts in _pages(keys, name):
                 relics += [text for text, flag in zip(texts, self._new(self._ask, name, moving, texts)) if not flag]
         for start in range(0, len(relics), MOVED):
+            self._name_out(claim, relics[start : start + MOVED])
             self._out(claim, relics[start : start + MOVED])
         if staged:
             self._phase(claim, "check", "in")
@@ -250,6 +257,7 @@ class ClusterGenerations(ClusterRecords, KeyspaceGenerations):
         moving = self._space(claim.namespace).get("moving")
         if not moving:
             return
+        self.settle()
         lost = self._absent(claim.namespace, moving["to"])
         self._ended(claim)
         if lost:

@@ -112,7 +112,7 @@ class ClusterRecords(KeyspaceRecords):
                 self._index_changes(tx, name, staged, final)
             space["changing"] = mark
             tx.save(name, moved=True)
-            tx.durable = True
+        self._await_replica()
         was = {key: there[key][1:] if key in there else (b"", -2) for key in final}
         writes = {
             key: Write(SWAP, (self._place(name, staged, key),), (*was[key], *_put(step, staged)))
@@ -135,7 +135,6 @@ class ClusterRecords(KeyspaceRecords):
             del space["changing"]
             self._no_longer_aside(tx, name, [row for row in back if row[0] not in undone])
             tx.save(name, moved=True)
-            tx.durable = True
         if undone:
             raise Overtaken(
                 f"{len(undone)} keys of {name!r:.80} changed while they were worked on, or took too long.", "try again"

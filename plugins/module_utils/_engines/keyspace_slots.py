@@ -168,10 +168,10 @@ class Slots:
                 )  # fmt: skip
             for part in own:
                 first, _dash, last = part.partition("-")
-                for slot in range(int(first), int(last or first) + 1):
-                    if owners[slot] is not None:
-                        raise Unsettled(self._moved(f"two nodes own the slot {slot}"), FAILOVER_SECONDS)
-                    owners[slot] = address
+                stretch = slice(int(first), int(last or first) + 1)
+                if any(owners[stretch]):
+                    raise Unsettled(self._moved(f"two nodes own slots of {part}"), FAILOVER_SECONDS)
+                owners[stretch] = [address] * len(owners[stretch])
             signature.append((address, mine[6], " ".join(mine[8:])))
         if None in owners:
             raise Unsettled(
@@ -361,6 +361,29 @@ class Slots:
             self._map = None
             raise away.error from None
         return replies
+
+    def settle(self, prefix: str) -> None:
+        """What was written over these connections is on every primary's disk, where it has an append-only file.
+
+        Errors: StoreMoved, StoreUnavailable.
+        """
+        from redis.exceptions import RedisError
+
+        known = self.map()
+        commands = {}
+        for address in known.primaries:  # a primary without slots is none of them
+            key = f"{{{tags()[known.owners.index(address)]}}}{prefix}:settled"
+            commands[address] = [packed("SET", key, 1), packed("UNLINK", key), packed("WAITAOF", 1, 0, 4000)]
+        try:
+            said = self._exchange(commands)
+        except RedisError as exc:
+            raise self._away(exc).error from None
+        for address, replies in said.items():
+            if isinstance(replies[-1], list) and replies[-1][0] < 1:  # a refusal: it has none, or no such command
+                raise StoreUnavailable(
+                    "The server {}:{} did not put the last step on its disk within 4 seconds.".format(*address),
+                    "look at its disk (df, iostat), then run the same command again",
+                )
 
 
 def check_each(slots_: Slots, check: t.Callable[[Wire], None]) -> None:

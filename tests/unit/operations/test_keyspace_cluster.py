@@ -133,14 +133,15 @@ def killed_at(step, work):
     return in_child(prepare, work)
 
 
-@pytest.mark.parametrize(("strategy", "stride"), [("soft", 1), ("hard", 3)])
-def test_whenever_it_is_killed_the_same_command_finishes_it(site, strategy, stride):
+@pytest.mark.parametrize(("strategy", "step"), [("soft", 1), ("hard", 4)])
+def test_whenever_it_is_killed_the_same_command_finishes_it(site, strategy, step):
+    """*hard*: first when the repairs are staged and not named yet, then again and again in the switch."""
     before, _started, run = repairable(site)
     site.step("plan", run, strategy=strategy)
-    step, kills, middle = 1, 0, 0
+    kills = middle = 0
     while os.WIFSIGNALED(status := killed_at(step, lambda: site.step("apply", after(site)))):
         kills += 1
-        step += stride
+        step += 1
         site.let_go()
         with site.open() as store:
             if store._space(NS).get("moving"):
@@ -150,7 +151,7 @@ def test_whenever_it_is_killed_the_same_command_finishes_it(site, strategy, stri
                     site.step("release", after(site), force=True)
                 site.let_go()
     assert os.WEXITSTATUS(status) == 0
-    assert (kills, middle) >= ((4, 2) if strategy == "hard" else (2, 0)), (kills, middle)
+    assert (kills, middle) >= ((3, 2) if strategy == "hard" else (2, 0)), (kills, middle)
     finish(site)
     assert site.values() == before
     if strategy == "soft":  # once each, however often it was begun
@@ -258,6 +259,7 @@ def test_what_a_replica_never_got_is_done_again_when_it_takes_over(tmp_path, clu
             replica.again()
             replica.execute("CLUSTER", "FAILOVER", "TAKEOVER")
             cluster.until(lambda: cluster.leads(replica))
+            replica.execute("DEL", f"{site.own_prefix}:store:hold")  # as it was saved; nobody waits for its end
         found.append(real(self, claim))
         return found[-1]
 
