@@ -228,11 +228,24 @@ def test_keys_alone_need_no_search_and_queries_do(site):
     with pytest.raises(CapabilityMissing, match="only the application's own search can answer") as refused:
         judged(site, None)
     assert "set memory_search" in str(refused.value)
-    with site.open() as store, pytest.raises(CapabilityMissing):
-        preflight.preflight(
+    with pytest.raises(CapabilityMissing):
+        looked_before(site, None)
+
+
+def looked_before(site, given):
+    with site.open() as store:
+        return preflight.preflight(
             store=store, store_params=site.store, namespace=NS, run=attempt(), benchmark=benchmark(site),
-            **site.places(),
+            search=search_of(given), **site.places(),
         )  # fmt: skip
+
+
+def test_what_cannot_be_asked_is_told_before_the_fence(site):
+    site.backup()
+    said = "The benchmark has no answer today, so no validation will pass: search_factories:nobody cannot be made"
+    warnings = looked_before(site, search("nobody"))["warnings"]
+    assert [line for line in warnings if line.startswith(said)]
+    assert not [line for line in looked_before(site, search("langgraph"))["warnings"] if "benchmark" in line]
 
 
 @pytest.mark.parametrize(
