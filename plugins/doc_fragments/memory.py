@@ -509,7 +509,7 @@ options:
       timeout:
         description: Seconds for all queries together, with the start of the program; at most 300.
         type: float
-        default: 40.0
+        default: 60.0
 """
 
     ACTIONGROUP_MEMORY = r"""

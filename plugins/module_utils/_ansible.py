@@ -151,7 +151,7 @@ SEARCH: dict[str, t.Any] = {
         "interpreter": {"type": "path"},
         "python_path": {"type": "list", "elements": "path"},
         "top": {"type": "int", "default": 10},
-        "timeout": {"type": "float", "default": 40.0},
+        "timeout": {"type": "float", "default": 60.0},
     },
 }
 RUN: dict[str, t.Any] = {

@@ -29,7 +29,7 @@ from ._store_own import Place, Searched
 from ._table_records import name_of, unpack
 from ._table_values import readable, sqlite_value
 
-TIMEOUT: t.Final = 40.0  # seconds for all cases together, the start of the interpreter included
+TIMEOUT: t.Final = 60.0  # seconds for all cases together, the start of the interpreter included
 TOP: t.Final = 10
 FIELDS: t.Final = {"mem0": "data"}  # of the JSON value, where not all of it is what is remembered
 Answer = t.Dict[str, t.Any]
@@ -214,7 +214,10 @@ def _asked(search: Search, place: Place, queries: t.Sequence[str | None]) -> lis
         ) from None
     answers: list[Answer] = []
     for line in _run(search, text).splitlines():
-        answer = json.loads(line)
+        try:
+            answer = json.loads(line)
+        except ValueError:  # what that interpreter said of itself as it started
+            continue
         wrong = answer.get("broken") or answer.get("error")
         if wrong:
             for secret in place.secrets:

@@ -35,23 +35,34 @@ def said(exc: BaseException) -> str:
 
 
 class Langgraph:
-    """A store with search(prefix, query=, limit=), which must not put off an expiry."""
+    """A store with search(prefix, query=, limit=), which must not put off an expiry.
+
+    Former releases find what begins with the same letters, too: of a.b also that of a.bc, which does not count.
+    """
 
     def __init__(self, store: t.Any, within: t.Any) -> None:
-        self.store, self.within = store, tuple(within.split("."))
+        self.store, self.within = store, within
 
-    def find(self, query: str, top: int) -> list[t.Any]:
-        items = self.store.search(self.within, query=query, limit=top, refresh_ttl=False)
-        if items and all(item.score is None for item in items):
-            raise Unranked("the store has no vector index: it answers every query with what was written last")
-        return [[{"prefix": ".".join(item.namespace), "key": item.key}, text_of(item.value)] for item in items]
+    def some(self, **options: t.Any) -> list[t.Any]:
+        return list(self.store.search(tuple(self.within.split(".")), refresh_ttl=False, **options))
 
     def any(self) -> bool:
-        return bool(self.store.search(self.within, limit=1, refresh_ttl=False))
+        return bool(self.some(limit=1))
+
+    def find(self, query: str, top: int) -> list[t.Any]:
+        items = self.some(query=query, limit=top)
+        if items and all(item.score is None for item in items):
+            raise Unranked("the store has no vector index: it answers every query with what was written last")
+        named = [(".".join(item.namespace), item) for item in items]
+        return [
+            [{"prefix": name, "key": item.key}, text_of(item.value)]
+            for name, item in named
+            if f"{name}.".startswith(f"{self.within}.")
+        ]
 
 
 class Mem0:
-    """A Memory with search(query, filters=, top_k=) and get_all(filters=, top_k=); formerly (…, limit=, user_id=)."""
+    """A Memory with search(query, filters=, top_k=) and get_all(filters=, top_k=); formerly (limit=, user_id=)."""
 
     def __init__(self, memory: t.Any, within: t.Any) -> None:
         self.memory, self.within = memory, dict(within)

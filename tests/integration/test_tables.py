@@ -46,7 +46,7 @@ def test_backup_damage_check_rebuild_and_again(site: t.Any, tmp_path: pathlib.Pa
     asking = {"factory": "search_factories:langgraph", "interpreter": frameworks(), "python_path": [str(SUPPORT)]}
     window = {
         "memory_namespace": NAMESPACE, "memory_since": since, "memory_benchmark": str(questions),
-        "memory_search": {**asking, "top": 1},
+        "memory_search": {**asking, "top": 1, "timeout": 300},
     }  # fmt: skip
     checked = plays.told("rebuild", "--check", "--diff", changed=True, **window)
     assert "to repair: 3" in checked.text and site.dump_of() == damaged and site.catalogue() == catalogue

@@ -43,6 +43,17 @@ def langgraph(connection: str, dims: int = 8, down: bool = False) -> t.Any:
     return PostgresStore.from_conn_string(connection, index=index(dims, down) if dims else None, ttl=ttl)
 
 
+def langgraph_former(connection: str, more: str) -> t.Any:
+    """As former releases search: what is below a prefix, and whatever else begins with its letters."""
+    from langgraph.store.postgres import PostgresStore
+
+    class Former(PostgresStore):
+        def search(self, prefix: t.Any, **options: t.Any) -> t.Any:
+            return super().search((more,), **options) + super().search(prefix, **options)
+
+    return Former.from_conn_string(connection, index=index(8))
+
+
 def langgraph_elsewhere(connection: str, url: str) -> t.Any:
     """Takes its own connection in place of the one that it is given."""
     os.environ.pop("PGOPTIONS")
@@ -61,28 +72,23 @@ def langgraph_writing(connection: str) -> t.Any:
     raise RuntimeError("; ".join(said))
 
 
-def mem0(connection: str, dims: int = 8, down: bool = False) -> t.Any:
+def mem0(connection: str) -> t.Any:
     os.environ["OPENAI_API_KEY"] = "none is asked"
     from mem0 import Memory
 
-    store = {"connection_string": connection, "collection_name": "mem0", "embedding_model_dims": dims, "hnsw": True}
+    store = {"connection_string": connection, "collection_name": "mem0", "embedding_model_dims": 8, "hnsw": True}
     memory = Memory.from_config(
         {"vector_store": {"provider": "pgvector", "config": store}, "history_db_path": ":memory:"}
     )
-    memory.embedding_model = Hashing(dims, down)
+    memory.embedding_model = Hashing()
     return memory
 
 
 class Hashing:
     """As framework_apps.py has it."""
 
-    def __init__(self, dims: int, down: bool) -> None:
-        self.dims, self.down = dims, down
-
     def embed(self, text: str, memory_action: t.Any = None) -> list[float]:
-        if self.down:
-            refusing([text])
-        return [byte / 255 - 0.5 for byte in hashlib.sha256(text.encode()).digest()[: self.dims]]
+        return [byte / 255 - 0.5 for byte in hashlib.sha256(text.encode()).digest()[:8]]
 
     def embed_batch(self, texts: t.Sequence[str], memory_action: t.Any = None) -> list[list[float]]:
         return [self.embed(text) for text in texts]
@@ -99,20 +105,18 @@ class Loading(sqlite3.Connection):
 
 
 def distance(one: bytes, other: bytes) -> float:
-    if len(one) != len(other):
-        raise ValueError(f"Vector dimension mistmatch. First vector has {len(one) // 4} dimensions")
     a, b = struct.unpack(f"{len(one) // 4}f", one), struct.unpack(f"{len(other) // 4}f", other)
     dot = sum(x * y for x, y in zip(a, b))
     return float(1 - dot / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5)
 
 
-def langgraph_sqlite(connection: str, dims: int = 8, down: bool = False, write: bool = False) -> t.Any:
+def langgraph_sqlite(connection: str, dims: int = 8, write: bool = False) -> t.Any:
     from langgraph.store.sqlite import SqliteStore
 
     if not dims:
         return SqliteStore.from_conn_string(connection)
     con = sqlite3.connect(connection, check_same_thread=False, isolation_level=None, factory=Loading)
-    store = SqliteStore(con, index=index(dims, down))
+    store = SqliteStore(con, index=index(dims))
     if write:
         store.put(("agent-7",), "made by a probe", {"text": "x"})
     return store

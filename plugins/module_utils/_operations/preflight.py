@@ -14,6 +14,7 @@ from .._errors import InvalidInput, LeaseHeld, MemoryOpsError
 from .._model import STRATEGIES
 from .._search import Search, need_search
 from .._store import Store
+from . import benchmark as benchmarks
 from . import incident as incidents
 from . import integrity, investigate, logreview, sources
 from .incident import Run, now_us, rfc3339
@@ -66,6 +67,7 @@ def preflight(
         count = reader.count(namespace)
     refuse_if_held(store, namespace, run)
     warnings = store.warnings()
+    warnings += _unasked(store, namespace, benchmark, search)
     keyring = _try(open_keyring, "Nothing can be rebuilt without the keyring", warnings)
     if strategy == "rotate" and keyring is not None:
         _try(keyring.refuse_new_key, "The records can be repaired and not rotated", warnings)
@@ -139,6 +141,17 @@ def refuse_if_held(store: Store, namespace: str, run: Run) -> None:
                     "until": rfc3339(state.lease_until),
                 },
             )
+
+
+def _unasked(store: Store, namespace: str, benchmark: str | None, search: Search | None) -> list[str]:
+    """Why an application's own search cannot answer the benchmark: better known before the namespace is fenced."""
+    if not benchmark or "encryption" in store.capabilities():
+        return []
+    with store.reader() as reader:
+        why = benchmarks.accuracy(store, reader, namespace, None, benchmark, search)[1]
+    if why is None:
+        return []
+    return [f"The benchmark has no answer today, so no validation will pass: {why}."]
 
 
 def _try(opener: t.Callable[[], t.Any], lost: str, warnings: list[str]) -> t.Any:
