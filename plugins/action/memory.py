@@ -102,7 +102,7 @@ class ActionModule(ActionBase):
         host = self._task.delegate_to or task_vars.get("inventory_hostname", "the memory host")
         try:
             result = self._execute_module(
-                module_name=_payload(self._task.action, task_vars),
+                module_name=_payload(self._task.action, task_vars, self._local()),
                 module_args={**arguments, "module": self._task.action.rpartition(".")[2]},
                 task_vars=task_vars,
                 wrap_async=bool(self._task.async_val),
@@ -157,14 +157,17 @@ class ActionModule(ActionBase):
         known = [count for count in counts if isinstance(count, int)]
         return Watch(self._connection, namespace or host, seconds, known[-1] if known else None)
 
+    def _local(self) -> bool:
+        """Whether the host is this machine, so that nothing goes over a network."""
+        return bool(self._connection.transport == "local")
+
     def _configure_module(self, module_name: str, *args: t.Any, **kwargs: t.Any) -> t.Any:
         """Where Ansible packs the module; a package of an earlier run serves as well."""
         if not module_name.startswith(COLLECTION):  # Ansible's own around ours
             return super()._configure_module(module_name, *args, **kwargs)
-        local = self._connection.transport == "local"
-        bring(module_name, local)
+        bring(module_name, self._local())
         packed = super()._configure_module(module_name, *args, **kwargs)
-        keep(module_name, local)
+        keep(module_name, self._local())
         return packed
 
     def _update_module_args(
@@ -301,8 +304,10 @@ def _lease_end(result: dict[str, t.Any]) -> str | None:
     return str((result.get("holder") or {}).get("until") or "") or None
 
 
-def _payload(module: str, task_vars: dict[str, t.Any]) -> str:
-    """What is sent for ``module``. A step by itself is done sooner without the code of all the others."""
+def _payload(module: str, task_vars: dict[str, t.Any], local: bool) -> str:
+    """What is sent for ``module``. Over a network a step by itself is sooner done without the code of the others."""
+    if local:
+        return SHARED
     role = str(task_vars.get("ansible_role_name") or "")
     step = role.startswith(COLLECTION) and role[len(COLLECTION) :] not in SEVERAL
     return module if step and not task_vars.get("ansible_parent_role_names") else SHARED
