@@ -12,7 +12,8 @@ version_added: 1.0.0
 description:
   - After a hard rebuild, switches the namespace back to its former generation, in one atomic write.
   - After a soft one, makes each record that it replaced what it was before, bit for bit. Records that it marked as
-    deleted, since nobody had a good copy, stay so, and are told; their former rows stay aside.
+    deleted, since nobody had a good copy, and those whose former row is too damaged to be written stay as the rebuild
+    made them, and are told; their former rows stay aside.
   - The namespace has to be quarantined, and is refused when applications wrote to it since. The validation has to pass
     again before a release.
 author:
@@ -39,11 +40,12 @@ generation:
   returned: after a hard rebuild
 records:
   description: >-
-    How many records are what they were (C(back)), were taken away again (C(removed)), stay marked as deleted (C(left)).
+    How many records are what they were (C(back)), were taken away again (C(removed)), stay as the rebuild made them
+    (C(left)).
   type: dict
   returned: after a soft rebuild
 left_keys:
-  description: The first 100 keys of those that stay marked as deleted.
+  description: The first 100 keys of those that stay as the rebuild made them.
   type: list
   elements: str
   returned: after a soft rebuild

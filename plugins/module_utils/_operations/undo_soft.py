@@ -3,7 +3,8 @@
 """Take a soft rebuild back: each record that it replaced becomes again what it was, from the row that lies aside.
 
 PRIVATE to the collection. What the rebuild marked as deleted, since nobody had a good copy, stays so: the log says that
-it was deleted, and a row that came back would be older than the log's newest entry of its key.
+it was deleted, and a row that came back would be older than the log's newest entry of its key. So does what is too
+damaged to be written: its former row stays aside.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from .._errors import CannotProceed
 from .._model import CHECKSUM, Change, Claim
 from .._store import Reader, Store
 from . import incident as incidents
+from .held_records import plausible
 from .incident import Run
 from .plan_file import Entry, PlanFile
 
@@ -22,7 +24,8 @@ LISTED: t.Final = 100
 
 
 class Undone(t.NamedTuple):
-    """How many records are what they were, were taken away again, and are left as deleted (with their first keys)."""
+    """How many records are what they were, were taken away again, and stay as the rebuild left them (with their first
+    keys)."""
 
     back: int
     removed: int
@@ -50,7 +53,10 @@ def undo_soft(
     """``claim`` None: only look. Errors: CannotProceed when the plan is gone."""
     folder = incidents.folder(store_params, incident, run.work_dir)
     tombstones = "tombstones" in store.capabilities()
-    back, removed, left = 0, 0, []
+    back = removed = 0
+    left: list[str] = []
+    identity = store.identity()
+    newest = (identity.epoch, identity.sequence)
     with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db")) as planned:
         if claim is not None:
             known = store.incident(claim).facts
@@ -61,9 +67,13 @@ def undo_soft(
                 rows = {
                     row[0]: row for _incident, reason, row in batch if _replaced(entries.get(row[0]), reason, row)
                 }
-                bare = [key for key in rows if tombstones and _marked(entries[key])]
-                left += bare
-                wanted = {key: row for key, row in rows.items() if key not in bare}
+                stay = {
+                    key
+                    for key, row in rows.items()
+                    if (tombstones and _marked(entries[key])) or not plausible(row, newest)
+                }
+                left += stay
+                wanted = {key: row for key, row in rows.items() if key not in stay}
                 back += _change(store, claim, namespace, wanted)
         for added in planned.entries():
             gone = [entry.key for entry in added if entry.expected is None and entry.source is not None]

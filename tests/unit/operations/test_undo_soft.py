@@ -61,6 +61,24 @@ def test_what_is_logged_as_deleted_stays_deleted_and_is_listed(site):
     assert site.rows()["lost"] == marked and site.aside()["lost"][0][8] == bytes(40)
 
 
+def test_what_is_too_damaged_to_be_written_stays_repaired_and_is_listed(tmp_path):
+    """Text that is no UTF-8, and a version that would move the store's counters."""
+    site = Site(tmp_path / "site")
+    with site.memory() as memory:
+        memory.write_many(NS, {f"k{n}": n for n in range(4)})
+    site.backup()
+    with site.sql() as con:
+        con.execute("UPDATE memory_records SET payload = CAST(x'ff00ff' AS TEXT) WHERE key = 'k1'")
+        con.execute("UPDATE memory_records SET sequence = 1 << 60 WHERE key = 'k2'")
+    site.raw.set(NS, "k3", payload=bytes(40))
+    run = attempt()
+    site.rebuild("soft", until="apply", run=run)
+    done = undo(site, run)
+    assert done["records"] == {"back": 1, "removed": 0, "left": 2} and done["left_keys"] == ["k1", "k2"]
+    with site.open() as store:
+        assert store.identity().sequence < 100
+
+
 def test_cut_short_it_releases_nothing_and_the_same_command_ends_it(site, monkeypatch):
     before, run = site.rows(), attempt()
     site.rebuild("soft", until="validate", run=run)
