@@ -147,9 +147,9 @@ def test_whenever_it_is_killed_the_same_command_finishes_it(site, strategy, step
             if store._space(NS).get("moving"):
                 middle += 1
                 step = 2 + middle % 2  # it goes on in the switch: once more before something is noted, once after
-                with pytest.raises(CannotProceed, match="in the middle"):
-                    site.step("release", after(site), force=True)
-                site.let_go()
+                if middle == 1:
+                    with pytest.raises(CannotProceed, match="in the middle"):
+                        site.step("release", after(site), force=True)
     assert os.WEXITSTATUS(status) == 0
     assert (kills, middle) >= ((3, 2) if strategy == "hard" else (2, 0)), (kills, middle)
     finish(site)
