@@ -354,13 +354,23 @@ class Slots:
             for address, numbers in groups.items():
                 for number, reply in zip(numbers, said[address]):
                     if isinstance(reply, Exception):
-                        raise reply
+                        raise reply if elsewhere(reply) else self._refused(address, reply)
                     replies[number] = reply
         except RedisError as exc:
             away = self._away(exc)
             self._map = None
             raise away.error from None
         return replies
+
+    def _refused(self, address: Address, exc: Exception) -> MemoryOpsError:
+        from redis.exceptions import OutOfMemoryError
+
+        if isinstance(exc, OutOfMemoryError):
+            return StoreUnavailable(
+                "The server {}:{} is full: it has used all of its maxmemory. Not all was written.".format(*address),
+                "raise maxmemory or free memory, then run the same command again",
+            )
+        return translate(exc, self.node(address).place)
 
     def settle(self, prefix: str) -> None:
         """What was written over these connections is on every primary's disk, where it has an append-only file.

@@ -147,9 +147,9 @@ def test_whenever_it_is_killed_the_same_command_finishes_it(site, strategy, step
             if store._space(NS).get("moving"):
                 middle += 1
                 step = 2 + middle % 2  # it goes on in the switch: once more before something is noted, once after
-                with pytest.raises(CannotProceed, match="in the middle"):
-                    site.step("release", after(site), force=True)
-                site.let_go()
+                if middle == 1:
+                    with pytest.raises(CannotProceed, match="in the middle"):
+                        site.step("release", after(site), force=True)
     assert os.WEXITSTATUS(status) == 0
     assert (kills, middle) >= ((3, 2) if strategy == "hard" else (2, 0)), (kills, middle)
     finish(site)
@@ -299,6 +299,20 @@ def test_a_cluster_that_is_being_resharded_is_not_walked_through(site, cluster):
     run = after(site)
     assert site.step("isolate", run)["proof"]["writes_refused"] and site.values() == before
     site.step("release", run, force=True)
+
+
+def test_a_node_that_is_full_stops_it_and_the_same_command_goes_on(site, cluster):
+    before, _started, run = repairable(site)
+    site.step("plan", run, strategy="soft")
+    full, _replica = shard(cluster)  # a key that is to come back lies there (a{b}c), nothing of the collection's own
+    full.execute("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(StoreUnavailable, match=f":{full.port} is full.*Not all was written") as caught:
+        site.step("apply", run)
+    full.execute("CONFIG", "SET", "maxmemory", "0")
+    assert "same command" in caught.value.next_step and site.state() == "quarantined"
+    for name in ("apply", "validate", "release"):
+        site.step(name, run)
+    assert site.values() == before
 
 
 def test_a_primary_that_is_gone_is_waited_for_and_the_quarantine_stands(site, cluster, monkeypatch):
