@@ -23,9 +23,10 @@ import typing as t
 from . import _benchmark, _search_child
 from ._codec import RecordCodec, encode_value
 from ._errors import CapabilityMissing, InvalidInput
+from ._layouts.tables import Root
 from ._model import CHECKSUM, EXPIRES, PAYLOAD
 from ._store import Reader, Store
-from ._store_own import Place, Searched
+from ._store_own import Framework, Place, Searched
 from ._table_records import name_of, unpack
 from ._table_values import readable, sqlite_value
 
@@ -119,22 +120,20 @@ def evaluate(
         raise NoAnswer("this store has no search that could be asked")
     mine = [case for case in cases if case.namespace in (None, namespace)]
     queries = [case for case in mine if case.query is not None]
-    why: dict[int, str] = {}  # line → reason
-    with store.searching(namespace, search.timeout if search is not None else TIMEOUT) as place:
-        for case in mine:
-            if case.query is None:
-                why[case.line] = _judged_key(case, reader, namespace, place) or ""
-        if queries and search is None:
+    framework = store.framework()
+    why = {case.line: _judged_key(case, reader, namespace, framework) for case in mine if case.query is None}
+    if queries:
+        if search is None:
             raise NoAnswer("memory_search is not set, and only the application's own search can answer the queries")
-        if queries and search is not None:
-            visible, *answers = _asked(search, place, [case.query for case in queries])
-            if not visible["any"] and _holds(reader, namespace):
-                raise NoAnswer(
-                    f"what {search.factory} made does not see the records of {namespace:.80}: it must use the "
-                    "connection that it is given"
-                )
-            for case, answer in zip(queries, answers):
-                why[case.line] = _judged_query(case, answer["found"], namespace, place) or ""
+        with store.searching(namespace, search.timeout) as place:
+            visible, *answers = _asked(search, framework, place, [case.query for case in queries])
+        if not visible["any"] and _holds(reader, namespace):
+            raise NoAnswer(
+                f"what {search.factory} made does not see the records of {namespace:.80}: it must use the connection "
+                "that it is given"
+            )
+        for case, answer in zip(queries, answers):
+            why[case.line] = _judged_query(case, answer["found"], namespace, framework.root)
     failed = [{"line": line, "why": reason} for line, reason in sorted(why.items()) if reason]
     passed = len(mine) - len(failed)
     return {
@@ -155,16 +154,16 @@ def _holds(reader: Reader, namespace: str) -> bool:
     return False
 
 
-def _judged_query(case: _benchmark.Case, found: t.Sequence[t.Any], namespace: str, place: Place) -> str | None:
+def _judged_query(case: _benchmark.Case, found: t.Sequence[t.Any], namespace: str, root: Root) -> str | None:
     """Why the case fails. Values stay out of the reason: reports are read by many."""
     for columns, text in found:
-        names = {name_of(place.root, namespace, columns), *(columns[key] for key in place.root.key)}
+        names = {name_of(root, namespace, columns), *(columns[key] for key in root.key)}
         if case.expect in names or case.expect.casefold() in text.casefold():
             return None
     return f"not among the first {len(found)} results" if found else "no result"
 
 
-def _judged_key(case: _benchmark.Case, reader: Reader, namespace: str, place: Place) -> str | None:
+def _judged_key(case: _benchmark.Case, reader: Reader, namespace: str, framework: Framework) -> str | None:
     row = reader.get_many(namespace, [case.key or ""]).get(case.key or "")
     if row is None:
         return "absent"
@@ -172,7 +171,7 @@ def _judged_key(case: _benchmark.Case, reader: Reader, namespace: str, place: Pl
         return "corrupt"
     if row[EXPIRES] is not None and row[EXPIRES] <= reader.at:
         return "expired"
-    value = remembered(row[PAYLOAD], place)
+    value = remembered(row[PAYLOAD], framework)
     if case.match == "contains":
         there = case.expect.casefold() in _benchmark.value_text(value).casefold()
         return None if there else "does not contain what is expected"
@@ -183,9 +182,9 @@ def _judged_key(case: _benchmark.Case, reader: Reader, namespace: str, place: Pl
     return None if same else "another value"
 
 
-def remembered(payload: bytes, place: Place) -> t.Any:
+def remembered(payload: bytes, framework: Framework) -> t.Any:
     """What the framework calls the value of a record: of LangGraph the item's value, of mem0 the text."""
-    column = place.root.payload[0]
+    column = framework.root.payload[0]
     engine, tables = unpack(payload)
     if engine == "sqlite":
         value = sqlite_value(tables[0].rows[0][[name for name, _kind in tables[0].columns].index(column)])
@@ -194,17 +193,19 @@ def remembered(payload: bytes, place: Place) -> t.Any:
     if isinstance(value, (str, bytes)):
         with contextlib.suppress(ValueError):
             value = json.loads(value)
-    field = FIELDS.get(place.manner)
+    field = FIELDS.get(framework.manner)
     return value.get(field) if field and isinstance(value, dict) else value
 
 
 # --- the process ------------------------------------------------------------------------------------------------------
-def _asked(search: Search, place: Place, queries: t.Sequence[str | None]) -> list[Answer]:
+def _asked(
+    search: Search, framework: Framework, place: Place, queries: t.Sequence[str | None]
+) -> list[Answer]:
     """Whether it sees anything, and an answer for each query, in their order. Errors: NoAnswer."""
     request = {
         "factory": search.factory, "arguments": search.arguments, "path": search.path, "top": search.top,
-        "manner": place.manner, "within": place.within, "connection": place.connection, "variables": place.variables,
-        "queries": queries,
+        "manner": framework.manner, "within": place.within, "connection": place.connection,
+        "variables": place.variables, "secrets": place.secrets, "queries": queries,
     }  # fmt: skip
     try:
         text = json.dumps(request).encode("ascii")
@@ -216,12 +217,12 @@ def _asked(search: Search, place: Place, queries: t.Sequence[str | None]) -> lis
     for line in _run(search, text).splitlines():
         try:
             answer = json.loads(line)
-        except ValueError:  # what that interpreter said of itself as it started
+        except ValueError:
+            continue
+        if not isinstance(answer, dict):  # what that interpreter said of itself as it started
             continue
         wrong = answer.get("broken") or answer.get("error")
         if wrong:
-            for secret in place.secrets:
-                wrong = wrong.replace(secret, "…")
             what = f"{search.factory} cannot be made" if "broken" in answer else "the search raised"
             raise NoAnswer(f"{what}: {wrong}")
         if answer.get("done"):

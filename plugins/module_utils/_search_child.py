@@ -25,11 +25,13 @@ class Unranked(Exception):
     """The search answers every query with the same: it has no index."""
 
 
-def said(exc: BaseException) -> str:
+def said(exc: BaseException, secrets: t.Sequence[str]) -> str:
     try:
         text = str(exc)
     except Exception:
         text = ""
+    for secret in secrets:
+        text = text.replace(secret, "...")
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MOST_TEXT]
     return f"{type(exc).__name__}: {line}" if line else type(exc).__name__
 
@@ -117,14 +119,14 @@ def twice(call: t.Callable[[], t.Any]) -> t.Any:
         return call()
 
 
-def answered(memory: t.Any, query: str | None, top: int) -> dict[str, t.Any]:
+def answered(memory: t.Any, query: str | None, asked: dict[str, t.Any]) -> dict[str, t.Any]:
     """What it finds; of no query whether there is anything at all."""
     try:
         if query is None:
             return {"any": memory.any()}
-        return {"found": twice(lambda: memory.find(query, top))}
+        return {"found": twice(lambda: memory.find(query, asked["top"]))}
     except BaseException as exc:  # SystemExit of a library is no reason to end either
-        return {"error": said(exc)}
+        return {"error": said(exc, asked["secrets"])}
 
 
 def open_as_address(connection: str) -> None:
@@ -170,10 +172,10 @@ def main() -> None:
     try:
         memory = made(asked, kept)
     except BaseException as exc:
-        tell(broken=said(exc))
+        tell(broken=said(exc, asked["secrets"]))
     else:
         for query in (None, *asked["queries"]):
-            answer = answered(memory, query, asked["top"])
+            answer = answered(memory, query, asked)
             tell(**answer)
             if "error" in answer:
                 break

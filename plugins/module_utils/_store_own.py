@@ -45,20 +45,27 @@ class Locksmith(t.Protocol):
         """Errors: MemoryOpsError."""
 
 
+class Framework(t.NamedTuple):
+    """How an application's framework is called, and the table of its records."""
+
+    manner: str  # one of _search_child.MANNERS
+    root: Root
+
+
 class Place(t.NamedTuple):
     """From where a framework's own search is asked in its application's place."""
 
-    manner: str  # how that framework is called: _search_child.MANNERS
     connection: str  # what the application's factory is given; no secret is in it
     variables: dict[str, str]  # of the environment of that process alone: what its client library needs besides
     secrets: tuple[str, ...]
     within: str | dict[str, str]  # the namespace, as that framework is told of it
-    root: Root
 
 
 @t.runtime_checkable
 class Searched(t.Protocol):
     """A store that lets a program of the application's read a namespace, quarantined or not, and write nothing."""
+
+    def framework(self) -> Framework: ...
 
     def searching(self, namespace: str, seconds: float) -> contextlib.AbstractContextManager[Place]:
         """For so long at most. Errors: MemoryOpsError."""

@@ -131,8 +131,9 @@ def hanging(connection: str, folder: str) -> t.Any:
 
 
 def telling(connection: str) -> t.Any:
-    """Says in its error all that it knows."""
-    raise RuntimeError(f"{connection} {os.environ.get('PGPASSWORD')}")
+    """Says in its error all that it knows, with the password where a long text is cut off."""
+    password = os.environ["PGPASSWORD"]
+    raise RuntimeError((connection + "x" * 300)[: 300 - len(password) // 2] + password)
 
 
 def leaving(connection: str) -> t.Any:

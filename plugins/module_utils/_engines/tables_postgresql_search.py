@@ -12,7 +12,7 @@ import typing as t
 import urllib.parse
 
 from .._layouts.tables import TablesLayout
-from .._store_own import Place
+from .._store_own import Framework, Place
 from .._table_records import namespace_fields
 from .postgresql_connect import Connected
 from .postgresql_fence import OPERATING
@@ -27,10 +27,12 @@ class TablesSearch(Connected):
     table_schema: str
     _tables_layout: TablesLayout
 
+    def framework(self) -> Framework:
+        return Framework(self._tables_layout.search, self._tables_layout.tables("postgresql")[0])
+
     @contextlib.contextmanager
     def searching(self, namespace: str, seconds: float) -> t.Iterator[Place]:
-        root = self._tables_layout.tables("postgresql")[0]
-        rule = root.namespace
+        rule = self.framework().root.namespace
         within = namespace_fields(rule, namespace) if rule.kind == "json" else namespace
         arguments = dict(self.address.arguments)
         secret = arguments.pop("password", None)
@@ -38,7 +40,7 @@ class TablesSearch(Connected):
         arguments.update(options=options, application_name=APPLICATION)
         variables = {"PGOPTIONS": options, **({} if secret is None else {"PGPASSWORD": str(secret)})}
         secrets = () if secret is None else (str(secret),)
-        yield Place(self._tables_layout.search, address(arguments), variables, secrets, within, root)
+        yield Place(address(arguments), variables, secrets, within)
 
     def _options(self, given: str, seconds: float) -> str:
         """Read-only, past the fence, where the application's tables and the vectors' type are found by their names."""

@@ -12,7 +12,7 @@ import os
 import typing as t
 import urllib.parse
 
-from .._store_own import Place
+from .._store_own import Framework, Place
 from .sqlite_connect import sqlite_errors
 from .tables_sqlite_connect import TablesOpened, state_of
 from .tables_sqlite_copies import copied
@@ -21,12 +21,15 @@ from .tables_sqlite_copies import copied
 class TablesSearch(TablesOpened):
     """See _store_own.Searched."""
 
+    def framework(self) -> Framework:
+        return Framework(self.layout.search, self.layout.tables("sqlite")[0])
+
     @contextlib.contextmanager
     def searching(self, namespace: str, seconds: float) -> t.Iterator[Place]:
         with sqlite_errors(self.path):
             state = state_of(self._con, self.schema(self._con), namespace, self.path)
         if not self.held(state):
-            yield self._place(self.path, namespace)
+            yield Place(address(self.path), {}, (), namespace)
             return
         with copied(self._con, self.path) as copy:  # pylint: disable=contextmanager-generator-missing-cleanup
             lifted = TablesSearch(copy, self.layout, self.busy_timeout)
@@ -38,8 +41,8 @@ class TablesSearch(TablesOpened):
                     lifted._con.execute("PRAGMA journal_mode = DELETE")  # it is one file again, which nobody writes
             finally:
                 lifted._con.close()
-            yield self._place(copy, namespace)
+            yield Place(address(copy), {}, (), namespace)
 
-    def _place(self, path: str, namespace: str) -> Place:
-        address = "file:" + urllib.parse.quote(os.path.abspath(path)) + "?mode=ro"
-        return Place(self.layout.search, address, {}, (), namespace, self.layout.tables("sqlite")[0])
+
+def address(path: str) -> str:
+    return "file:" + urllib.parse.quote(os.path.abspath(path)) + "?mode=ro"

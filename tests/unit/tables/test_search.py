@@ -191,7 +191,7 @@ def test_no_secret_is_told(site, tmp_path):
     assert len(password) > 5
     found = judged(site, search("telling"))
     assert "RuntimeError: postgresql://" in found["hit_rate"]["why"]
-    assert password not in json.dumps(found)
+    assert password not in json.dumps(found) and not found["hit_rate"]["why"].endswith(password[: len(password) // 2])
 
 
 def test_a_call_that_hangs_is_ended_and_its_secrets_are_in_no_list_of_processes(site, tmp_path):
