@@ -48,8 +48,8 @@ def isolate(
         before = reader.namespace(namespace)
     incident, known = incidents.facts(store, namespace, run.incident)
     done = before.state == "quarantined"
-    policy = {"state": before.state, "serving_ttl": before.serving_ttl}
-    fenced = {"state": "quarantined", "serving_ttl": 1.0}
+    policy = _policy(store, before.state, before.serving_ttl)
+    fenced = _policy(store, "quarantined", 1.0)
     if check:
         return {
             "incident": run.incident or incident,
@@ -97,6 +97,12 @@ def isolate(
     }
 
 
+def _policy(store: Store, state: str, ttl: float | None) -> dict[str, t.Any]:
+    """What applications meet. ``Memory`` checks a serving TTL when it reads, so there is one only where that writes the
+    access log."""
+    return {"state": state, **({"serving_ttl": ttl} if "log" in store.capabilities() else {})}
+
+
 def _unproven(namespace: str, proof: t.Mapping[str, t.Any]) -> str:
     taken = [word for word in ("reads", "writes") if not proof[f"{word}_refused"]]
     return (
@@ -125,15 +131,15 @@ def release(
     with store.reader() as reader:
         before = reader.namespace(namespace)
     incident, known = incidents.facts(store, namespace, run.incident)
-    after = {"state": before.prior_state or "serving", "serving_ttl": before.prior_ttl}
+    after = _policy(store, before.prior_state or "serving", before.prior_ttl)
     if before.state != "quarantined":
         return {
             "incident": incident,
             "changed": False,
             "released_at": known.get("released_at"),
             "first_write_at": known.get("first_write_at"),
-            "before": {"state": before.state, "serving_ttl": before.serving_ttl},
-            "after": {"state": before.state, "serving_ttl": before.serving_ttl},
+            "before": _policy(store, before.state, before.serving_ttl),
+            "after": _policy(store, before.state, before.serving_ttl),
         }
     if route_away:
         raise CannotProceed(
@@ -147,7 +153,7 @@ def release(
             "incident": incident,
             "changed": True,
             "released_at": None,
-            "before": {"state": before.state, "serving_ttl": before.serving_ttl},
+            "before": _policy(store, before.state, before.serving_ttl),
             "after": after,
         }
     claim = incidents.claim(store, namespace, run)
@@ -165,7 +171,7 @@ def release(
         "changed": changed,
         "released_at": released_at,
         "first_write_at": known.get("first_write_at"),
-        "before": {"state": before.state, "serving_ttl": before.serving_ttl},
+        "before": _policy(store, before.state, before.serving_ttl),
         "after": after,
     }
 
