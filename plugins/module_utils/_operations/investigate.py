@@ -236,6 +236,7 @@ class _Case:
                 structure=structure.found,
                 deletions=spans["deletions"],
                 ttl=self.ttl,
+                examples=scan["examples"],
             )
             if found["strategy"] == "none" and reasons:
                 found["strategy"] = "soft"  # nothing is damaged, but suspect or stale versions are served

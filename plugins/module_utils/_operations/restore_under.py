@@ -16,6 +16,7 @@ from .._layouts.tables import TablesLayout
 from .._model import Change, Claim, Row, is_isolated
 from .._table_moved import same_fields
 from .._table_records import overlap
+from .restore_records import copies_of
 
 if t.TYPE_CHECKING:
     from .restore import Work
@@ -58,10 +59,8 @@ def copy_rows_under(
     counts = {"restored": 0, "unchanged": 0}
     damaged: list[str] = []
     newer: list[str] = []
-    missing: list[str] = []
     if keys is not None:
-        found = work.snapshot.get_many(work.namespace, sorted(set(keys)))
-        missing = sorted(set(keys) - set(found))
+        found = copies_of(work, keys)
         batches: t.Iterator[t.Sequence[Row]] = iter([[found[key] for key in sorted(found)]])
     else:
         batches = work.snapshot.scan(work.namespace)
@@ -82,8 +81,6 @@ def copy_rows_under(
         "newer_keys": newer[:LISTED],
         "damaged": len(damaged),
         "damaged_keys": damaged[:LISTED],
-        "missing": len(missing),
-        "missing_keys": missing[:LISTED],
         "changed": counts["restored"] > 0,
         **({"would": f"write {counts['restored']} copies as {work.target!r}"} if claim is None else {}),
     }

@@ -149,7 +149,7 @@ class _Creation:
                     return self._unchanged(found)
         store = open_store(self.store_params)
         try:
-            known = store.capabilities()
+            self.known = known = store.capabilities()
             if "sequence" not in known:  # what is saved is known from now on, also when all of it is gone
                 with store.reader() as reader:
                     names = [state.name for state in self._states(reader)]
@@ -295,7 +295,8 @@ class _Creation:
     # --- after ------------------------------------------------------------------------------------------------------
     def _publish(self, job: Job, sealed: bytes, scanned: Scanned, before: SnapshotInfo | None) -> dict[str, t.Any]:
         index, entries = summary(scanned)
-        if scanned.moved:
+        # whose applications nothing can keep away, of that every snapshot is fuzzy: then it is told of evidence alone
+        if scanned.moved and (job.forensic or "fence-reads" in self.known):
             self.warnings.append(
                 f"The namespaces {', '.join(map(repr, scanned.moved[:5]))} were (or may have been) changed while they "
                 "were read, and this engine has no point in time: the snapshot is fuzzy, with some later writes beside "

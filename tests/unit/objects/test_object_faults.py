@@ -135,11 +135,14 @@ def test_without_delete_nothing_is_changed(make):
     assert site.everything() == rows and site.state() == "quarantined"
 
 
-def test_what_it_need_not_have_is_told_as_a_warning(make):
+def test_a_warning_is_about_what_a_repair_needs_and_not_about_what_an_object_may_lack(make):
     site = make("get_access_logs = evaluate_benchmark = rotate_keys = quarantine = None")
     with site.open() as store:
         said = store.warnings()
-    assert len(said) == 4 and "memory_outside_fence" in said[0] and "get_access_logs" in said[1]
+    assert len(said) == 1 and "memory_outside_fence" in said[0]
+    assert not [one for one in site.backup()["warnings"] if "fuzzy" in one]  # no snapshot of it is anything else
+    with make("delete = None").open() as store:
+        assert "the memory object has no delete: nothing can be repaired" in " ".join(store.warnings())
 
 
 # --- what it does ---------------------------------------------------------------------------------------------------
