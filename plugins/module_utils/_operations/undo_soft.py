@@ -34,7 +34,7 @@ class Undone(t.NamedTuple):
 
     def result(self, incident: str) -> dict[str, t.Any]:
         return {
-            "changed": bool(self.back or self.removed),
+            "changed": True,  # the incident's plan counts as not carried out from now on
             "incident": incident,
             "records": {"back": self.back, "removed": self.removed, "left": self.left},
             "left_keys": self.left_keys,

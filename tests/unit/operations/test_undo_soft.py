@@ -58,6 +58,7 @@ def test_what_is_logged_as_deleted_stays_deleted_and_is_listed(site):
     marked = site.rows()["lost"]
     done = undo(site, run)
     assert (done["records"]["left"], done["left_keys"]) == (1, ["lost"])
+    assert done["changed"] and not undo(site, run)["changed"]
     assert site.rows()["lost"] == marked and site.aside()["lost"][0][8] == bytes(40)
 
 
