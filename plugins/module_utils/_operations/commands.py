@@ -11,6 +11,11 @@ import json
 import re
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 record``, ``2 records``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def run(playbook: str, **variables: str) -> str:
     """The command that runs a playbook, as a shell takes it."""
     words = f"ansible-playbook memops.agent_memory.{playbook}"

@@ -300,8 +300,8 @@ def test_a_whole_restore_needs_the_fence_and_some_keys_do_not(site):
     damage(site)
     with pytest.raises(CapabilityMissing, match="write-lock"):
         _restore(site)
-    done = _restore(site, keys=["fact 00001", "fact 00002", "notes/note 3", "nobody"])
-    assert (done["restored"], done["newer_keys"], done["missing_keys"]) == (2, ["fact 00001"], ["nobody"])
+    done = _restore(site, keys=["fact 00001", "fact 00002", "notes/note 3"])
+    assert (done["restored"], done["newer_keys"]) == (2, ["fact 00001"])
     assert site.app.ask("get", namespace=[NS, "notes"], key="note 3") == {"text": "note 3"}
     run = attempt()
     site.step("isolate", run, NS)
