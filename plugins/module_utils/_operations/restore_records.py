@@ -14,13 +14,12 @@ from .._codec import RecordCodec
 from .._errors import CannotProceed, InvalidInput, KeyUnavailable, NamespaceQuarantined, RecordCorrupt
 from .._model import Change, Claim, LogEntry, Record, Row, is_isolated
 from .._table_records import put_off, unwritten
-from .commands import counted, run
+from .commands import NAMED, counted, named, run
 
 if t.TYPE_CHECKING:
     from .restore import Work
 
 LISTED = 1000
-NAMED = 10
 BATCH_ROWS = 1000
 BATCH_BYTES = 8 << 20
 RESERVED = "\0memops/"
@@ -41,11 +40,6 @@ def copies_of(work: Work, keys: t.Sequence[str]) -> dict[str, Row]:
             "leave them out, or name a snapshot that has them in memory_snapshot (export lists a snapshot's keys)",
         )
     return found
-
-
-def named(keys: t.Sequence[str]) -> str:
-    """The first keys, for a sentence."""
-    return ", ".join(repr(key)[:80] for key in keys[:NAMED]) + (" …" if len(keys) > NAMED else "")
 
 
 def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite: bool) -> dict[str, t.Any]:
