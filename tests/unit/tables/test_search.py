@@ -377,7 +377,7 @@ def test_a_namespace_that_no_case_concerns_is_judged_as_without_a_benchmark(file
     watched = watching(file, run, benchmark(file, cases), None)
     probes, asked = judged["probes"]["checked"], watched["hit_rate"]["reads"]
     assert watched["hit_rate"]["source"] == "probes" and asked < 100
-    short = f"no data: the watch was too short: {asked} answers of {probes} probes, 100 are needed to tell a hit rate, and"
+    short = f"no data: the watch was too short: {asked} answers of {probes} probes, 100 are needed to tell a"
     assert watched["reasons"][0].startswith(short) and watched["watch_seconds"] == 1
     watched = watching(file, run, benchmark(file, cases), None, again=True, seconds=watched["watch_seconds"])
     assert (watched["verdict"], watched["watch_seconds"]) == ("pass", None)
