@@ -346,7 +346,7 @@ def test_what_such_keys_lack_is_named(site):
     run = attempt()
     site.step("isolate", run)
     with pytest.raises(CapabilityMissing, match="benchmark"):
-        site.step("diagnose", run, benchmark=__file__)
+        site.step("diagnose", run, benchmark=[{"key": "a", "expect": 1}])
     with pytest.raises(CapabilityMissing, match="encryption"):
         site.step("plan", run, strategy="rotate")
 
