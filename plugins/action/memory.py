@@ -19,6 +19,8 @@ from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, awx_job, owner
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import complete, inventories
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._options import wrong_options
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._packages import bring, keep
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._progress import Watch, every
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
     incident_of,
@@ -56,7 +58,7 @@ class ActionModule(ActionBase):
         if self._task.action.endswith("monitor") and not self._task.check_mode:
             arguments.setdefault("part", PART_SECONDS)
         started = time.time()
-        result = self._misspelt(task_vars) or self._watched(arguments, task_vars)
+        result = self._misspelt(task_vars) or _mistaken(arguments) or self._watched(arguments, task_vars)
         if self._task.action.endswith("doctor"):
             # only here, since every run of every playbook loads this file
             from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_clock import settle
@@ -84,13 +86,7 @@ class ActionModule(ActionBase):
             display.warning(f"{name} is no variable of this collection and has no effect.")
         if not misspelt:
             return None
-        name, meant = misspelt[0]
-        return {
-            "failed": True,
-            "changed": False,
-            "error": "invalid-input",
-            "msg": sentence(name, meant),
-        }
+        return _invalid(sentence(*misspelt[0]))
 
     def _watched(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """Call the module, and show meanwhile how far it is."""
@@ -106,7 +102,7 @@ class ActionModule(ActionBase):
         host = self._task.delegate_to or task_vars.get("inventory_hostname", "the memory host")
         try:
             result = self._execute_module(
-                module_name=_payload(self._task.action, task_vars),
+                module_name=_payload(self._task.action, task_vars, self._local()),
                 module_args={**arguments, "module": self._task.action.rpartition(".")[2]},
                 task_vars=task_vars,
                 wrap_async=bool(self._task.async_val),
@@ -160,6 +156,19 @@ class ActionModule(ActionBase):
         counts = [step["result"].get("records") for step in of_this_run(host, namespace)] if namespace else []
         known = [count for count in counts if isinstance(count, int)]
         return Watch(self._connection, namespace or host, seconds, known[-1] if known else None)
+
+    def _local(self) -> bool:
+        """Whether the host is this machine, so that nothing goes over a network."""
+        return bool(self._connection.transport == "local")
+
+    def _configure_module(self, module_name: str, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        """Where Ansible packs the module; a package of an earlier run serves as well."""
+        if not module_name.startswith(COLLECTION):  # Ansible's own around ours
+            return super()._configure_module(module_name, *args, **kwargs)
+        bring(module_name, self._local())
+        packed = super()._configure_module(module_name, *args, **kwargs)
+        keep(module_name, self._local())
+        return packed
 
     def _update_module_args(
         self, module_name: str, module_args: dict[str, t.Any], *args: t.Any, **kwargs: t.Any
@@ -275,6 +284,19 @@ class ActionModule(ActionBase):
         return str(named or "")
 
 
+def _invalid(said: str) -> dict[str, t.Any]:
+    return {"failed": True, "changed": False, "error": "invalid-input", "msg": said}
+
+
+def _mistaken(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any] | None:
+    """Refuse options that a store, a repository or a keyring does not have, with what was probably meant."""
+    for name in ("store", "repository", "keyring"):
+        wrong = wrong_options(f"memory_{name}", arguments.get(name))
+        if wrong:
+            return _invalid(wrong[0])
+    return None
+
+
 def _lease_end(result: dict[str, t.Any]) -> str | None:
     """When the lease that stopped a module ends, as it was told; None when no lease did."""
     if result.get("error") != "lease-held":
@@ -282,8 +304,10 @@ def _lease_end(result: dict[str, t.Any]) -> str | None:
     return str((result.get("holder") or {}).get("until") or "") or None
 
 
-def _payload(module: str, task_vars: dict[str, t.Any]) -> str:
-    """What is sent for ``module``. A step by itself is done sooner without the code of all the others."""
+def _payload(module: str, task_vars: dict[str, t.Any], local: bool) -> str:
+    """What is sent for ``module``. Over a network a step by itself is sooner done without the code of the others."""
+    if local:
+        return SHARED
     role = str(task_vars.get("ansible_role_name") or "")
     step = role.startswith(COLLECTION) and role[len(COLLECTION) :] not in SEVERAL
     return module if step and not task_vars.get("ansible_parent_role_names") else SHARED

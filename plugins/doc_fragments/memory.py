@@ -105,7 +105,7 @@ STORE = r"""    suboptions:
         description: >-
           What every key of the store begins with (O(store.engine=valkey)); with O(store.layout=keyspace) every key of
           the collection's own. On a Valkey Cluster it needs a hash tag, such as V({memops}), which puts the store's
-          keys into one slot.
+          keys into one slot; an application's keys (O(store.layout=keyspace)) may lie in all of them.
         type: str
         default: memops
       pattern:
@@ -470,6 +470,46 @@ options:
           searches since the release that say whether they found something.
         type: list
         elements: str
+"""
+
+    SEARCH = r"""
+options:
+  search:
+    description:
+      - Who answers O(benchmark) where the values are an application's own, in LangGraph's store or mem0. Needed as soon
+        as the benchmark has a C(query).
+      - The application's own program is run on the memory host, in its own Python, and asked with the words of each
+        query. It is given a connection that sees a quarantined namespace and is read-only.
+      - Whatever keeps it from answering gives V(could-not-verify), never V(pass).
+    type: dict
+    suboptions:
+      factory:
+        description: >-
+          A function of the application, C(package.module:function), that takes the connection and gives the object
+          that searches (LangGraph's C(PostgresStore) or C(SqliteStore), mem0's C(Memory)), with the application's own
+          embedding function. What C(from_conn_string) gives will do.
+        type: str
+        required: true
+      arguments:
+        description: Further arguments of the factory, by name. They are shown in outputs; no secrets.
+        type: dict
+      interpreter:
+        description: >-
+          The absolute path of the application's Python on the memory host, such as V(/srv/agent/venv/bin/python).
+          Default is the one that the module runs with.
+        type: path
+      python_path:
+        description: Folders on the memory host in which the factory's module is found.
+        type: list
+        elements: path
+      top:
+        description: Among how many results what a query expects must be.
+        type: int
+        default: 10
+      timeout:
+        description: Seconds for all queries together, with the start of the program; at most 300.
+        type: float
+        default: 60.0
 """
 
     ACTIONGROUP_MEMORY = r"""

@@ -141,6 +141,19 @@ HIT_RATE_SOURCE: dict[str, t.Any] = {
         "spans": {"type": "list", "elements": "str"},
     },
 }
+#: Who answers a benchmark where the values are an application's own.
+SEARCH: dict[str, t.Any] = {
+    "type": "dict",
+    "no_log": False,
+    "options": {
+        "factory": {"type": "str", "required": True},
+        "arguments": {"type": "dict"},
+        "interpreter": {"type": "path"},
+        "python_path": {"type": "list", "elements": "path"},
+        "top": {"type": "int", "default": 10},
+        "timeout": {"type": "float", "default": 60.0},
+    },
+}
 RUN: dict[str, t.Any] = {
     "module": {"type": "str"},
     "incident": {"type": "str"},

@@ -14,6 +14,7 @@ from ._application_ciphers import AES, INLINE, ApplicationKey, Shut, read_keys
 from ._errors import RecordCorrupt
 from ._keyring_unsealed import Unsealed
 from ._layouts.tables import Root, Sealed, TablesLayout
+from ._table_moved import in_json
 from ._table_records import Cell, TableRows, header, pack, unpack
 from ._table_values import sqlite_cell, sqlite_value
 
@@ -90,8 +91,9 @@ class Seals:
         if sealed.cipher == AES:
             new = cipher.seal(plain)
         else:  # the rest of the envelope keeps its bytes
-            token = _object(former)["payload"]
-            text = _text(former).replace(token, cipher.seal(plain, token))
+            body = _text(former).lstrip("\1")
+            mark = _text(former)[: -len(body)]
+            text = mark + in_json(body, "payload", lambda token: cipher.seal(plain, token))
             new = text if isinstance(former, str) else text.encode("utf-8", "surrogateescape")
         place = [name for name, _kind in tables[0].columns].index(sealed.column)
         row = list(tables[0].rows[0])
@@ -161,10 +163,11 @@ def keys_of(params: t.Mapping[str, t.Any]) -> list[ApplicationKey]:
 
 
 def seals_of(params: t.Mapping[str, t.Any]) -> Seals | None:
-    """None for a store whose application encrypts nothing. Errors: KeyUnavailable, InvalidInput."""
+    """None for a store whose application encrypts nothing, and for a rehearsal's that was given no key of it.
+    Errors: KeyUnavailable, InvalidInput."""
     from ._layouts import layout
 
-    if params.get("scratch"):
+    if params.get("scratch") and not (params.get("application_key") or params.get("application_key_file")):
         return None
     chosen = layout(params.get("layout") or "native", params.get("tables"))
     if not isinstance(chosen, TablesLayout):

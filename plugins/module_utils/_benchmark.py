@@ -301,16 +301,16 @@ def _check_key_case(
     elif isinstance(value, bytes):
         same = isinstance(case.expect, str) and value == case.expect.encode("utf-8", "surrogatepass")
     else:
-        same = _same(value, case.expect)
+        same = same_value(value, case.expect)
     return None if same else "another value"
 
 
-def _same(value: t.Any, expect: t.Any) -> bool:
+def same_value(value: t.Any, expect: t.Any) -> bool:
     """JSON equality: 1 is 1.0, but true is not 1."""
     if isinstance(value, dict) and isinstance(expect, t.Mapping):
-        return value.keys() == expect.keys() and all(_same(value[name], expect[name]) for name in value)
+        return value.keys() == expect.keys() and all(same_value(value[name], expect[name]) for name in value)
     if isinstance(value, list) and isinstance(expect, (list, tuple)):
-        return len(value) == len(expect) and all(map(_same, value, expect))
+        return len(value) == len(expect) and all(map(same_value, value, expect))
     if isinstance(value, bool) or isinstance(expect, bool):
         return value is expect
     if isinstance(value, float) and isinstance(expect, float) and math.isnan(expect):

@@ -7,6 +7,7 @@ process and the calls that the layout itself uses.
 """
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from ._engines.python_fence import trial
@@ -88,18 +89,31 @@ class Case:
 
     def clean(self) -> str | None:
         """Take away what was written; what is left, in words."""
-        left = 0
+        left = []
         for name in (self.space, self.other):
+            mine = sorted(key for where, key in self.written if where == name)
+            why = ""
             for soft in (False, True):  # if the one does nothing, perhaps the other does
                 try:
-                    named = [item[0] for item in self.here.ask("operator", "keys", name, 1_000_000) if item[0]]
-                    mine = sorted({key for where, key in self.written if where == name} & set(named))
+                    mine = self._there(name, mine)
                     if mine:
                         self.here.ask("operator", "delete", name, mine, soft)
-                        left = len(set(self.here.ask("operator", "keys", name, 1_000_000)) & {(key,) for key in mine})
+                        mine = self._there(name, mine)
                 except MemoryOpsError as exc:
-                    return f"{name} may still hold records of these checks: {exc.message}"
-        return f"{left} records of these checks are left in {self.space}" if left else None
+                    why = f" ({exc.message.rstrip('.')})"
+            if mine:
+                left.append(f"{len(mine)} records in the namespace {name}{why}")
+        if not left:
+            return None
+        return f"these checks leave {' and '.join(left)}: take them out of the object's storage by its own means"
+
+    def _there(self, name: str, keys: t.Sequence[str]) -> list[str]:
+        """Which of these list_keys names, or read gives all the same. Errors: MemoryOpsError of list_keys."""
+        listed = {item[0] for item in self.here.ask("operator", "keys", name, 1_000_000)}
+        found = [key for key in keys if key in listed]
+        with contextlib.suppress(MemoryOpsError):  # then the list has to do
+            found += [key for key in keys if key not in listed and self.look(key, name)[0] == "value"]
+        return found
 
     def close(self) -> None:
         self.here.close()

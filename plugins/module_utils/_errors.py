@@ -120,6 +120,10 @@ class RepositoryRefused(MemoryOpsError):
     code = "repository-refused"
 
 
+class RepositoryMissing(RepositoryRefused):
+    """The place answers, but no repository was made there yet."""
+
+
 class SnapshotUnusable(MemoryOpsError):
     """No such snapshot, or it does not authenticate, or an object of it is missing or changed."""
 

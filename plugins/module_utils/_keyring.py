@@ -125,7 +125,7 @@ class Keyring:
     def create_key(self) -> str:
         """A new record key, not yet active. It is on disk and was read back and unwrapped before this returns."""
         with self._locked():
-            self._only_master()
+            self.refuse_new_key()
             keys = dict(self._state.keys)
             name, secret = self._fresh(keys)
             self._write(self._state.active or name, keys)
@@ -196,8 +196,11 @@ class Keyring:
     def _wrapped(self, entry: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         return wrapped_by(entry, self.master_id) or t.cast("dict[str, t.Any]", entry["wrapped"])
 
-    def _only_master(self) -> None:
-        """A key that is made while applications have one of two master keys would open for some of them alone."""
+    def refuse_new_key(self) -> None:
+        """A key that is made while applications have one of two master keys would open for some of them alone.
+
+        Errors: CannotProceed.
+        """
         others = [one for one in (masters_of(self._state) if self._state.active else []) if one != self.master_id]
         if others:
             raise CannotProceed(

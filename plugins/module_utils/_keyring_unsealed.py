@@ -40,15 +40,6 @@ class Unsealed:
         )
 
 
-def refuse_benchmark(store: Store, benchmark: t.Any, namespace: str) -> None:
-    """Errors: CapabilityMissing where there are no values that a benchmark could read."""
-    if benchmark and "encryption" not in store.capabilities():
-        raise CapabilityMissing(
-            f"The benchmark cannot read {namespace}: the values of its layout are the application's own.",
-            "leave memory_benchmark out",
-        )
-
-
 def opener(store: Store, keyring: t.Any) -> t.Any:
     """What opens the payloads of this store's records."""
     return keyring if "encryption" in store.capabilities() else Unsealed()

@@ -1,12 +1,16 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What a store may tell and do beyond its interface, where an application's own memory object is behind it.
+"""What a store may tell and do beyond its interface, where an application's own memory object or framework stands
+behind it.
 
 PRIVATE to the collection. An operation asks whether a store is one of these, never which layout it has.
 """
 from __future__ import annotations
 
+import contextlib
 import typing as t
+
+from ._layouts.tables import Root
 
 #: (operation or None, seconds since 1970 or None, the entry as one line)
 Entry = t.Tuple[t.Any, ...]
@@ -39,6 +43,32 @@ class Locksmith(t.Protocol):
 
     def rotate_own_keys(self) -> t.Any:
         """Errors: MemoryOpsError."""
+
+
+class Framework(t.NamedTuple):
+    """How an application's framework is called, and the table of its records."""
+
+    manner: str  # one of _search_child.MANNERS
+    root: Root
+
+
+class Place(t.NamedTuple):
+    """From where a framework's own search is asked in its application's place."""
+
+    connection: str  # what the application's factory is given; no secret is in it
+    variables: dict[str, str]  # of the environment of that process alone: what its client library needs besides
+    secrets: tuple[str, ...]
+    within: str | dict[str, str]  # the namespace, as that framework is told of it
+
+
+@t.runtime_checkable
+class Searched(t.Protocol):
+    """A store that lets a program of the application's read a namespace, quarantined or not, and write nothing."""
+
+    def framework(self) -> Framework: ...
+
+    def searching(self, namespace: str, seconds: float) -> contextlib.AbstractContextManager[Place]:
+        """For so long at most. Errors: MemoryOpsError."""
 
 
 class Attempt(t.NamedTuple):

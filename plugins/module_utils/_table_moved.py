@@ -8,6 +8,7 @@ PRIVATE to the collection. Every function gives the record as the engine would r
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import re
 import struct
@@ -16,7 +17,7 @@ import typing as t
 from ._codec import RecordCodec
 from ._errors import CannotProceed, InvalidInput
 from ._layouts import Layout
-from ._layouts.tables import Moment, Root, TablesLayout
+from ._layouts.tables import Moment, Namespaces, Root, TablesLayout
 from ._model import CHECKSUM, EXPIRES, PAYLOAD, Row
 from ._table_records import (
     MAGIC,
@@ -24,6 +25,7 @@ from ._table_records import (
     TableRows,
     header,
     namespace_columns,
+    namespace_fields,
     pack,
     unpack,
 )
@@ -201,12 +203,13 @@ def renamed(row: Row, layout: Layout, namespace: str, target: str) -> Row:
         raise InvalidInput(f"{row[0]!r:.80} is no record of tables.", "restore it under its own name")
     engine, tables = unpack(row[PAYLOAD])
     root = next((one for one in layout.tables(engine) if one.name == tables[0].name), None)
-    if root is None or root.namespace.kind == "json":
+    if root is None:
         raise CannotProceed(
-            f"The records of the layout {layout.name} have their namespace inside a JSON value, which is the "
-            "application's own.",
-            "restore them under their own name, or export the snapshot and import it with the application",
+            f"This layout has no table {tables[0].name}.", "restore the records under their own name"
         )
+    if root.namespace.kind == "json":
+        first = _in_fields(tables[0], root.namespace, namespace, target)
+        return resealed(row, target, packed(engine, [first, *tables[1:]]), row[EXPIRES])
     old, new = namespace_columns(root.namespace, namespace), namespace_columns(root.namespace, target)
     moved = []
     for one in tables:
@@ -225,6 +228,42 @@ def renamed(row: Row, layout: Layout, namespace: str, target: str) -> Row:
             rows.append(tuple(changed))
         moved.append(TableRows(one.name, one.columns, tuple(rows)))
     return resealed(row, target, packed(engine, moved), row[EXPIRES])
+
+
+def same_fields(rule: Namespaces, namespace: str, target: str) -> dict[str, tuple[str, str]]:
+    """Of a namespace inside JSON: {field: (what it is, what it becomes)}. Errors: InvalidInput."""
+    old, new = namespace_fields(rule, namespace), namespace_fields(rule, target)
+    if set(old) != set(new):
+        raise InvalidInput(
+            f"The namespace {target!r:.80} is not made of the same fields as {namespace!r:.80}.",
+            f"give a value to each of {', '.join(old)} and to no other",
+        )
+    return {field: (value, new[field]) for field, value in old.items()}
+
+
+def _in_fields(table: TableRows, rule: Namespaces, namespace: str, target: str) -> TableRows:
+    """The root's row with other values in these fields of its JSON column, as PostgreSQL sends it."""
+    place = [name for name, _kind in table.columns].index(rule.columns[0])
+    cells = [*table.rows[0]]
+    cell = cells[place] or b""
+    mark = cell[:1] if table.columns[place][1] == "jsonb" else b""
+    try:
+        text = cell[len(mark) :].decode()
+        for field, (old, new) in same_fields(rule, namespace, target).items():
+            text = in_json(text, field, functools.partial(_instead, old, new))
+    except ValueError as exc:
+        raise CannotProceed(
+            f"The namespace inside {rule.columns[0]} cannot be another one: {exc}.",
+            "restore the records under their own name",
+        ) from None
+    cells[place] = mark + text.encode()
+    return TableRows(table.name, table.columns, (tuple(cells),))
+
+
+def _instead(old: str, new: str, value: t.Any) -> str:
+    if value != old:
+        raise Unmovable(f"{value!r:.40} stands there and not {old!r:.40}")
+    return new
 
 
 def _named(engine: str, kind: str, cell: Cell, old: str, new: str) -> Cell:

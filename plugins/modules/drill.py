@@ -12,6 +12,8 @@ version_added: 1.0.0
 description:
   - Restores a snapshot into a scratch store, scans every record, runs the benchmark, rotates the keys there, scans
     again and measures the time. The live store is not opened.
+  - Where an agent framework encrypted the values itself and O(store.application_key_file) (or O(store.application_key))
+    is given, every one of them has to open, and to say the same with another key that is made for the drill.
   - What a drill found, a failure too, is kept in the repository as an encrypted, hash-chained record.
   - Fails unless the verdict is pass.
 author:
@@ -40,7 +42,7 @@ options:
     choices: [keep, rebase]
     default: keep
   rotation:
-    description: Rotate the record keys of the scratch store too.
+    description: Rotate the keys of the scratch store too, the record keys or the application's own.
     type: bool
     default: true
   rto:
@@ -104,7 +106,16 @@ records:
 rotated:
   description: Records that were re-encrypted.
   type: int
-  returned: O(rotation=true)
+  returned: where there are keys to rotate, and O(rotation=true)
+opened:
+  description: Values that the application encrypted and one of its keys opens.
+  type: int
+  returned: for the layouts of other applications
+not_rehearsed:
+  description: What could not be tried, such as values that are encrypted with a key that was not given.
+  type: list
+  elements: str
+  returned: for the layouts of other applications
 namespaces:
   description: Records, verdict and accuracy per namespace.
   type: dict

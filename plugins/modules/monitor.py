@@ -36,6 +36,11 @@ options:
     type: list
     elements: raw
     default: []
+  benchmark:
+    description: >-
+      A JSON Lines file with the cases of the benchmark, on the memory host. Where the values are an application's own
+      it tells the hit rate, unless O(hit_rate_source) does.
+    type: path
   again:
     description: Watch another period although the former one is over.
     type: bool
@@ -48,6 +53,7 @@ options:
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.search
   - memops.agent_memory.memory.hit_rate
   - memops.agent_memory.memory.attributes
   - memops.agent_memory.memory.actiongroup_memory

@@ -33,15 +33,38 @@ options:
     description: Rebuild even then.
     type: bool
     default: false
+  onset:
+    description:
+      - The sequence or time from which on every write will be distrusted. A namespace for which this run names another
+        onset, window or strategy than the incident that passed is rebuilt all the same.
+    type: str
+  keys:
+    description: As O(onset), the keys in which the damage is, where the layout keeps no access log.
+    type: list
+    elements: str
+  pattern:
+    description: As O(keys), a shell pattern of keys.
+    type: str
   since:
-    description: When the damage began, RFC 3339. Only looked at for whether it is a time, before anything is fenced.
+    description: As O(keys), when the damage began, RFC 3339. What is no time is refused before anything is fenced.
     type: str
   until:
-    description: When it was over, RFC 3339, as O(since).
+    description: As O(keys), when it was over, RFC 3339.
     type: str
+  restore_expiry:
+    description: As O(onset), whether copies that come back keep their expiry or get it anew.
+    type: str
+    default: keep
+    choices: [keep, rebase]
+  absent:
+    description: As O(onset), what will be done about keys of the last good snapshot that are not there.
+    type: str
+    default: auto
+    choices: [auto, keep, restore]
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.search
   - memops.agent_memory.memory.info
   - memops.agent_memory.memory.actiongroup_memory
 """

@@ -88,7 +88,7 @@ snapshot:
   type: str
   returned: success
 namespaces:
-  description: What happened to each namespace, with counts of restored, unchanged, damaged, newer and missing records.
+  description: What happened to each namespace, with counts of restored, unchanged, damaged and newer records.
   type: dict
   returned: success
 restored:

@@ -36,6 +36,13 @@ options:
   spool:
     description: A directory on the memory host that takes a forensic snapshot while the repository is away.
     type: path
+  new_repository:
+    description:
+      - Make the repository where there is none, although the store was saved to another one before. Without it such a
+        snapshot is refused, since the address may be mistyped or a disk not mounted. The first repository of a store is
+        made in any case, and a warning tells of it.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.attributes
@@ -95,6 +102,10 @@ location:
   description: The repository it lies in.
   type: str
   returned: a snapshot was taken
+repository_made:
+  description: Whether the repository was made for it (in check mode, whether it would be).
+  type: bool
+  returned: success, but for a snapshot that was taken by an earlier run of the same incident
 expected:
   description: The namespaces that it would hold; none when no new one is needed.
   type: list

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: undo
-short_description: Go back to the generation that a hard rebuild replaced
+short_description: Take a rebuild back
 version_added: 1.0.0
 description:
-  - Switches the namespace back to its former generation, in one atomic write. The validation has to pass again
-    before a release.
+  - After a hard rebuild, switches the namespace back to its former generation, in one atomic write.
+  - After a soft one, makes each record that it replaced what it was before, bit for bit. Records that it marked as
+    deleted, since nobody had a good copy, and those whose former row is too damaged to be written stay as the rebuild
+    made them, and are told; their former rows stay aside.
+  - The namespace has to be quarantined, and is refused when applications wrote to it since. The validation has to pass
+    again before a release.
 author:
   - The memops.agent_memory maintainers (@memops)
 extends_documentation_fragment:
@@ -22,7 +26,7 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Take the hard rebuild back
+- name: Take the rebuild back
   memops.agent_memory.undo:
     store:
       path: /var/lib/agents/memory.db
@@ -33,7 +37,18 @@ RETURN = r"""
 generation:
   description: The generation before and after.
   type: dict
-  returned: success
+  returned: after a hard rebuild
+records:
+  description: >-
+    How many records are what they were (C(back)), were taken away again (C(removed)), stay as the rebuild made them
+    (C(left)).
+  type: dict
+  returned: after a soft rebuild
+left_keys:
+  description: The first 100 keys of those that stay as the rebuild made them.
+  type: list
+  elements: str
+  returned: after a soft rebuild
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._modules.undo import main

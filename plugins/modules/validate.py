@@ -18,7 +18,9 @@ author:
   - The memops.agent_memory maintainers (@memops)
 options:
   benchmark:
-    description: A JSON Lines file with C(key) or C(query) and C(expect) per line, on the memory host.
+    description: >-
+      A JSON Lines file with C(key) or C(query) and C(expect) per line, on the memory host. Where the values are an
+      application's own, O(search) answers it, and its share of good answers is the hit rate as well.
     type: path
   hit_rate:
     description: Share of the probes that must come back.
@@ -31,6 +33,7 @@ options:
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
+  - memops.agent_memory.memory.search
   - memops.agent_memory.memory.hit_rate
   - memops.agent_memory.memory.attributes
   - memops.agent_memory.memory.actiongroup_memory
@@ -90,7 +93,8 @@ probes:
   type: dict
   returned: success
 benchmark:
-  description: Cases, accuracy, baseline and threshold.
+  description: >-
+    Cases, accuracy, baseline and threshold; C(asked=search) where the application's own search answered.
   type: dict
   returned: success
 own_benchmark:

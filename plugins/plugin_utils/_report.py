@@ -20,6 +20,7 @@ import shlex
 import tempfile
 import typing as t
 
+from . import _report_figures as figures
 from . import _report_input as given
 from . import _report_parts as parts
 from ._commands import options
@@ -30,10 +31,6 @@ from ._report_words import ORDER, place
 
 FORMAT = 1
 NEEDED = ORDER
-KEYS_SHOWN = 1000
-#: Fewer reads than this say nothing about a hit rate.
-ENOUGH_READS = 100
-_DEFAULTS = {"hit_rate": 0.80, "max_loss": 0.10, "rto": 1800.0, "rpo": 900.0}
 
 Report = t.Dict[str, t.Any]
 
@@ -64,14 +61,16 @@ def build_report(
     run = Run(steps)
     preflight = run.result("preflight")
     namespace = namespace or given.text(preflight.get("namespace"))
-    targets, notes = _targets(slo)
+    targets, notes = figures.targets(slo)
     if unreadable:
         notes.append(f"{unreadable} line(s) of steps.jsonl could not be read and are not in this report")
-    records, lost_keys, loss_ratio = _loss(run)
+    records, lost_keys, loss_ratio = figures.loss(run)
     listed = max(len(lost_keys), given.count(lost_listed) or 0)
-    hit_rate = _hit_rate(run)
-    rto, rpo, more = _objectives(run)
-    notes += more + given.texts(run.result("plan").get("warned"), 5)  # what the plan leaves as it is
+    hit_rate = figures.hit_rate(run)
+    rto, rpo, more = figures.objectives(run)
+    notes += more
+    for name in ("snapshot", "plan", "baseline"):  # what the plan leaves as it is, a repository that is another one
+        notes += given.texts(run.result(name).get("warned"), 5)
     escalated = _escalated(run, loss_ratio, targets["max_loss"])
     reasons = _reasons(run, records, loss_ratio, listed, targets, hit_rate, escalated)
     verdict = given.worst(PASS, *(r["verdict"] for r in reasons))
@@ -100,7 +99,7 @@ def build_report(
         "records": records,
         "lost_keys": lost_keys,
         "hit_rate": hit_rate,
-        "accuracy": _accuracy(run),
+        "accuracy": figures.accuracy(run),
         "causes": parts.causes(diagnose),
         "strategy": next(
             (
@@ -156,13 +155,13 @@ def build_report(
             + parts.series(run.result("monitor").get("samples")),
             "errors_seen": parts.lines(diagnose.get("errors_seen")),
             "sources": parts.sources(plan),
-            "suspect_keys": given.texts(plan.get("suspect_keys"), KEYS_SHOWN),
+            "suspect_keys": given.texts(plan.get("suspect_keys"), figures.KEYS_SHOWN),
             "conflict_keys": given.texts(
                 [
                     *given.sequence(plan.get("conflict_keys")),
                     *given.sequence(run.result("failback").get("conflict_keys")),
                 ],
-                KEYS_SHOWN,
+                figures.KEYS_SHOWN,
             ),
             "could_not_verify": given.texts(plan.get("could_not_verify"), 100),
             "failover": parts.failover(run),
@@ -172,7 +171,7 @@ def build_report(
             "released_at": given.rfc3339(
                 parts.switch(run).get("promoted_at") if run.whole else run.result("release").get("released_at")
             ),
-            "first_write_at": given.rfc3339(_first_write(run)),
+            "first_write_at": given.rfc3339(figures.first_write(run)),
             "monitor": {
                 "deadline": given.rfc3339(run.result("monitor").get("deadline")),
                 "breaches": given.texts(run.result("monitor").get("breaches"), 100),
@@ -276,7 +275,8 @@ def _reasons(
     if "monitor" in run.current:
         floor = targets["hit_rate"]
         if hit_rate["after"] is None:
-            found.append((UNKNOWN, f"The hit rate after release is not known: fewer than {ENOUGH_READS} reads seen."))
+            few = f"fewer than {figures.ENOUGH_READS} reads seen"
+            found.append((UNKNOWN, f"The hit rate after release is not known: {few}."))
         elif floor is None:
             found.append((UNKNOWN, "The wanted hit rate, memory_slo.hit_rate, is not a number between 0 and 1."))
         elif hit_rate["after"] < floor:
@@ -340,95 +340,3 @@ def _next_command(
     # a watch that ended without enough reads is over; only another one can pass
     more = " -e memory_again=true" if run.result("monitor").get("verdict") == UNKNOWN and playbook == "monitor" else ""
     return f"ansible-playbook {where} memops.agent_memory.{playbook} -e {variable}{more}"
-
-
-# --- figures --------------------------------------------------------------------------------------------------------
-
-
-def _targets(slo: t.Optional[t.Mapping[str, t.Any]]) -> t.Tuple[t.Dict[str, t.Optional[float]], t.List[str]]:
-    wanted = {**_DEFAULTS, **{k: v for k, v in given.mapping(slo).items() if v is not None}}
-    found: t.Dict[str, t.Optional[float]] = {
-        "rto_seconds": given.duration(wanted["rto"]),
-        "rpo_seconds": given.duration(wanted["rpo"]),
-    }
-    for name in ("hit_rate", "max_loss"):
-        value = wanted[name]
-        if isinstance(value, str):  # -e makes strings
-            with contextlib.suppress(ValueError):
-                value = float(value)
-        found[name] = given.ratio(value)
-    return found, [f"memory_slo: {name} is not usable" for name, value in found.items() if value is None]
-
-
-def _loss(run: Run) -> t.Tuple[t.Dict[str, t.Optional[int]], t.List[str], t.Optional[float]]:
-    plan, apply = run.result("failback" if run.whole else "plan"), run.result("apply")
-    planned = given.mapping(plan.get("records"))
-    keys = [k if isinstance(k, str) else json.dumps(k, default=str) for k in given.sequence(plan.get("lost_keys"))]
-    told = [planned.get("lost"), plan.get("lost_total"), plan.get("lost") if run.whole else None]
-    if run.whole and not run.result("failover").get("forced") and (run.passed("failover") or run.passed("failback")):
-        told.append(0)  # everything was applied before the promotion
-    known = [n for n in map(given.count, told) if n is not None]
-    lost = max(known + [len(keys)]) if known or keys else None
-    names = ("expected", "good_before", "damaged", "suspect", "conflicted")
-    records = {name: given.count(planned.get(name)) for name in names}
-    home = given.count(run.result("failback").get("conflicts"))
-    if home is not None:
-        records["conflicted"] = (records["conflicted"] or 0) + home
-    repaired = given.count(apply.get("recovered"))
-    records["recovered"] = repaired if repaired is not None else given.count(planned.get("repair"))
-    if not run.passed("apply"):
-        records["recovered"] = None  # planned is not recovered
-    records["lost"] = lost
-    expected = records["expected"]
-    return records, keys[:KEYS_SHOWN], lost / expected if lost is not None and expected else None
-
-
-def _hit_rate(run: Run) -> t.Dict[str, t.Any]:
-    before = given.mapping(run.result("diagnose").get("hit_rate"))
-    rate, reads = given.ratio(before.get("before")), given.count(before.get("samples"))
-    if reads is not None and reads < ENOUGH_READS:
-        rate = None
-    watched = given.mapping(run.result("monitor").get("hit_rate"))  # the sum of the watch, when it says so itself
-    samples = [watched] if watched else run.result("monitor").get("samples")
-    samples = [
-        {k: given.count(given.mapping(s).get(k)) for k in ("hits", "misses", "corrupt")}
-        for s in given.sequence(samples)
-    ]
-    hits = sum(s["hits"] or 0 for s in samples)
-    total = hits + sum((s["misses"] or 0) + (s["corrupt"] or 0) for s in samples)
-    after = hits / total if total >= ENOUGH_READS else None if total else given.ratio(watched.get("value"))
-    name = given.text(watched.get("source")) or "access log"  # of the rate after; the one before is always from there
-    onset = given.mapping(run.result("diagnose").get("onset")).get("at")
-    since = " (the rate before is that since the onset)" if rate is not None and given.moment(onset) else ""
-    later = f"{total:,} reads after release" if total or name == "access log" else "after release"
-    told = reads is not None and (reads > 0 or name == "access log")
-    said = [f"access log: {reads:,} reads before the fence{since}"] if told else []
-    if samples:
-        said.append(later if said and name == "access log" else f"{name}: {later}")
-    return {"before": rate, "after": after, "source": " and ".join(said) or None}
-
-
-def _accuracy(run: Run) -> t.Dict[str, t.Optional[float]]:
-    bench = parts.benchmark(run.result("validate"))
-    return {"baseline": bench["baseline"], "after": bench["after"]}
-
-
-def _first_write(run: Run) -> t.Any:
-    """When applications could write again: on the secondary, where one took over, else after the release."""
-    told = (run.result(name).get("first_write_at") for name in ("release", "monitor"))
-    return next((value for value in told if given.rfc3339(value)), None)
-
-
-def _objectives(run: Run) -> t.Tuple[t.Optional[float], t.Optional[float], t.List[str]]:
-    """Recovery time and recovery point in seconds; what contradicts itself is said, not shown."""
-    notes: t.List[str] = []
-    rto = given.between(next((s.started for s in run.history if s.started), None), _first_write(run))
-    if rto is not None and rto < 0:
-        notes.append("The first write after release is dated before the start of the run: the clocks disagree")
-        rto = None
-    told = (run.result(name).get("newest_recovered_at") for name in ("failback", "apply", "plan"))
-    newest = next((value for value in told if value), None)
-    rpo = given.between(newest, parts.fence(run)["fenced_at"])
-    if rpo is not None:
-        rpo = max(0.0, rpo)  # a copy that went on after the fence lost no time
-    return rto, rpo, notes

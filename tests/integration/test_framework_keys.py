@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.application_plays import ApplicationPlays
 from tests.support.framework_process import FrameworkProcess
+from tests.unit.operations.runbook import NAME
 from tests.unit.tables.keys_help import NEW, OLD, keyed
 
 THREADS = ("ann", "bob")
@@ -39,3 +40,6 @@ def test_a_dry_run_and_a_rotation(site: t.Any, tmp_path: pathlib.Path) -> None:
     assert "values have the application's new key" in done.text
     assert {thread: site.told(thread, NEW) for thread in THREADS} == before
     assert not any(key in outcome.text for key in (OLD, NEW) for outcome in (checked, done))
+    site.backup()  # the inventory has the former key still: what comes back would be of no use to the application
+    drilled = plays.told("drill", changed=False, status=2, memory_cluster=NAME)
+    assert "values that the application encrypted with a key that is not given" in drilled.text

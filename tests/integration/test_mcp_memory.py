@@ -38,3 +38,4 @@ def test_a_bad_line_is_found_set_aside_and_brought_back(lines: t.Any, tmp_path: 
     report = plays.report()
     assert (report["verdict"], report["state"]) == ("pass", "closed"), report
     assert (report["records"]["lost"], report["records"]["recovered"]) == (0, 1)
+    assert any(line.startswith("entity/e003: ") for line in report["causes"][0]["evidence"]), report

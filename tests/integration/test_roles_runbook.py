@@ -266,9 +266,10 @@ def test_cluster_playbooks(tmp_path: pathlib.Path) -> None:
             ["memory_incident names one incident"],
         ),
         ({"memory_namespace": "agent-77"}, ["agent-77", "Next: "]),
-        ({"memory_namespace": "agent-7", "memory_strategy": "nuke"}, ["memory_strategy"]),
-        ({"memory_namespace": "agent-7", "memory_failover": "maybe"}, ["memory_failover"]),
-        ({"memory_namespace": "agent-7", "memory_slo": {"max_los": 1}}, ["max_los"]),
+        ({"memory_namespace": "agent-7", "memory_strategy": "nuke"}, ["memory_strategy cannot be nuke", "auto, soft"]),
+        ({"memory_namespace": "agent-7", "memory_failover": "maybe"}, ["memory_failover cannot be maybe"]),
+        ({"memory_namespace": "agent-7", "memory_slo": {"max_los": 1}}, ["max_los;", "did you mean max_loss?"]),
+        ({"memory_namespace": "agent-7", "memory_repository": {"buckett": "b"}}, ["no option buckett", "did you"]),
     ],
 )
 def test_bad_variables_change_nothing(site: Site, variables: dict[str, t.Any], words: list[str]) -> None:

@@ -12,9 +12,11 @@ import typing as t
 import pytest
 
 from tests.support.application_plays import ApplicationPlays, next_second
+from tests.support.frameworks import frameworks
 from tests.unit.tables.tables_help import LangGraph
 
 NAMESPACE = "agent-7"
+SUPPORT = pathlib.Path(__file__).parents[1] / "support"
 
 
 @pytest.fixture
@@ -38,7 +40,14 @@ def test_backup_damage_check_rebuild_and_again(site: t.Any, tmp_path: pathlib.Pa
     site.put(NAMESPACE, {"fact 00001": {"text": "garbage"}, "a/b": {"text": "wrong"}})
     site.app.ask("delete", namespace=[NAMESPACE], keys=["fact 00002"])
     damaged = site.dump_of()
-    window = {"memory_namespace": NAMESPACE, "memory_since": since}
+    questions = tmp_path / "benchmark.jsonl"
+    cases = [{"query": f"fact {n} of {NAMESPACE}", "expect": f"fact {n:05}"} for n in range(1, 5)]
+    questions.write_text("".join(json.dumps(case) + "\n" for case in cases), encoding="utf-8")
+    asking = {"factory": "search_factories:langgraph", "interpreter": frameworks(), "python_path": [str(SUPPORT)]}
+    window = {
+        "memory_namespace": NAMESPACE, "memory_since": since, "memory_benchmark": str(questions),
+        "memory_search": {**asking, "top": 1, "timeout": 300},
+    }  # fmt: skip
     checked = plays.told("rebuild", "--check", "--diff", changed=True, **window)
     assert "to repair: 3" in checked.text and site.dump_of() == damaged and site.catalogue() == catalogue
     with site.agent("agent-9") as neighbour:
@@ -52,3 +61,7 @@ def test_backup_damage_check_rebuild_and_again(site: t.Any, tmp_path: pathlib.Pa
     report = plays.report()
     assert (report["verdict"], report["state"]) == ("pass", "closed"), report
     assert report["records"]["lost"] == 0 and report["records"]["recovered"] == 3
+    assert report["hit_rate"] == {"before": None, "after": 1.0, "source": "search: 4 reads after release"}
+    assert report["accuracy"] == {"baseline": 0.5, "after": 1.0}
+    everything = "".join(path.read_text("utf-8", "replace") for path in tmp_path.rglob("*.html"))
+    assert everything and secret.read_text(encoding="ascii") not in everything + checked.text

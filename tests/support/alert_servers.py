@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import time
 import typing as t
@@ -24,6 +23,7 @@ import urllib.request
 
 import yaml
 
+from tests.support import environments
 from tests.support.debian import need
 from tests.support.guard import Guarded
 from tests.support.s3_server import free_ports
@@ -186,9 +186,7 @@ def ansible_rulebook() -> list[str]:
     with open(ROOT / ".venv" / "eda.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests that run side by side
         if not (venv / ".ready").exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True, timeout=120)
-            pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "-qq", "--no-compile"]
-            subprocess.run([*pip, "--disable-pip-version-check", "-r", str(requirements)], check=True, timeout=600)
+            environments.make(venv, "-r", str(requirements))
             (venv / ".ready").touch()
     # By the module: the scripts of an environment name the folder in which it was made.
     return [str(venv / "bin" / "python"), "-m", "ansible_rulebook"]

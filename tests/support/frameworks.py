@@ -11,9 +11,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import pathlib
-import shutil
-import subprocess
 import sys
+
+from tests.support import environments
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements-frameworks.txt"
@@ -31,11 +31,6 @@ def frameworks() -> str:
     with open(home.parent / "frameworks.lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
-            shutil.rmtree(home, ignore_errors=True)
-            install = [str(python), "-m", "pip", "install", "--quiet", "--requirement", str(REQUIREMENTS)]
-            for command in ([base, "-m", "venv", str(home)], install):
-                made = subprocess.run(command, check=False, capture_output=True, text=True)
-                if made.returncode:
-                    raise RuntimeError(f"{' '.join(command)}: {made.stderr[-2000:] or made.stdout[-2000:]}")
+            environments.make(home, "--requirement", str(REQUIREMENTS))
             done.touch()
     return str(python)

@@ -6,6 +6,7 @@
     lab.py up                            brings it up and says how to use it
     lab.py down                          removes all of it, also what a killed one left
     lab.py do VERB HOST                  cut | heal | kill | start | damage: what happens to a host
+    lab.py do look HOST                  does its application find what it wrote
 """
 from __future__ import annotations
 
@@ -25,11 +26,13 @@ import machine
 from memory_lab import MemoryLab
 from ssh_hosts import Missing
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".lab"
 READY, SOCKET = FOLDER / "ready", FOLDER / "socket"
 WHY, LOG = ROOT / ".ansible" / "lab.why", ROOT / ".ansible" / "lab.log"
-NAMESPACES = ("agent-7", "agent-8")
+NAMESPACES, MEMORIES = ("agent-7", "agent-8"), 200
 
 
 class Refused(Exception):
@@ -64,7 +67,7 @@ def keep() -> int:
     try:
         with MemoryLab(folder=str(FOLDER), memory_monitor_seconds=10, memory_monitor_interval="2") as lab:
             for namespace in NAMESPACES:
-                lab.fill_all(namespace, 200)
+                lab.fill_all(namespace, MEMORIES)
                 lab.read(namespace, 150)
             with lab.working(*NAMESPACES):
                 threading.Thread(target=listen, args=(lab,), daemon=True).start()
@@ -127,6 +130,8 @@ def change(lab: MemoryLab, verb: str, name: str) -> str:
             return f"Only the stores of the primaries are damaged. Next: damage {engine}-1."
         lab.flip_all("agent-7", [f"key-{number:05}" for number in range(3, 9)], [engine])
         lab.own(engine)
+    elif verb == "look":
+        return look(lab, engine)
     elif verb in ("cut", "heal"):
         getattr(host, verb)()
     elif verb == "kill":
@@ -136,8 +141,23 @@ def change(lab: MemoryLab, verb: str, name: str) -> str:
             return f"{name} runs. Next: kill {name}."
         lab.boot(name)
     else:
-        return f"Nobody knows what {verb or 'nothing'} is. Next: cut, heal, kill, start or damage."
+        return f"Nobody knows what {verb or 'nothing'} is. Next: cut, heal, kill, start, damage or look."
     return ""
+
+
+def look(lab: MemoryLab, engine: str) -> str:
+    """What its application does not find as it wrote it; "" when all is there."""
+    wrong = []
+    with lab.application(engine) as memory:
+        for namespace in NAMESPACES:
+            for key, value in lab.memories(namespace, MEMORIES).items():
+                try:
+                    found = memory.read(namespace, key)
+                except MemoryOpsError as error:
+                    found = error
+                if found != value:
+                    wrong.append(f"{namespace} {key}: {found!s:.100}")
+    return f"{len(wrong)} memories are not what was written, such as {wrong[0]}" if wrong else ""
 
 
 def do(words: list[str]) -> None:

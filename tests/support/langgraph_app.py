@@ -114,8 +114,6 @@ def agent(store: t.Any, namespace: tuple[str, ...]) -> None:
 def main(what: str, url: str, dims: str, *namespace: str) -> None:
     with opened(url, int(dims)) as store:
         if what == "serve":
-            if int(dims):  # as many candidates as there are items: what is found depends on the rows, not on the index's shape
-                store.conn.execute("SET hnsw.ef_search = 1000")
             serve(store)
         else:
             agent(store, tuple(namespace[0].split(".")))

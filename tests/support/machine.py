@@ -112,7 +112,7 @@ def alone() -> t.Iterator[None]:
 
 def remove(folder: pathlib.Path) -> None:
     """A lab's folder and every process that works with it."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (left := users_of(folder)) and time.monotonic() < deadline:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):

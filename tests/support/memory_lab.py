@@ -265,10 +265,14 @@ class MemoryLab(Site):
         store = self.servers[name].application(**watched) if name in self.servers else self.store(engine, number)
         return Memory(store=store, keyring=self.ring(engine, number), actor="test")
 
+    @staticmethod
+    def memories(namespace: str, count: int) -> dict[str, t.Any]:
+        return {f"key-{n:05}": {"fact": f"{namespace} fact {n}"} for n in range(count)}
+
     def fill_all(self, namespace: str, count: int) -> None:
         for engine in self.engines:
             with self.application(engine) as memory:
-                memory.write_many(namespace, {f"key-{n:05}": {"fact": f"{namespace} fact {n}"} for n in range(count)})
+                memory.write_many(namespace, self.memories(namespace, count))
             self.own(engine)
 
     def read(self, namespace: str, count: int) -> None:

@@ -68,6 +68,7 @@ class Site:
         if bench:  # on a server an operator makes the store, not an application
             open_store(self.stores["primary"], create=True).close()
         self.memory().close()
+        share_packages(folder / "ansible")
         default = for_applications(self.stores["primary"])
         self.route.write_text(json.dumps({"format": 1, "generation": 1, "default": default, "namespaces": {}}))
         self.write_inventory()
@@ -214,6 +215,14 @@ class Site:
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path.relative_to(self.folder).parts[0] != "ansible"
         }
+
+
+def share_packages(home: pathlib.Path) -> None:
+    """What Ansible packs of the collection is the same in all tests: an ANSIBLE_HOME of their own has it in common."""
+    shared = ROOT / ".ansible" / "memops-packages"
+    shared.mkdir(parents=True, exist_ok=True, mode=0o700)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "memops-packages").symlink_to(shared)
 
 
 def holding(params: dict[str, t.Any]) -> t.Any:

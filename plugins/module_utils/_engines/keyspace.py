@@ -48,11 +48,11 @@ class KeyspaceStore(ApplicationsOwn, Opened, KeyspaceGenerations, Incidents, Str
         try:
             with valkey_errors(store.place):
                 hello(store.wire)
-                if store.place.nodes.clustered:
-                    raise CapabilityMissing(
-                        f"The server {store.place.where} runs in cluster mode, which the layout keyspace cannot use.",
-                        "use a server or a replica set without cluster mode",
-                    )
+                if store.place.nodes.clustered and not store.place.nodes.spread:
+                    from .keyspace_cluster import KeyspaceClusterStore
+
+                    store.close()
+                    return KeyspaceClusterStore.open(params, layout)
                 raw = store.wire.ask([packed("HGETALL", store.names.store)])[0]
             if raw:
                 store._check_kind(raw)
@@ -108,7 +108,7 @@ class KeyspaceStore(ApplicationsOwn, Opened, KeyspaceGenerations, Incidents, Str
         space = tx.space(name)
         if space is None:
             self.names.pattern.check(name)
-            if any_key(tx.read_all, self.names, name):
+            if any_key(self._server(tx.read_all), self.names, name):
                 return self._make_namespace(tx, name, "serving", None)
         return super()._namespace(tx, name)
 

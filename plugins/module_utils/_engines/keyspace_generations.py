@@ -18,7 +18,7 @@ import typing as t
 from .._errors import CannotProceed, InvalidInput
 from .._model import Claim, Row
 from .keyspace_dump import sound, whole
-from .keyspace_reader import Keys, any_key, fence_stands
+from .keyspace_reader import Keys, any_key
 from .keyspace_records import KeyspaceRecords
 from .listed_keys import planned
 from .valkey_connect import packed
@@ -82,25 +82,37 @@ class KeyspaceGenerations(KeyspaceRecords):
         if start < len(rows):
             self._load(claim, generation, rows[start:])
 
+    def _listed(self, name: str) -> Keys:
+        """The names of the application's keys as they are now, to be closed."""
+        return Keys(self._server(self._replies), self.names, name)
+
     @repeated
     def _load(self, claim: Claim, generation: int, rows: t.Sequence[Row]) -> None:
+        self._check_rows(rows)
+        name, names = claim.namespace, self.names
+        with self._operating(claim) as tx:
+            self._inactive(tx, claim, generation)
+            tx.add_packed(
+                packed("RESTORE", names.staged(name, generation, row[0]), 0, row[8], "REPLACE") for row in rows
+            )
+            self._index(tx, name, generation, rows)
+
+    def _check_rows(self, rows: t.Sequence[Row]) -> None:
+        """Errors: as of ``_check_row``."""
         if not all(whole([row[8] for row in rows])):
             self._check_row(next(row for row in rows if not sound(row[8])))
         for row in rows:
             self._check_row(row, looked_at=True)
-        name, names = claim.namespace, self.names
-        with self._operating(claim) as tx:
-            self._inactive(tx, claim, generation)
-            index, ends = names.index(name, generation), names.expiry(name, generation)
-            tx.add_packed(
-                packed("RESTORE", names.staged(name, generation, row[0]), 0, row[8], "REPLACE") for row in rows
-            )
-            raw = [row[0].encode() for row in rows]
-            tx.add("ZADD", index, *(x for one in raw for x in (0, one)))
-            tx.add("ZREM", ends, *raw)
-            some = [x for one, row in zip(raw, rows) if row[5] is not None for x in (row[5] // 1000, one)]
-            if some:
-                tx.add("ZADD", ends, *some)
+
+    def _index(self, tx: Transaction, name: str, generation: int, rows: t.Sequence[Row]) -> None:
+        """These rows are staged."""
+        index, ends = self.names.index(name, generation), self.names.expiry(name, generation)
+        raw = [row[0].encode() for row in rows]
+        tx.add("ZADD", index, *(x for one in raw for x in (0, one)))
+        tx.add("ZREM", ends, *raw)
+        some = [x for one, row in zip(raw, rows) if row[5] is not None for x in (row[5] // 1000, one)]
+        if some:
+            tx.add("ZADD", ends, *some)
 
     def copy_generation(
         self, claim: Claim, source: int, target: int, *, after: str | None, limit: int, excluding: str | None
@@ -109,7 +121,7 @@ class KeyspaceGenerations(KeyspaceRecords):
         if self._copying is None or (self._copying[0], self._copying[1]) != (claim, after):
             if self._copying is not None:
                 self._copying[2].close()
-            self._copying = (claim, after or "", Keys(self._replies, self.names, claim.namespace))
+            self._copying = (claim, after or "", self._listed(claim.namespace))
         keys = self._copying[2]
         last = after
         while limit > 0:
@@ -183,7 +195,7 @@ class KeyspaceGenerations(KeyspaceRecords):
         name = claim.namespace
         moving = self._space(name).get("moving")
         while moving and moving["phase"] == "out":
-            with contextlib.closing(Keys(self._replies, self.names, name)) as keys:
+            with contextlib.closing(self._listed(name)) as keys:
                 after: str | None = None
                 while texts := keys.page(name, after, None, None, MOVED, False):
                     self._out(claim, texts)
@@ -210,10 +222,14 @@ class KeyspaceGenerations(KeyspaceRecords):
     def _all_out(self, claim: Claim) -> None:
         """The places are free when no key of the application is left."""
         name = claim.namespace
+        if any_key(self._server(self._replies), self.names, name):  # before the store is held: it may take long
+            return
         with self._operating(claim) as tx:
             space = self._namespace(tx, name)
-            if space.get("moving") and not any_key(tx.read_all, self.names, name):
-                space["moving"]["phase"] = "in"
+            moving = space.get("moving")
+            if moving and moving["phase"] == "out":
+                self._needs_fence(space, name)
+                moving["phase"] = "in"
                 tx.save(name, moved=True)
 
     @repeated
@@ -238,9 +254,9 @@ class KeyspaceGenerations(KeyspaceRecords):
 
     def _needs_fence(self, space: t.Mapping[str, t.Any], name: str) -> None:
         """Errors: CannotProceed when applications may write while keys change places."""
-        if space["state"] == "standby" or fence_stands(self.wire, self.names, space, name):
+        if space["state"] == "standby" or self._stands(space, name):
             return
-        if space["state"] == "serving" and not any_key(self._replies, self.names, name):
+        if space["state"] == "serving" and not any_key(self._server(self._replies), self.names, name):
             return
         raise CannotProceed(
             f"Applications can reach the keys of namespace {name!r:.80}; they are not replaced under their hands.",

@@ -62,6 +62,7 @@ class Pattern:
         if text.count(PLACEHOLDER) != 1:
             raise wrong(f"it must contain {PLACEHOLDER} exactly once")
         self.text, self._own = text, f"{prefix}:"
+        self._tagged = "{" in prefix  # then there may be staged keys that begin with another tag, on a Cluster
         self.before, _placeholder, rest = text.partition(PLACEHOLDER)
         if (self.before + rest).count("*") != 1:
             raise wrong("it must contain exactly one *, which stands for the name of a record")
@@ -100,7 +101,7 @@ class Pattern:
         """Whose key it is."""
         before, between, after = self._ends
         end = raw.find(between, len(before))
-        if not raw.startswith(before) or end <= len(before) or raw.startswith(self._own.encode()):
+        if not raw.startswith(before) or end <= len(before) or self._collections(raw):
             return None
         if not raw.endswith(after) or len(raw) < end + len(between) + len(after):
             return None
@@ -109,6 +110,13 @@ class Pattern:
         except UnicodeDecodeError:
             return None
         return None if self._own.startswith(self.beginning(name)) else name
+
+    def _collections(self, raw: bytes) -> bool:
+        """Whether it is a key of the collection's own."""
+        own = self._own.encode()
+        if raw.startswith(own):
+            return True
+        return self._tagged and raw.startswith(b"{") and raw.partition(b"}")[2].startswith(own)
 
     def key(self, namespace: str, text: str) -> bytes:
         return self.beginning(namespace).encode() + raw_of(text) + self._ends[2]

@@ -40,31 +40,44 @@ end
 return out
 """
 Ask = t.Callable[[t.Sequence[bytes]], t.List[t.Any]]
+Fetched = t.Tuple[int, bytes, int, bool]  # number of the key, dump, expiry in ms or -1, whether it is whole
 
 
-def scanned(ask: Ask, glob: str) -> t.Iterator[list[bytes]]:
-    """Keys that match, page by page; some may come twice."""
-    cursor = b"0"
-    while True:
-        cursor, page = ask([packed("SCAN", cursor, "MATCH", glob, "COUNT", SCAN_COUNT)])[0]
-        if page:
-            yield page
-        if cursor == b"0":
-            return
+class Server(t.Protocol):
+    """What holds the application's keys."""
+
+    def scanned(self, glob: str) -> t.Iterator[list[bytes]]:
+        """Keys that match, page by page; some may come twice."""
+
+    def fetched(self, keys: t.Sequence[bytes]) -> t.Iterator[Fetched]:
+        """Those keys that there are, in their order, a bounded page at a time."""
 
 
-def fetched(ask: Ask, keys: t.Sequence[bytes]) -> t.Iterator[tuple[int, bytes, int, bool]]:
-    """(number, dump, expiry in ms or -1, whether it is whole) of those keys that there are, in their order, a bounded
-    page at a time."""
-    start = 0
-    while start < len(keys):
-        part = keys[start : start + 500]
-        reply = ask([packed("EVAL", FETCH, len(part), *part, BATCH_BYTES)])[0]
-        sound = whole(reply[::2])
-        for offset in range(0, len(reply), 2):
-            if reply[offset + 1] != -2:
-                yield start + offset // 2, reply[offset], reply[offset + 1], sound[offset // 2]
-        start += len(reply) // 2
+class OneServer:
+    """See Server."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    def scanned(self, glob: str) -> t.Iterator[list[bytes]]:
+        cursor = b"0"
+        while True:
+            cursor, page = self._ask([packed("SCAN", cursor, "MATCH", glob, "COUNT", SCAN_COUNT)])[0]
+            if page:
+                yield page
+            if cursor == b"0":
+                return
+
+    def fetched(self, keys: t.Sequence[bytes]) -> t.Iterator[Fetched]:
+        start = 0
+        while start < len(keys):
+            part = keys[start : start + 500]
+            reply = self._ask([packed("EVAL", FETCH, len(part), *part, BATCH_BYTES)])[0]
+            sound = whole(reply[::2])
+            for offset in range(0, len(reply), 2):
+                if reply[offset + 1] != -2:
+                    yield start + offset // 2, reply[offset], reply[offset + 1], sound[offset // 2]
+            start += len(reply) // 2
 
 
 def row_of(codec: RecordCodec, text: str, dump: bytes, expires: int | None, sound: bool) -> Row:
@@ -82,10 +95,10 @@ def row_of(codec: RecordCodec, text: str, dump: bytes, expires: int | None, soun
 class Keys(ListedKeys):
     """The names of one namespace's keys, or of all namespaces'."""
 
-    def __init__(self, ask: Ask, names: KeyspaceNames, namespace: str | None) -> None:
+    def __init__(self, server: Server, names: KeyspaceNames, namespace: str | None) -> None:
         super().__init__()
         pattern = names.pattern
-        for page in scanned(ask, pattern.glob(namespace)):
+        for page in server.scanned(pattern.glob(namespace)):
             found = [(pattern.namespace_of(raw), raw) for raw in page]
             self.add(
                 (name, pattern.name_of(name, raw).encode())
@@ -105,6 +118,7 @@ class KeyspaceReader(ValkeyReader):
         self._listed: dict[str | None, Keys] = {}  # None: of all namespaces
         self._codecs: dict[str, RecordCodec] = {}
         self._stood: dict[str, bool] = {}
+        self._server: Server = OneServer(self._all)
         super().__init__(wire, names, envelopes, None, release)
 
     def close(self) -> None:
@@ -123,7 +137,7 @@ class KeyspaceReader(ValkeyReader):
     def namespaces(self) -> list[NamespaceState]:
         """One walk through the server, also for all that is read of them afterwards."""
         if None not in self._listed:
-            self._listed[None] = Keys(self._all, self._names, None)
+            self._listed[None] = Keys(self._server, self._names, None)
         raw = self._ask("HGETALL", self._names.namespaces)
         rows = {name.decode(): row for name, row in zip(raw[::2], raw[1::2])}
         found = sorted({*rows, *self._listed[None].namespaces()})
@@ -133,7 +147,7 @@ class KeyspaceReader(ValkeyReader):
         if name not in self._spaces:
             self._names.pattern.check(name)
             raw = self._ask("HGET", self._names.namespaces, name)
-            if raw is None and not any_key(self._all, self._names, name):
+            if raw is None and not any_key(self._server, self._names, name):
                 space_of(None, name, self._where)
         return self._seen(name, raw)
 
@@ -141,7 +155,8 @@ class KeyspaceReader(ValkeyReader):
         """The control row as this reader first saw it; one that nobody made yet says that the namespace serves."""
         if name not in self._spaces:
             self._spaces[name] = fresh_space("serving", None, 1) if raw is None else space_of(raw, name, self._where)
-            self._stood[name] = self._stands(self._spaces[name], name)
+            stands = self._stands(self._spaces[name], name)
+            self._stood[name] = stands and not self._spaces[name].get("changing")
         return self._spaces[name]
 
     def _generation(self, namespace: str, generation: int | None) -> int:
@@ -165,6 +180,7 @@ class KeyspaceReader(ValkeyReader):
         space, (_said, numbers) = space_of(raw, namespace, self._where), self._counters()
         return (
             not self._stands(space, namespace)
+            or bool(space.get("changing"))
             or numbers["commits"] < self._commits
             or int(space["changed"]) > self._commits
         )
@@ -175,7 +191,7 @@ class KeyspaceReader(ValkeyReader):
         if whole is not None:
             return whole
         if namespace not in self._listed:
-            self._listed[namespace] = Keys(self._all, self._names, namespace)
+            self._listed[namespace] = Keys(self._server, self._names, namespace)
         return self._listed[namespace]
 
     def count(self, namespace: str, generation: int | None = None) -> int:
@@ -224,7 +240,8 @@ class KeyspaceReader(ValkeyReader):
     def _rows(self, namespace: str, number: int, names: t.Sequence[str]) -> t.Iterator[Row]:
         """The rows of these names, of those that there are, in their order."""
         codec = self._codecs.setdefault(namespace, RecordCodec(namespace))
-        yield from rows_of(self._all, self._names, codec, namespace, self._staged(namespace, number), names)
+        staged = self._staged(namespace, number)
+        yield from rows_of(self._all, self._server, self._names, codec, namespace, staged, names)
 
     def _staged(self, namespace: str, number: int) -> int | None:
         return None if number == self._space(namespace)["generation"] else number
@@ -241,9 +258,12 @@ class KeyspaceReader(ValkeyReader):
     def boundaries(self, namespace: str, parts: int) -> list[str]:
         return []  # one list of names, and the server is one thread
 
+    def _said(self) -> list[str]:
+        return server(self._wire)
+
     def structure(self) -> list[str]:
         with valkey_errors(self._wire.place):
-            lines = [line for line in server(self._wire) if not line.startswith("maxmemory-policy")]
+            lines = [line for line in self._said() if "maxmemory-policy" not in line]
             return lines + [
                 f"the fence around {lost} is down: the server's user {user} may use those keys again"
                 for user, lost in lowered(self._wire, self._names).items()
@@ -251,39 +271,51 @@ class KeyspaceReader(ValkeyReader):
 
 
 def rows_of(
-    ask: Ask, names: KeyspaceNames, codec: RecordCodec, namespace: str, staged: int | None, texts: t.Sequence[str]
+    ask: Ask,
+    server: Server,
+    names: KeyspaceNames,
+    codec: RecordCodec,
+    namespace: str,
+    staged: int | None,
+    texts: t.Sequence[str],
 ) -> t.Iterator[Row]:
-    """``staged``: the generation, None for the application's own keys."""
+    """``ask``: for the collection's own keys. ``staged``: the generation, None for the application's own keys."""
     if not texts:
         return
     if staged is None:
         keys = [names.pattern.key(namespace, text) for text in texts]
-        for number, dump, expires, sound in fetched(ask, keys):
+        for number, dump, expires, sound in server.fetched(keys):
             yield row_of(codec, texts[number], dump, None if expires < 0 else expires, sound)
         return
     ends = ask([packed("ZMSCORE", names.expiry(namespace, staged), *(text.encode() for text in texts))])[0]
     keys = [names.staged(namespace, staged, text) for text in texts]
-    for number, dump, _none, sound in fetched(ask, keys):
+    for number, dump, _none, sound in server.fetched(keys):
         end = ends[number]
         yield row_of(codec, texts[number], dump, None if end is None else int(float(end)), sound)
 
 
-def any_key(ask: Ask, names: KeyspaceNames, namespace: str) -> bool:
+def any_key(server: Server, names: KeyspaceNames, namespace: str) -> bool:
     pattern = names.pattern
     return any(
-        pattern.namespace_of(raw) == namespace for page in scanned(ask, pattern.glob(namespace)) for raw in page
+        pattern.namespace_of(raw) == namespace for page in server.scanned(pattern.glob(namespace)) for raw in page
     )
 
 
-def fence_stands(wire: Wire, names: KeyspaceNames, space: t.Mapping[str, t.Any], name: str) -> bool:
-    """Whether no application can reach the namespace now."""
+def fence_stands(
+    wire: Wire, names: KeyspaceNames, space: t.Mapping[str, t.Any], name: str, everywhere: Ask | None = None
+) -> bool:
+    """Whether no application can reach the namespace now. ``everywhere``: asks all servers on which users count."""
     user = wire.place.application_user
     if space["state"] != "quarantined" or user is None:
         return False
     with valkey_errors(wire.place):
         noted = fences(wire, names).get(user)
-        said = wire.many([packed("ACL", "GETUSER", user)])[0]
-        if noted is None or name not in noted.fenced or not isinstance(said, list):
+        if noted is None or name not in noted.fenced:
             return False
-        present = rule_of(said)[0]
-        return less(names, present, Taken(present, frozenset((name,)))).same(present)
+        for said in (everywhere or wire.many)([packed("ACL", "GETUSER", user)]):
+            if not isinstance(said, list):
+                return False
+            present = rule_of(said)[0]
+            if not less(names, present, Taken(present, frozenset((name,)))).same(present):
+                return False
+        return True

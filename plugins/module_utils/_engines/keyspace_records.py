@@ -14,7 +14,7 @@ from .._model import Change, Claim, Row
 from .applications_own import ISOLATED
 from .keyspace_dump import sound
 from .keyspace_pattern import KeyspaceNames
-from .keyspace_reader import rows_of, scanned
+from .keyspace_reader import Ask, OneServer, Server, fence_stands, rows_of
 from .valkey_control import Transaction
 from .valkey_errors import valkey_errors
 from .valkey_fencing import Fencing
@@ -23,6 +23,33 @@ from .valkey_log import aside_of
 from .valkey_transactions import repeated
 
 PART = 200  # keys that one change in place looks at
+
+
+class Step(t.NamedTuple):
+    """One change that is to be made."""
+
+    change: Change
+    former: Row | None
+    row: Row | None
+
+
+def stepwise(changes: t.Sequence[Change], live: t.Mapping[str, Row | None]) -> tuple[list[str], list[Step]]:
+    """(keys whose change is refused, what is to be done) by compare-and-set on what is there now."""
+    refused: list[str] = []
+    steps: list[Step] = []
+    now = dict(live)
+    for change in changes:  # a key's second change sees its first
+        there, row = now[change.key], None if change.row is None else tuple(change.row)
+        if row == there:
+            continue
+        if there is None and (change.expected is not None or row is None):
+            refused += [] if row is None else [change.key]
+        elif there is not None and (change.expected is None or there[9] != change.expected):
+            refused.append(change.key)
+        else:
+            steps.append(Step(change, there, row))
+            now[change.key] = row
+    return refused, steps
 
 
 class KeyspaceRecords(Fencing, Filling):
@@ -34,11 +61,17 @@ class KeyspaceRecords(Fencing, Filling):
         number = tx.numbers["generation"] = tx.numbers["generation"] + 1
         return number
 
+    def _server(self, ask: Ask) -> Server:
+        """What holds the application's keys; ``ask`` goes to the server that has the collection's own."""
+        return OneServer(ask)
+
+    def _stands(self, space: t.Mapping[str, t.Any], name: str) -> bool:
+        """Whether no application can reach the namespace now."""
+        return fence_stands(self.wire, self.names, space, name)
+
     def _any_record(self, tx: Transaction) -> bool:
-        return any(
-            self.names.pattern.namespace_of(raw) is not None
-            for page in scanned(tx.read_all, self.names.pattern.glob()) for raw in page
-        )  # fmt: skip
+        pages = self._server(tx.read_all).scanned(self.names.pattern.glob())
+        return any(self.names.pattern.namespace_of(raw) is not None for page in pages for raw in page)
 
     def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:
         refused: list[str] = []
@@ -63,32 +96,27 @@ class KeyspaceRecords(Fencing, Filling):
             tx.read("WATCH", *place.values())  # the application's write makes this start again
             codec = RecordCodec(name)
             live: dict[str, Row | None] = dict.fromkeys(keys)
-            live.update((row[0], row) for row in rows_of(tx.read_all, names, codec, name, staged, keys))
-            refused: list[str] = []
-            back: list[Row] = []
-            done = False
-            for change in changes:  # a key's second change sees its first
-                there, row = live[change.key], None if change.row is None else tuple(change.row)
-                if row == there:
-                    continue
-                if there is None and (change.expected is not None or row is None):
-                    refused += [] if row is None else [change.key]
-                elif there is not None and (change.expected is None or there[9] != change.expected):
-                    refused.append(change.key)
-                else:
-                    if change.aside is not None and there is not None:
-                        member = self.envelopes.member(there)
-                        space["largest"] = max(space["largest"], len(member))
-                        self._set_aside(tx, name, claim.incident, [(member, change.aside)])
-                    if row is not None and there is None:
-                        back.append(row)
-                    self._put(tx, name, staged, change.key, row)
-                    live[change.key], done = row, True
+            server = self._server(tx.read_all)
+            live.update((row[0], row) for row in rows_of(tx.read_all, server, names, codec, name, staged, keys))
+            refused, steps = stepwise(changes, live)
+            self._keep(tx, claim, steps)
+            for step in steps:
+                self._put(tx, name, staged, step.change.key, step.row)
+            back = [step.row for step in steps if step.former is None and step.row is not None]
             if back and staged is None:
                 self._no_longer_aside(tx, name, back)
-            if done:
+            if steps:
                 tx.save(name, moved=True)
         return refused
+
+    def _keep(self, tx: Transaction, claim: Claim, steps: t.Sequence[Step]) -> None:
+        """Set aside what these steps replace."""
+        space = self._namespace(tx, claim.namespace)
+        for step in steps:
+            if step.change.aside is not None and step.former is not None:
+                member = self.envelopes.member(step.former)
+                space["largest"] = max(space["largest"], len(member))
+                self._set_aside(tx, claim.namespace, claim.incident, [(member, step.change.aside)])
 
     def _place(self, name: str, staged: int | None, key: str) -> bytes:
         return self.names.pattern.key(name, key) if staged is None else self.names.staged(name, staged, key)

@@ -36,7 +36,7 @@ from .postgresql_whole import Whole
 CAPABILITIES = frozenset(
     (
         "checksum", "encryption", "expiry", "fence-reads", "fence-writes",
-        "generations", "log", "sequence", "tombstones", "whole-store", "write-lock",
+        "generations", "log", "search", "sequence", "tombstones", "whole-store", "write-lock",
     )
 )
 

@@ -16,11 +16,8 @@ from .python_fence import NO_HOOKS
 from .python_records import ObjectRecords
 
 MOST_ENTRIES = 1_000_000  # of an access log
-#: What goes without them.
-OPTIONAL: t.Final = {
-    "get_access_logs": "a diagnosis reads no log of the object",
-    "evaluate_benchmark": "the object tells no hit rate",
-    "rotate_keys": "its keys cannot be rotated from here",
+#: What goes without them. Of others that an object may lack the step tells that would have called them.
+NEEDED: t.Final = {
     "write": "nothing can be repaired or restored",
     "delete": "nothing can be repaired or restored",
 }
@@ -43,10 +40,10 @@ class PythonStore(WithoutLog, ObjectRecords):
             lines = [] if self.hooked() else [
                 f"nothing in the memory object keeps applications away ({NO_HOOKS}): isolate needs memory_outside_fence"
             ]  # fmt: skip
-            lacks = [name for name in OPTIONAL if name not in self.remote.offers()]
+            lacks = [name for name in NEEDED if name not in self.remote.offers()]
         except MemoryOpsError as exc:
             return [exc.message]
-        return lines + [f"the memory object has no {name}: {OPTIONAL[name]}" for name in lacks]
+        return lines + [f"the memory object has no {name}: {NEEDED[name]}" for name in lacks]
 
     # --- what the object itself tells and does --------------------------------------------------------------------
     def own_log(self, namespace: str, each: t.Callable[[list[Item]], None]) -> str | None:

@@ -32,7 +32,7 @@ IDLE_CONNECTIONS = 2
 CAPABILITIES = frozenset(
     (
         "checksum", "encryption", "expiry", "fence-reads", "fence-writes",
-        "generations", "log", "sequence", "tombstones", "write-lock",
+        "generations", "log", "search", "sequence", "tombstones", "write-lock",
     )
 )
 

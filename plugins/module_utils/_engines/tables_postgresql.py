@@ -26,9 +26,10 @@ from .tables_postgresql_fence import carries_namespace, helpers
 from .tables_postgresql_generations import TablesGenerations
 from .tables_postgresql_reader import UNMADE, Live, TablesReader
 from .tables_postgresql_schema import Table, look
+from .tables_postgresql_search import TablesSearch
 from .tables_postgresql_structure import TablesStructure, lines_of
 
-CAPABILITIES = frozenset(("expiry", "generations"))
+CAPABILITIES = frozenset(("expiry", "generations", "search"))
 BY_ROLES = frozenset(("fence-reads", "fence-writes", "fence-raw-reads"))  # where the application has a role of its own
 
 
@@ -52,7 +53,7 @@ class _Reader(TablesReader):
         return lines_of(self._session, self._live, self.table_schema, lost)
 
 
-class TablesPostgresqlStore(WithoutLog, TablesStructure, TablesGenerations, PostgresqlStore):
+class TablesPostgresqlStore(WithoutLog, TablesSearch, TablesStructure, TablesGenerations, PostgresqlStore):
     """See _store.Store."""
 
     def __init__(self, params: t.Mapping[str, t.Any], layout: TablesLayout) -> None:

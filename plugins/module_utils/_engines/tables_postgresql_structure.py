@@ -22,6 +22,7 @@ from .tables_postgresql_reader import Live
 from .tables_postgresql_schema import Table
 from .tables_postgresql_sealed import sealed_notices
 from .tables_postgresql_sql import row_sql
+from .tables_postgresql_transcripts import transcripts
 
 
 def findings(session: Session, live: Live, schema: str) -> list[str]:
@@ -136,18 +137,7 @@ def notices(session: Session, live: Live) -> list[str]:
         )[0]
         if count:
             lines.append(f"{count} rows of {first.plain} have a text that is not the one their hash was made of")
-    if "result-without-call" in wanted and live.sql[0].version >= 160_000:  # IS JSON
-        # jsonb takes no NUL; a text inside a text is escaped twice, so that another character has to stand for it
-        text = "replace(message_data, chr(92) || 'u0000', chr(92) || 'u0020')"
-        rows = session.rows(
-            "WITH x AS MATERIALIZED (SELECT session_id, id, m ->> 'type' AS kind, m ->> 'call_id' AS call FROM (SELECT "
-            f"session_id, id, CASE WHEN message_data IS JSON THEN {text}::jsonb END AS m FROM "
-            f"{live.roots[-1].table.name} WHERE strpos(message_data, '\"function_call') > 0 OFFSET 0) AS y) "
-            "SELECT r.session_id::text, count(*) FROM x r WHERE r.kind = 'function_call_output' AND NOT EXISTS ("
-            "SELECT 1 FROM x c WHERE c.kind = 'function_call' AND c.session_id = r.session_id AND c.call = r.call "
-            "AND c.id < r.id) GROUP BY 1 ORDER BY 1 LIMIT 20"
-        )
-        lines += [f"session {name!r:.80} has {count} results of tools without their calls" for name, count in rows]
+    lines += transcripts(session, live)
     return lines
 
 

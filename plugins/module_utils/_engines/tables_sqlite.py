@@ -26,13 +26,14 @@ from .tables_sqlite_copies import copied
 from .tables_sqlite_fence import TablesFence
 from .tables_sqlite_generations import TablesGenerations
 from .tables_sqlite_reader import TablesReader, open_reader
+from .tables_sqlite_search import TablesSearch
 from .tables_sqlite_sql import name as identifier
 from .tables_sqlite_structure import TablesStructure
 
-CAPABILITIES = frozenset(("expiry", "fence-reads", "fence-raw-reads", "fence-writes", "generations"))
+CAPABILITIES = frozenset(("expiry", "fence-reads", "fence-raw-reads", "fence-writes", "generations", "search"))
 
 
-class TablesSqliteStore(WithoutLog, TablesFence, TablesGenerations, TablesStructure, Incidents):
+class TablesSqliteStore(WithoutLog, TablesSearch, TablesFence, TablesGenerations, TablesStructure, Incidents):
     """See _store.Store. One connection writes; every reader has a connection of its own."""
 
     @classmethod

@@ -116,11 +116,43 @@ def _adk(con: sqlite3.Connection, schema: Schema) -> list[str]:
     ).fetchone()[0]
     if lost:
         lines.append(f"{lost} events belong to no session")
+    lines += _adk_transcripts(con, schema)
     if con.execute("SELECT 1 FROM main.sqlite_master WHERE name = 'adk_internal_metadata'").fetchone():
         row = con.execute("SELECT value FROM adk_internal_metadata WHERE key = 'schema_version'").fetchone()
         if row is None or row[0] != "1":
             lines.append(f"the schema version is {row and row[0]}, not 1: this layout was not tried with it")
     return lines
+
+
+def _adk_transcripts(con: sqlite3.Connection, schema: Schema) -> list[str]:
+    """As _transcripts; one event may hold several calls or results."""
+    broken: dict[tuple[str, ...], None] = {}
+    current: tuple[str, ...] = ()
+    called: set[str] = set()
+    events = (
+        f"SELECT app_name, user_id, session_id, event_data FROM {schema.tables[1].plain} "
+        "WHERE instr(event_data, 'function_') > 0 ORDER BY app_name, user_id, session_id, timestamp, rowid"
+    )
+    for *where, text in con.execute(events):
+        if tuple(where) != current:
+            current, called = tuple(where), set()
+        content = _parsed(text).get("content")
+        parts = content.get("parts") if isinstance(content, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            call, result = (_id(part, kind) for kind in ("function_call", "function_response"))
+            if call is not None:
+                called.add(call)
+            if result is not None and result not in called:
+                broken[current] = None
+    shown = ", ".join(repr("/".join(one))[:80] for one in [*broken][:SHOWN])
+    lines = [f"{len(broken)} sessions have a tool's result without its call, which no model takes: {shown}"]
+    return lines if broken else []
+
+
+def _id(part: t.Any, kind: str) -> str | None:
+    said = part.get(kind) if isinstance(part, dict) else None
+    found = said.get("id") if isinstance(said, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _parsed(text: t.Any) -> dict[str, t.Any]:

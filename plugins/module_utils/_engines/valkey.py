@@ -21,7 +21,7 @@ from .valkey_whole import Whole
 
 CAPABILITIES = frozenset(
     (
-        "checksum", "encryption", "expiry", "fence-reads", "generations", "log", "sequence", "tombstones",
+        "checksum", "encryption", "expiry", "fence-reads", "generations", "log", "search", "sequence", "tombstones",
         "whole-store", "write-lock",
     )
 )

@@ -52,6 +52,7 @@ class Nodes:
     def __init__(self, prefix: str, seeds: t.Sequence[Address]) -> None:
         self.tagged = hash_tag(prefix) is not None
         self.clustered = False  # until a server says so
+        self.spread = False  # the application's keys lie in all slots, so that every node counts
         self._prefix = prefix
         self._known: list[Address] = list(seeds)
 
@@ -140,13 +141,16 @@ def slots(wire: Wire) -> list[tuple[int, int, list[Address]]]:
 
 
 def shard(wire: Wire) -> list[Address] | None:
-    """The nodes that may serve the store's slot now, the primary first; None where the user may not ask."""
+    """The nodes that may serve the store's keys now, the primary of its slot first; None where the user may not ask."""
     ranges, slot = slots(wire), wire.place.nodes.slot
-    return next((nodes for first, last, nodes in ranges if first <= slot <= last), None)
+    own = next((nodes for first, last, nodes in ranges if first <= slot <= last), None)
+    if own is None or not wire.place.nodes.spread:
+        return own
+    return list(dict.fromkeys([*own, *(node for _first, _last, nodes in ranges for node in nodes)]))
 
 
 def replicas(wire: Wire) -> t.Iterator[Wire]:
-    """A connection to each other node that may serve the store's slot now: users and their rights are each node's own.
+    """A connection to each other node that may serve the store's keys now: users and their rights are each node's own.
 
     None where the user may not ask for them. Errors: redis.exceptions.RedisError, that of a node when it is used.
     """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import time
 import typing as t
 import urllib.parse
@@ -21,7 +20,6 @@ from .valkey_cluster import Address, Nodes, addresses, clustered, elsewhere, pat
 from .valkey_sentinel import primary_address, sentinels_of
 
 CONNECT_SECONDS = 5.0
-MANY = 100  # commands at once whose replies are read without the connection's care for each
 ROLE_SECONDS = 1.0  # how long a connection behind Sentinel is taken to lead to the primary
 OLDEST = (7, 0)
 PREFIX = r"[A-Za-z0-9._:-]+|[A-Za-z0-9._:-]*\{[A-Za-z0-9._:-]+\}[A-Za-z0-9._:-]*"
@@ -158,16 +156,14 @@ class Wire:
         try:
             from redis.backoff import NoBackoff
             from redis.connection import Connection, SSLConnection
-            from redis.exceptions import ConnectionError as Lost
             from redis.exceptions import ResponseError
-            from redis.exceptions import TimeoutError as Late
             from redis.retry import Retry
         except ImportError:
             raise MemoryOpsError(
                 "The Python package redis is missing, and the store is in Valkey.", "pip install redis"
             ) from None
         self.place, self._at = place, at
-        self._refusal, self._lost, self._late = ResponseError, Lost, Late
+        self._refusal = ResponseError
         host, port = at or (place.host, place.port)
         options: dict[str, t.Any] = {
             "host": host,
@@ -200,8 +196,7 @@ class Wire:
 
         Errors: redis.exceptions.ConnectionError and TimeoutError.
         """
-        if os.getpid() != self._pid:
-            raise StoreUnavailable("A store was used across a fork.", "open it again in the child process")
+        self._check_process()
         if self._con._sock is None:
             self.session += 1
             if self.place.sentinels and self._at is None:
@@ -213,24 +208,25 @@ class Wire:
             self.drop()  # it was the primary; the next command finds the one that is
         return replies
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreUnavailable("A store was used across a fork.", "open it again in the child process")
+
     def _exchange(self, commands: t.Sequence[bytes]) -> list[t.Any]:
-        con = self._con
-        con.send_packed_command([b"".join(commands)], check_health=False)
-        if len(commands) < MANY:
-            return [self._reply() for _command in commands]
-        replies: list[t.Any] = [self._reply()]
-        parser = getattr(con, "_parser", None)  # takes a third of the connection's time; a refusal comes as a value
-        read = self._reply if parser is None else parser.read_response
+        self.send(commands)
+        return self.received(len(commands))
+
+    def send(self, commands: t.Sequence[bytes]) -> None:
+        """For who asks several servers at once: ``received`` has to follow. Errors: as of ``many``."""
+        self._check_process()
+        self._con.send_packed_command([b"".join(commands)], check_health=False)
+
+    def received(self, count: int) -> list[t.Any]:
         try:
-            while len(replies) < len(commands):
-                replies.append(read())
-        except OSError as exc:
-            self.drop()
-            raise (self._late if isinstance(exc, socket.timeout) else self._lost)(str(exc)) from None
+            return [self._reply() for _command in range(count)]
         except BaseException:
             self.drop()  # what is still to come belongs to no other command
             raise
-        return replies
 
     def _reply(self) -> t.Any:
         try:

@@ -90,6 +90,7 @@ class Transaction:
     def __init__(self, wire: Wire, names: Names, token: str, said: dict[str, str], numbers: dict[str, int]) -> None:
         self.token, self.said, self.numbers = token, said, numbers
         self.session = wire.session
+        self.until = 0.0  # by the monotonic clock: before it nobody else can have the hold
         self.durable = False
         self._wire, self._names = wire, names
         self._before = dict(numbers)

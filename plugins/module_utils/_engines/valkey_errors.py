@@ -57,7 +57,7 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
     if isinstance(exc, e.NoPermissionError) or "NOPERM" in whole:
         command = re.search(r"run the '([a-z|]{1,40})' command", text)
         what = f"run {command[1]}" if command else "use a key of the store" if "key" in text else "do this"
-        more = " +restore" if command and command[1] == "restore" else ""
+        more = f" +{command[1]}" if command and command[1] in ("restore", "time") else ""
         return RightMissing(
             f"The server {where} does not allow {who} to {what}.",
             f"give it what a store needs: ~{place.prefix}:* {RIGHTS} (an operator also {OPERATORS_RIGHTS}{more})",

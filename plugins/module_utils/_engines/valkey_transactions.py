@@ -90,6 +90,7 @@ class Connected:
         forced = False
         while True:
             take = ["SET", names.hold, token, "PX", lease] + ([] if forced else ["NX"])
+            asked = time.monotonic()
             with valkey_errors(self.place):
                 try:
                     replies = self.wire.ask([packed("UNWATCH"), packed(*take), *rest])[1:]
@@ -98,7 +99,9 @@ class Connected:
                     raise
             if replies[2] == token.encode():
                 try:
-                    return Transaction(self.wire, names, token, *counters_of(replies[3], self.place.where))
+                    tx = Transaction(self.wire, names, token, *counters_of(replies[3], self.place.where))
+                    tx.until = asked + HOLD_SECONDS
+                    return tx
                 except BaseException:
                     self._release(token)
                     raise
@@ -236,16 +239,19 @@ class Connected:
             "read again before writing again",
         )
 
+    def _await_replica(self) -> None:
+        """On a Cluster a replica is given a second to have what was written."""
+        with valkey_errors(self.place):
+            role = self.wire.many([packed("INFO", "replication")])[0] if self.place.nodes.clustered else None
+            if isinstance(role, bytes) and re.search(rb"connected_slaves:[1-9]", role):
+                self.wire.many([packed("WAIT", "1", "1000")])
+
     def _await_disk(self) -> None:
-        """An operator's decision is on disk before it is reported, where the server has an append-only file; on a
-        Cluster a replica is given a second to have it too."""
+        """An operator's decision is on disk before it is reported, where the server has an append-only file."""
         from redis.exceptions import ResponseError
 
+        self._await_replica()
         with valkey_errors(self.place):
-            if self.place.nodes.clustered:
-                role = self.wire.many([packed("INFO", "replication")])[0]
-                if isinstance(role, bytes) and re.search(rb"connected_slaves:[1-9]", role):
-                    self.wire.many([packed("WAIT", "1", "1000")])
             try:
                 local = self.wire.call("WAITAOF", "1", "0", "4000")[0]
             except ResponseError:  # no append-only file, no such command, or no right to it: what is saved counts

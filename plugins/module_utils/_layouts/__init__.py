@@ -125,6 +125,7 @@ ALL_CAPABILITIES: t.Final = (
     "generations",
     "outside-fence",  # a quarantine may rest on a fence that the operator names, and the store does not have
     "log",
+    "search",  # a benchmark can ask with words: our own search, or the framework's (memory_search)
     "sequence",
     "tombstones",
     "write-lock",

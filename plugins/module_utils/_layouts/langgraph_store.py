@@ -31,4 +31,5 @@ LANGGRAPH_STORE = described(
     ),
     engines=("postgresql", "sqlite"),
     findings=("half-migrated",),
+    search="langgraph",
 )

@@ -23,4 +23,5 @@ MEM0 = described(
     ),
     engines=("postgresql",),
     findings=("mem0-hash",),
+    search="mem0",
 )

@@ -98,6 +98,7 @@ class TablesLayout(Layout):
     variants: t.Mapping[str, tuple[Root, ...]] = field(default_factory=dict)
     #: words for the engine's findings that only this framework has: see docs/layouts.md
     findings: frozenset[str] = frozenset()
+    search: str = ""  # how the framework's own search is asked: one of _search_child.MANNERS
 
     def tables(self, engine: str) -> tuple[Root, ...]:
         return self.variants.get(engine, self.roots)
@@ -109,11 +110,14 @@ def described(
     engines: tuple[str, ...],
     variants: t.Mapping[str, tuple[Root, ...]] | None = None,
     findings: t.Iterable[str] = (),
+    search: str = "",
 ) -> TablesLayout:
     """A layout of these tables, with the capabilities that they give. Namespaces are found alike in all roots."""
     capabilities = {"fence-reads", "fence-raw-reads", "fence-writes", "generations"}
     if any(root.expires is not None for root in roots):
         capabilities.add("expiry")
+    if search:
+        capabilities.add("search")
     first = roots[0]
     columns = Columns(
         key=first.key[0] if first.key else first.name,
@@ -123,6 +127,7 @@ def described(
         updated=first.updated.column if first.updated else None,
         expires=first.expires.column if first.expires else None,
     )
+    words = frozenset(capabilities)
     return TablesLayout(
-        name, first.name, columns, None, frozenset(capabilities), engines, roots, variants or {}, frozenset(findings)
+        name, first.name, columns, None, words, engines, roots, variants or {}, frozenset(findings), search
     )

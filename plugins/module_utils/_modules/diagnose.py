@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import typing as t
 
-from .._ansible import WINDOW, Context, execute, window
+from .._ansible import SEARCH, WINDOW, Context, execute, window
 from .._operations.investigate import investigate
+from .._search import search_of
 
 
 def operate(context: Context) -> dict[str, t.Any]:
@@ -28,6 +29,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         run=context.run,
         logs=context.params["logs"],
         benchmark=context.params["benchmark"],
+        search=search_of(context.params["search"]),
         onset=context.params["onset"],
         window=window(context.params),
         again=context.params["again"],
@@ -42,6 +44,7 @@ def main() -> None:
         "namespace": {"type": "str", "required": True},
         "logs": {"type": "list", "elements": "raw", "default": []},
         "benchmark": {"type": "path"},
+        "search": SEARCH,
         "onset": {"type": "str"},
         **WINDOW,
         "again": {"type": "bool", "default": False},

@@ -11,6 +11,7 @@ import typing as t
 
 from .._ansible import Context, execute
 from .._operations.drill import drill
+from .._operations.drill_application import keys_in
 
 
 def operate(context: Context) -> dict[str, t.Any]:
@@ -31,6 +32,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         owner=context.run.owner,
         expiry=params["restore_expiry"],
         tables=context.store_params.get("tables"),
+        application=keys_in(context.store_params),
     )
     return context.judged(found, "look at the reasons; no restore is proven until a drill passes")
 

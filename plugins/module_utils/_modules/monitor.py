@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._ansible import HIT_RATE_SOURCE, Context, execute
+from .._ansible import HIT_RATE_SOURCE, SEARCH, Context, execute
 from .._operations.commands import run
 from .._operations.watch import watch
 
@@ -31,6 +31,8 @@ def operate(context: Context) -> dict[str, t.Any]:
         again=params["again"],
         part=params["part"],
         hit_rate_source=params["hit_rate_source"],
+        benchmark=params["benchmark"],
+        search=params["search"],
         name=context.name,
         check=context.check,
     )
@@ -50,8 +52,10 @@ def main() -> None:
         "interval": {"type": "float", "default": 15.0},
         "hit_rate": {"type": "float", "default": 0.8},
         "logs": {"type": "list", "elements": "raw", "default": []},
+        "benchmark": {"type": "path"},
         "again": {"type": "bool", "default": False},
         "part": {"type": "float"},
         "hit_rate_source": HIT_RATE_SOURCE,
+        "search": SEARCH,
     }
     execute(operate, options)

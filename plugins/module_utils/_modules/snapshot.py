@@ -25,6 +25,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         run=context.run,
         min_interval=context.params["min_interval"],
         spool=context.params["spool"],
+        new_repository=context.params["new_repository"],
         check=context.check,
     )
     if result.get("suspect"):
@@ -47,5 +48,6 @@ def main() -> None:
         },
         "min_interval": {"type": "float", "default": 0.0},
         "spool": {"type": "path"},
+        "new_repository": {"type": "bool", "default": False},
     }
     execute(operate, options)

@@ -14,13 +14,19 @@ from .._operations.apply import undo
 
 
 def operate(context: Context) -> dict[str, t.Any]:
-    result = undo(store=context.store, namespace=context.namespace, run=context.run, check=context.check)
-    return {
-        **result,
-        "diff": diff(
-            {"generation": result["generation"]["from"]}, {"generation": result["generation"]["to"]}, context.namespace
-        ),
-    }
+    result = undo(
+        store=context.store,
+        store_params=context.store_params,
+        namespace=context.namespace,
+        run=context.run,
+        check=context.check,
+    )
+    went = result.get("generation")
+    if went is not None:
+        before, after = ({"generation": went[end]} for end in ("from", "to"))
+    else:
+        before, after = {}, dict(result.get("records", {}))
+    return {**result, "diff": diff(before, after, context.namespace)}
 
 
 def main() -> None:

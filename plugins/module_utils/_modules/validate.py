@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._ansible import HIT_RATE_SOURCE, Context, execute
+from .._ansible import HIT_RATE_SOURCE, SEARCH, Context, execute
 from .._operations.validation import judge
 
 
@@ -23,6 +23,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         benchmark=context.params["benchmark"],
         thresholds={"hit_rate": context.params["hit_rate"], "accuracy_gain": context.params["accuracy_gain"]},
         hit_rate_source=context.params["hit_rate_source"],
+        search=context.params["search"],
         name=context.name,
         check=context.check,
     )
@@ -36,5 +37,6 @@ def main() -> None:
         "hit_rate": {"type": "float", "default": 0.8},
         "accuracy_gain": {"type": "float", "default": 0.3},
         "hit_rate_source": HIT_RATE_SOURCE,
+        "search": SEARCH,
     }
     execute(operate, options)

@@ -22,6 +22,7 @@ from . import incident as incidents
 from .incident import Run, now_us
 from .incoming import Incoming
 from .plan_file import Entry, PlanFile
+from .undo_soft import applied_soft, undo_soft
 from .workers import Parent, Worker
 
 BATCH = 1000
@@ -285,21 +286,32 @@ def _find_copies(parent: Parent, plan_path: str, sources: t.Mapping[str, Snapsho
             parent.send("copies", _copies(sources, namespace, entries))
 
 
-def undo(*, store: Store, namespace: str, run: Run, check: bool = False) -> dict[str, t.Any]:
-    """Switch back to the generation that a hard rebuild replaced. Errors: CannotProceed when there is none."""
+def undo(
+    *,
+    store: Store,
+    namespace: str,
+    run: Run,
+    store_params: t.Mapping[str, t.Any] | None = None,
+    check: bool = False,
+) -> dict[str, t.Any]:
+    """Go back to the generation that a hard rebuild replaced, or to the records that a soft one did (``store_params``
+    says where its plan lies). Errors: CannotProceed when there is nothing to go back to, or applications wrote since.
+    """
     incident, known = incidents.facts(store, namespace, run.incident)
     former, current = known.get("switched_from"), known.get("switched_to")
+    soft = former is None and incident is not None and applied_soft(known) is not None
     with store.reader() as reader:
-        if former is not None and reader.namespace(namespace).state != "quarantined":
+        if (former is not None or soft) and reader.namespace(namespace).state != "quarantined":
             raise CannotProceed(
-                f"{namespace} is not quarantined: undo would serve the damaged generation.",
+                f"{namespace} is not quarantined: undo would serve the damaged {'records' if soft else 'generation'}.",
                 f"isolate it first: memory_namespace={namespace}",
             )
-    if former is None and known.get("undone"):
-        return {"changed": False, "incident": incident, "generation": {"from": None, "to": known["undone"]}}
-    if former is None or current is None or former not in store.generations(namespace):
+    if former is None and not soft and known.get("undone"):
+        went = {} if known["undone"] == "soft" else {"generation": {"from": None, "to": known["undone"]}}
+        return {"changed": False, "incident": incident, **went}
+    if not soft and (former is None or former not in store.generations(namespace)):
         raise CannotProceed(
-            f"There is no former generation of {namespace} to go back to.",
+            f"There is no rebuild of {namespace} to take back: no former generation, and no soft repair.",
             "restore a snapshot with the restore playbook instead",
         )
     if known.get("released_at") and "log" not in store.capabilities():
@@ -312,9 +324,11 @@ def undo(*, store: Store, namespace: str, run: Run, check: bool = False) -> dict
             f"{namespace} was written to after its release; going back would take these writes away.",
             "restore single records with the restore playbook, or rebuild again",
         )
-    if not check:
-        claim = incidents.claim(store, namespace, run)
-        store.switch(claim, former, current)
+    claim = None if check else incidents.claim(store, namespace, run)
+    if soft:
+        return undo_soft(store, store_params or {}, claim, str(incident), namespace, run)
+    if claim is not None:
+        store.switch(claim, t.cast(int, former), t.cast(int, current))
         store.note(
             claim,
             undone=former,

@@ -12,10 +12,12 @@ import typing as t
 
 from .._model import Window
 from .incident import rfc3339
+from .integrity_rows import RESERVED
 from .logreview import BULK_WRITES, Review
 
 # findings that are of one record each
 DAMAGE = ("checksum", "unreadable", "unopenable", "key-missing", "absent", "silent-change")
+NAMED = 5  # records of one finding
 HARD_SHARE = 0.20  # above this share of damaged records a new generation is cheaper and safer than repairs in place
 
 
@@ -46,8 +48,9 @@ def diagnose(
     structure: t.Sequence[str] = (),
     deletions: t.Mapping[str, int] | None = None,
     ttl: float | None = None,
+    examples: t.Sequence[t.Mapping[str, t.Any]] = (),
 ) -> dict[str, t.Any]:
-    """``deletions``: {count, whole} of the application's spans.
+    """``deletions``: {count, whole} of the application's spans. ``examples``: of integrity.scan.
 
     Returns {causes: [{cause, confidence, evidence}], onset, strategy, hit_rate}, causes by confidence.
     """
@@ -61,8 +64,13 @@ def diagnose(
             share = min(1.0, explained / total) if total else 0.0
             causes.append({"cause": cause, "confidence": round(share, 4), "explains": explained, "evidence": evidence})
 
+    def named(kind: str) -> list[str]:
+        """The first records of which that was found, by their keys, and what is wrong with each."""
+        of_kind = [one for one in examples if one["kind"] == kind and not (one["key"] or RESERVED).startswith(RESERVED)]
+        return [f"{one['key']}: {one['evidence']}" for one in of_kind[:NAMED]]
+
     storage = (
-        [f"{findings['checksum']} records whose bytes changed after they were written"]
+        [f"{findings['checksum']} records whose bytes changed after they were written", *named("checksum")]
         if findings.get("checksum")
         else []
     )
@@ -81,13 +89,19 @@ def diagnose(
         add("silent-change", silent, [said])
     if findings.get("unreadable"):
         count = findings["unreadable"]
-        add("unreadable-records", count, [f"{count} records are listed, and their application cannot read them"])
+        add("unreadable-records", count, [
+            f"{count} records are listed, and their application cannot read them", *named("unreadable")
+        ])  # fmt: skip
     if findings.get("unopenable"):
         count = findings["unopenable"]
-        add("misplaced-ciphertexts", count, [f"{count} payloads are intact but belong to another key or version"])
+        add("misplaced-ciphertexts", count, [
+            f"{count} payloads are intact but belong to another key or version", *named("unopenable")
+        ])  # fmt: skip
     if findings.get("application-key"):
         count = findings["application-key"]
-        add("application-key", 0, [f"no key of the application that is given opens {count} of its encrypted values"])
+        add("application-key", 0, [
+            f"no key of the application that is given opens {count} of its encrypted values", *named("application-key")
+        ])  # fmt: skip
     rotation = [
         f"a rotation {what} began at {rfc3339(at)} and never ended" for what, at in review.rotations_open.items()
     ]

@@ -17,7 +17,7 @@ import typing as t
 from .._errors import KeyUnavailable, MemoryOpsError, RepositoryUnavailable
 from .._layouts import counted_once, seals
 from .._store import open_store, scratch_params
-from . import evidence, integrity, restore, rotate
+from . import drill_application, evidence, integrity, restore, rotate
 from .incident import now_us, rfc3339
 from .master_key import rewrap_keyring
 
@@ -37,13 +37,17 @@ def drill(
     owner: str = "",
     expiry: str = "keep",
     tables: t.Any = None,
+    application: t.Mapping[str, t.Any] | None = None,
 ) -> dict[str, t.Any]:
     """Restore, scan every record, run the benchmark, rotate the keys of the scratch store, scan again, measure.
 
     It passes when all of that does and the restore took no longer than ``rto`` seconds. What it found is kept in the
     repository (evidence.py), a failure too. ``expiry`` and ``tables``: see restore.restore and memory_store.tables.
+    ``application``: where memory_store has the application's own keys; they open what it encrypted, and are replaced
+    in the scratch store, too.
 
-    Returns {verdict, reasons, snapshot, records, namespaces {name: {records, verdict, accuracy}}, rotated,
+    Returns {verdict, reasons, snapshot, records, namespaces {name: {records, verdict, accuracy}}, rotated, opened
+    (values of the application that its keys open), not_rehearsed [what could not be tried],
     age_seconds, rto_seconds, rto_limit, phases {restore, scan, benchmark, rotate: seconds}, at, evidence (key, or None
     where nothing could be kept), warnings, seconds}. The scratch store is removed in every case.
     """
@@ -55,7 +59,7 @@ def drill(
     folder = tempfile.mkdtemp(prefix="memops-drill-", dir=scratch)
     try:
         rehearsal = _Rehearsal(result, folder, repository, keyring_params, name)
-        rehearsal.restore(snapshot_id, namespaces, expiry, tables)
+        rehearsal.restore(snapshot_id, namespaces, expiry, tables, application or {})
         rehearsal.prove(benchmark, accuracy)
         if rotation:
             rehearsal.rotate()
@@ -108,9 +112,15 @@ class _Rehearsal:
         self.layout = ""
         self.tables: t.Any = None
         self.verdicts: list[str] = []
+        self.values: dict[str, drill_application.Values] = {}
 
     def restore(
-        self, snapshot_id: str | None, namespaces: t.Sequence[str] | None, expiry: str, tables: t.Any
+        self,
+        snapshot_id: str | None,
+        namespaces: t.Sequence[str] | None,
+        expiry: str,
+        tables: t.Any,
+        application: t.Mapping[str, t.Any],
     ) -> None:
         place, result = self.repository, self.result
         if snapshot_id is None:
@@ -120,11 +130,11 @@ class _Rehearsal:
         result["snapshot"] = chosen.id
         result["age_seconds"] = round(time.time() - chosen.manifest["at"] / 1e6, 1)
         self.layout, self.tables = chosen.manifest["store"]["layout"], tables
-        self.params = scratch_params(self.folder, self.name, self.layout)
+        self.params = {**scratch_params(self.folder, self.name, self.layout), "tables": tables, **application}
         restored = restore.restore_whole(
             namespaces=namespaces,
             snapshot_id=chosen.id,
-            store_params={**self.params, "tables": tables},
+            store_params=self.params,
             repository=place,
             keyring=self.ring,
             name=self.name,
@@ -144,8 +154,12 @@ class _Rehearsal:
                 self.fault(namespace, f"{scan['verdict']}, findings {scan['findings']}", scan["verdict"])
         once = counted_once({"layout": self.layout, "tables": self.tables}, self.result["namespaces"])
         self.result["records"] = sum(self.result["namespaces"][one]["records"] for one in once)
+        if not seals(self.layout):
+            self._open_values()
         self._phase("scan", started)
-        if benchmark:
+        if benchmark and not seals(self.layout):
+            self.result["not_rehearsed"].append("the benchmark: only the application's own search could answer it")
+        elif benchmark:
             started = time.monotonic()
             for namespace, part in self.result["namespaces"].items():
                 part["accuracy"] = found = _accuracy(self.params, self.ring, namespace, benchmark)
@@ -155,15 +169,30 @@ class _Rehearsal:
                 self.fault("", "the benchmark has no case for what was restored", "could-not-verify")
             self._phase("benchmark", started)
 
+    def _open_values(self) -> None:
+        """What the application encrypted itself, with its own keys."""
+        self.result["not_rehearsed"] = [
+            f"the values are of the layout {self.layout}: each is whole and the one that was saved, but its own "
+            "engine was not asked to open it"
+        ]
+        found = drill_application.open_values(self.params, self.result["namespaces"])
+        self.values = {name: one for name, one in found.values.items() if one.encrypted}
+        for namespace, why in found.faults:
+            self.fault(namespace, why)
+        self.result["not_rehearsed"] += found.skipped
+        self.result["opened"] = sum(one.encrypted - one.shut for one in found.values.values())
+
     def rotate(self) -> None:
-        if not seals(self.layout):
-            self.result["not_rehearsed"] = [
-                f"the values are of the layout {self.layout}: each is whole and the one that was saved, but its own "
-                "engine was not asked to open it",
-                "nothing of ours seals them: no rotation",
-            ]
-            return
         started = time.monotonic()
+        if not seals(self.layout):
+            if self.values:
+                self.result["rotated"], faults = drill_application.rotate_values(self.params, self.values)
+                for namespace, why in faults:
+                    self.fault(namespace, why)
+                self._phase("rotate", started)
+            else:
+                self.result["not_rehearsed"].append("no key seals these values that could be replaced: no rotation")
+            return
         turned = rotate.rotate(store_params=self.params, keyring=self.ring, force=True)
         self.result["rotated"] = turned["records"]["rotated"]
         if not turned["complete"]:

@@ -89,12 +89,12 @@ def fit(store: Store, choice: Choice, rows: t.Iterable[Row]) -> tuple[list[Row],
         return [], []
     identity = store.identity()  # after the rows were read: none of them can be newer
     newest = (identity.epoch, identity.sequence)
-    fit = [row for row in chosen if _plausible(row, newest)]
+    fit = [row for row in chosen if plausible(row, newest)]
     kept = {row[KEY] for row in fit}
     return fit, [row[KEY] for row in chosen if row[KEY] not in kept]
 
 
-def _plausible(row: Row, newest: tuple[int, int]) -> bool:
+def plausible(row: Row, newest: tuple[int, int]) -> bool:
     """Whether a row, damaged or not, has fields of their types, and a version and times that do not move the store's
     counters when it is put back."""
     numbers = [row[EPOCH], row[SEQUENCE], row[CREATED], row[UPDATED]]

@@ -34,10 +34,12 @@ class Measured:
 
 
 class HitRate(t.Protocol):
-    """Where the hit rate of a namespace is from. ``settle``: seconds after a release that the number still covers."""
+    """Where the hit rate of a namespace is from. ``settle``: seconds after a release that the number still covers;
+    ``seconds``: how long a measurement may take."""
 
     source: str
     settle: float
+    seconds: float
 
     def measure(self, since: int, now: int) -> Measured: ...
 
@@ -104,7 +106,7 @@ class _Asked:
 
     def __init__(self, server: Prometheus, query: str, namespace: str, max_age: float, settle: float) -> None:
         self._server, self._query, self._namespace = server, query, namespace
-        self._max_age, self.settle = max_age, settle
+        self._max_age, self.settle, self.seconds = max_age, settle, 2 * server.timeout
 
     def measure(self, since: int, now: int) -> Measured:
         seconds = max(1, (now - since) // SECOND)
@@ -127,6 +129,7 @@ class _Spans:
     """The application's searches, as it noted them itself."""
 
     source = "spans"
+    seconds = 30.0
 
     def __init__(self, places: t.Sequence[str], namespace: str, store: str, settle: float) -> None:
         self._places, self._namespace, self._store, self.settle = places, namespace, store, settle

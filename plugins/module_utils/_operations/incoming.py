@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import typing as t
 
-from .._errors import CapabilityMissing, InvalidInput
+from .._application_ciphers import FERNET
+from .._application_seals import OPEN, SHUT, seals_of
+from .._errors import CannotProceed, CapabilityMissing, InvalidInput
 from .._layouts import layout
-from .._model import Row
+from .._model import EXPIRES, KEY, PAYLOAD, Row
 from .._repository import Snapshot
 from .._store import Store
-from .._table_moved import SECOND, rebased, renamed
+from .._table_moved import SECOND, rebased, renamed, resealed
 
 EXPIRY: t.Final = ("keep", "rebase")
 
@@ -62,6 +64,7 @@ class Incoming:
     ) -> None:
         self._store, self._namespace, self._target, self._now = store, namespace, target or namespace, now
         self._described = store_params.get("layout") or "native", store_params.get("tables")
+        self._seals = seals_of(store_params) if self._target != namespace else None
         self._altering: dict[str, bool] = {}  # by snapshot
         self._widening = store if isinstance(store, Widening) else None
 
@@ -96,8 +99,26 @@ class Incoming:
         out = self.today(snapshot, rows)
         if self._target != self._namespace:
             known = layout(*self._described)
-            out = [renamed(row, known, self._namespace, self._target) for row in out]
+            out = [self._as_sealed(row, renamed(row, known, self._namespace, self._target)) for row in out]
         return self.later(snapshot, out)
+
+    def _as_sealed(self, row: Row, moved: Row) -> Row:
+        """``moved``, a row under its other name, with its value encrypted for that name where the application does so:
+        left as it was, the Agents SDK would show an empty memory. Errors: CannotProceed."""
+        seals = self._seals
+        if seals is None or seals.cipher != FERNET:
+            return moved
+        found = seals.look(row[PAYLOAD])
+        if found.state == SHUT:
+            raise CannotProceed(
+                f"The application encrypted {row[KEY]!r:.80} for the name of its session, and no key that is given "
+                "opens it.",
+                "set memory_store.application_key_file, or restore under the same name",
+            )
+        if found.state != OPEN:
+            return moved
+        payload = seals.reseal(moved[PAYLOAD], found.plain, seals.keys[found.key])
+        return resealed(moved, self._target, payload, moved[EXPIRES])
 
     def later(self, snapshot: Snapshot, rows: t.Sequence[Row]) -> list[Row]:
         """The rows with their expiry moved, if it is to be. Errors: CannotProceed."""

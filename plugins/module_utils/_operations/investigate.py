@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 
 from .._errors import CannotProceed, InvalidInput, MemoryOpsError, SnapshotUnusable
 from .._inputs import moment
-from .._keyring_unsealed import refuse_benchmark
+from .._search import Search, need_search
 from .._store import Reader, Store
-from . import held_records, integrity, logscan, own_log, own_rating, plan, plan_unlogged, sources, spanreading, validate
+from . import benchmark as benchmarks
+from . import held_records, integrity, logscan, own_log, own_rating, plan, plan_unlogged, sources, spanreading
 from . import incident as incidents
 from .acknowledged import Acknowledged
 from .diagnose import diagnose
@@ -28,6 +29,7 @@ from .incoming import Incoming, checked
 from .logreading import Log, LogReading, read_beside
 from .plan_file import PlanFile
 from .plan_unlogged import Window, told, told_otherwise
+from .probes import fix_probes
 from .workers import Worker
 
 LOOK_BACK_US = 24 * 3600 * 1_000_000
@@ -44,6 +46,7 @@ def investigate(
     run: Run,
     logs: t.Sequence[t.Any] = (),
     benchmark: str | None = None,
+    search: Search | None = None,
     onset: str | None = None,
     window: Window | None = None,
     again: bool = False,
@@ -60,13 +63,14 @@ def investigate(
         state = reader.namespace(namespace)
         onset_sequence = _sequence_at(reader, namespace, onset)
     logged = "log" in store.capabilities()
-    refuse_benchmark(store, benchmark, namespace)
+    need_search(store, benchmark, search, namespace)
     if window is not None and window.rebase:
         checked(store, "rebase")
-    window = _window(onset, window, logged)
+    window = window_of(onset, window, logged)
     case = _Case(
-        store, store_params, namespace, keyring, repository, name, logs, benchmark, onset_sequence, state.ttl, window
-    )
+        store, store_params, namespace, keyring, repository, name, logs, benchmark, search, onset_sequence, state.ttl,
+        window,
+    )  # fmt: skip
     incident, known = incidents.facts(store, namespace, run.incident)
     said = told(onset, window)
     if not again and told_otherwise(known, said):
@@ -146,6 +150,7 @@ class _Case:
     name: str
     logs: t.Sequence[t.Any]
     benchmark: str | None
+    search: Search | None
     onset_sequence: int | None
     ttl: float | None
     window: Window | None  # None: the access log tells
@@ -231,6 +236,7 @@ class _Case:
                 structure=structure.found,
                 deletions=spans["deletions"],
                 ttl=self.ttl,
+                examples=scan["examples"],
             )
             if found["strategy"] == "none" and reasons:
                 found["strategy"] = "soft"  # nothing is damaged, but suspect or stale versions are served
@@ -238,13 +244,16 @@ class _Case:
             onset_at = microseconds(onset["at"]) if onset else None
             found["hit_rate"]["before"] = _rate_since(found["hit_rate"]["series"], onset["at"] if onset else None)
             if self.window is None:
-                probes = validate.fix_probes(
+                probes = fix_probes(
                     reader=reader,
                     namespace=self.namespace,
                     before_sequence=self.onset_sequence,
                     before_at=onset_at or fenced,
                 )
-            baseline = _baseline(reader, self.keyring, self.namespace, self.benchmark)
+            baseline, why = benchmarks.accuracy(  # on the damaged state: what the rebuild has to beat
+                self.store, reader, self.namespace, self.keyring, self.benchmark, self.search
+            )
+            doubts += [f"the benchmark has no baseline: {why}"] if why else []
             if self.benchmark is None:
                 rated = own_rating.rating(self.store, self.namespace)
                 baseline = rated.accuracy if rated else None
@@ -333,16 +342,6 @@ class _Case:
             acknowledged.close()
 
 
-def _baseline(reader: t.Any, keyring: t.Any, namespace: str, benchmark: str | None) -> float | None:
-    """The benchmark's accuracy on the damaged state: what the rebuild has to beat."""
-    if not benchmark:
-        return None
-    from .._benchmark import evaluate, parse
-
-    accuracy: float | None = evaluate(reader, keyring, namespace, parse(benchmark))["accuracy"]
-    return accuracy
-
-
 def _damage_map(buckets: t.Sequence[t.Mapping[str, t.Any]], planned: PlanFile) -> list[dict[str, t.Any]]:
     """The scan's buckets with what the plan found absent, suspect and lost in each key range."""
     found = [{**bucket, "absent": 0, "suspect": 0, "lost": 0} for bucket in buckets]
@@ -359,7 +358,7 @@ def _damage_map(buckets: t.Sequence[t.Mapping[str, t.Any]], planned: PlanFile) -
     return found
 
 
-def _window(onset: str | None, given: Window | None, logged: bool) -> Window | None:
+def window_of(onset: str | None, given: Window | None, logged: bool) -> Window | None:
     """What the operator says of the damage, where nothing else tells. Errors: InvalidInput."""
     if logged:
         return None

@@ -54,8 +54,8 @@ def isolate(
         before = reader.namespace(namespace)
     incident, known = incidents.facts(store, namespace, run.incident)
     done = before.state == "quarantined"
-    policy = {"state": before.state, "serving_ttl": before.serving_ttl}
-    fenced = {"state": "quarantined", "serving_ttl": 1.0}
+    policy = _policy(store, before.state, before.serving_ttl)
+    fenced = _policy(store, "quarantined", 1.0)
     if check:
         return {
             "incident": run.incident or incident,
@@ -115,7 +115,7 @@ def _standing(store: Store, namespace: str) -> dict[str, t.Any] | None:
         if not (proof["writes_refused"] and proof["reads_refused"]):
             return None
     incident, known = incidents.facts(store, namespace)
-    policy = {"state": found.state, "serving_ttl": found.serving_ttl}
+    policy = _policy(store, found.state, found.serving_ttl)
     return {
         "incident": incident,
         "changed": False,
@@ -126,6 +126,12 @@ def _standing(store: Store, namespace: str) -> dict[str, t.Any] | None:
         "warnings": [],
         "detail": f"quarantined already, in {f'the incident {incident}' if incident else 'an incident that is closed'}",
     }
+
+
+def _policy(store: Store, state: str, ttl: float | None) -> dict[str, t.Any]:
+    """What applications meet. ``Memory`` checks a serving TTL when it reads, so there is one only where that writes the
+    access log."""
+    return {"state": state, **({"serving_ttl": ttl} if "log" in store.capabilities() else {})}
 
 
 def _unproven(namespace: str, proof: t.Mapping[str, t.Any]) -> str:
@@ -156,15 +162,15 @@ def release(
     with store.reader() as reader:
         before = reader.namespace(namespace)
     incident, known = incidents.facts(store, namespace, run.incident)
-    after = {"state": before.prior_state or "serving", "serving_ttl": before.prior_ttl}
+    after = _policy(store, before.prior_state or "serving", before.prior_ttl)
     if before.state != "quarantined":
         return {
             "incident": incident,
             "changed": False,
             "released_at": known.get("released_at"),
             "first_write_at": known.get("first_write_at"),
-            "before": {"state": before.state, "serving_ttl": before.serving_ttl},
-            "after": {"state": before.state, "serving_ttl": before.serving_ttl},
+            "before": _policy(store, before.state, before.serving_ttl),
+            "after": _policy(store, before.state, before.serving_ttl),
         }
     if route_away:
         raise CannotProceed(
@@ -178,7 +184,7 @@ def release(
             "incident": incident,
             "changed": True,
             "released_at": None,
-            "before": {"state": before.state, "serving_ttl": before.serving_ttl},
+            "before": _policy(store, before.state, before.serving_ttl),
             "after": after,
         }
     claim = incidents.claim(store, namespace, run)
@@ -196,7 +202,7 @@ def release(
         "changed": changed,
         "released_at": released_at,
         "first_write_at": known.get("first_write_at"),
-        "before": {"state": before.state, "serving_ttl": before.serving_ttl},
+        "before": _policy(store, before.state, before.serving_ttl),
         "after": after,
     }
 

@@ -8,7 +8,6 @@ that is not there is no data, which is not the same as no errors.
 
 from __future__ import annotations
 
-import datetime
 import functools
 import os
 import re
@@ -17,6 +16,7 @@ import typing as t
 
 from .._errors import InvalidInput
 from .incident import rfc3339
+from .log_times import timestamp
 
 #: kind → regular expressions, matched anywhere in a line, case ignored. A user's own are added to these.
 PATTERNS: dict[str, tuple[str, ...]] = {
@@ -364,49 +364,3 @@ def _journal(
         reason = f"journalctl ended with {code}: {mask(complaint)}"
         return {"status": "no-data", "bytes": read, "reason": reason}, state
     return {"status": "read", "bytes": read, "reason": None}, state
-
-
-# --- times --------------------------------------------------------------------------------------------------------
-_ISO = re.compile(
-    r"(?:\W|\w+=|\"\w+\": ?\"){0,4}?(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)"
-    r"(?:[.,](\d{1,9}))?\s?(Z|[+-]\d\d:?\d\d)?"
-)
-_SYSLOG = re.compile(r"([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d)\b")
-_UNIX = re.compile(r"\[?(\d{10})(?:\.(\d{1,9}))?\b")
-_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
-
-
-def timestamp(line: str) -> int | None:
-    """The time with which a line begins, in µs since 1970: ISO 8601, syslog or seconds since 1970; else None."""
-    try:
-        found = _ISO.match(line)
-        if found:
-            year, month, day, hour, minute, second, fraction, zone = found.groups()
-            moment = datetime.datetime(int(year), int(month), int(day), int(hour), int(minute), int(second))
-            moment = moment.replace(microsecond=int((fraction or "0")[:6].ljust(6, "0")))
-            if zone == "Z":
-                moment = moment.replace(tzinfo=datetime.timezone.utc)
-            elif zone:
-                minutes = int(zone[1:3]) * 60 + int(zone[-2:])
-                offset = datetime.timedelta(minutes=-minutes if zone[0] == "-" else minutes)
-                moment = moment.replace(tzinfo=datetime.timezone(offset))
-            return _microseconds(moment)
-        found = _UNIX.match(line)
-        if found:
-            return int(found.group(1)) * 1_000_000 + int((found.group(2) or "0")[:6].ljust(6, "0"))
-        found = _SYSLOG.match(line)
-        if found:
-            number = _MONTHS.index(found.group(1)) // 3 + 1
-            now = datetime.datetime.now()
-            day_, hour_, minute_, second_ = (int(part) for part in found.groups()[1:])
-            moment = datetime.datetime(now.year, number, day_, hour_, minute_, second_)
-            if moment > now + datetime.timedelta(days=1):  # a line of last year
-                moment = moment.replace(year=now.year - 1)
-            return _microseconds(moment)
-    except (ValueError, OverflowError, OSError):
-        pass
-    return None
-
-
-def _microseconds(moment: datetime.datetime) -> int:
-    return int(moment.astimezone().timestamp()) * 1_000_000 + moment.microsecond

@@ -192,7 +192,8 @@ class _Watch:
             self.store.renew(self.claim, self._lease())
 
     def _lease(self) -> float:
-        return max(LEASE, 3 * self.interval)
+        longest = 0.0 if self.rate is None else self.rate.seconds
+        return max(LEASE, 3 * self.interval, self.interval + 2 * longest)
 
     def _scan(self, when: str) -> None:
         """The whole namespace, without keys: what nobody reads is looked at too."""

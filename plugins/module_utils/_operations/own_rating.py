@@ -12,6 +12,7 @@ import typing as t
 from .._errors import MemoryOpsError
 from .._store import Store
 from .._store_own import Judge
+from .hit_rate import Measured
 
 ACCURACY_GAIN = 0.30
 
@@ -40,6 +41,32 @@ def rating(store: Store, namespace: str) -> Rating | None:
     except MemoryOpsError as exc:
         return Rating(None, None, exc.message.rstrip("."))
     return judge_answer(said)
+
+
+class Asked:
+    """See hit_rate.HitRate: the application's own benchmark, asked no more often than every ``EVERY`` seconds."""
+
+    source = "evaluate_benchmark"
+    settle = 0.0
+    seconds = 30.0
+    EVERY: t.ClassVar[int] = 60_000_000  # µs
+
+    def __init__(self, store: Store, namespace: str) -> None:
+        self._store, self._namespace = store, namespace
+        self._last: Measured | None = None
+
+    def measure(self, since: int, now: int) -> Measured:
+        if self._last is None or self._last.at is None or now - self._last.at >= self.EVERY:
+            found = rating(self._store, self._namespace) or Rating(None, None, "the memory object has it no more")
+            why = found.why or "evaluate_benchmark gave no hit_rate"
+            self._last = Measured(self.source, found.hit_rate, "" if found.hit_rate is not None else why, at=now)
+        return self._last
+
+
+def asked(store: Store, namespace: str) -> Asked | None:
+    """None where there is no such benchmark, or it tells no hit rate."""
+    found = rating(store, namespace)
+    return None if found is None or (found.hit_rate is None and found.why is None) else Asked(store, namespace)
 
 
 def judge_answer(said: t.Any) -> Rating:

@@ -9,10 +9,7 @@ scan found damaged comes in as a table on disk. Nothing is held in memory but a 
 
 from __future__ import annotations
 
-import os
-import sqlite3
 import typing as t
-from itertools import chain
 
 from .. import _progress
 from .._codec import RecordCodec
@@ -35,8 +32,9 @@ from .._model import (
 from .._store import Reader
 from .acknowledged import Acknowledged, believed, inside
 from .held_records import aside_of
-from .incident import rfc3339
 from .plan_file import Entry, PlanFile
+from .plan_streams import aligned, damaged, one_by_one
+from .plan_summary import summary
 
 Version = t.Tuple[int, int]
 
@@ -124,12 +122,12 @@ def make(
     base = sources[0] if sources else None
     plain = _Plain(evidence)
     _progress.begin("planning")
-    streams = _aligned(
-        _rows(_progress.counted(reader.scan(namespace))),
-        _rows(reader.last_writes(namespace)),
-        _rows(base.scan(namespace)) if base else iter(()),
-        _damage(damage_file),
-        plain,
+    streams = aligned(
+        one_by_one(_progress.counted(reader.scan(namespace))),
+        one_by_one(reader.last_writes(namespace)),
+        one_by_one(base.scan(namespace)) if base else iter(()),
+        damaged(damage_file),
+        plain.keeps,
     )
     for key, live, last, copy, damage in streams:
         write = evidence.acknowledged.newest(key, last)
@@ -377,89 +375,3 @@ def _respect_isolation(draft: PlanFile, reader: Reader, namespace: str, groups: 
         )
         dropped += draft.drop([e.key for e in mine if e.expected is None])
     return dropped
-
-
-def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
-    """{records, sources, loss_ratio, lost_keys, lost_total, suspect_keys, absent_keys, could_not_verify, …}.
-
-    ``loss_ratio`` is lost / expected; None (could-not-verify) when nothing was expected.
-    """
-    meta, found = plan.meta(), plan.counts()
-    counts = meta["counts"]
-    # good ones, and what is planned for a memory that should be there; deletions and expired records are none
-    expected = counts["good_before"] + sum(found[action] for action in ("repair", "suspect", "conflict", "lost"))
-    doubts = [] if meta["log_intact"] else ["the access log is damaged: what it does not prove is suspect"]
-    if meta.get("unlogged"):
-        doubts.append(f"{meta['unlogged']} records have no log entry")
-    return {
-        "records": {
-            "expected": expected,
-            "good_before": counts["good_before"],
-            "damaged": counts["damaged"],
-            "repair": found["repair"],
-            "suspect": found["suspect"],
-            "conflicted": found["conflict"],
-            "lost": found["lost"],
-            "expired": found["expired"],
-            "absent": found["absent"],
-        },
-        "sources": [{"snapshot": name, "records": n} for name, n in plan.sources().items()],
-        "loss_ratio": found["lost"] / expected if expected else None,
-        "lost_keys": plan.keys("lost", limit),
-        "lost_total": found["lost"],
-        "newest_recovered_at": rfc3339(meta["newest"] or None),
-        "suspect_keys": plan.keys("suspect", limit),
-        "absent_keys": plan.keys("absent", limit),
-        "newer": meta.get("changed", 0),
-        "could_not_verify": doubts,
-        "plan_file": plan.path,
-    }
-
-
-def _rows(batches: t.Iterator[list[t.Any]]) -> t.Iterator[t.Any]:
-    return chain.from_iterable(batches)
-
-
-def _damage(path: str | None) -> t.Iterator[tuple[str, str]]:
-    """(key, kind) of the integrity scan's damage file, in key order."""
-    if not path or not os.path.exists(path):
-        return
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        yield from connection.execute("SELECT key, kind FROM damage ORDER BY key")
-    finally:
-        connection.close()
-
-
-def _aligned(
-    live: t.Iterator[Row],
-    writes: t.Iterator[LastWrite],
-    copies: t.Iterator[Row],
-    damage: t.Iterator[tuple[str, str]],
-    plain: _Plain,
-) -> t.Iterator[tuple[str, Row | None, LastWrite | None, Row | None, str | None]]:
-    """Full outer merge join of four key-ordered streams, without what ``plain`` keeps."""
-    keeps = plain.keeps
-    row, write, copy, hurt = next(live, None), next(writes, None), next(copies, None), next(damage, None)
-    while row is not None or write is not None or copy is not None or hurt is not None:
-        if row is not None and write is not None and row[0] == write[0] and (hurt is None or hurt[0] > row[0]):
-            key = row[0]
-            if copy is None or copy[0] >= key:  # nearly every key
-                same = copy if copy is not None and copy[0] == key else None
-                if not keeps(row, write, same):
-                    yield key, row, write, same, None
-                row, write = next(live, None), next(writes, None)
-                if same is not None:
-                    copy = next(copies, None)
-                continue
-        key = min(item[0] for item in (row, write, copy, hurt) if item is not None)
-        this_row = this_write = this_copy = this_kind = None
-        if row is not None and row[KEY] == key:
-            this_row, row = row, next(live, None)
-        if write is not None and write[0] == key:
-            this_write, write = write, next(writes, None)
-        if copy is not None and copy[KEY] == key:
-            this_copy, copy = copy, next(copies, None)
-        if hurt is not None and hurt[0] == key:
-            this_kind, hurt = hurt[1], next(damage, None)
-        yield key, this_row, this_write, this_copy, this_kind

@@ -27,8 +27,10 @@ from .._store import Reader
 from .._table_records import put_off, silent
 from . import plan_torn
 from .held_records import aside_of
-from .plan import Source, _damage, _rows, summary
+from .plan import Source
 from .plan_file import Entry, PlanFile
+from .plan_streams import damaged, one_by_one
+from .plan_summary import summary
 
 PROBES = 200
 ABSENT = plan_torn.ABSENT
@@ -93,7 +95,7 @@ def make(
     damage_file: str | None,
     target: str,
 ) -> tuple[dict[str, t.Any], list[dict[str, t.Any]]]:
-    """Write the plan to ``target``; its summary, and probes (see validate.fix_probes). ``sources``: (time, snapshot),
+    """Write the plan to ``target``; its summary, and probes (see probes.fix_probes). ``sources``: (time, snapshot),
     newest first. Probes are records on whose value two copies agree, so that none comes from one source alone."""
     draft = PlanFile.create(target + ".new")
     base = next((n for n, (at, _s) in enumerate(sources) if window.onset is None or at < window.onset), None)
@@ -106,10 +108,10 @@ def make(
     sample = _Sample()
     found = Found()
     streams = [
-        _rows(reader.scan(namespace)),
-        _rows(newest.scan(namespace)) if newest else iter(()),
-        _rows(before.scan(namespace)) if before is not None and before is not newest else iter(()),
-        _damage(damage_file),
+        one_by_one(reader.scan(namespace)),
+        one_by_one(newest.scan(namespace)) if newest else iter(()),
+        one_by_one(before.scan(namespace)) if before is not None and before is not newest else iter(()),
+        damaged(damage_file),
     ]
     pending: list[Entry] = []
     for key, (live, copy, old, hurt) in _merged(streams):

@@ -8,13 +8,22 @@ PRIVATE to the collection. Changes nothing, in any mode.
 from __future__ import annotations
 
 import typing as t
+from dataclasses import dataclass
 
 from .._errors import InvalidInput, LeaseHeld, MemoryOpsError
 from .._model import STRATEGIES
+from .._search import Search, need_search
 from .._store import Store
+from . import benchmark as benchmarks
 from . import incident as incidents
-from . import integrity, logreview, sources
+from . import integrity, investigate, logreview, sources
 from .incident import Run, now_us, rfc3339
+from .plan_unlogged import Window, told, told_otherwise
+
+WITH_LOG = (
+    "memory_since, memory_until, memory_keys and memory_pattern choose nothing in a rebuild here: the access log tells "
+    "what was damaged. To distrust every write from a moment on, set memory_onset."
+)
 
 
 def preflight(
@@ -28,10 +37,17 @@ def preflight(
     name: str,
     strategy: str = "auto",
     benchmark: str | None = None,
+    search: Search | None = None,
     recent: float = 3600.0,
     force: bool = False,
+    onset: str | None = None,
+    window: Window | None = None,
+    absent: str = "auto",
 ) -> dict[str, t.Any]:
     """Returns {incident, state, can_resolve, nothing_to_do, warnings, store}.
+
+    There is nothing to do for a namespace that passed within ``recent`` seconds and is still sound, unless this run
+    names another strategy, window of the damage (``onset``, ``window``) or ``absent`` than the one that passed.
 
     Errors (they block the run): InvalidInput, NamespaceUnknown, LeaseHeld, StoreUnavailable, StoreDamaged. A missing
     key, bucket or snapshot only warns: isolating needs none of them, and the rebuild stops before it resolves.
@@ -44,13 +60,17 @@ def preflight(
         from .._benchmark import parse
 
         parse(benchmark)
+        need_search(store, benchmark, search, namespace)
     with store.reader() as reader:
         state = reader.namespace(namespace)
         identity = reader.identity
         count = reader.count(namespace)
     refuse_if_held(store, namespace, run)
     warnings = store.warnings()
+    warnings += _unasked(store, namespace, benchmark, search)
     keyring = _try(open_keyring, "Nothing can be rebuilt without the keyring", warnings)
+    if strategy == "rotate" and keyring is not None:
+        _try(keyring.refuse_new_key, "The records can be repaired and not rotated", warnings)
     repository = _try(open_repository, "Nothing can be rebuilt without the repository", warnings)
     newest = None
     if keyring is not None and repository is not None:
@@ -64,11 +84,22 @@ def preflight(
                 )
         except MemoryOpsError as exc:
             warnings.append(f"Snapshots cannot be looked at: {exc.message}")
+    logged = "log" in store.capabilities()
+    if window is not None and logged and (window.keys or window.pattern or (window.onset is not None and not onset)):
+        warnings.append(WITH_LOG)
+    wish = Wish(strategy, absent, told(onset, investigate.window_of(onset, window, logged)))
     incident, known = incidents.facts(store, namespace)
     watching = state.state == "serving" and bool(known.get("released_at") and known.get("applied")) and not force
     healthy = False
     if incident is None and state.state == "serving" and not force:
-        healthy = _passed_lately(store, namespace, recent) and _still_sound(store, store_params, namespace, keyring)
+        passed = _passed_lately(store, namespace, recent)
+        same = passed is not None and not wish.other(passed)
+        healthy = same and _still_sound(store, store_params, namespace, keyring)
+    if watching and wish.other(known):
+        warnings.append(
+            f"Incident {incident} has another strategy or window of the damage than this run names, and only its watch "
+            "is left: this run ends that watch. Run it again afterwards."
+        )
     return {
         "incident": run.incident or incident,
         "namespace": namespace,
@@ -112,6 +143,17 @@ def refuse_if_held(store: Store, namespace: str, run: Run) -> None:
             )
 
 
+def _unasked(store: Store, namespace: str, benchmark: str | None, search: Search | None) -> list[str]:
+    """Why an application's own search cannot answer the benchmark: better known before the namespace is fenced."""
+    if not benchmark or "encryption" in store.capabilities():
+        return []
+    with store.reader() as reader:
+        why = benchmarks.accuracy(store, reader, namespace, None, benchmark, search)[1]
+    if why is None:
+        return []
+    return [f"The benchmark has no answer today, so no validation will pass: {why}."]
+
+
 def _try(opener: t.Callable[[], t.Any], lost: str, warnings: list[str]) -> t.Any:
     try:
         return opener()
@@ -120,11 +162,30 @@ def _try(opener: t.Callable[[], t.Any], lost: str, warnings: list[str]) -> t.Any
         return None
 
 
-def _passed_lately(store: Store, namespace: str, recent: float) -> bool:
+@dataclass(frozen=True)
+class Wish:
+    """What a run was told to do: what is left to auto, or not told, is as it was."""
+
+    strategy: str
+    absent: str
+    told: dict[str, t.Any]
+
+    def other(self, facts: t.Mapping[str, t.Any]) -> bool:
+        """Whether the incident of these facts was told something else."""
+        plan = facts.get("plan") or {}
+        return (
+            told_otherwise(facts, self.told)
+            or self.strategy not in ("auto", plan.get("strategy"))
+            or self.absent not in ("auto", plan.get("absent"))
+        )
+
+
+def _passed_lately(store: Store, namespace: str, recent: float) -> t.Mapping[str, t.Any] | None:
+    """The facts of the newest incident, if it passed."""
     for state in store.incidents(namespace):
         passed = (state.facts.get("monitored") or {}).get("verdict") == "pass"
-        return state.state == "closed" and passed and now_us() - state.renewed < recent * 1e6
-    return False
+        return state.facts if state.state == "closed" and passed and now_us() - state.renewed < recent * 1e6 else None
+    return None
 
 
 def _still_sound(store: Store, store_params: t.Mapping[str, t.Any], namespace: str, keyring: t.Any) -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 import typing as t
 
-from .._errors import CannotProceed, MemoryOpsError
+from .._errors import CannotProceed, MemoryOpsError, RepositoryRefused
 from .._layouts import counted_once
 from .._model import Claim
 from .._repository import Repository
 from .._store import Store
 from . import incident as incidents
 from . import snapshot
+from .former_repository import Former
 from .incident import LEASE_SECONDS, Journal, Run, now_us
 
 
@@ -32,22 +33,25 @@ def publish(
     run: Run,
     min_interval: float = 0.0,
     spool: str | None = None,
+    new_repository: bool = False,
     check: bool = False,
 ) -> dict[str, t.Any]:
     """snapshot.create() for one purpose. forensic and baseline belong to the open incident of the one namespace named.
 
-    ``repository`` is its parameters. Returns create()'s mapping; changed False when there already is such a snapshot.
+    ``repository`` is its parameters; where there is none it is made, but for a store that was saved to another one
+    before, unless ``new_repository``. Returns create()'s mapping; changed False when there already is such a snapshot.
     """
+    former = Former(store_params, name, run.work_dir, new_repository)
     if purpose not in ("forensic", "baseline") or not namespaces or len(namespaces) != 1:
         if purpose == "forensic":
             raise CannotProceed("A forensic snapshot is of one namespace.", "name exactly one namespace")
-        return _plain(store, store_params, keyring, repository, name, purpose, namespaces, None, min_interval, check)
+        return _plain(store, store_params, keyring, repository, name, purpose, namespaces, former, min_interval, check)
     namespace = namespaces[0]
     incident, known = incidents.facts(store, namespace, run.incident)
     if incident is None:
         if purpose == "forensic" and not check:
             raise CannotProceed(f"{namespace} has no open incident.", f"isolate it first: memory_namespace={namespace}")
-        return _plain(store, store_params, keyring, repository, name, purpose, namespaces, None, min_interval, check)
+        return _plain(store, store_params, keyring, repository, name, purpose, namespaces, former, min_interval, check)
     fact = "forensic" if purpose == "forensic" else "baseline_snapshot"  # "baseline" is the benchmark's accuracy
     taken = known.get(fact)
     if taken and not (purpose == "forensic" and taken.get("spooled")):
@@ -68,6 +72,7 @@ def publish(
             min_interval=min_interval,
             spool=spool,
             progress=_renewing(store, claim),
+            former=former,
         )
         counts = result["namespaces"].get(namespace, {})
         brief = {
@@ -94,12 +99,12 @@ def _plain(
     name: str,
     purpose: str,
     namespaces: t.Sequence[str] | None,
-    incident: str | None,
+    former: Former,
     min_interval: float,
     check: bool,
 ) -> dict[str, t.Any]:
     if check:
-        return _would(store, keyring, repository, name, purpose, namespaces, min_interval)
+        return _would(store, keyring, repository, name, purpose, namespaces, former, min_interval)
     result = snapshot.create(
         store_params=store_params,
         repository=repository,
@@ -107,8 +112,8 @@ def _plain(
         name=name,
         purpose=purpose,
         namespaces=namespaces,
-        incident=incident,
         min_interval=min_interval,
+        former=former,
     )
     once = counted_once(store_params, result["namespaces"])
     return {
@@ -126,6 +131,7 @@ def _would(
     name: str,
     purpose: str,
     namespaces: t.Sequence[str] | None,
+    former: Former,
     min_interval: float,
 ) -> dict[str, t.Any]:
     """What a real run would do, without a write: a repository that does not exist yet is not made."""
@@ -136,16 +142,22 @@ def _would(
                 reader.namespace(namespace)
         identity = reader.identity
     warnings: list[str] = []
-    newest = None
+    newest = place = None
+    reached = False
     try:
-        place = Repository.open(repository)
-        if place.objects.locks is not None:
+        place = former.look(repository)
+        reached = True
+        if purpose != "scheduled" or not former.first(place):
+            warnings += former.warnings(place, str(repository.get("url")))
+        if place is not None and place.objects.locks is not None:
             place.objects.locks.check()
-        found = place.snapshots(name, keyring)
+        found = place.snapshots(name, keyring) if place is not None else []
         newest = next(
             (s for s in found if s.good and s.purpose == purpose and set(s.namespaces) >= set(namespaces or states)),
             None,
         )
+    except RepositoryRefused:
+        raise
     except MemoryOpsError as exc:
         warnings.append(str(exc))
     fresh = (
@@ -157,6 +169,7 @@ def _would(
     return {
         "snapshot": newest.id if fresh and newest else None,
         "purpose": purpose,
+        "repository_made": reached and place is None,
         "changed": not fresh,
         "expected": [] if fresh else sorted(namespaces or states),
         "warnings": warnings,

@@ -15,7 +15,7 @@ import typing as t
 from .._errors import CannotProceed, CapabilityMissing, InvalidInput
 from .._model import CHECKSUM, EXPIRES, STRATEGIES
 from .._store import Store
-from . import apply, integrity, plan, sources
+from . import apply, integrity, plan_summary, sources
 from . import incident as incidents
 from .incident import Journal, Run, now_us
 from .incoming import Incoming, checked
@@ -46,7 +46,7 @@ def decide(
 
     ``absent``: keep | restore, for keys of which nobody knows whether they were deleted or lost (auto: restore what is
     missing inside the window of the damage, keep the rest).
-    Returns plan.summary() and {incident, changed, strategy, escalate, escalate_reason, warnings}.
+    Returns plan_summary.summary() and {incident, changed, strategy, escalate, escalate_reason, warnings}.
     Errors: CannotProceed without a diagnosis, InvalidInput.
     """
     if strategy not in STRATEGIES:
@@ -78,7 +78,7 @@ def decide(
     if incident is not None and known.get("diagnosed") and not otherwise:
         folder = incidents.folder(store_params, incident, run.work_dir)
         with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db")) as planned:
-            summary = _with_absent(plan.summary(planned), planned.absent(), absent)
+            summary = _with_absent(plan_summary.summary(planned), planned.absent(), absent)
     elif check:
         from .investigate import investigate  # apply and a plan that is there can do without loading it
 

@@ -30,7 +30,7 @@ from .incident import now_us
 from .incoming import Incoming, checked
 from .restore_fill import fill
 from .restore_guards import no_secondary_overwritten, same_layout, same_lineage
-from .snapshot_scan import Checker, Tally
+from .snapshot_check import Checker, Tally
 
 RENEW_SECONDS = 15.0
 LEASE_SECONDS = 60.0
@@ -63,12 +63,13 @@ def restore(
     """Bring a namespace back from a snapshot (``snapshot_id`` None: the newest good one that holds it).
 
     ``to_namespace``: as another name, every record sealed anew and written as an application writes. ``keys``: only
-    these; what the store holds newer and intact stays unless ``overwrite``. ``create``: make a missing store or
-    namespace. ``as_secondary``: keep a standby copy warm. ``claim``: of the incident under way; without one the restore
-    opens and closes its own. ``expiry``: keep | rebase, by the time that passed since the snapshot. ``check``:
-    write nothing, say what would happen. Damaged records of a snapshot are left out and listed, never brought back.
+    these, which the snapshot has to have; what the store holds newer and intact stays unless ``overwrite``.
+    ``create``: make a missing store or namespace. ``as_secondary``: keep a standby copy warm. ``claim``: of the
+    incident under way; without one the restore opens and closes its own. ``expiry``: keep | rebase, by the time that
+    passed since the snapshot. ``check``: write nothing, say what would happen. Damaged records of a snapshot are left
+    out and listed, never brought back.
 
-    Returns {changed, check, snapshot, namespace, to_namespace, records, restored, unchanged, damaged, newer, missing,
+    Returns {changed, check, snapshot, namespace, to_namespace, records, restored, unchanged, damaged, newer,
     listed keys of each, digest, generation, previous_generation, log_entries, adopted_keys, warnings, seconds}.
     Errors: SnapshotUnusable, RepositoryRefused (another store's), KeyUnavailable, NamespaceUnknown, CannotProceed,
     LeaseHeld, StaleAttempt, StoreUnavailable, StoreDamaged, RepositoryUnavailable.
@@ -127,6 +128,10 @@ def restore(
         who = owner or "restore"
         work = Work(store, snapshot, keyring, namespace, target, state, who, check, progress, store_params)
         work.incoming = Incoming(store, store_params, namespace, target, now_us() if rebase else None)
+        if keys is not None:
+            from .restore_records import copies_of
+
+            copies_of(work, keys)  # refused before anything is made
         if target != namespace and "encryption" in store.capabilities():
             from .restore_records import copy_under
 

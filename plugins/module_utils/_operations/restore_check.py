@@ -16,7 +16,8 @@ from .._errors import StoreDamaged
 from .._model import Row
 from .._repository.chunks import ChunkRef, RowPacker
 from .._store import PackedRows, Reader, Store, open_store
-from .snapshot_scan import Checker, LogPartCopier, Tally, holds_log_parts
+from .snapshot_check import Checker, Tally
+from .snapshot_scan import LogPartCopier, holds_log_parts
 from .workers import Parent, Worker
 
 LOG_CHUNKS = 8  # that are compared at a time

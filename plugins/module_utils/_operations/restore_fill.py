@@ -22,7 +22,7 @@ from .._repository.chunks import ChunkRef, NamespaceDigest
 from .._repository.reader import rows_of
 from .._store import ManyWriters, Store, open_store
 from .restore_check import WAIT_SECONDS, Follower, LogComparison, Proof, read_back
-from .snapshot_scan import Checker, Tally
+from .snapshot_check import Checker, Tally
 from .workers import Parent, Worker
 
 if t.TYPE_CHECKING:

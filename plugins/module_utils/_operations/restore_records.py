@@ -10,29 +10,43 @@ import time
 import typing as t
 
 from .._codec import RecordCodec
-from .._errors import InvalidInput, KeyUnavailable, NamespaceQuarantined, RecordCorrupt
+from .._errors import CannotProceed, InvalidInput, KeyUnavailable, NamespaceQuarantined, RecordCorrupt
 from .._model import Change, Claim, LogEntry, Record, Row, is_isolated
 
 if t.TYPE_CHECKING:
     from .restore import Work
 
 LISTED = 1000
+NAMED = 10
 BATCH_ROWS = 1000
 BATCH_BYTES = 8 << 20
 RESERVED = "\0memops/"
 
 
-def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite: bool) -> dict[str, t.Any]:
-    """Bring these keys back in place: missing and damaged ones as they were; newer ones only with ``overwrite``."""
+def copies_of(work: Work, keys: t.Sequence[str]) -> dict[str, Row]:
+    """The snapshot's rows of these keys. Errors: InvalidInput, CannotProceed for any that it does not have."""
     wanted = sorted(set(keys))
     if not wanted:
         raise InvalidInput("The list of keys to restore is empty.", "name at least one key")
-    codec = RecordCodec(work.namespace)
-    copies = work.snapshot.get_many(work.namespace, wanted)
+    found = work.snapshot.get_many(work.namespace, wanted)
     # of what was isolated when it was taken the snapshot has no copy
-    copies = {key: row for key, row in copies.items() if not is_isolated(row)}
-    damaged = [key for key in wanted if key in copies and not codec.intact(copies[key])]
-    missing = [key for key in wanted if key not in copies]
+    missing = [key for key in wanted if key not in found or is_isolated(found[key])]
+    if missing:
+        named = ", ".join(repr(key)[:80] for key in missing[:NAMED]) + (" …" if len(missing) > NAMED else "")
+        raise CannotProceed(
+            f"Nothing is restored: {len(missing)} of the {len(wanted)} keys that are named are not in snapshot "
+            f"{work.snapshot.id}: {named}.",
+            "leave them out, or name a snapshot that has them in memory_snapshot (export lists a snapshot's keys)",
+        )
+    return found
+
+
+def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite: bool) -> dict[str, t.Any]:
+    """Bring these keys back in place: missing and damaged ones as they were; newer ones only with ``overwrite``."""
+    copies = copies_of(work, keys)
+    wanted = sorted(copies)
+    codec = RecordCodec(work.namespace)
+    damaged = [key for key in wanted if not codec.intact(copies[key])]
     whole = [row for key, row in copies.items() if key not in damaged]
     copies.update((row[0], row) for row in work.incoming(work.snapshot, whole))
     live: dict[str, Row] = {}
@@ -43,7 +57,7 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
     newer: list[str] = []
     unchanged = 0
     for key in wanted:
-        if key in missing or key in damaged:
+        if key in damaged:
             continue
         row, now = copies[key], live.get(key)
         if now is not None and codec.intact(now) and not _isolated_from(now, row):
@@ -61,8 +75,6 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
         "unchanged": unchanged,
         "damaged": len(damaged),
         "damaged_keys": damaged[:LISTED],
-        "missing": len(missing),
-        "missing_keys": missing[:LISTED],
         "newer": len(newer) - len(rewritten),
         "newer_keys": [key for key in newer if key not in rewritten][:LISTED],
         "changed": bool(changes or rewritten),
@@ -120,12 +132,10 @@ def copy_under(work: Work, keys: t.Sequence[str] | None, overwrite: bool) -> dic
     codec = RecordCodec(work.namespace)
     now = time.time_ns() // 1000
     skipped: list[str] = []
-    missing: list[str] = []
     result = {"restored": 0, "unchanged": 0, "newer": 0}
     newer: list[str] = []
     if keys is not None:
-        found = work.snapshot.get_many(work.namespace, sorted(set(keys)))
-        missing = sorted(set(keys) - set(found))
+        found = copies_of(work, keys)
         batches: t.Iterator[list[Row]] = iter([[found[key] for key in sorted(found)]])
     else:
         batches = work.snapshot.scan(work.namespace)
@@ -146,8 +156,6 @@ def copy_under(work: Work, keys: t.Sequence[str] | None, overwrite: bool) -> dic
         "newer_keys": newer[:LISTED],
         "damaged": len(skipped),
         "damaged_keys": skipped[:LISTED],
-        "missing": len(missing),
-        "missing_keys": missing[:LISTED],
         "changed": result["restored"] > 0,
         **({"would": f"write {result['restored']} copies as {work.target!r}"} if work.check else {}),
     }

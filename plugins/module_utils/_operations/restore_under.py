@@ -14,7 +14,9 @@ from .._errors import CapabilityMissing, InvalidInput, NamespaceQuarantined
 from .._layouts import layout
 from .._layouts.tables import TablesLayout
 from .._model import Change, Claim, Row, is_isolated
+from .._table_moved import same_fields
 from .._table_records import overlap
+from .restore_records import copies_of
 
 if t.TYPE_CHECKING:
     from .restore import Work
@@ -34,18 +36,18 @@ def refuse_overlap(work: Work) -> None:
         )
     rule = known.roots[0].namespace
     if rule.kind == "json":
-        raise CapabilityMissing(
-            f"The records of the layout {name} have their namespace inside a JSON value.",
-            "restore under the same name, or export the snapshot and import it with the application",
-        )
+        same_fields(rule, work.namespace, work.target)
     if overlap(rule, work.namespace, work.target):
         raise InvalidInput(
             f"The namespace {work.target!r:.80} would lie inside {work.namespace!r:.80}, or around it.",
             "choose another memory_to_namespace",
         )
-    if work.state is not None and work.state.state != "serving":
+    state = work.state
+    # by a restore that stopped before it was complete
+    begun = state is not None and state.state == "standby" and state.restored_snapshot is None
+    if state is not None and state.state != "serving" and not begun:
         raise NamespaceQuarantined(
-            f"Namespace {work.target!r:.80} is {work.state.state} and takes no copies.", "choose another name"
+            f"Namespace {work.target!r:.80} is {state.state} and takes no copies.", "choose another name"
         )
 
 
@@ -57,10 +59,8 @@ def copy_rows_under(
     counts = {"restored": 0, "unchanged": 0}
     damaged: list[str] = []
     newer: list[str] = []
-    missing: list[str] = []
     if keys is not None:
-        found = work.snapshot.get_many(work.namespace, sorted(set(keys)))
-        missing = sorted(set(keys) - set(found))
+        found = copies_of(work, keys)
         batches: t.Iterator[t.Sequence[Row]] = iter([[found[key] for key in sorted(found)]])
     else:
         batches = work.snapshot.scan(work.namespace)
@@ -81,8 +81,6 @@ def copy_rows_under(
         "newer_keys": newer[:LISTED],
         "damaged": len(damaged),
         "damaged_keys": damaged[:LISTED],
-        "missing": len(missing),
-        "missing_keys": missing[:LISTED],
         "changed": counts["restored"] > 0,
         **({"would": f"write {counts['restored']} copies as {work.target!r}"} if claim is None else {}),
     }

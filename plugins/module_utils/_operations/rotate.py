@@ -23,6 +23,7 @@ from .._store import Store, open_store
 from .._store_own import Attempt, Locksmith
 from .integrity import as_keyring
 from .reencrypt import resealing
+from .rotate_decision import Decision, decide
 from .workers import Worker, collect
 
 MIN_AGE = 3600.0  # seconds; a younger active key is new enough
@@ -65,7 +66,7 @@ def rotate(
     remaining}, namespaces {name: the same, from and incident}, unopenable [{namespace, key, key_id, evidence}],
     kept_keys, retired_keys, reasons, seconds}. ``complete`` is False when records are left with another key; those
     that no key opens are left alone, listed, and a matter for a rebuild.
-    Errors: NamespaceUnknown, LeaseHeld, StaleAttempt, KeyUnavailable, StoreUnavailable.
+    Errors: NamespaceUnknown, LeaseHeld, StaleAttempt, KeyUnavailable, StoreUnavailable, CannotProceed (two masters).
     """
     started = time.monotonic()
     ring = as_keyring(keyring)
@@ -85,7 +86,9 @@ def rotate(
             )
         names = _names(store, namespace)
         me = f"{socket.gethostname()}:{os.getpid()}:{int(started)}"
-        decision = _decide(store, ring, names, incident, attempt, new_key, min_age, force)
+        decision = decide(store, ring, names, incident, attempt, new_key, min_age, force)
+        if decision.target is None:
+            ring.refuse_new_key()  # before an incident is opened, and in check mode too
         run = _Run(
             store,
             ring,
@@ -109,16 +112,6 @@ def rotate(
         store.close()
 
 
-class _Decision:
-    """Which key, and whether it must still be made."""
-
-    def __init__(self, target: str | None, former: str, resumed: bool) -> None:
-        self.target = target  # None: to be created
-        self.former = former
-        self.resumed = resumed
-        self.created = False
-
-
 def _names(store: Store, namespace: str | t.Sequence[str] | None) -> list[str]:
     with store.reader() as reader:
         if namespace is None:
@@ -127,47 +120,6 @@ def _names(store: Store, namespace: str | t.Sequence[str] | None) -> list[str]:
         for name in names:
             reader.namespace(name)
         return names
-
-
-def _decide(
-    store: Store,
-    ring: t.Any,
-    names: t.Sequence[str],
-    incident: str | None,
-    attempt: str | None,
-    new_key: bool,
-    min_age: float,
-    force: bool,
-) -> _Decision:
-    active = ring.active_id
-    for name in names:
-        for state in store.incidents(name):
-            note = state.facts.get("rotation")
-            if not note or (state.incident != incident if incident else state.state != "open"):
-                continue
-            target = note.get("to")
-            if target is None and not note.get("done"):  # killed between the intent and the note of the new key
-                made = [key_id for key_id in ring.ids() if key_id not in note.get("known", [])]
-                target = made[-1] if made else None
-                if target is None:
-                    continue
-            if target not in ring.ids():
-                continue
-            if note.get("done"):
-                if target == active and (not force or note.get("attempt") == attempt):
-                    return _Decision(active, note.get("from") or active, False)
-            elif target != active and _age(ring, active) < _age(ring, target):
-                return _Decision(active, note.get("from") or active, True)  # a later rotation made a newer key
-            else:
-                return _Decision(target, note.get("from") or active, True)
-    if new_key and (force or _age(ring, active) >= min_age):
-        return _Decision(None, active, False)
-    return _Decision(active, active, False)
-
-
-def _age(ring: t.Any, key_id: str) -> float:
-    created = ring.created(key_id)
-    return float("inf") if created is None else time.time() - created / 1e6
 
 
 class _Run:
@@ -193,7 +145,7 @@ class _Run:
         self._renewed = 0.0
 
     # --- the steps ------------------------------------------------------------------------------------------------
-    def all(self, names: t.Sequence[str], decision: _Decision) -> dict[str, dict[str, t.Any]]:
+    def all(self, names: t.Sequence[str], decision: Decision) -> dict[str, dict[str, t.Any]]:
         results: dict[str, dict[str, t.Any]] = {}
         former = dict.fromkeys(names, decision.former)
         if decision.target is not None and not decision.resumed:
@@ -373,7 +325,7 @@ def _retire(store: Store, ring: t.Any) -> list[str]:
 
 def _report(
     results: dict[str, dict[str, t.Any]],
-    decision: _Decision,
+    decision: Decision,
     run: _Run,
     retired: list[str],
     check: bool,

@@ -28,6 +28,7 @@ from .._repository.manifest import (
 from .._repository.objects import check_name
 from .._repository.packs import put_checked
 from .._store import Reader, Store, open_store
+from .former_repository import Former
 from .integrity import as_keyring
 from .retention_lock import extend_one
 from .snapshot_crew import Crew
@@ -56,13 +57,15 @@ def create(
     spool: str | None = None,
     open_payloads: bool = False,
     progress: Progress = None,
+    former: Former | None = None,
 ) -> dict[str, t.Any]:
     """Publish a snapshot of the store ``name``; every checksum is recomputed on the way.
 
     ``repository`` is an open one or its parameters (then it is made when it is missing); ``namespaces`` None: all.
     ``base``: "auto", a snapshot id, or None for a full one. ``min_interval`` (seconds): when nothing was written since
     the newest good snapshot of this purpose and it is younger, that one is returned. ``spool``: a directory that takes
-    a forensic snapshot while the repository is away. ``open_payloads`` also decrypts every payload.
+    a forensic snapshot while the repository is away. ``open_payloads`` also decrypts every payload. ``former``: which
+    repository the store was saved to before, noted anew.
 
     Returns {changed, snapshot, name, purpose, incident, suspect, reasons, point {epoch, sequence}, at, namespaces
     {name: {records, tombstones, damaged, unopenable, digest, log_entries, holes, …}}, damaged {name: n}, examples
@@ -84,8 +87,18 @@ def create(
 
     spooled = False
     try:
-        place = repository if isinstance(repository, Repository) else Repository.open(repository, create=True)
+        if isinstance(repository, Repository):
+            place = repository
+        elif former is None:
+            place = Repository.open(repository, create=True)
+        else:
+            place = former.open(repository)
         result = take(place)
+        if former is not None:
+            result["repository_made"] = place.made
+            if purpose != "scheduled" or not former.first(place):  # the first backup of all makes it, and says so
+                result["warnings"] += former.warnings(place, place.location)
+            former.note(place)
     except RepositoryUnavailable as exc:
         if not spool or purpose != "forensic":
             raise
@@ -136,7 +149,7 @@ class _Creation:
                     return self._unchanged(found)
         store = open_store(self.store_params)
         try:
-            known = store.capabilities()
+            self.known = known = store.capabilities()
             if "sequence" not in known:  # what is saved is known from now on, also when all of it is gone
                 with store.reader() as reader:
                     names = [state.name for state in self._states(reader)]
@@ -282,7 +295,8 @@ class _Creation:
     # --- after ------------------------------------------------------------------------------------------------------
     def _publish(self, job: Job, sealed: bytes, scanned: Scanned, before: SnapshotInfo | None) -> dict[str, t.Any]:
         index, entries = summary(scanned)
-        if scanned.moved:
+        # whose applications nothing can keep away, of that every snapshot is fuzzy: then it is told of evidence alone
+        if scanned.moved and (job.forensic or "fence-reads" in self.known):
             self.warnings.append(
                 f"The namespaces {', '.join(map(repr, scanned.moved[:5]))} were (or may have been) changed while they "
                 "were read, and this engine has no point in time: the snapshot is fuzzy, with some later writes beside "

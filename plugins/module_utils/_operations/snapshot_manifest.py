@@ -14,7 +14,7 @@ from .._model import LogEntry, NamespaceState, Record, StoreIdentity
 from .._repository import SnapshotInfo
 from .._repository.chunks import NamespaceDigest
 from .._repository.manifest import SNAPSHOT_FORMAT, Index
-from .snapshot_scan import Tally
+from .snapshot_check import Tally
 
 DROP = 0.30
 REWRITTEN = 0.50

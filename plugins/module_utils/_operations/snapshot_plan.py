@@ -12,7 +12,8 @@ import typing as t
 from .._errors import MemoryOpsError
 from .._model import NamespaceState
 from .._store import Reader
-from .snapshot_scan import Base, Job, LogCopier, LogRange, Range, Tallies, Tally, Task
+from .snapshot_check import Tally
+from .snapshot_scan import Base, Job, LogCopier, LogRange, Range, Tallies, Task
 
 PIECES = 4  # ranges of a big namespace, and of the log, for each process
 LEAST_ENTRIES = 50_000  # of the log in one range

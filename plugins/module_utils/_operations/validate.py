@@ -9,112 +9,26 @@ that nobody asked for ("not-asked") does not count.
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import typing as t
 
 from .._codec import RecordCodec, log_checksum
 from .._errors import KeyUnavailable, RecordCorrupt, StoreDamaged
-from .._keyring_unsealed import opener, refuse_benchmark
-from .._model import CHECKSUM, DELETED, EPOCH, EXPIRES, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, is_isolated
+from .._keyring_unsealed import opener
+from .._model import CHECKSUM, DELETED, EPOCH, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, is_isolated
+from .._search import Search, need_search
 from .._store import Reader, open_store
+from . import benchmark as benchmarks
 from . import integrity, own_rating
 from .hit_rate import Measured, judged
 from .integrity import as_keyring
 from .integrity_rows import shown
-from .own_rating import ACCURACY_GAIN, accuracy_threshold
+from .own_rating import ACCURACY_GAIN
+from .probes import last_write
 
 HIT_RATE = 0.80
 CANARY_KEY = "\x00memops/canary"
 MAX_FAILED = 200
 OPERATOR = "memops"  # actor of log entries that a rebuild writes
-
-
-# --- probes -----------------------------------------------------------------------------------------------------
-def fix_probes(
-    *,
-    reader: Reader,
-    namespace: str,
-    before_sequence: int | None = None,
-    before_at: int | None = None,
-    count: int = 200,
-) -> list[dict[str, t.Any]]:
-    """At most ``count`` keys that an application read well before the onset, each with what it read.
-
-    The onset is a sequence (what was logged before the first write of the namespace with it or a later one), a time
-    (µs), or both. Keys are chosen by their hash, so the same log gives the same probes, spread over all keys.
-    Returns [{key, digest (hex of the record's checksum), at, epoch, sequence, expires}]; the last three are None when
-    neither the log nor the store tells them. Small: the caller keeps it in the incident's facts.
-    """
-    salt = hashlib.sha256(namespace.encode()).digest()[:16]
-    chosen: dict[str, dict[str, t.Any]] = {}
-    heap: list[tuple[int, str]] = []  # the largest hash first
-    wanted = ("hit",) if before_sequence is None else ("hit", "write", "delete")
-    for batch in reader.log(namespace, operations=wanted):
-        for entry in batch:
-            operation, key, sequence = entry[3], entry[4], entry[6]
-            if operation == "write" or operation == "delete":
-                if before_sequence is not None and sequence is not None and sequence >= before_sequence:
-                    return _with_versions(reader, namespace, chosen)
-                continue
-            if operation != "hit" or entry[7] is None or not isinstance(key, str):
-                continue
-            if before_at is not None and entry[1] >= before_at:
-                continue
-            rank = int.from_bytes(
-                hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8, key=salt).digest(), "big"
-            )
-            if key not in chosen and len(heap) >= count and -heap[0][0] <= rank:
-                continue
-            if log_checksum(entry) != entry[11]:
-                continue  # a damaged entry proves nothing
-            if key not in chosen:
-                heapq.heappush(heap, (-rank, key))
-                if len(heap) > count:
-                    del chosen[heapq.heappop(heap)[1]]
-            chosen[key] = {"key": key, "digest": bytes(entry[7]).hex(), "at": entry[1]}
-    return _with_versions(reader, namespace, chosen)
-
-
-def _with_versions(reader: Reader, namespace: str, chosen: dict[str, dict[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """Add version and expiry where the log or the live row has the very digest that was read."""
-    try:
-        rows = reader.get_many(namespace, sorted(chosen))
-    except StoreDamaged:
-        rows = {}
-    codec = RecordCodec(namespace)
-    probes = []
-    for key, probe in sorted(chosen.items()):
-        row, write = rows.get(key), last_write(reader, namespace, key)
-        version: tuple[int | None, int | None] = (None, None)
-        expires = None
-        if row is not None and row[CHECKSUM].hex() == probe["digest"] and codec.intact(row):
-            version, expires = (row[EPOCH], row[SEQUENCE]), row[EXPIRES]
-        elif write is not None and write.digest is not None and write.digest.hex() == probe["digest"]:
-            version = (write.epoch, write.sequence)
-        probes.append({**probe, "epoch": version[0], "sequence": version[1], "expires": expires})
-    return probes
-
-
-def last_write(reader: Reader, namespace: str, key: str) -> LastWrite | None:
-    """The newest logged write or delete of one key."""
-    found: LastWrite | None = None
-    try:
-        for batch in reader.last_writes(namespace, _just_before(key), key):
-            for write in batch:
-                if write.key == key:
-                    found = write
-    except (StoreDamaged, UnicodeEncodeError):
-        return None
-    return found
-
-
-def _just_before(key: str) -> str | None:
-    """A text that sorts before ``key`` with next to nothing between, as the lower end of a range."""
-    last = ord(key[-1]) - 1
-    if last < 0:
-        return key[:-1] or None
-    return key[:-1] + chr(0xD7FF if 0xD800 <= last <= 0xDFFF else last) + "\U0010ffff"
 
 
 # --- the verdict ------------------------------------------------------------------------------------------------
@@ -132,6 +46,7 @@ def validate(
     fenced_sequence: int | None = None,
     scan: t.Mapping[str, t.Any] | None = None,
     measured_rate: Measured | None = None,
+    search: Search | None = None,
     workers: int = 2,
 ) -> dict[str, t.Any]:
     """Validate a generation (default: the active one).
@@ -142,7 +57,8 @@ def validate(
     or was there; "required": it must be there; False: not looked at. Deletions with a sequence above
     ``fenced_sequence`` (default: that of the open incident) are the rebuild's own and no excuse for a missing probe.
     ``scan`` is an integrity.scan of the same state, when the caller has just made one; ``measured_rate`` that of an
-    application that is served, where one was asked for.
+    application that is served, where one was asked for. ``search``: who answers the benchmark where the values are not
+    ours; then it tells the hit rate too.
 
     Returns {verdict, integrity {verdict, rows, live, findings, examples, …}, probes {checked, passed, failed [{key,
     why}], verdict}, hit_rate {value, source, threshold, verdict, why}, benchmark {cases, passed, accuracy,
@@ -163,10 +79,12 @@ def validate(
             open_ones = [one.facts for one in store.incidents(namespace) if one.state == "open"]
             fenced_sequence = open_ones[0].get("fenced_sequence") if open_ones else None
         ring = opener(store, ring)
-        refuse_benchmark(store, benchmark, namespace)
+        need_search(store, benchmark, search, namespace)
         with store.reader() as reader:
             probed = _probe(reader, namespace, generation, ring, probes or (), fenced_sequence)
-            measured = _benchmark(reader, namespace, generation, ring, benchmark, baseline, gain)
+            measured = benchmarks.told(
+                store, reader, namespace, generation, ring, benchmark, baseline, gain, search
+            )
             bird = _canary(reader, namespace, generation, ring, canary)
         own = None if generation is not None else own_rating.rating(store, namespace)
     finally:
@@ -179,14 +97,15 @@ def validate(
     by_probes = Measured("probes", rate, reads=probed["checked"]) if rate is not None else None
     theirs = own_rating.judged(own, slo, baseline, gain)
     by_them = Measured("evaluate_benchmark", theirs["hit_rate"]) if theirs["hit_rate"] is not None else None
-    told = judged(measured_rate or by_them or by_probes, slo)
+    asked = measured_rate or benchmarks.rate_of(measured)
+    told = judged(asked or by_them or by_probes, slo)
     verdicts = {
         "integrity": scanned["verdict"],
         "probes": probed["verdict"],
         "benchmark": measured["verdict"],
         "own_benchmark": theirs["verdict"],
         "canary": bird["verdict"],
-        **({"hit_rate": told["verdict"]} if measured_rate is not None else {}),
+        **({"hit_rate": told["verdict"]} if asked is not None else {}),
     }
     why = {
         "hit_rate": told["why"],
@@ -350,46 +269,6 @@ def _deleted(write: LastWrite | None, probe: t.Mapping[str, t.Any], fenced_seque
         and (fenced_sequence is None or write.sequence <= fenced_sequence)
         and write.at >= (probe.get("at") or 0)
     )
-
-
-def _benchmark(
-    reader: Reader,
-    namespace: str,
-    generation: int | None,
-    ring: t.Any,
-    source: t.Any,
-    baseline: float | None,
-    gain: float,
-) -> dict[str, t.Any]:
-    empty: dict[str, t.Any] = {
-        "cases": 0,
-        "passed": 0,
-        "accuracy": None,
-        "baseline": baseline,
-        "threshold": None,
-        "failed": [],
-    }
-    if not source:
-        return {**empty, "verdict": "not-asked", "why": "no benchmark was given"}
-    from .._benchmark import evaluate, parse
-
-    cases = parse(source)
-    if ring is None:
-        return {**empty, "cases": len(cases), "verdict": "could-not-verify", "why": "no key is at hand"}
-    try:
-        found = evaluate(reader, ring, namespace, cases, generation=generation)
-    except StoreDamaged as exc:
-        return {**empty, "cases": len(cases), "verdict": "fail", "why": exc.message}
-    result = {**empty, **found}
-    if found["accuracy"] is None:
-        return {**result, "verdict": "could-not-verify", "why": f"no case of the benchmark concerns {namespace}"}
-    if baseline is None:
-        why = f"accuracy {found['accuracy']:.0%}, but there is no baseline to compare with"
-        return {**result, "verdict": "could-not-verify", "why": why}
-    threshold = accuracy_threshold(baseline, gain)
-    good = found["accuracy"] >= threshold - 1e-9
-    why = f"accuracy {found['accuracy']:.1%}, {threshold:.1%} is needed (baseline {baseline:.1%})"
-    return {**result, "threshold": threshold, "verdict": "pass" if good else "fail", "why": why}
 
 
 def _canary(reader: Reader, namespace: str, generation: int | None, ring: t.Any, canary: bool | str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import CannotProceed
+from .._search import search_of
 from .._store import Store
 from . import incident as incidents
 from . import validate
@@ -29,6 +30,7 @@ def judge(
     benchmark: str | None = None,
     thresholds: t.Mapping[str, float] | None = None,
     hit_rate_source: t.Mapping[str, t.Any] | None = None,
+    search: t.Mapping[str, t.Any] | None = None,
     name: str = "",
     check: bool = False,
 ) -> dict[str, t.Any]:
@@ -36,7 +38,8 @@ def judge(
 
     Without an open incident (a validation by schedule or by hand) there are no probes: integrity, canary and the
     benchmark's absolute threshold count. ``hit_rate_source``: see hit_rate.source_of; asked about a namespace that
-    is served, since in quarantine applications read nothing. Returns validate()'s mapping and {incident, changed}.
+    is served, since in quarantine applications read nothing. ``search``: see _search.search_of. Returns validate()'s
+    mapping and {incident, changed}.
     """
     incident, known = incidents.facts(store, namespace, run.incident)
     pending = bool(known.get("plan")) and not known.get("applied")
@@ -55,6 +58,7 @@ def judge(
         baseline=known.get("baseline"),
         thresholds=dict(thresholds or {}),
         measured_rate=measured,
+        search=search_of(search),
     )
     brief = {"verdict": found["verdict"], "reasons": found.get("reasons", [])[:10]}
     changed = incident is not None and known.get("validated") != brief

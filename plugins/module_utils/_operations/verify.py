@@ -23,7 +23,7 @@ from .._repository.chunks import ChunkRef, NamespaceDigest
 from .._repository.manifest import SnapshotInfo, folder, manifest_key, open_line
 from .._repository.packs import pack_name
 from .._store import scratch_params
-from .snapshot_scan import Checker, Tally
+from .snapshot_check import Checker, Tally
 
 DEPTHS = ("listed", "hashed", "opened", "restored")
 LISTED = 100

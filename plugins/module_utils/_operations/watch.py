@@ -13,10 +13,12 @@ import typing as t
 
 from .._errors import CannotProceed, InvalidInput
 from .._model import Claim
+from .._search import need_search, search_of
 from .._store import Store
-from . import apply, monitor
+from . import apply, monitor, own_rating
 from . import incident as incidents
-from .hit_rate import source_of
+from .benchmark import ByBenchmark
+from .hit_rate import HitRate, source_of
 from .incident import Journal, Run, microseconds, now_us, rfc3339
 
 
@@ -35,6 +37,8 @@ def watch(
     again: bool = False,
     part: float | None = None,
     hit_rate_source: t.Mapping[str, t.Any] | None = None,
+    benchmark: str | None = None,
+    search: t.Mapping[str, t.Any] | None = None,
     name: str = "",
     check: bool = False,
 ) -> dict[str, t.Any]:
@@ -42,11 +46,13 @@ def watch(
 
     The deadline is absolute and kept: a watch that was killed goes on to the same one. Without an open incident the
     last one's verdict is returned, changed False. ``again`` watches another period from now on. With ``part`` it
-    returns after so many seconds, {watching: True, said}, and the next call goes on.
+    returns after so many seconds, {watching: True, said}, and the next call goes on. The hit rate is that of
+    ``hit_rate_source``, else what the ``benchmark`` finds by the application's own ``search``, else the application's
+    own benchmark's, else that of the access log or of the probes.
     """
     if not (seconds > 0 and interval > 0):
         raise InvalidInput("A watch needs a length and an interval above zero.", "correct memory_monitor_seconds")
-    rate = source_of(hit_rate_source, namespace, name)
+    rate = source_of(hit_rate_source, namespace, name) or _benchmark(store, namespace, benchmark, search)
     with store.reader() as reader:
         state = reader.namespace(namespace).state
     incident, known = incidents.facts(store, namespace, run.incident)
@@ -97,7 +103,7 @@ def watch(
             logs=logs,
             released_at=released,
             sleep=_until(part),
-            rate=rate,
+            rate=rate or own_rating.asked(store, namespace),
         )
     except _Paused:
         return {
@@ -120,6 +126,17 @@ def watch(
     else:
         store.end_lease(claim)
     return {**found, "incident": incident, "changed": True, "warnings": warnings}
+
+
+def _benchmark(
+    store: Store, namespace: str, benchmark: str | None, search: t.Mapping[str, t.Any] | None
+) -> HitRate | None:
+    """The user's, where the values are an application's own. Errors: InvalidInput, CapabilityMissing."""
+    who = search_of(search)
+    if not benchmark or "encryption" in store.capabilities():
+        return None
+    need_search(store, benchmark, who, namespace)
+    return ByBenchmark(store, who, namespace, benchmark)
 
 
 class _Paused(Exception):

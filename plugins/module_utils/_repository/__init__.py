@@ -10,7 +10,14 @@ import secrets
 import time
 import typing as t
 
-from .._errors import KeyUnavailable, MemoryOpsError, RepositoryRefused, RepositoryUnavailable, SnapshotUnusable
+from .._errors import (
+    KeyUnavailable,
+    MemoryOpsError,
+    RepositoryMissing,
+    RepositoryRefused,
+    RepositoryUnavailable,
+    SnapshotUnusable,
+)
 from . import catalogue, journal
 from .manifest import FORMAT, SNAPSHOT_ID, SnapshotInfo, open_line, read_keys, seal_line
 from .objects import ObjectExists, ObjectMissing, ObjectStore, check_name, open_objects
@@ -21,10 +28,11 @@ IDENTITY = "repository.json"
 
 
 class Repository:
-    """An open repository. ``warnings`` says what its endpoint was seen not to enforce."""
+    """An open repository. ``warnings`` says what its endpoint was seen not to enforce, ``made`` whether it is new."""
 
-    def __init__(self, objects: ObjectStore, identity: dict[str, t.Any]) -> None:
+    def __init__(self, objects: ObjectStore, identity: dict[str, t.Any], made: bool = False) -> None:
         self.objects = objects
+        self.made = made
         self.identity = identity
         self.seen: dict[str, t.Any] = identity["seen"]
 
@@ -32,7 +40,7 @@ class Repository:
     def open(cls, params: t.Mapping[str, t.Any], *, create: bool = False) -> Repository:
         """Open the repository of ``params``; with ``create`` a missing one is made and its endpoint probed.
 
-        Errors: InvalidInput, RepositoryUnavailable, RepositoryRefused (there is none, a newer format, not ours).
+        Errors: InvalidInput, RepositoryUnavailable, RepositoryMissing, RepositoryRefused (a newer format, not ours).
         """
         return cls.at(open_objects(params), create=create)
 
@@ -40,11 +48,12 @@ class Repository:
     def at(cls, objects: ObjectStore, *, create: bool = False) -> Repository:
         if create and objects.locks is not None:
             objects.locks.check()
+        made = False
         try:
             data = objects.get(IDENTITY)
         except ObjectMissing:
             if not create:
-                raise RepositoryRefused(
+                raise RepositoryMissing(
                     f"There is no repository in {objects.location}.",
                     "correct memory_repository.url, or run a backup, which makes it",
                 ) from None
@@ -57,6 +66,7 @@ class Repository:
             }
             try:
                 objects.put(IDENTITY, seal_line(identity, None), if_absent=True)
+                made = True
             except ObjectExists:
                 pass  # somebody made it at the same time; theirs counts
             data = objects.get(IDENTITY)
@@ -68,7 +78,7 @@ class Repository:
             raise RepositoryRefused(
                 f"{IDENTITY} in {objects.location} is damaged or not ours.", "put a copy back, or use another prefix"
             ) from None
-        return cls(objects, identity)
+        return cls(objects, identity, made)
 
     @classmethod
     def open_if_there(cls, params: t.Mapping[str, t.Any]) -> Repository | None:

@@ -9,9 +9,11 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.crc import key_slot
 from redis.exceptions import NoPermissionError, ResponseError
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_cluster_records import ClusterNames
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_dump import (
     canonical,
     crc64,
@@ -25,6 +27,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keysp
     text_of,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_reader import row_of
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_slots import tags
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     CannotProceed,
     CapabilityMissing,
@@ -311,3 +314,22 @@ def test_a_full_server_is_left_as_it_was(tmp_path):
             store.change(claim, changes)
         assert site.values() == before
         store.close()
+
+
+# --- on a Cluster ---------------------------------------------------------------------------------------------------
+def test_every_slot_has_a_text_of_its_own():
+    assert [key_slot(f"{{{tag}}}{{x}}".encode()) for tag in tags()] == list(range(16384))
+
+
+@given(
+    st.binary(max_size=8) | st.text(alphabet="{}a:*\0é", max_size=8).map(str.encode),
+    st.sampled_from(["a", "b{c}", "{}", "}{"]),
+)
+def test_a_staged_key_lies_in_the_slot_of_its_place_whatever_its_name(raw, namespace):
+    for pattern in ("mem:{namespace}:*", "{{namespace}}:*", "{namespace}:*:{end}"):
+        names = ClusterNames("{memops}", Pattern(pattern, "{memops}"))
+        text = text_of(raw)
+        place, staged = names.pattern.key(namespace, text), names.staged(namespace, 7, text)
+        assert key_slot(place) == key_slot(staged)
+        assert names.staged_text(namespace, 7, staged) == text
+        assert names.pattern.namespace_of(staged) is None and names.pattern.namespace_of(place) == namespace

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from redis.exceptions import NoPermissionError
+from redis.exceptions import MovedError, NoPermissionError
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_connect import place_of
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_errors import RIGHTS
@@ -20,6 +20,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     StoreMoved,
     StoreUnavailable,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
@@ -212,6 +213,45 @@ def test_redis_7_as_a_cluster_over_tls(tmp_path):
             memory.write("n", "more", 1)
         assert store.unfence(claim)
         memory.write("n", "more", 1)
+        keys_in_all_slots(cluster, stack)
+
+
+def keys_in_all_slots(cluster, stack):
+    """The layout keyspace: every key goes to another place and back, with what it holds and when that ends."""
+    nodes = [stack.enter_context(node.client()) for node in cluster.nodes if cluster.leads(node)]
+
+    def at_its_node(*command):
+        for node in nodes:
+            with contextlib.suppress(MovedError):
+                return node.execute_command(*command)
+        raise AssertionError("no node has it")
+
+    names = [f"k{number}" for number in range(40)]
+    for number, name in enumerate(names):
+        more = ("PXAT", 4_000_000_000_000) if number % 2 else ()
+        at_its_node("SET", f"app:n:{name}", f"value {number}", *more)
+
+    def there():
+        keys = [f"app:n:{name}" for name in names]
+        return [(at_its_node("DUMP", key), at_its_node("PEXPIRETIME", key)) for key in keys]
+
+    before = there()
+    params = cluster.store("{keys}", layout="keyspace", pattern="app:{namespace}:*")
+    with contextlib.closing(open_store(params)) as store:
+        claim = store.claim("n", "attempt-1", "operator", new_incident="inc-2")
+        assert store.fence(claim) and store.prove("n")["writes_refused"]
+        former, target = store.generations("n")[0], store.begin_generation(claim)
+        assert store.copy_generation(claim, former, target, after=None, limit=100, excluding=None) == max(names)
+        assert store.switch(claim, target, former) and there() == before
+        assert store.drop_generation(claim, former) == len(names)
+        with store.reader() as reader:
+            rows = reader.get_many("n", names)
+            assert len(rows) == len(names) and not reader.moved("n")
+        changes = [Change("k7", rows["k7"][9], None, "taken"), Change("k8", b"other", None, "refused")]
+        assert store.change(claim, changes) == ["k8"]
+        assert at_its_node("EXISTS", "app:n:k7") == 0
+        assert store.change(claim, [Change("k7", None, rows["k7"])]) == [] and there() == before
+        assert store.unfence(claim)
 
 
 def test_an_application_writes_on_through_a_failover_that_waits_and_loses_nothing(cluster, store, prefix, tmp_path):

@@ -18,7 +18,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     KeyUnavailable,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Run
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.master_key import rewrap_keyring
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.preflight import preflight
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.rotate import rotate
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.support.stores import keyring_params, new_store
 
@@ -94,6 +99,29 @@ def test_no_record_key_is_made_that_one_master_key_alone_would_open(ring):
     ring.move(retire=True)
     made = Keyring.open(ring.new)
     assert made.activate(made.create_key())
+
+
+def test_a_rotation_says_so_before_it_begins_and_so_do_its_check_and_the_preflight(tmp_path, ring):
+    store = new_store(tmp_path)
+    with Memory(store=store, keyring=ring.old) as memory:
+        memory.write("a", "one", 1, "test")
+    ring.move()
+    place = Repository.open({"url": f"file://{tmp_path}/repository"}, create=True)
+    for check in (True, False):
+        with pytest.raises(CannotProceed, match="no record key is made before one of them is given up"):
+            rotate(store_params=store, keyring=ring.new, force=True, check=check)
+    opened = open_store(store)
+    try:
+        assert opened.incidents("a") == []
+        told = preflight(
+            store=opened, store_params=store, namespace="a", run=Run("test:1:1", "the test"), name="memory",
+            open_keyring=lambda: Keyring.open(ring.new), open_repository=lambda: place, strategy="rotate",
+        )["warnings"]  # fmt: skip
+    finally:
+        opened.close()
+    assert any("repaired and not rotated: The keyring" in line for line in told)
+    ring.move(retire=True)
+    assert rotate(store_params=store, keyring=ring.new, force=True, check=True)["records"]["remaining"] == 1
 
 
 def test_keys_that_one_side_adopted_meanwhile_are_wrapped_by_the_same_command(tmp_path, ring):

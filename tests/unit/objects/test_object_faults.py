@@ -26,6 +26,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     own_rating,
     rotate,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.hit_rate import Measured
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim
 from ansible_collections.memops.agent_memory.plugins.module_utils._python_values import pack, record
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
@@ -134,11 +135,14 @@ def test_without_delete_nothing_is_changed(make):
     assert site.everything() == rows and site.state() == "quarantined"
 
 
-def test_what_it_need_not_have_is_told_as_a_warning(make):
+def test_a_warning_is_about_what_a_repair_needs_and_not_about_what_an_object_may_lack(make):
     site = make("get_access_logs = evaluate_benchmark = rotate_keys = quarantine = None")
     with site.open() as store:
         said = store.warnings()
-    assert len(said) == 4 and "memory_outside_fence" in said[0] and "get_access_logs" in said[1]
+    assert len(said) == 1 and "memory_outside_fence" in said[0]
+    assert not [one for one in site.backup()["warnings"] if "fuzzy" in one]  # no snapshot of it is anything else
+    with make("delete = None").open() as store:
+        assert "the memory object has no delete: nothing can be repaired" in " ".join(store.warnings())
 
 
 # --- what it does ---------------------------------------------------------------------------------------------------
@@ -289,6 +293,17 @@ def test_its_own_benchmark_counts_for_what_it_is_worth(make):
             assert found["verdict"] == verdict and said in found["why"], found
     assert own_rating.judged(own_rating.Rating(0.9, 0.5, None), 0.8, 0.5, 0.3)["verdict"] == "fail"
     assert own_rating.judged(own_rating.Rating(None, 0.8, None), 0.8, 0.5, 0.3)["verdict"] == "pass"
+
+
+def test_a_watch_asks_a_benchmark_that_tells_a_hit_rate(make):
+    body = "return {'low': 0.79, 'other': {'accuracy': 1}}[namespace]"
+    site = make(f"def evaluate_benchmark(self, namespace):\n    {body}")
+    with site.open() as store:
+        assert own_rating.asked(store, "other") is None
+        low, broken = own_rating.asked(store, "low"), own_rating.asked(store, "nobody")
+        assert low.measure(0, 1) == Measured("evaluate_benchmark", 0.79, at=1)
+        assert low.measure(0, 2).at == 1 and low.measure(0, 60_000_001).at == 60_000_001  # not each time anew
+        assert broken.measure(0, 1).value is None and "raised KeyError: 'nobody'" in broken.measure(0, 1).why
 
 
 @pytest.mark.parametrize(

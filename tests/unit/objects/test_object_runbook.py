@@ -20,6 +20,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     restore,
     rotate,
     verify,
+    watch,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
@@ -77,6 +78,18 @@ def test_what_was_damaged_is_as_before_and_a_sibling_never_notices(site, strateg
     assert told.items() <= done["validate"]["hit_rate"].items()
     if strategy == "soft":  # made and the one without a value are kept, and those that were not touched are not
         assert set(site.aside()) == {"made", "note 003", "note 005"}
+
+
+def test_a_watch_goes_by_the_objects_own_benchmark(site):
+    site.backup()
+    rebuild(site)
+    with site.open() as store:
+        found = watch.watch(
+            store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None,
+            run=site.takeover(), seconds=0.1, interval=0.1, name=NAME,
+        )  # fmt: skip
+    assert (found["verdict"], found["hit_rate"]["source"]) == ("pass", "evaluate_benchmark")
+    assert found["hit_rate"]["value"] == 1.0
 
 
 def test_an_undamaged_namespace_is_not_touched_by_a_hard_rebuild(site):

@@ -22,14 +22,14 @@ FAR = 4_000_000_000  # seconds since 1970
 class KeyspaceSite(Site):
     """A server's keys of one application as a store, its keyring and its repository."""
 
-    def __init__(self, folder, server):
+    def __init__(self, folder, server, token=None):
         self.folder = str(folder)
         os.makedirs(self.folder, exist_ok=True)
         master = os.path.join(self.folder, "master.key")
         with open(master, "w", encoding="ascii") as stream:
             stream.write(MASTER)
         os.chmod(master, 0o600)
-        self.server, self.token = server, secrets.token_hex(4)
+        self.server, self.token = server, token or secrets.token_hex(4)
         self.app, self.root = server.client(APPLICATION), server.client()
         self.store = server.store(
             f"ops{self.token}", layout="keyspace", pattern=f"mem{self.token}:{{namespace}}:*", name=NAME

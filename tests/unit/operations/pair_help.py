@@ -162,7 +162,7 @@ class Writers:
 
     def wait(self, more=20):
         """Until so many more writes were acknowledged."""
-        wanted, deadline = len(self.acknowledged) + more, time.monotonic() + 20
+        wanted, deadline = len(self.acknowledged) + more, time.monotonic() + 60
         while len(self.acknowledged) < wanted:
             assert time.monotonic() < deadline, "nobody lets the applications write"
             time.sleep(0.01)

@@ -283,7 +283,7 @@ class Clock:
 class Told:
     """A source that gives these, one after the other, and then the last one."""
 
-    source, settle = "prometheus", 30.0
+    source, settle, seconds = "prometheus", 30.0, 20.0
 
     def __init__(self, *found: Measured) -> None:
         self.found = list(found)

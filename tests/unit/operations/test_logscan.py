@@ -11,7 +11,7 @@ import stat
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import logscan
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import log_times, logscan
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import microseconds
 
 LINES = """\
@@ -84,14 +84,14 @@ def test_since_leaves_older_lines_out_and_a_traceback_has_the_time_of_its_first_
     ],
 )
 def test_times(text):
-    assert logscan.timestamp(text) == microseconds("2026-01-05T10:00:00Z")
+    assert log_times.timestamp(text) == microseconds("2026-01-05T10:00:00Z")
 
 
 def test_no_time():
-    assert logscan.timestamp("ERROR at 2026-13-45T99:00:00Z") is None
-    assert logscan.timestamp("2026-13-45T10:00:00Z") is None
-    assert logscan.timestamp("Jan 32 10:00:00 host") is None
-    assert logscan.timestamp("Jan  5 10:00:00 host") is not None
+    assert log_times.timestamp("ERROR at 2026-13-45T99:00:00Z") is None
+    assert log_times.timestamp("2026-13-45T10:00:00Z") is None
+    assert log_times.timestamp("Jan 32 10:00:00 host") is None
+    assert log_times.timestamp("Jan  5 10:00:00 host") is not None
 
 
 def test_only_what_came_later_is_read(log):

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import rotate, validate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import own_rating, rotate, validate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.probes import fix_probes
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.unit.operations.operations_help import NS, now_us
 
@@ -29,7 +30,7 @@ def fix(place, **options):
     store = open_store(place.store)
     try:
         with store.reader() as reader:
-            return validate.fix_probes(reader=reader, namespace=NS, **({"before_at": now_us()} | options))
+            return fix_probes(reader=reader, namespace=NS, **({"before_at": now_us()} | options))
     finally:
         store.close()
 
@@ -103,14 +104,14 @@ def test_a_sound_namespace_passes(place, read):
 
 def test_newer_writes_deletions_expiry_and_rotation_are_good_reasons(place, read):
     with place.memory() as memory:
-        memory.write(NS, "short", 1, ttl=0.2)
-        memory.read(NS, "short")
+        memory.write(NS, "short", 1, ttl=1.5)  # long enough to be read before
+        assert memory.read(NS, "short") == 1
     probes = fix(place)
     with place.memory() as memory:
         memory.write(NS, "user/00001", "newer")
         memory.delete(NS, "user/00002")
         memory.delete(NS, "user/00003", soft=False)
-    time.sleep(0.25)
+    time.sleep(1.5)
     store = open_store(place.store)
     store.sweep(NS, now_us())
     store.close()
@@ -216,7 +217,7 @@ def test_another_generation_is_judged_before_it_is_active(place, read):
     ("baseline", "threshold"), [(0.0, 0.80), (0.5, 0.80), (0.7, 0.91), (0.75, 0.975), (0.8, 0.99), (1.0, 0.99)]
 )
 def test_the_accuracy_to_reach(baseline, threshold):
-    assert validate.accuracy_threshold(baseline) == pytest.approx(threshold)
+    assert own_rating.accuracy_threshold(baseline) == pytest.approx(threshold)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ def test_a_host_that_cannot_run_a_module_is_told_in_one_sentence(
     monkeypatch.setattr(memory.ActionModule, "_execute_module", execute)
     action = object.__new__(memory.ActionModule)
     action._task = types.SimpleNamespace(action="memops.agent_memory.isolate", async_val=0, delegate_to=None)
+    action._connection = types.SimpleNamespace(transport="ssh")
     action._used_interpreter = "/opt/x/python"
     result = action._call({}, {"inventory_hostname": "m1"})
     assert (result["failed"], result["changed"], result["error"], result["msg"]) == (True, False, error, said)
@@ -119,18 +120,22 @@ def test_a_command_that_a_host_names_gets_the_inventories_of_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "parents", "sent"),
+    ("transport", "role", "parents", "sent"),
     [
-        ("memops.agent_memory.isolate", [], "memops.agent_memory.isolate"),
-        ("memops.agent_memory.isolate", ["memops.agent_memory.rebuild"], "memops.agent_memory.dispatch"),
-        ("memops.agent_memory.failover", [], "memops.agent_memory.dispatch"),
-        (None, None, "memops.agent_memory.dispatch"),
-        ("own.collection.isolate", [], "memops.agent_memory.dispatch"),
+        ("ssh", "memops.agent_memory.isolate", [], "memops.agent_memory.isolate"),
+        ("local", "memops.agent_memory.isolate", [], "memops.agent_memory.dispatch"),
+        ("ssh", "memops.agent_memory.isolate", ["memops.agent_memory.rebuild"], "memops.agent_memory.dispatch"),
+        ("ssh", "memops.agent_memory.failover", [], "memops.agent_memory.dispatch"),
+        ("ssh", None, None, "memops.agent_memory.dispatch"),
+        ("ssh", "own.collection.isolate", [], "memops.agent_memory.dispatch"),
     ],
-    ids=["a step alone", "within the runbook", "a role of several modules", "a play's own task", "a role of others"],
-)
+    ids=[
+        "a step alone", "a step alone on this machine", "within the runbook", "a role of several modules",
+        "a play's own task", "a role of others",
+    ],
+)  # fmt: skip
 def test_modules_of_one_run_are_sent_as_one(
-    monkeypatch: pytest.MonkeyPatch, role: t.Any, parents: t.Any, sent: str
+    monkeypatch: pytest.MonkeyPatch, transport: str, role: t.Any, parents: t.Any, sent: str
 ) -> None:
     called: t.List[t.Any] = []
 
@@ -141,6 +146,7 @@ def test_modules_of_one_run_are_sent_as_one(
     monkeypatch.setattr(memory.ActionModule, "_execute_module", execute)
     action = object.__new__(memory.ActionModule)
     action._task = types.SimpleNamespace(action="memops.agent_memory.isolate", async_val=0, delegate_to=None)
+    action._connection = types.SimpleNamespace(transport=transport)
     found = {"inventory_hostname": "m1", "ansible_role_name": role, "ansible_parent_role_names": parents}
     action._call({"namespace": "a"}, {name: value for name, value in found.items() if value is not None})
     assert called == [(sent, {"namespace": "a", "module": "isolate"})]

@@ -205,11 +205,16 @@ def test_some_keys(filled: Place) -> None:
     place.fill("n", {"k0003": "newer", "k0004": None})
     damage(place, "UPDATE memory_records SET payload = x'00' WHERE key = 'k0001'")
     damage(place, "DELETE FROM memory_records WHERE key = 'k0002'")
-    keys = ["k0001", "k0002", "k0003", "k0004", "k0005", "nothing"]
+    keys = ["k0001", "k0002", "k0003", "k0004", "k0005"]
+    before = rows_of(place.store, "n")
+    for check in (True, False):
+        with pytest.raises(errors.CannotProceed, match=r"2 of the 3 keys .* 'neither', 'nothing'.*leave them out"):
+            bring(place, keys=["k0002", "nothing", "neither"], check=check)
+    assert rows_of(place.store, "n") == before
     assert bring(place, keys=keys, check=True)["restored"] == 2
     result = bring(place, keys=keys)
-    assert (result["restored"], result["newer_keys"], result["missing_keys"], result["unchanged"]) == (
-        2, ["k0003", "k0004"], ["nothing"], 1
+    assert (result["restored"], result["newer_keys"], result["unchanged"]) == (
+        2, ["k0003", "k0004"], 1
     )  # fmt: skip
     assert value(place, place.store, "n", "k0001") == 1 and value(place, place.store, "n", "k0003") == "newer"
     assert not bring(place, keys=keys)["changed"]
@@ -234,7 +239,9 @@ def test_under_another_name(filled: Place) -> None:
     result = bring(place, to_namespace="copy")
     assert not result["changed"] and result["newer_keys"] == ["k0042"]
     assert bring(place, to_namespace="copy", overwrite=True)["restored"] == 1
-    assert bring(place, to_namespace="third", keys=["k0001", "zzz"])["missing_keys"] == ["zzz"]
+    with pytest.raises(errors.CannotProceed, match="1 of the 2 keys"):
+        bring(place, to_namespace="third", keys=["k0001", "zzz"])
+    assert bring(place, to_namespace="third", keys=["k0001"])["restored"] == 1
     store = open_store(place.store)
     with store.reader() as reader:
         assert reader.log_health()["intact"]

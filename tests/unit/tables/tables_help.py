@@ -30,7 +30,8 @@ class TablesSite(Site):
         self.server, self.token = server, secrets.token_hex(4)
         self.schema, self.own = f"app_{self.token}", f"ops_{self.token}"
         self.root = server.connect()
-        self.root.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        if self.root.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone():
+            self.root.execute("CREATE EXTENSION IF NOT EXISTS vector")
         self.root.execute(f"CREATE SCHEMA {self.schema} AUTHORIZATION {APPLICATION}")
         self.root.execute(f"GRANT USAGE ON SCHEMA {self.schema} TO {OWNER}")
         self.root.execute(f"SET search_path = {self.schema}, public")
@@ -40,11 +41,12 @@ class TablesSite(Site):
 
     @property
     def url(self):
-        """Of the application's role, with its schema first."""
-        server, path = self.server, urllib.parse.quote(f"-csearch_path={self.schema},public")
+        """Of the application's role, with its schema first. Searches are exact, whatever shape an index has."""
+        server = self.server
+        options = urllib.parse.quote(f"-csearch_path={self.schema},public -chnsw.ef_search=1000")
         return (
             f"postgresql://{APPLICATION}:{server.passwords[APPLICATION]}@{server.address}:{server.port}/memory"
-            f"?options={path}"
+            f"?options={options}"
         )
 
     def sql(self, text, *values):

@@ -372,8 +372,13 @@ def test_a_snapshot_verifies_rehearses_and_is_exported(site, tmp_path):
     place = Repository.open(site.repository)
     found = verify.verify(repository=place, keyring=site.ring(), name=NAME, snapshot_id=snapshot, depth="opened")
     assert found["verdict"] == "pass"
-    found = drill.drill(repository=place, keyring_params=site.keyring, name=NAME, namespaces=[NS])
-    assert found["verdict"] == "pass" and found["records"] == len(site.dump_of()["store"]) and found["not_rehearsed"]
+    cases = tmp_path / "benchmark.jsonl"
+    cases.write_text('{"query": "fact 3", "expect": "fact 00003"}\n', encoding="ascii")
+    found = drill.drill(
+        repository=place, keyring_params=site.keyring, name=NAME, namespaces=[NS], benchmark=str(cases)
+    )
+    assert found["verdict"] == "pass" and found["records"] == len(site.dump_of()["store"])
+    assert "only the application's own search could answer" in found["not_rehearsed"][0]
     export.export(repository=place, keyring=site.ring(), name=NAME, directory=str(tmp_path / "out"), namespaces=[NS])
     with open(os.path.join(tmp_path, "out", "records.jsonl"), encoding="ascii") as lines:
         rows = {row["key"]: row for row in map(json.loads, lines)}
@@ -433,7 +438,7 @@ def test_a_rehearsal_writes_nothing(site):
         found = preflight.preflight(store=store, store_params=site.store, namespace=NS, run=attempt(), **site.places())
         assert found["can_resolve"]
         said = inform.inform(store)
-    assert said["capabilities"] == ["expiry", "fence-raw-reads", "fence-reads", "fence-writes", "generations"]
+    assert said["capabilities"] == ["expiry", "fence-raw-reads", "fence-reads", "fence-writes", "generations", "search"]
     assert {one["name"]: one["records"] for one in said["namespaces"]}[f"{NS}.notes"] == 11 - 1
     site.step("isolate", attempt(), NS, check=True)
     site.step("diagnose", attempt(), NS, check=True, window=Window(onset=started))

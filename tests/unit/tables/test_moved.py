@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, InvalidInput
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.custom import described_by
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.langgraph_store import LANGGRAPH_STORE
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.mem0 import MEM0
@@ -114,6 +114,22 @@ def test_a_record_under_another_name_differs_in_nothing_else():
     numbers = record("postgresql", "store", [("prefix", "integer")], [struct.pack(">i", 7)], None)
     with pytest.raises(CannotProceed, match="no text"):
         renamed(numbers, LANGGRAPH_STORE, "7", "8")
+
+
+def test_a_name_inside_json_changes_and_every_other_byte_stays():
+    text = '{"n": 1.10, "data": "user_id", "run_id": "r", "user_id": "%s", "deep": {"user_id": "ann"}}'
+    columns = [("id", "uuid"), ("payload", "jsonb")]
+
+    def of(user):
+        return record("postgresql", "mem0", columns, [b"\0" * 16, b"\1" + (text % user).encode()], AT)
+
+    moved = renamed(of("ann"), MEM0, "user_id=ann&run_id=r", "user_id=a%26b %25 é&run_id=r")
+    assert unpack(moved[8])[1][0].rows[0][1] == b"\1" + (text % "a&b % é").encode()
+    assert moved[:8] == of("ann")[:8] and RecordCodec("user_id=a%26b %25 é&run_id=r").intact(moved)
+    with pytest.raises(CannotProceed, match="'bob' stands there and not 'ann'"):
+        renamed(of("bob"), MEM0, "user_id=ann", "user_id=zoe")
+    with pytest.raises(InvalidInput, match="give a value to each of user_id and to no other"):
+        renamed(of("ann"), MEM0, "user_id=ann", "agent_id=7")
 
 
 def test_which_namespaces_have_every_record_once():

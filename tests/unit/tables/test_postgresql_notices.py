@@ -4,8 +4,14 @@
 rows, once as they should be and once as they should not. Plain text beside encrypted: test_application_keys.py."""
 from __future__ import annotations
 
+import json
+import os
+
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines import tables_postgresql_transcripts
+from tests.support.debian import need
+from tests.support.postgresql_server import PostgresqlServer
 from tests.unit.tables.keys_help import keyed
 from tests.unit.tables.tables_help import Framework
 
@@ -23,9 +29,21 @@ def told(site, word):
         return [line for line in store.warnings() if word in line]
 
 
+@pytest.fixture(scope="module")
+def debian_server():
+    """Debian's PostgreSQL: in Debian 12 version 15, whose server cannot tell whether a text is JSON."""
+    with PostgresqlServer(binaries=os.path.dirname(os.path.realpath(need("postgresql", "postgres")))) as server:
+        yield server
+
+
+@pytest.fixture(params=["postgresql_server", "debian_server"])
+def server(request):
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
-def sessions(tmp_path, processes, postgresql_server):
-    one = keyed(tmp_path, processes["openai_agents"], "openai_agents", "postgresql", postgresql_server)
+def sessions(tmp_path, processes, server):
+    one = keyed(tmp_path, processes["openai_agents"], "openai_agents", "postgresql", server)
     yield one
     one.end()
 
@@ -45,6 +63,52 @@ def test_a_result_of_a_tool_without_its_call(sessions):
     assert ["lost" in lines[1], "late" in lines[0]] == [True, True]
     sessions.sql("DELETE FROM agent_messages WHERE session_id = 'whole' AND message_data LIKE '%%function_call\"%%'")
     assert any("'whole' has 2 results" in line for line in told(sessions, "results of tools"))
+    sessions.sql("UPDATE agent_messages SET message_data = 'cut o' WHERE id = "
+                 "(SELECT min(id) FROM agent_messages WHERE session_id = 'lost')")  # fmt: skip
+    rows = sessions.rows("lost").values()
+    assert sorted(not row[9] for row in rows) == [False] * 3 + [True]  # the session and two messages are sound
+    assert len(told(sessions, "results of tools")) == 3
+
+
+def test_a_page_of_messages_ends_anywhere(sessions, monkeypatch):
+    """As it is read from a server that cannot look into a text."""
+    for name in ("a", "b", "c"):
+        sessions.app.add(name, [call("c1"), result("c1"), result("c2"), call("c2"), result("c2")])
+    wanted = [(name, 1) for name in ("a", "b", "c")]
+    for page in (1, 2, 5, 1000):
+        monkeypatch.setattr(tables_postgresql_transcripts, "PAGE", page)
+        with sessions.open() as store, store._asking() as session:
+            assert tables_postgresql_transcripts._messages_here(session, store.live) == wanted
+            if store.live.sql[0].version >= 160_000:
+                assert tables_postgresql_transcripts._messages(session, store.live) == wanted
+
+
+def part(kind, name):
+    return {kind: {"id": name, "name": "look"}}
+
+
+def test_a_result_of_a_tool_without_its_call_in_an_event_of_google_adk(tmp_path, debian_server):
+    site = Framework(tmp_path, debian_server, "google_adk", ("sessions", "events", "user_states"))
+    try:
+        site.app.ask("fill", namespace="helper/ann")
+        site.app.ask("fill", namespace="helper/bob")
+        times = "SELECT id FROM events WHERE user_id = %s AND session_id = 's0' ORDER BY timestamp"
+        first, second, third = (event for (event,) in site.sql(times, "ann")[:3])
+
+        def put(event, *parts):
+            said = json.dumps(parts)
+            site.sql("UPDATE events SET event_data = jsonb_set(event_data, '{content,parts}', %s) WHERE id = %s",
+                     said, event)  # fmt: skip
+
+        put(first, part("function_call", "c1"), part("function_call", "c2"))
+        put(second, part("function_response", "c1"), {"text": "function_response"})
+        put(third, part("function_response", "c2"))
+        assert told(site, "results of tools") == []
+        put(first, part("function_call", "c2"))
+        site.sql("UPDATE events SET event_data = '{\"content\": {\"parts\": null}}' WHERE user_id = 'bob'")
+        assert told(site, "results of tools") == ["session 'helper/ann/s0' has 1 results of tools without their calls"]
+    finally:
+        site.wipe()
 
 
 def test_a_text_of_mem0_that_is_not_the_one_of_its_hash(tmp_path, postgresql_server):

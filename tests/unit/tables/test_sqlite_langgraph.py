@@ -343,7 +343,8 @@ def test_what_such_tables_lack_is_named(site):
         rotate.rotate(store_params=site.store, keyring=site.ring(), namespace=NS)
     with site.open() as store:
         said = inform.inform(store)
-        assert said["capabilities"] == ["expiry", "fence-raw-reads", "fence-reads", "fence-writes", "generations"]
+        fence = ["fence-raw-reads", "fence-reads", "fence-writes"]
+        assert said["capabilities"] == ["expiry", *fence, "generations", "search"]
         assert {one["name"]: one["records"] for one in said["namespaces"]}[NS] == len(site.records())
         calls = (lambda: store.writing(NS, 1, "x"), lambda: store.reserve(None, 1), lambda: store.set_ttl(NS, 1))
         for lacking in calls:

@@ -249,6 +249,27 @@ def test_a_transcript_that_no_model_takes_is_told(openai):
         ]
 
 
+def test_a_transcript_of_google_adk_that_no_model_takes_is_told(tmp_path, processes):
+    site = AdkSite(tmp_path, processes("adk"))
+    site.fill()
+
+    def put(number, *parts):
+        site.sql("UPDATE events SET event_data = json_set(event_data, '$.content.parts', json(?)) "
+                 "WHERE user_id = 'bob' AND invocation_id = ?", json.dumps(parts), f"call {number}")  # fmt: skip
+
+    call, result = ({kind: {"id": "c1"}} for kind in ("function_call", "function_response"))
+    put(1, call)
+    put(2, {"text": "function_response"}, result)
+    with site.open() as store:
+        assert store.warnings() == []
+    put(1)
+    with site.open() as store:
+        assert store.warnings() == [
+            "1 sessions have a tool's result without its call, which no model takes: 'app/bob/s1'"
+        ]
+    site.app.close()
+
+
 # --- mem0's history alone ------------------------------------------------------------------------------------------
 def test_records_of_one_memory_and_of_one_session_begin_alike(tmp_path, processes):
     site = Mem0Site(tmp_path, processes("mem0"))

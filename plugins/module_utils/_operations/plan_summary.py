@@ -1,0 +1,50 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan comes to, for reports and decisions.
+
+PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .incident import rfc3339
+from .plan_file import PlanFile
+
+
+def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
+    """{records, sources, loss_ratio, lost_keys, lost_total, suspect_keys, absent_keys, could_not_verify, …}.
+
+    ``loss_ratio`` is lost / expected; None (could-not-verify) when nothing was expected.
+    """
+    meta, found = plan.meta(), plan.counts()
+    counts = meta["counts"]
+    # good ones, and what is planned for a memory that should be there; deletions and expired records are none
+    expected = counts["good_before"] + sum(found[action] for action in ("repair", "suspect", "conflict", "lost"))
+    doubts = [] if meta["log_intact"] else ["the access log is damaged: what it does not prove is suspect"]
+    if meta.get("unlogged"):
+        doubts.append(f"{meta['unlogged']} records have no log entry")
+    return {
+        "records": {
+            "expected": expected,
+            "good_before": counts["good_before"],
+            "damaged": counts["damaged"],
+            "repair": found["repair"],
+            "suspect": found["suspect"],
+            "conflicted": found["conflict"],
+            "lost": found["lost"],
+            "expired": found["expired"],
+            "absent": found["absent"],
+        },
+        "sources": [{"snapshot": name, "records": n} for name, n in plan.sources().items()],
+        "loss_ratio": found["lost"] / expected if expected else None,
+        "lost_keys": plan.keys("lost", limit),
+        "lost_total": found["lost"],
+        "newest_recovered_at": rfc3339(meta["newest"] or None),
+        "suspect_keys": plan.keys("suspect", limit),
+        "absent_keys": plan.keys("absent", limit),
+        "newer": meta.get("changed", 0),
+        "could_not_verify": doubts,
+        "plan_file": plan.path,
+    }
