@@ -352,3 +352,28 @@ def test_what_cannot_be_asked_of_a_file_is_no_answer_and_nothing_is_written(file
         with pytest.raises(NoAnswer, match=why):
             asked(file, search("langgraph_sqlite", arguments=arguments), IN_FILE)
     assert file.dump(("store", "store_vectors")) == before
+
+
+def test_a_namespace_that_no_case_concerns_is_judged_as_without_a_benchmark(file):
+    cases = [{**case, "namespace": "agent-8"} for case in IN_FILE]
+    file.backup()
+    run = attempt()
+    with file.open() as store:
+        warned = preflight.preflight(
+            store=store, store_params=file.store, namespace=NS, run=run, benchmark=benchmark(file, cases),
+            search=None, **file.places(),
+        )["warnings"]  # fmt: skip
+    assert [line for line in warned if line.startswith(f"No case of the benchmark concerns {NS}, which is judged as")]
+    file.app.delete([NS], "k00003")
+    for name in ("isolate", "forensic"):
+        file.step(name, run)
+    file.step("diagnose", run, window=Window(keys=frozenset({"k00003"})), benchmark=benchmark(file, cases))
+    file.step("plan", run)
+    file.step("apply", run)
+    judged = file.step("validate", run, benchmark=benchmark(file, cases), search=None)
+    assert (judged["verdict"], judged["hit_rate"]["source"]) == ("pass", "probes")
+    assert judged["benchmark"]["verdict"] == "not-asked"
+    file.step("release", run)
+    watched = watching(file, run, benchmark(file, cases), None)
+    assert "search" not in watched["hit_rate"]["source"]
+    assert not [reason for reason in watched["reasons"] if "benchmark" in reason], watched["reasons"]
