@@ -339,5 +339,8 @@ def _next_command(
     else:  # key=value would split at blanks
         variable = shlex.quote(json.dumps({"memory_namespace": namespace}))
     # a watch that ended without enough reads is over; only another one can pass
-    more = " -e memory_again=true" if run.result("monitor").get("verdict") == UNKNOWN and playbook == "monitor" else ""
+    watched = run.result("monitor")
+    more = " -e memory_again=true" if watched.get("verdict") == UNKNOWN and playbook == "monitor" else ""
+    if more and given.count(watched.get("watch_seconds")):
+        more += f" -e memory_monitor_seconds={watched['watch_seconds']}"
     return f"ansible-playbook {where} memops.agent_memory.{playbook} -e {variable}{more}"

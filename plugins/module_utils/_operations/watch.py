@@ -113,9 +113,8 @@ def watch(
             "changed": True,
             "incident": incident,
         }
-    brief = {
-        k: found.get(k) for k in ("verdict", "breaches", "reasons", "deadline", "hit_rate", "first_write_at", "samples")
-    }
+    told = ("verdict", "breaches", "reasons", "deadline", "hit_rate", "first_write_at", "samples", "watch_seconds")
+    brief = {name: found.get(name) for name in told}
     store.note(claim, monitored=brief)
     journal.append("monitor", "result", run, verdict=found["verdict"], breaches=found["breaches"])
     warnings = incidents.mirror(store, claim, journal, repository, keyring) if repository is not None else []

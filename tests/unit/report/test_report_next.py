@@ -55,6 +55,11 @@ def told(event: str) -> dict[str, t.Any]:
             "monitoring",
             "monitor -e memory_again=true",
         ),
+        (
+            [*good("baseline"), extra("monitor", "could-not-verify", verdict="could-not-verify", watch_seconds=40)],
+            "monitoring",
+            "monitor -e memory_again=true -e memory_monitor_seconds=40",
+        ),
         ([*good("baseline"), extra("monitor", "fail", unreachable=True)], "monitoring", "monitor"),
         (
             [*good("baseline"), extra("monitor", "fail", verdict="fail", breaches=["hit rate"])],

@@ -23,6 +23,10 @@ def test_what_the_server_and_the_framework_do_not_say_is_found_and_mended(site):
         with store.reader() as reader:
             assert reader.structure() == []
         assert any("1 rows of store have expired" in line for line in store.warnings())
+        assert not any("no vector for" in line for line in store.warnings())
+        site.sql("DELETE FROM store_vectors WHERE key = 'fact 00001'")
+        (line,) = [line for line in store.warnings() if "no vector for" in line]
+        assert line.startswith(f"1 item of '{NS}' has no vector for ") and "such as 'fact 00001'" in line
     site.sql("ALTER TABLE store_vectors DROP CONSTRAINT store_vectors_prefix_key_fkey")
     site.sql("INSERT INTO store_vectors SELECT prefix, 'nobody', field_name, embedding FROM store_vectors LIMIT 1")
     site.step("isolate", attempt(), NS)
