@@ -187,6 +187,9 @@ class _Examination(RepositoryChecks):
             self.add("fence", FAIL, says, f"{mend}, then {run('doctor')}")
         elif not states:
             self.add("fence", UNKNOWN, "There is no namespace to try the fence on.", "write a first memory")
+        elif not store.identity().store_id:
+            says = "Nothing was isolated or backed up here yet, so there is no fence to try."
+            self.add("fence", NONE, says, run("backup"))
         else:
             told = f"; no engine of this kind fences {'; '.join(stated)}" if stated else ""
             self.add("fence", PASS, f"The fence is whole{told}.")

@@ -1,0 +1,55 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the doctor, the list of namespaces and the refusals say of another application's tables in PostgreSQL. Tables as
+LangGraph makes them, without LangGraph: nobody here asks the framework anything."""
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import doctor
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_base import Limits
+from tests.support.postgresql_server import APPLICATION
+from tests.unit.operations.runbook import NAME, NS, attempt
+from tests.unit.tables.tables_help import TablesSite
+
+
+@pytest.fixture
+def site(tmp_path, postgresql_server):
+    one = TablesSite(tmp_path, postgresql_server, "langgraph_store")
+    one.sql(
+        "CREATE TABLE store (prefix text NOT NULL, key text NOT NULL, value jsonb NOT NULL, "
+        "created_at timestamptz DEFAULT now(), updated_at timestamptz DEFAULT now(), expires_at timestamptz, "
+        "ttl_minutes int, PRIMARY KEY (prefix, key))"
+    )
+    one.sql(f"ALTER TABLE store OWNER TO {APPLICATION}")
+    for prefix in (NS, f"{NS}.notes"):
+        one.sql("INSERT INTO store (prefix, key, value) VALUES (%s, 'a', '{\"text\": \"a\"}')", prefix)
+    yield one
+    one.wipe()
+
+
+def fence(site):
+    with site.open() as store:
+        found = doctor(
+            open_store=lambda: store, store_params=site.store, keyring_params=None, repository_params=None,
+            open_keyring=lambda: None, open_repository=lambda: None, name=NAME, limits=Limits(), only=["fence"],
+        )  # fmt: skip
+    (one,) = found["checks"]
+    return one
+
+
+def test_before_anything_was_isolated_there_is_no_fence_and_nothing_is_lost(site):
+    one = fence(site)
+    assert one["verdict"] == "not-applicable" and "no fence" in one["says"] and "backup" in one["next"], one
+    with site.open() as store:
+        proof = store.prove(NS)
+    assert proof["reads_accepted"] and not proof["writes_refused"] and not store.made
+
+
+def test_an_application_that_owns_its_tables_is_bound_by_the_fence_and_not_told_as_free(site):
+    run = attempt()
+    site.step("isolate", run)
+    assert APPLICATION not in fence(site)["says"]
+    site.step("release", run)
+    one = fence(site)
+    assert one["verdict"] == "pass" and APPLICATION not in one["says"], one
