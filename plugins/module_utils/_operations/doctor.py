@@ -72,7 +72,7 @@ def doctor(
     if strange:
         raise InvalidInput(f"There is no check {strange[0]!r:.40}.", f"use some of {', '.join(CHECKS)}")
     store = ring = repository = None
-    if found.wanted("store", *OF_STORE):
+    if found.wanted("store", "backup", *OF_STORE):
         store = found.opened("store", open_store, "the store", "correct memory_store")
     if not found.wanted("keyring", "key_age", *OF_SNAPSHOTS):
         pass
@@ -89,7 +89,7 @@ def doctor(
     if copy:
         found.check("lag", found.lag, store, repository)
     else:
-        found.repository_checks(repository, ring)
+        found.repository_checks(repository, ring, store)
         found.check("key_age", found.key_age, ring)
         found.check("integrity", found.integrity, store)
         found.check("fence", found.fence, store)
