@@ -8,6 +8,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import doctor
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_base import Limits
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import inform
 from tests.support.postgresql_server import APPLICATION
 from tests.unit.operations.runbook import NAME, NS, attempt
 from tests.unit.tables.tables_help import TablesSite
@@ -53,3 +54,12 @@ def test_an_application_that_owns_its_tables_is_bound_by_the_fence_and_not_told_
     site.step("release", run)
     one = fence(site)
     assert one["verdict"] == "pass" and APPLICATION not in one["says"], one
+
+
+def test_what_lies_in_a_quarantined_namespace_is_told_as_fenced(site):
+    run = attempt()
+    site.step("isolate", run)
+    with site.open() as store:
+        found = {one["name"]: (one["state"], one["fenced_by"]) for one in inform(store, site.store)["namespaces"]}
+    assert found == {NS: ("quarantined", None), f"{NS}.notes": ("serving", NS)}
+    site.step("release", run)
