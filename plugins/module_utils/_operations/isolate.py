@@ -154,8 +154,9 @@ def release(
 ) -> dict[str, t.Any]:
     """Lift the fence and bring the former policy back.
 
-    Refused while the route points to the secondary, while a rebuild is neither finished nor validated, and after
-    an escalation that nobody accepted; ``force`` overrides the last two and is noted in the journal.
+    Refused while the route points to the secondary, while a rebuild is neither finished nor validated, after a
+    validation that failed, and after an escalation that nobody accepted; ``force`` overrides all but the first and is
+    noted in the journal. A quarantine in which nothing was planned or validated was a false alarm, and is lifted.
     Returns {incident, changed, released_at, first_write_at (the secondary's, when it served meanwhile), before,
     after}. Errors: CannotProceed, NamespaceUnknown, LeaseHeld.
     """
@@ -223,6 +224,11 @@ def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:
         raise CannotProceed(
             f"The rebuild of {namespace} is planned but not finished.",
             f"run the rebuild playbook with memory_namespace={namespace} again",
+        )
+    if not plan and (validated or {}).get("verdict") == "fail":
+        raise CannotProceed(
+            f"The validation of {namespace} failed, and nothing was rebuilt since.",
+            f"run the rebuild playbook with memory_namespace={namespace}, or release with memory_force=true",
         )
     if applied and (validated or {}).get("verdict") != "pass":
         raise CannotProceed(
