@@ -162,6 +162,22 @@ def test_what_failed_is_told(site):
     failed(found, "integrity", f"memory_namespace={NS}")
 
 
+def test_after_a_rebuild_that_passed_a_scrub_is_next_and_not_another_rebuild(site):
+    site.backup()
+    with site.memory() as memory:
+        memory.read_many(NS, [f"key-{n:03}" for n in range(20)])  # for the probes
+    site.raw.flip(NS, "key-007")
+    with site.open() as store:
+        scrub.scrub(store=store, store_params=site.store, keyring=site.ring(), repository=None, name=NAME)
+    failed(examined(site, only=["integrity"]), "integrity", "agent_memory.rebuild")
+    assert site.rebuild(force=False)["release"]["changed"]
+    one = of(examined(site, only=["integrity"]), "integrity")
+    assert one["verdict"] == "could-not-verify" and one["next"].endswith("agent_memory.scrub"), one
+    with site.open() as store:
+        scrub.scrub(store=store, store_params=site.store, keyring=site.ring(), repository=None, name=NAME)
+    assert of(examined(site, only=["integrity"]), "integrity")["verdict"] == "pass"
+
+
 def test_what_cannot_be_opened(site):
     sound(site)
     os.rename(site.path, site.path + ".away")
