@@ -153,10 +153,20 @@ class TablesProof(TablesFence):
             return "no memory_store.application_user is set: nothing can be fenced, so nothing can be isolated"
         if not self._raw_reads_fenced():
             return (
-                f"row-level security cannot bind the application's user {self.application_user} (a superuser, "
-                "BYPASSRLS, the operator or not there): nothing can be isolated until it has a plain role of its own"
+                f"row-level security cannot bind the application's user {self.application_user}, which "
+                f"{self._why_unbound()}: nothing can be isolated until it has a plain role of its own"
             )
         return None
+
+    def _why_unbound(self) -> str:
+        with self._asking() as session:
+            row = session.row(
+                "SELECT CASE WHEN rolname = current_user THEN 'is the operator''s own' WHEN rolsuper THEN "
+                "'is a superuser' WHEN rolbypassrls THEN 'has BYPASSRLS' ELSE 'is a member of the operator' END "
+                "FROM pg_roles WHERE rolname = %s",
+                self.application_user,
+            )
+        return str(row[0]) if row else "is not there"
 
 
 def fixed_columns(root: Root, table: Table, namespace: str) -> dict[str, str]:

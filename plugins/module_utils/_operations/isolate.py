@@ -14,6 +14,8 @@ from .._store import Store
 from . import incident as incidents
 from .incident import Journal, Run, now_us, rfc3339
 
+NOTHING = "nothing can be isolated"  # what a store's warning says that knows why it has no fence
+
 
 def isolate(
     *,
@@ -46,9 +48,12 @@ def isolate(
             "memory object the methods quarantine and release (docs/python_memory.md)",
         )
     if "fence-reads" not in known_words and not said:
+        why = next((line.partition(": nothing can be")[0] for line in store.warnings() if NOTHING in line), "")
         raise CapabilityMissing(
-            f"Nothing can keep an application from {namespace} here (fence-reads, fence-writes).",
-            "give the application a user of its own on the server and name it in memory_store.application_user",
+            f"Nothing can keep an application from {namespace} here (fence-reads, fence-writes)"
+            + (f": {why}." if why else "."),
+            "give the application a plain user of its own on the server and name that one in "
+            "memory_store.application_user",
         )
     with store.reader() as reader:
         before = reader.namespace(namespace)

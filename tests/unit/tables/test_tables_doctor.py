@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CapabilityMissing
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import doctor
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_base import Limits
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import inform
@@ -63,3 +64,11 @@ def test_what_lies_in_a_quarantined_namespace_is_told_as_fenced(site):
         found = {one["name"]: (one["state"], one["fenced_by"]) for one in inform(store, site.store)["namespaces"]}
     assert found == {NS: ("quarantined", None), f"{NS}.notes": ("serving", NS)}
     site.step("release", run)
+
+
+def test_an_application_user_that_cannot_be_fenced_is_refused_with_the_reason(site):
+    with site.as_user("postgres"), pytest.raises(CapabilityMissing, match="postgres, which is a superuser") as told:
+        site.step("isolate", attempt())
+    assert "plain user of its own" in told.value.next_step
+    with site.as_user("nobody-there"), pytest.raises(CapabilityMissing, match="which is not there"):
+        site.step("isolate", attempt())
