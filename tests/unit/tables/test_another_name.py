@@ -34,7 +34,7 @@ def test_a_user_inside_the_payload_of_mem0(tmp_path, postgresql_server):
         rows = site.dump(tables=("mem0",))
         with pytest.raises(InvalidInput, match="not made of the same fields"):
             bring(site, ANN, "user_id=zoe&agent_id=7")
-        with pytest.raises(CannotProceed, match="belong"):  # mem0 has one memory per identifier
+        with pytest.raises(CannotProceed, match=r"another database.*memory_store\.url"):  # one memory per identifier
             bring(site, ANN, ZOE)
         assert site.dump(tables=("mem0",)) == rows
         site.sql("DELETE FROM mem0 WHERE payload ->> 'user_id' = 'ann'")
@@ -63,4 +63,6 @@ def test_a_session_that_the_application_encrypted_for_its_name(tmp_path, process
     site.use(OLD)
     assert bring(site, "ann", "zoë")["restored"] == len(before) + 1
     assert site.told("zoë") == before and site.told("ann") == []
+    with pytest.raises(CannotProceed, match=r"belong.*another file.*memory_store\.path"):
+        bring(site, "ann", "noa")
     site.end()

@@ -254,6 +254,7 @@ def test_what_cannot_be_asked_is_told_before_the_fence(site):
     [
         ({"factory": "memory"}, "not package.module:factory"),
         ({"factory": "a:b", "interpreter": "/nowhere/python"}, "no program that can be run"),
+        ({"factory": "a:b", "python_path": [SUPPORT, "/nowhere/agent"]}, "The folder /nowhere/agent of memory_search"),
         ({"factory": "a:b", "top": 0}, r"memory_search\.top is 0"),
         ({"factory": "a:b", "timeout": 1000}, r"memory_search\.timeout is 1000"),
         ({"factory": "a:b", "arguments": ["x"]}, "no mapping of names"),

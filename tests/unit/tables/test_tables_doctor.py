@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CapabilityMissing
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, CapabilityMissing
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import doctor
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_base import Limits
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import inform
@@ -72,3 +73,13 @@ def test_an_application_user_that_cannot_be_fenced_is_refused_with_the_reason(si
     assert "plain user of its own" in told.value.next_step
     with site.as_user("nobody-there"), pytest.raises(CapabilityMissing, match="which is not there"):
         site.step("isolate", attempt())
+
+
+def test_a_key_that_is_not_written_as_the_layout_writes_it_is_told(site):
+    site.sql("INSERT INTO store (prefix, key, value) VALUES (%s, 'a/b%%c', '{\"text\": \"a\"}')", NS)
+    site.backup()
+    with pytest.raises(CannotProceed, match=r"'a/b%c'.*%2F.*name 'a%2Fb%25c'"):
+        restore.restore(
+            store_params=site.store, repository=site.repository, keyring=site.ring(), name=NAME, namespace=NS,
+            keys=["a/b%c"], attempt=attempt().attempt, owner="the test",
+        )  # fmt: skip
