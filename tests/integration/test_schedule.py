@@ -109,7 +109,7 @@ def test_the_line_of_cron_backs_up_and_leaves_a_heartbeat(
     assert list(units.iterdir()) == []
     passed(site.play("schedule", **wanted), changed=False)
     lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
-    assert [line.split()[:5] for line in lines] == [["*/15", *"****"], *[["7", *"****"]] * 3]
+    assert [line.split()[:5] for line in lines] == [["*/10", *"****"], *[["7", *"****"]] * 3]
     job = lines[0].split(None, 5)[5]
     assert "%" not in job  # to cron that is the end of the line
     started = time.time()

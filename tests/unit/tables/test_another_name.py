@@ -32,4 +32,6 @@ def test_a_session_that_the_application_encrypted_for_its_name(tmp_path, process
     site.use(OLD)
     assert bring(site, "ann", "zoë")["restored"] == len(before) + 1
     assert site.told("zoë") == before and site.told("ann") == []
+    with pytest.raises(CannotProceed, match=r"belong.*another file.*memory_store\.path"):
+        bring(site, "ann", "noa")
     site.end()
