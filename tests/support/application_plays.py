@@ -63,7 +63,7 @@ class ApplicationPlays(Site):
         try:
             while not (holds(self._noted()) and self._noted() == "apply intent"):
                 assert process.poll() is None, said
-                time.sleep(0.005)
+                time.sleep(0.005 if self._noted() in ("plan result", "apply intent") else 0.1)  # the machine has others
             for pid in _modules(process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
