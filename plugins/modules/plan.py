@@ -142,6 +142,13 @@ absent_keys:
   type: list
   elements: str
   returned: success
+newer_keys:
+  description:
+    - The first 100 keys that are other than in the last good snapshot and are kept, as nobody knows since when.
+    - Empty where the access log tells it.
+  type: list
+  elements: str
+  returned: success
 absent_snapshot:
   description: A good snapshot that has them; V(null) when there are none.
   type: str

@@ -36,7 +36,9 @@ def operate(context: Context) -> dict[str, t.Any]:
         accept_loss=context.params["accept_loss"],
         check=context.check,
     )
-    decided["diff"] = diff({}, {"strategy": decided["strategy"], **decided["records"]}, "plan for " + context.namespace)
+    keys = decided.pop("listed")  # the first of each kind
+    told = {"strategy": decided["strategy"], **decided["records"], **({"keys": keys} if keys else {})}
+    decided["diff"] = diff({}, told, "plan for " + context.namespace)
     return decided
 
 

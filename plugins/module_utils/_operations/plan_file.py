@@ -140,6 +140,12 @@ class PlanFile:
         )
         return [(key, bool(back), source) for key, back, source in self._db.execute(query, (limit,))]
 
+    def listed(self, limit: int) -> dict[str, dict[str, str]]:
+        """Action → the first ``limit`` keys, each with its reason."""
+        query = "SELECT key, reason FROM plan WHERE action = ? ORDER BY key LIMIT ?"
+        found = {action: dict(self._db.execute(query, (action, limit)).fetchall()) for action in ACTIONS}
+        return {action: keys for action, keys in found.items() if keys}
+
     def reasons(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT reason, count(*) FROM plan GROUP BY reason"))
 

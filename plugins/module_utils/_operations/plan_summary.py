@@ -12,9 +12,11 @@ import typing as t
 from .incident import rfc3339
 from .plan_file import PlanFile
 
+LISTED = 100  # keys of each kind in a diff
+
 
 def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
-    """{records, sources, loss_ratio, lost_keys, lost_total, suspect_keys, absent_keys, gone, could_not_verify, …}.
+    """{records, sources, loss_ratio, lost_keys, lost_total, suspect_keys, gone, listed, could_not_verify, …}.
 
     ``loss_ratio`` is lost / expected; None (could-not-verify) when nothing was expected.
     """
@@ -44,6 +46,8 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
         "newest_recovered_at": rfc3339(meta["newest"] or None),
         "suspect_keys": plan.keys("suspect", limit),
         "gone": plan.gone(limit),
+        "listed": plan.listed(LISTED),
+        "newer_keys": meta.get("changed_keys", []),
         "newer": meta.get("changed", 0),
         "could_not_verify": doubts,
         "plan_file": plan.path,

@@ -33,6 +33,7 @@ from .plan_streams import damaged, one_by_one
 from .plan_summary import summary
 
 PROBES = 200
+CHANGED = 100  # keys that are named
 ABSENT = plan_torn.ABSENT
 CHANGED_INSIDE = "changed inside the window"
 SILENT = "changed although its update time did not"
@@ -82,6 +83,7 @@ class Found:
     good: int = 0
     damaged: int = 0
     changed: int = 0  # sound, other than the newest snapshot, outside the window: kept
+    changed_keys: list[str] = field(default_factory=list)  # the first of them
 
 
 def make(
@@ -137,7 +139,7 @@ def make(
     counts = {"good_before": found.good, "damaged": found.damaged}
     plan = draft.finish(
         target, counts=counts, unlogged=0, log_intact=True, newest=0, changed=found.changed,
-        newest_snapshot=newest.id if newest else None,
+        changed_keys=found.changed_keys, newest_snapshot=newest.id if newest else None,
     )  # fmt: skip
     return summary(plan), sample.probes()
 
@@ -223,7 +225,11 @@ class _Decisions:
             return _entry(key, "repair", SILENT, live, newest, self._newest.id)
         if not self.over(live):
             found.good += 1
-            found.changed += not same and newest is not None
+            # of what is a layout's own, such as the order of lines, nobody has to decide anything
+            if not same and newest is not None and not key.startswith(RESERVED):
+                found.changed += 1
+                if len(found.changed_keys) < CHANGED:
+                    found.changed_keys.append(key)
         return None
 
 

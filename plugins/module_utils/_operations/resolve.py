@@ -47,7 +47,8 @@ def decide(
 
     ``absent``: keep | restore, for keys of which nobody knows whether they were deleted or lost (auto: restore what is
     missing inside the window of the damage, keep the rest).
-    Returns plan_summary.summary() and {incident, changed, strategy, escalate, escalate_reason, warnings}.
+    Returns plan_summary.summary() and {incident, changed, strategy, escalate, escalate_reason, warnings, absent_keys,
+    absent_snapshot, listed {what becomes of them: {key: reason}} of the first keys}.
     Errors: CannotProceed without a diagnosis, InvalidInput.
     """
     if strategy not in STRATEGIES:
@@ -129,6 +130,7 @@ def _with_absent(summary: dict[str, t.Any], missing: int, absent: str, namespace
     gone = summary.pop("gone")
     away = [(key, at) for key, back, at in gone if absent == "keep" or (absent == "auto" and not back)]
     summary["absent_keys"] = [key for key, _at in away]
+    summary["listed"] = _listed(summary["listed"], absent, away, summary["newer_keys"])
     summary["absent_snapshot"] = away[0][1] if away else None
     records = summary["records"]
     if absent == "restore":
@@ -151,11 +153,32 @@ def _with_absent(summary: dict[str, t.Any], missing: int, absent: str, namespace
         )
     if summary["newer"]:
         said.append(
-            f"{summary['newer']} keys are other than in the last good snapshot, and nobody knows since when; they "
-            "are kept (name memory_onset, memory_keys or memory_pattern to have them repaired)."
+            f"{counted(summary['newer'], 'key')} other than in the last good snapshot, nobody knows since when, and "
+            f"kept: {named(summary['newer_keys'])} (name memory_since, memory_keys or memory_pattern to have it "
+            "repaired)."
         )
     summary["warnings"] = said
     return summary
+
+
+def _listed(
+    planned: t.Mapping[str, t.Mapping[str, str]],
+    absent: str,
+    away: t.Sequence[tuple[str, t.Any]],
+    newer: t.Sequence[str],
+) -> dict[str, dict[str, str]]:
+    """What becomes of each key that is not simply kept, as a person reads it: {action: {key: reason}}."""
+    found = {action: dict(keys) for action, keys in planned.items()}
+    back = found.pop("absent", {})
+    if absent == "restore" and back:
+        found["repair"] = {**found.get("repair", {}), **back}
+    gone = {key for key, _at in away}
+    if away:
+        found["repair"] = {key: why for key, why in found.get("repair", {}).items() if key not in gone}
+        found["left away"] = dict.fromkeys(sorted(gone)[:plan_summary.LISTED], "absent: deleted or lost")
+    if newer:
+        found["kept"] = dict.fromkeys(newer, "other than in the last good snapshot, nobody knows since when")
+    return {action: keys for action, keys in found.items() if keys}
 
 
 def _write_lost(folder: str) -> str:
