@@ -162,6 +162,11 @@ def parse(source: str | t.Iterable[t.Any]) -> list[Case]:
         raise InvalidInput(f"{source!r:.200} is no path.", "set memory_benchmark to a JSON Lines file") from None
 
 
+def concerning(cases: t.Iterable[Case], namespace: str) -> list[Case]:
+    """The cases of one namespace: where there is none, nobody gave a benchmark of it."""
+    return [case for case in cases if case.namespace in (None, namespace)]
+
+
 def _blank(line: t.Any) -> bool:
     return isinstance(line, (str, bytes)) and not line.strip()
 
@@ -226,7 +231,7 @@ def evaluate(
     A damaged record fails its case; it raises nothing. Errors: NamespaceUnknown, StoreDamaged.
     """
     now = reader.at if now is None else now
-    mine = [case for case in cases if case.namespace in (None, namespace)]
+    mine = concerning(cases, namespace)
     codec = RecordCodec(namespace)
     why: dict[int, str] = {}  # position in mine → reason
     keyed = [(at, case) for at, case in enumerate(mine) if case.key is not None]

@@ -101,13 +101,16 @@ def need_search(store: Store, benchmark: t.Any, search: Search | None, namespace
     words = store.capabilities()
     if not benchmark or "encryption" in words:
         return
+    cases = _benchmark.concerning(_benchmark.parse(benchmark), namespace)
+    if not cases:
+        return
     if "search" not in words:
         raise CapabilityMissing(
             f"The benchmark cannot read {namespace}: the values of its layout are the application's own, and it has no "
             "search that could be asked.",
             "leave memory_benchmark out",
         )
-    if search is None and any(case.query is not None for case in _benchmark.parse(benchmark)):
+    if search is None and any(case.query is not None for case in cases):
         raise CapabilityMissing(
             f"The benchmark has queries, and only the application's own search can answer them for {namespace}.",
             "set memory_search (factory and interpreter), or leave memory_benchmark out",
@@ -124,7 +127,7 @@ def evaluate(
     """
     if not isinstance(store, Searched) or "search" not in store.capabilities():
         raise NoAnswer("this store has no search that could be asked")
-    mine = [case for case in cases if case.namespace in (None, namespace)]
+    mine = _benchmark.concerning(cases, namespace)
     queries = [case for case in mine if case.query is not None]
     framework = store.framework()
     why = {case.line: _judged_key(case, reader, namespace, framework) for case in mine if case.query is None}

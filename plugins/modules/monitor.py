@@ -113,6 +113,10 @@ first_write_at:
   description: The first application write that was accepted after the release.
   type: str
   returned: success
+watch_seconds:
+  description: How long a watch is enough where this one was too short for the probes to tell a hit rate; else V(null).
+  type: int
+  returned: success
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._modules.monitor import main

@@ -142,6 +142,10 @@ absent_keys:
   type: list
   elements: str
   returned: success
+absent_snapshot:
+  description: A good snapshot that has them; V(null) when there are none.
+  type: str
+  returned: success
 lost_total:
   description: How many keys are lost.
   type: int

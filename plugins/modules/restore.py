@@ -31,7 +31,11 @@ options:
     type: list
     elements: str
   overwrite:
-    description: Let these keys replace newer records that are intact.
+    description:
+      - With O(keys), replace also records that are intact and were written after the snapshot, or of which nobody knows
+        it. Those are set aside.
+      - A record that is missing or damaged, or whose content was changed while its update time was not, is replaced
+        without it.
     type: bool
     default: false
   create:

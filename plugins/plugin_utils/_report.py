@@ -155,6 +155,7 @@ def build_report(
             + parts.series(run.result("monitor").get("samples")),
             "errors_seen": parts.lines(diagnose.get("errors_seen")),
             "sources": parts.sources(plan),
+            "absent": parts.absent(plan, namespace, inventory),
             "suspect_keys": given.texts(plan.get("suspect_keys"), figures.KEYS_SHOWN),
             "conflict_keys": given.texts(
                 [
@@ -336,7 +337,10 @@ def _next_command(
     if not playbook:
         return ""
     # a watch that ended without enough reads is over; only another one can pass
-    more = " -e memory_again=true" if run.result("monitor").get("verdict") == UNKNOWN and playbook == "monitor" else ""
+    watched = run.result("monitor")
+    more = " -e memory_again=true" if watched.get("verdict") == UNKNOWN and playbook == "monitor" else ""
+    if more and given.count(watched.get("watch_seconds")):
+        more += f" -e memory_monitor_seconds={watched['watch_seconds']}"
     return f"ansible-playbook {where} memops.agent_memory.{playbook} -e {_variable(namespace)}{more}"
 
 

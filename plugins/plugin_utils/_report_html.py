@@ -45,7 +45,8 @@ def render(report: t.Mapping[str, t.Any], template: t.Optional[str] = None) -> s
     """The page of a report.json. ``template`` is the path of a Jinja2 file that takes the place of the shipped one.
 
     A template sees ``report``, the drawings ``timeline``, ``damage``, ``curve`` and ``plan``, the sentences
-    ``headline``, ``state_sentence`` and ``loss_sentence``, ``state_known`` and ``under_way`` (bools; the latter: what
+    ``headline``, ``state_sentence``, ``loss_sentence`` and ``absent_sentence`` (of what was left away, where the one
+    before does not say it), ``state_known`` and ``under_way`` (bools; the latter: what
     ran went well and the runbook goes on), ``next_step`` (name and command of its next step then, else none), ``whole``
     (whether it is about a whole store), ``without_writes`` (how many seconds nobody could write to that, or none),
     ``running`` (the line above each printed page, safe inside a CSS string), and the filters shown, amount, percent,
@@ -74,6 +75,7 @@ def render(report: t.Mapping[str, t.Any], template: t.Optional[str] = None) -> s
         under_way=words.under_way(report),
         state_sentence=words.state_sentence(report),
         loss_sentence=words.loss_sentence(report),
+        absent_sentence=words.absent_sentence(report) if report["records"]["lost"] else "",
         whole=words.whole(report),
         running=words.running(report),
         without_writes=given.between(report["details"]["fence"]["fenced_at"], report["details"]["released_at"]),

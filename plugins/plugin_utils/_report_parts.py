@@ -9,10 +9,14 @@ PRIVATE to the collection.
 from __future__ import annotations
 
 import json
+import shlex
 import typing as t
 
 from . import _report_input as given
+from ._commands import options
 from ._report_run import Run
+
+_NAMED = 10  # keys in one command
 
 
 def series(value: t.Any) -> t.List[t.Dict[str, t.Any]]:
@@ -71,6 +75,21 @@ def sources(plan: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
         if name:
             found.append({"snapshot": name, "records": given.count(given.mapping(item).get("records"))})
     return found
+
+
+def absent(
+    plan: t.Mapping[str, t.Any], namespace: t.Optional[str], inventory: t.Sequence[str]
+) -> t.Dict[str, t.Any]:
+    """What the plan left away, deleted or lost, and the command that brings it back."""
+    keys = given.texts(plan.get("absent_keys"), 1000)
+    snapshot = given.text(plan.get("absent_snapshot"))
+    count = given.count(given.mapping(plan.get("records")).get("absent")) or 0
+    command = None
+    if keys and snapshot and namespace:
+        listed = keys if len(keys) == count <= _NAMED else ["<keys: details.absent.keys in report.json>"]
+        more = json.dumps({"memory_namespace": namespace, "memory_snapshot": snapshot, "memory_keys": listed})
+        command = f"ansible-playbook {options(inventory)} memops.agent_memory.restore -e {shlex.quote(more)}"
+    return {"count": count, "keys": keys, "snapshot": snapshot, "command": command}
 
 
 def damage_map(value: t.Any) -> t.List[t.Dict[str, t.Any]]:

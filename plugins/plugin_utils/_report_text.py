@@ -39,6 +39,11 @@ def render(
     # a run without a plan was not about loss
     if report["records"]["lost"] is not None or not words.under_way(report):
         lines += _wrap(words.loss_sentence(report), width)
+    away = details["absent"]
+    if away["count"] and report["records"]["lost"]:
+        lines += _wrap(words.absent_sentence(report), width)
+    if away["command"]:
+        lines.append(_command("Back: ", away["command"]))
     if words.whole(report):
         lines += [_wrap(line, width)[0] for line in _positions(details)]
     for key in report["lost_keys"][:_KEYS]:

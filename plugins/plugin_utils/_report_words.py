@@ -16,6 +16,7 @@ from . import _report_input as given
 from ._report_run import TOLD, lifted_alone
 
 UNKNOWN = "not known"
+_NAMED = 5
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
 VERDICTS = {"pass": "Pass", "fail": "Fail", "could-not-verify": "Could not verify"}
 ORDER = ("preflight", "isolate", "snapshot", "diagnose", "plan", "apply", "validate", "release", "baseline", "monitor")
@@ -160,6 +161,8 @@ def loss_sentence(report: t.Mapping[str, t.Any]) -> str:
         return _loss_of_store(lost, details)
     if lost is None:
         return "How much was lost is not known: no plan says it."
+    if not lost and details["absent"]["count"]:
+        return absent_sentence(report)
     if not lost:
         told = f" All {expected:,} expected records have a good or a suspect copy." if expected else ""
         return "Nothing was lost." + told
@@ -170,6 +173,22 @@ def loss_sentence(report: t.Mapping[str, t.Any]) -> str:
     listed = details["lost_listed"]
     names = "Every lost key is listed." if listed >= lost else f"Only {listed:,} of the lost keys are listed."
     return f"{lost:,}{of} {noun}{share} {verb} lost: no good copy was found anywhere. {names}"
+
+
+def absent_sentence(report: t.Mapping[str, t.Any]) -> str:
+    """What is not there any more and was left away; "" where nothing is."""
+    away, expected = report["details"]["absent"], report["records"]["expected"]
+    if not away["count"]:
+        return ""
+    one = away["count"] == 1
+    were, they = ("is", "it was") if one else ("are", "they were")
+    named = ", ".join(shown(key, 60) for key in away["keys"][:_NAMED]) + (" …" if away["count"] > _NAMED else "")
+    others = expected and not report["records"]["lost"]
+    return (
+        f"{away['count']:,} {'record' if one else 'records'} of the last good snapshot {were} absent and left away, "
+        f"since nobody knows whether {they} deleted or lost: {named}."
+        + (f" All {expected:,} expected records have a good or a suspect copy." if others else "")
+    )
 
 
 def _loss_of_store(lost: t.Optional[int], details: t.Mapping[str, t.Any]) -> str:
@@ -281,6 +300,10 @@ def headline(report: t.Mapping[str, t.Any]) -> str:
     lost = report["records"]["lost"]
     if whole(report) and lost != 0:
         return f"Every step passed. {loss_sentence(report)}"
+    away = report["details"]["absent"]["count"]
+    if away and not lost:
+        are = "record is" if away == 1 else "records are"
+        return f"Every step passed; {away:,} {are} absent, deleted or lost, and left away."
     return (
         "Every step passed and nothing was lost."
         if not lost

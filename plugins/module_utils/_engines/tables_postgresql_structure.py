@@ -13,6 +13,7 @@ import typing as t
 from .._application_notices import told
 from .._errors import StoreDamaged
 from .._table_records import header
+from .item_vectors import in_postgresql
 from .postgresql_arrays import Ints
 from .postgresql_schema import literal, quoted
 from .postgresql_session import Session
@@ -137,6 +138,8 @@ def notices(session: Session, live: Live) -> list[str]:
         )[0]
         if count:
             lines.append(f"{count} rows of {first.plain} have a text that is not the one their hash was made of")
+    if "item-without-vector" in wanted:
+        lines += in_postgresql(session, live)
     lines += transcripts(session, live)
     return lines
 

@@ -12,6 +12,7 @@ import typing as t
 
 from .._application_notices import told
 from .._layouts.tables import TablesLayout
+from .item_vectors import in_sqlite
 from .tables_sqlite_sealed import sealed_notices
 from .tables_sqlite_sql import Schema, Table, name
 
@@ -31,6 +32,7 @@ def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, param
     lines += told(params, lambda seals: sealed_notices(con, schema, seals))
     for word, look in (
         ("half-migrated", _half_migrated), ("result-without-call", _transcripts), ("event-without-session", _adk),
+        ("item-without-vector", in_sqlite),
     ):  # fmt: skip
         if word in layout.findings:
             lines += look(con, schema)

@@ -30,6 +30,6 @@ LANGGRAPH_STORE = described(
         ),
     ),
     engines=("postgresql", "sqlite"),
-    findings=("half-migrated",),
+    findings=("half-migrated", "item-without-vector"),
     search="langgraph",
 )

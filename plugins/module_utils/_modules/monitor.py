@@ -41,6 +41,10 @@ def operate(context: Context) -> dict[str, t.Any]:
     found["warnings"] = [*found.get("warnings", []), *warnings]
     name = context.namespace
     again = "once it is read, watch again: " + run("monitor", memory_namespace=name, memory_again="true")
+    if found.get("watch_seconds"):
+        longer = str(found["watch_seconds"])
+        command = run("monitor", memory_namespace=name, memory_again="true", memory_monitor_seconds=longer)
+        again = f"watch longer: {command}"
     failed = f"run the rebuild playbook with memory_namespace={name}"
     return context.judged(found, failed if found["verdict"] == "fail" else again)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
+from .._benchmark import concerning, evaluate, parse
 from .._errors import MemoryOpsError, StoreDamaged
 from .._search import NoAnswer, Search
 from .._store import Reader, Store
@@ -41,9 +42,9 @@ def told(
     }
     if not source:
         return {**empty, "verdict": "not-asked", "why": "no benchmark was given"}
-    from .._benchmark import evaluate, parse
-
-    cases = parse(source)
+    cases = concerning(parse(source), namespace)
+    if not cases:
+        return {**empty, "verdict": "not-asked", "why": f"no case of the benchmark concerns {namespace}"}
     ours = "encryption" in store.capabilities()
     if not ours:
         empty["asked"] = SOURCE
@@ -59,8 +60,6 @@ def told(
     except StoreDamaged as exc:
         return {**empty, "cases": len(cases), "verdict": "fail", "why": exc.message}
     result = {**empty, **found}
-    if found["accuracy"] is None:
-        return {**result, "verdict": "could-not-verify", "why": f"no case of the benchmark concerns {namespace}"}
     if baseline is None:
         why = f"accuracy {found['accuracy']:.0%}, but there is no baseline to compare with"
         # as a hit rate it has a threshold of its own
@@ -111,16 +110,17 @@ def rate_of(found: t.Mapping[str, t.Any]) -> Measured | None:
 
 
 class ByBenchmark:
-    """See hit_rate.HitRate: the benchmark, asked again and again, but no more often than every ``EVERY`` seconds."""
+    """See hit_rate.HitRate: the benchmark, asked again and again, but no more often than every ``EVERY`` seconds.
+
+    It must have a case that concerns the namespace.
+    """
 
     settle = 0.0
     EVERY: t.ClassVar[int] = 60_000_000  # µs
 
     def __init__(self, store: Store, search: Search | None, namespace: str, benchmark: str) -> None:
-        from .._benchmark import parse
-
         self._store, self._search, self._namespace = store, search, namespace
-        self._cases = parse(benchmark)
+        self._cases = concerning(parse(benchmark), namespace)
         self.seconds = 0.0 if search is None else search.timeout
         self.source = SOURCE if any(case.query is not None for case in self._cases) else "benchmark"
         self._last: Measured | None = None
@@ -136,7 +136,4 @@ class ByBenchmark:
                 found = _searched(self._store, self._search, self._namespace, self._cases, reader, None)
             except NoAnswer as exc:
                 return Measured(self.source, None, str(exc), at=now)
-        if found["accuracy"] is None:
-            why = f"no case of the benchmark concerns {self._namespace}"
-            return Measured(self.source, None, why, at=now)
         return Measured(self.source, found["accuracy"], reads=found["cases"], at=now)

@@ -9,6 +9,25 @@ from __future__ import annotations
 
 import json
 import re
+import typing as t
+
+NAMED = 10
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 record``, ``2 records``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def named(keys: t.Sequence[str]) -> str:
+    """The first keys, for a sentence."""
+    return ", ".join(repr(key)[:80] for key in keys[:NAMED]) + (" …" if len(keys) > NAMED else "")
+
+
+def back_by(namespace: str, snapshot: str | None, keys: t.Sequence[str], count: int) -> str:
+    """The command that brings back, from this snapshot, the keys that a plan left away."""
+    keys_ = json.dumps(list(keys)) if count == len(keys) <= NAMED else "[<keys: absent_keys of the plan>]"
+    return run("restore", memory_namespace=namespace, memory_snapshot=snapshot or "<snapshot>", memory_keys=keys_)
 
 
 def run(playbook: str, **variables: str) -> str:

@@ -8,6 +8,7 @@ killed goes on to the same deadline; the time in which nobody watched is recorde
 
 from __future__ import annotations
 
+import math
 import time
 import typing as t
 
@@ -61,7 +62,8 @@ def monitor(
 
     Returns {verdict, changed, fenced, breaches, reasons, deadline, started, ended, resumed, hit_rate {value, reads,
     hits, misses, corrupt}, findings {kind: n}, errors {kind: n}, error_samples, first_write_at, samples [{at, hits,
-    misses, corrupt, findings, errors}], gaps [{from, to}]}; times RFC 3339. Errors: StaleAttempt.
+    misses, corrupt, findings, errors}], gaps [{from, to}], watch_seconds (that are enough where this watch was too
+    short for the probes, else None)}; times RFC 3339. Errors: StaleAttempt.
     """
     store = open_store(store_params)
     try:
@@ -370,6 +372,12 @@ class _Watch:
             doubts.append(f"no data from {self.source}: {why}")
         elif rate is None and self.source is None:
             doubts.append("no data: no source tells a hit rate: no probes, and no memory_hit_rate_source")
+        elif rate is None and self.source == "probes":  # nobody has to read: they are asked with each sample
+            self.note["enough"] = math.ceil(math.ceil(MIN_SAMPLES / len(self.probes)) * self.interval)
+            doubts.append(
+                f"no data: the watch was too short: {total} answers of {len(self.probes)} probes, {MIN_SAMPLES} are "
+                f"needed to tell a hit rate, and {self.note['enough']} s give them"
+            )
         elif rate is None:
             doubts.append(f"no data: {total} reads since the release, {MIN_SAMPLES} are needed to tell a hit rate")
         doubts += [f"no data: {reason}" for reason in self.note["no_data"]]

@@ -132,6 +132,14 @@ class PlanFile:
         query = "SELECT count(*) FROM plan WHERE action='repair' AND expected IS NULL"
         return int(self._db.execute(query).fetchone()[0])
 
+    def gone(self, limit: int) -> list[tuple[str, bool, str | None]]:
+        """Keys of which nothing is there: (key, whether it is to come back, snapshot that has it)."""
+        query = (
+            "SELECT key, action = 'repair', source FROM plan "
+            "WHERE action = 'absent' OR (action = 'repair' AND expected IS NULL) ORDER BY key LIMIT ?"
+        )
+        return [(key, bool(back), source) for key, back, source in self._db.execute(query, (limit,))]
+
     def reasons(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT reason, count(*) FROM plan GROUP BY reason"))
 

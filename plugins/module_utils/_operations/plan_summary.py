@@ -14,7 +14,7 @@ from .plan_file import PlanFile
 
 
 def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
-    """{records, sources, loss_ratio, lost_keys, lost_total, suspect_keys, absent_keys, could_not_verify, …}.
+    """{records, sources, loss_ratio, lost_keys, lost_total, suspect_keys, absent_keys, gone, could_not_verify, …}.
 
     ``loss_ratio`` is lost / expected; None (could-not-verify) when nothing was expected.
     """
@@ -43,7 +43,7 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
         "lost_total": found["lost"],
         "newest_recovered_at": rfc3339(meta["newest"] or None),
         "suspect_keys": plan.keys("suspect", limit),
-        "absent_keys": plan.keys("absent", limit),
+        "gone": plan.gone(limit),
         "newer": meta.get("changed", 0),
         "could_not_verify": doubts,
         "plan_file": plan.path,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
+from .._benchmark import concerning, parse
 from .._errors import InvalidInput, LeaseHeld, MemoryOpsError
 from .._model import STRATEGIES
 from .._search import Search, need_search
@@ -57,8 +58,6 @@ def preflight(
             f"There is no strategy {strategy!r:.40}.", f"set memory_strategy to one of: {', '.join(STRATEGIES)}"
         )
     if benchmark:
-        from .._benchmark import parse
-
         parse(benchmark)
         need_search(store, benchmark, search, namespace)
     with store.reader() as reader:
@@ -144,8 +143,15 @@ def refuse_if_held(store: Store, namespace: str, run: Run) -> None:
 
 
 def _unasked(store: Store, namespace: str, benchmark: str | None, search: Search | None) -> list[str]:
-    """Why an application's own search cannot answer the benchmark: better known before the namespace is fenced."""
-    if not benchmark or "encryption" in store.capabilities():
+    """Why the benchmark says nothing of the namespace: better known before it is fenced."""
+    if not benchmark:
+        return []
+    if not concerning(parse(benchmark), namespace):
+        return [
+            f"No case of the benchmark concerns {namespace:.80}, which is judged as if there were none: add a case "
+            "with this namespace to memory_benchmark, or one without any."
+        ]
+    if "encryption" in store.capabilities():
         return []
     with store.reader() as reader:
         why = benchmarks.accuracy(store, reader, namespace, None, benchmark, search)[1]

@@ -17,6 +17,7 @@ from .._model import CHECKSUM, EXPIRES, STRATEGIES
 from .._store import Store
 from . import apply, integrity, plan_summary, sources
 from . import incident as incidents
+from .commands import back_by, counted, named
 from .incident import Journal, Run, now_us
 from .incoming import Incoming, checked
 from .plan_file import PlanFile
@@ -78,7 +79,7 @@ def decide(
     if incident is not None and known.get("diagnosed") and not otherwise:
         folder = incidents.folder(store_params, incident, run.work_dir)
         with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db")) as planned:
-            summary = _with_absent(plan_summary.summary(planned), planned.absent(), absent)
+            summary = _with_absent(plan_summary.summary(planned), planned.absent(), absent, namespace)
     elif check:
         from .investigate import investigate  # apply and a plan that is there can do without loading it
 
@@ -94,7 +95,7 @@ def decide(
             window=window,
             check=True,
         )
-        summary = _with_absent(found["draft"], found["missing"], absent)
+        summary = _with_absent(found["draft"], found["missing"], absent, namespace)
         known = {**known, "proposed": found["strategy"]}
     else:
         raise CannotProceed(f"{namespace} has no diagnosed incident.", "run the diagnose step first")
@@ -123,8 +124,12 @@ def decide(
     return {**summary, **decided, "incident": incident, "changed": changed}
 
 
-def _with_absent(summary: dict[str, t.Any], missing: int, absent: str) -> dict[str, t.Any]:
+def _with_absent(summary: dict[str, t.Any], missing: int, absent: str, namespace: str) -> dict[str, t.Any]:
     """The summary with what is decided about absent keys, and in words what nobody can know."""
+    gone = summary.pop("gone")
+    away = [(key, at) for key, back, at in gone if absent == "keep" or (absent == "auto" and not back)]
+    summary["absent_keys"] = [key for key, _at in away]
+    summary["absent_snapshot"] = away[0][1] if away else None
     records = summary["records"]
     if absent == "restore":
         records["expected"] += records["absent"]
@@ -139,8 +144,10 @@ def _with_absent(summary: dict[str, t.Any], missing: int, absent: str) -> dict[s
     said = []
     if records["absent"]:
         said.append(
-            f"{records['absent']} keys of the last good snapshot are not there any more: deleted or lost, nobody "
-            "knows; they stay away (memory_absent=restore brings them back)."
+            f"{counted(records['absent'], 'key')} of the last good snapshot, not there any more and left away (deleted "
+            f"or lost, nobody knows): {named(summary['absent_keys'])}. memory_absent=restore brings back what is "
+            "absent, in this rebuild; later "
+            + back_by(namespace, summary["absent_snapshot"], summary["absent_keys"], records["absent"])
         )
     if summary["newer"]:
         said.append(

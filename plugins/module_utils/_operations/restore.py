@@ -150,7 +150,9 @@ def restore(
                 if keys is not None:
                     from .restore_records import some_keys
 
-                    result.update(some_keys(work, held, keys, overwrite))
+                    done = some_keys(work, held, keys, overwrite)
+                    result["warnings"] += done.pop("warnings", [])
+                    result.update(done)
                 else:
                     result.update(_whole(work, held, as_secondary))
     return {**result, "seconds": round(time.monotonic() - started, 3)}

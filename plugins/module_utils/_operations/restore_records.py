@@ -6,18 +6,20 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import json
 import time
 import typing as t
 
 from .._codec import RecordCodec
 from .._errors import CannotProceed, InvalidInput, KeyUnavailable, NamespaceQuarantined, RecordCorrupt
 from .._model import Change, Claim, LogEntry, Record, Row, is_isolated
+from .._table_records import put_off, unwritten
+from .commands import NAMED, counted, named, run
 
 if t.TYPE_CHECKING:
     from .restore import Work
 
 LISTED = 1000
-NAMED = 10
 BATCH_ROWS = 1000
 BATCH_BYTES = 8 << 20
 RESERVED = "\0memops/"
@@ -32,14 +34,13 @@ def copies_of(work: Work, keys: t.Sequence[str]) -> dict[str, Row]:
     # of what was isolated when it was taken the snapshot has no copy
     missing = [key for key in wanted if key not in found or is_isolated(found[key])]
     if missing:
-        named = ", ".join(repr(key)[:80] for key in missing[:NAMED]) + (" …" if len(missing) > NAMED else "")
         following = "leave them out, or name a snapshot that has them in memory_snapshot (export lists its keys)"
         meant = _encoded(work, missing)
         if meant:
             following = f"a slash or per cent sign inside a key is written as %2F or %25: name {meant[0]!r}"
         raise CannotProceed(
             f"Nothing is restored: {len(missing)} of the {len(wanted)} keys that are named are not in snapshot "
-            f"{work.snapshot.id}: {named}.",
+            f"{work.snapshot.id}: {named(missing)}.",
             following,
         )
     return found
@@ -52,8 +53,11 @@ def _encoded(work: Work, keys: t.Sequence[str]) -> list[str]:
 
 
 def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite: bool) -> dict[str, t.Any]:
-    """Bring these keys back in place: missing and damaged ones as they were; newer ones only with ``overwrite``."""
+    """Bring these keys back in place: missing and damaged ones as they were, and those that were changed without their
+    update time; newer ones, and those of which nobody knows it, only with ``overwrite``. What gives way lies aside."""
     copies = copies_of(work, keys)
+    saved = dict(copies)
+    logged = "log" in work.store.capabilities()
     wanted = sorted(copies)
     codec = RecordCodec(work.namespace)
     damaged = [key for key in wanted if not codec.intact(copies[key])]
@@ -71,8 +75,10 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
             continue
         row, now = copies[key], live.get(key)
         if now is not None and codec.intact(now) and not _isolated_from(now, row):
-            if now == row:
+            if now in (row, saved[key]):
                 unchanged += 1
+            elif not logged and unwritten(now, saved[key], work.snapshot.info.at) and not put_off(now, saved[key]):
+                changes.append(Change(key, now[9], row, "restore"))
             else:
                 newer.append(key)
         else:
@@ -90,8 +96,9 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
         "changed": bool(changes or rewritten),
     }
     if claim is None:
-        return {**result, "would": f"restore {result['restored']} records in place"}
-    if "log" not in work.store.capabilities():  # in place too, whoever wrote the newer one
+        told = {"warnings": [_kept(work, result)]} if result["newer"] else {}
+        return {**result, **told, "would": f"restore {counted(result['restored'], 'record')} in place"}
+    if not logged:  # in place too, whoever wrote the newer one
         changes += [Change(key, live[key][9], copies[key], "restore") for key in rewritten]
         rewritten = []
     if rewritten and work.state is not None and work.state.state != "serving":
@@ -106,14 +113,34 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
         work.renew(claim)
     work.store.import_log(claim, evidence)
     if rewritten:
+        aside = [(Change(key, live[key][9], None, "restore"), Change(key, None, live[key])) for key in rewritten]
+        work.store.change(claim, [change for pair in aside for change in pair])
         _write(work, [copies[key] for key in rewritten], True, [])
     result["newer"] += len(refused)  # somebody wrote them meanwhile
     result["newer_keys"] += refused[:LISTED]
     result["restored"] -= len(refused)
     result["changed"] = bool(result["restored"])
+    if result["newer"]:
+        result["warnings"] = [_kept(work, result)]
     if work.state is not None and work.state.state == "standby" and work.state.restored_snapshot is None:
         work.store.set_state(claim, "serving")
     return result
+
+
+def _kept(work: Work, result: t.Mapping[str, t.Any]) -> str:
+    """Which of the named keys stay as they are, why, and the command that replaces them all the same."""
+    keys = result["newer_keys"]
+    command = "the same command with -e memory_force=true"
+    if len(keys) <= NAMED and work.target == work.namespace:
+        command = run(
+            "restore", memory_namespace=work.target, memory_snapshot=work.snapshot.id, memory_keys=json.dumps(keys),
+            memory_force="true",
+        )  # fmt: skip
+    return (
+        f"Kept in {work.target:.80}: {named(keys)}. What is there is other than in snapshot {work.snapshot.id}, and "
+        f"was written after it as far as the store can tell. Next: {command} puts the snapshot's in its place, and "
+        "aside what is there now."
+    )
 
 
 def _isolated_from(now: Row, row: Row) -> bool:

@@ -11,6 +11,7 @@ import os
 import time
 import typing as t
 
+from .._benchmark import concerning, parse
 from .._errors import CannotProceed, InvalidInput
 from .._model import Claim
 from .._search import need_search, search_of
@@ -112,9 +113,8 @@ def watch(
             "changed": True,
             "incident": incident,
         }
-    brief = {
-        k: found.get(k) for k in ("verdict", "breaches", "reasons", "deadline", "hit_rate", "first_write_at", "samples")
-    }
+    told = ("verdict", "breaches", "reasons", "deadline", "hit_rate", "first_write_at", "samples", "watch_seconds")
+    brief = {name: found.get(name) for name in told}
     store.note(claim, monitored=brief)
     journal.append("monitor", "result", run, verdict=found["verdict"], breaches=found["breaches"])
     warnings = incidents.mirror(store, claim, journal, repository, keyring) if repository is not None else []
@@ -131,11 +131,16 @@ def watch(
 def _benchmark(
     store: Store, namespace: str, benchmark: str | None, search: t.Mapping[str, t.Any] | None
 ) -> HitRate | None:
-    """The user's, where the values are an application's own. Errors: InvalidInput, CapabilityMissing."""
+    """The user's, where the values are an application's own and a case concerns the namespace.
+
+    Errors: InvalidInput, CapabilityMissing.
+    """
     who = search_of(search)
     if not benchmark or "encryption" in store.capabilities():
         return None
     need_search(store, benchmark, who, namespace)
+    if not concerning(parse(benchmark), namespace):
+        return None
     return ByBenchmark(store, who, namespace, benchmark)
 
 

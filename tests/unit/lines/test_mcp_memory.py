@@ -237,13 +237,17 @@ def test_what_a_run_away_agent_did_inside_the_window_is_undone(site, server, str
 
 def test_without_a_window_what_changed_is_kept_and_what_is_absent_is_listed(site, server):
     site.fill(server)
-    site.backup()
+    snapshot = site.backup()["snapshot"]
     server.delete_entities(["e003"])
     server.add_observations([{"entityName": "e001", "contents": ["news"]}])
     now = site.content()
     done = site.rebuild()
     assert site.content() == now and not done["apply"]["changed"]
-    assert "entity/e003" in done["plan"]["absent_keys"]
+    away = done["plan"]["absent_keys"]
+    assert "entity/e003" in away and done["plan"]["absent_snapshot"] == snapshot
+    said = done["plan"]["warnings"][0]
+    assert said.startswith(f"{len(away)} keys of the last good snapshot, not there") and "'entity/e003'" in said
+    assert f"memops.agent_memory.restore -e memory_namespace={MEMORY} -e memory_snapshot={snapshot} -e '{{" in said
     site.rebuild(absent="restore")
     assert "e003" in named(server.read_graph()) and len(site.content()) > len(now)
 

@@ -55,6 +55,11 @@ def told(event: str) -> dict[str, t.Any]:
             "monitoring",
             "monitor -e memory_again=true",
         ),
+        (
+            [*good("baseline"), extra("monitor", "could-not-verify", verdict="could-not-verify", watch_seconds=40)],
+            "monitoring",
+            "monitor -e memory_again=true -e memory_monitor_seconds=40",
+        ),
         ([*good("baseline"), extra("monitor", "fail", unreachable=True)], "monitoring", "monitor"),
         (
             [*good("baseline"), extra("monitor", "fail", verdict="fail", breaches=["hit rate"])],
@@ -227,3 +232,22 @@ def test_a_rehearsal_says_what_every_step_would_do() -> None:
         == "501 expected, 476 good, 25 to repair, 0 suspect, 0 lost, strategy soft"
     )
     assert _report_happened.planned({}) == ""
+
+
+def test_what_was_left_away_is_told_with_the_command_that_brings_it_back():
+    steps = good()
+    plan = find(steps, "plan")["result"]
+    plan["records"].update(lost=0, absent=1)
+    plan.update(lost_keys=[], lost_total=0, absent_keys=["entity/Person 100"], absent_snapshot="S-1")
+    report = build(steps)
+    page, text = _report_html.render(report, None), " ".join(_report_text.render(report).split())
+    assert "othing was lost" not in text and "othing was lost" not in page
+    away = "1 record of the last good snapshot is absent and left away, since nobody knows whether it was deleted or lo"
+    assert f"{away}st: entity/Person 100. All 1,000 expected records" in text and away in page
+    back = 'Back: ansible-playbook -i <inventory> memops.agent_memory.restore \\ -e \'{"memory_namespace": "agent-7", '
+    assert back + '"memory_snapshot": "S-1", "memory_keys": ["entity/Person 100"]}' in text
+    assert "memops.agent_memory.restore" in page
+    plan["records"].update(lost=2, absent=12)
+    plan["absent_keys"] = [f"k{n}" for n in range(12)]
+    text = " ".join(_report_text.render(build(steps)).split())
+    assert "12 records of the last good snapshot are absent" in text and "k4 …" in text and "2 of 1,000" in text

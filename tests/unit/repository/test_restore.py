@@ -221,6 +221,8 @@ def test_some_keys(filled: Place) -> None:
     result = bring(place, keys=keys, overwrite=True)
     assert result["restored"] == 2 and value(place, place.store, "n", "k0003") == 3
     assert value(place, place.store, "n", "k0004") == 4
+    with open_store(place.store).reader() as reader:  # what gave way is kept
+        assert {"k0003", "k0004"} <= {row[0] for batch in reader.aside("n") for _incident, _reason, row in batch}
     with pytest.raises(errors.InvalidInput):
         bring(place, keys=[])
 

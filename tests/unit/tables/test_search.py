@@ -120,11 +120,11 @@ def test_a_rebuild_is_judged_and_watched_by_what_the_framework_finds(site):
     assert (watched["hit_rate"]["value"], watched["hit_rate"]["reads"]) == (1.0, 6)
 
 
-def watching(site, run, cases, given):
+def watching(site, run, cases, given, seconds=0.1, **more):
     with site.open() as store:
         return watch.watch(
             store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None, run=run,
-            seconds=0.1, interval=0.1, benchmark=cases, search=given, name=NAME,
+            seconds=seconds, interval=0.1, benchmark=cases, search=given, name=NAME, **more,
         )  # fmt: skip
 
 
@@ -353,3 +353,32 @@ def test_what_cannot_be_asked_of_a_file_is_no_answer_and_nothing_is_written(file
         with pytest.raises(NoAnswer, match=why):
             asked(file, search("langgraph_sqlite", arguments=arguments), IN_FILE)
     assert file.dump(("store", "store_vectors")) == before
+
+
+def test_a_namespace_that_no_case_concerns_is_judged_as_without_a_benchmark(file):
+    cases = [{**case, "namespace": "agent-8"} for case in IN_FILE]
+    file.backup()
+    run = attempt()
+    with file.open() as store:
+        warned = preflight.preflight(
+            store=store, store_params=file.store, namespace=NS, run=run, benchmark=benchmark(file, cases),
+            search=None, **file.places(),
+        )["warnings"]  # fmt: skip
+    assert [line for line in warned if line.startswith(f"No case of the benchmark concerns {NS}, which is judged as")]
+    file.app.delete([NS], "k00003")
+    for name in ("isolate", "forensic"):
+        file.step(name, run)
+    file.step("diagnose", run, window=Window(keys=frozenset({"k00003"})), benchmark=benchmark(file, cases))
+    file.step("plan", run)
+    file.step("apply", run)
+    judged = file.step("validate", run, benchmark=benchmark(file, cases), search=None)
+    assert (judged["verdict"], judged["hit_rate"]["source"]) == ("pass", "probes")
+    assert judged["benchmark"]["verdict"] == "not-asked"
+    file.step("release", run)
+    watched = watching(file, run, benchmark(file, cases), None)
+    probes, asked = judged["probes"]["checked"], watched["hit_rate"]["reads"]
+    assert watched["hit_rate"]["source"] == "probes" and asked < 100
+    short = f"no data: the watch was too short: {asked} answers of {probes} probes, 100 are needed to tell a hit rate"
+    assert watched["reasons"][0].startswith(short) and watched["watch_seconds"] == 1
+    watched = watching(file, run, benchmark(file, cases), None, again=True, seconds=watched["watch_seconds"])
+    assert (watched["verdict"], watched["watch_seconds"]) == ("pass", None)

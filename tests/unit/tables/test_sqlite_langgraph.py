@@ -313,11 +313,30 @@ def test_a_lost_file_gets_everything_back_once_the_application_made_its_tables(s
 def test_some_keys_come_back_in_place_while_the_application_goes_on(site):
     site.backup()
     damage(site)
-    done = _restore(site, keys=["k00001", "k00002", "nobody"])
-    assert (done["restored"], done["newer_keys"], done["missing_keys"]) == (1, ["k00001"], ["nobody"])
+    with pytest.raises(CannotProceed, match=r"1 of the 3 keys .*'nobody'"):
+        _restore(site, keys=["k00001", "k00002", "nobody"])
+    done = _restore(site, keys=["k00001", "k00002"])
+    assert (done["restored"], done["newer_keys"]) == (1, ["k00001"])
+    kept = f"Kept in {NS}: 'k00001'. What is there is other than in snapshot {done['snapshot']}, and was written after"
+    assert done["warnings"][0].startswith(kept) and "-e memory_force=true" in done["warnings"][0]
     assert _restore(site, keys=["k00001", "below/one"], overwrite=True)["restored"] == 2
     assert site.app.get([NS], "k00001")["n"] == 1 and site.app.get([NS, "below"], "one") == {"deep": True}
     assert len(site.sql("SELECT 1 FROM store_vectors WHERE prefix = ? AND key = 'k00002'", NS)) == 1
+
+
+def test_what_was_changed_without_its_update_time_comes_back_by_its_key(site):
+    site.sql("UPDATE store SET updated_at = datetime(updated_at, '-1 hour')")
+    before = site.records()
+    site.backup()
+    site.sql("UPDATE store SET value = '{}' WHERE key = 'k00001' AND prefix = ?", NS)
+    site.sql("DELETE FROM store_vectors WHERE key = 'k00002'")
+    site.sql("UPDATE store SET value = '{}', updated_at = datetime('now', '+1 hour') WHERE key = 'k00003'")
+    keys = ["k00001", "k00002", "k00003", "k00004"]
+    for check in (True, False):
+        done = _restore(site, keys=keys, check=check)
+        assert (done["restored"], done["newer_keys"], done["unchanged"]) == (2, ["k00003"], 1)
+    assert {key for key, row in site.records().items() if row != before[key]} == {"k00003"}
+    assert set(site.aside()) == {"k00001", "k00002"}
 
 
 def test_a_snapshot_verifies_rehearses_and_is_exported(site, tmp_path):

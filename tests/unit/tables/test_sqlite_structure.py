@@ -60,6 +60,17 @@ def test_what_the_framework_leaves_behind_is_found(site):
     assert remarks(site) == ["2 rows of store_vectors belong to no row of store"]
 
 
+def test_an_item_that_lost_its_vector_is_told_of_by_its_siblings(site):
+    site.sql("UPDATE store_vectors SET field_name = 'text'")
+    listed = [line for line in remarks(site) if "vector" in line]
+    assert listed == []  # an item without the field has none by right
+    site.sql("DELETE FROM store_vectors WHERE prefix = ? AND key = 'k00003'", NS)
+    (line,) = remarks(site)
+    assert line.startswith(f"1 item of '{NS}' has no vector for 'text', as ") and "such as 'k00003'" in line
+    site.sql("DELETE FROM store_vectors WHERE prefix = ? AND key LIKE 'k0%'", NS)
+    assert remarks(site) == []  # of so many it may be meant
+
+
 def test_vectors_of_another_dimension_are_found(site):
     blob = struct.pack("4f", 1, 2, 3, 4)
     site.sql("UPDATE store_vectors SET embedding = ? WHERE prefix = ? AND key = 'k00003'", blob, NS)
