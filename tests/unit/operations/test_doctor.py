@@ -13,7 +13,14 @@ import time
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import drill, holds, scrub, verify
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    drill,
+    export,
+    holds,
+    restore,
+    scrub,
+    verify,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import doctor
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_base import Limits
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_clock import settle
@@ -236,6 +243,10 @@ def test_the_baseline_of_one_namespace_is_neither_the_backup_nor_the_drill(site)
     place = Repository.open(site.repository)
     found = drill.drill(repository=place, keyring_params=site.keyring, name=NAME, scratch=site.folder, rotation=False)
     assert (found["snapshot"], found["left_out"], set(found["namespaces"])) == (whole["snapshot"], [], {NS, OTHER})
+    common = {"repository": place, "keyring": site.ring(), "name": NAME}
+    assert export.export(directory=os.path.join(site.folder, "export"), **common)["snapshot"] == whole["snapshot"]
+    brought = restore.restore_whole(store_params={**site.store, "path": f"{site.path}.new"}, create=True, **common)
+    assert (brought["snapshot"], set(brought["namespaces"])) == (whole["snapshot"], {NS, OTHER})
     for limit, verdict in ((0.0, "fail"), (900.0, "pass")):  # the limit itself, not twice it
         at = time.time() + limit * 0.9 + 1
         one = of(examined(site, now=at, limits=Limits(free=0.0, rpo=limit), only=["backup"]), "backup")
