@@ -21,6 +21,7 @@ KEYS_SHOWN = 1000
 ENOUGH_READS = 100
 DEFAULTS = {"hit_rate": 0.80, "max_loss": 0.10, "rto": 1800.0, "rpo": 900.0}
 
+
 def targets(slo: t.Optional[t.Mapping[str, t.Any]]) -> t.Tuple[t.Dict[str, t.Optional[float]], t.List[str]]:
     wanted = {**DEFAULTS, **{k: v for k, v in given.mapping(slo).items() if v is not None}}
     found: t.Dict[str, t.Optional[float]] = {
@@ -100,7 +101,13 @@ def first_write(run: Run) -> t.Any:
 def objectives(run: Run) -> t.Tuple[t.Optional[float], t.Optional[float], t.List[str]]:
     """Recovery time and recovery point in seconds; what contradicts itself is said, not shown."""
     notes: t.List[str] = []
-    rto = given.between(next((s.started for s in run.history if s.started), None), first_write(run))
+    layout = given.text(given.mapping(run.result("preflight").get("store")).get("layout"))
+    unlogged = layout is not None and layout != "native"
+    back = first_write(run)
+    if back is None and unlogged and run.passed("release"):
+        back = run.result("release").get("released_at")
+        notes.append("Without an access log nobody knows the first write: the time to recovery ends with the release")
+    rto = given.between(next((s.started for s in run.history if s.started), None), back)
     if rto is not None and rto < 0:
         notes.append("The first write after release is dated before the start of the run: the clocks disagree")
         rto = None
@@ -108,5 +115,7 @@ def objectives(run: Run) -> t.Tuple[t.Optional[float], t.Optional[float], t.List
     newest = next((value for value in told if value), None)
     rpo = given.between(newest, parts.fence(run)["fenced_at"])
     if rpo is not None:
+        if unlogged:
+            notes.append("Without an access log the recovery point is the newest snapshot that repairs came from")
         rpo = max(0.0, rpo)  # a copy that went on after the fence lost no time
     return rto, rpo, notes

@@ -244,7 +244,7 @@ def curve(report: t.Mapping[str, t.Any]) -> t.Optional[t.Dict[str, t.Any]]:
         ],
         "onset": _onset(report, scale, points),
         "ticks": scale.ticks(14.0),
-        "title": f"{len(samples):,} samples over {words.span(whole)}; "
+        "title": f"{len(samples):,} sample{'' if len(samples) == 1 else 's'} over {words.span(whole)}; "
         f"lowest {words.percent(min(s[1] for s in samples))}, last {words.percent(samples[-1][1])}",
     }
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import typing as t
 
 from .._model import Window
+from .commands import counted
 from .incident import rfc3339
 from .integrity_rows import RESERVED
 from .logreview import BULK_WRITES, Review
 
 # findings that are of one record each
-DAMAGE = ("checksum", "unreadable", "unopenable", "key-missing", "absent", "silent-change")
+DAMAGE = ("checksum", "unreadable", "unopenable", "key-missing", "absent", "silent-change", "changed")
 NAMED = 5  # records of one finding
 HARD_SHARE = 0.20  # above this share of damaged records a new generation is cheaper and safer than repairs in place
 
@@ -49,8 +50,10 @@ def diagnose(
     deletions: t.Mapping[str, int] | None = None,
     ttl: float | None = None,
     examples: t.Sequence[t.Mapping[str, t.Any]] = (),
+    logged: bool = True,
 ) -> dict[str, t.Any]:
-    """``deletions``: {count, whole} of the application's spans. ``examples``: of integrity.scan.
+    """``deletions``: {count, whole} of the application's spans. ``examples``: of integrity.scan. ``logged``:
+    whether there is an access log.
 
     Returns {causes: [{cause, confidence, evidence}], onset, strategy, hit_rate}, causes by confidence.
     """
@@ -70,7 +73,7 @@ def diagnose(
         return [f"{one['key']}: {one['evidence']}" for one in of_kind[:NAMED]]
 
     storage = (
-        [f"{findings['checksum']} records whose bytes changed after they were written", *named("checksum")]
+        [f"{counted(findings['checksum'], 'record')} whose bytes changed after they were written", *named("checksum")]
         if findings.get("checksum")
         else []
     )
@@ -78,24 +81,26 @@ def diagnose(
     storage += [_line(e) for e in errors if e["kind"] in ("storage", "corruption")]
     add("storage-failure", findings.get("checksum", 0), storage)
     if findings.get("absent"):
-        add(
-            "lost-rows",
-            findings["absent"],
-            [f"{findings['absent']} records are gone and no deletion of them is logged", *_deletions(deletions)],
-        )
+        gone = _are(findings["absent"], "record", "gone")
+        said = f"{gone} and no deletion is logged" if logged else f"{gone}, deleted or lost: there is no log"
+        add("lost-rows", findings["absent"], [said, *_deletions(deletions)])
+    if findings.get("changed"):
+        changed = findings["changed"]
+        said = f"{_are(changed, 'record', 'other')} than before the window, or made inside it; no log says by whom"
+        add("changed-in-window", changed, [said])
     if findings.get("silent-change"):
         silent = findings["silent-change"]
-        said = f"{silent} records are other than in the last good snapshot, and say that they were not changed since"
+        said = f"{_are(silent, 'record', 'other')} than in the last good snapshot, and said to be unchanged since"
         add("silent-change", silent, [said])
     if findings.get("unreadable"):
         count = findings["unreadable"]
         add("unreadable-records", count, [
-            f"{count} records are listed, and their application cannot read them", *named("unreadable")
+            f"{_are(count, 'record', 'listed')}, and the application cannot read what is listed", *named("unreadable")
         ])  # fmt: skip
     if findings.get("unopenable"):
         count = findings["unopenable"]
         add("misplaced-ciphertexts", count, [
-            f"{count} payloads are intact but belong to another key or version", *named("unopenable")
+            f"{_are(count, 'payload', 'intact')} but of another key or version", *named("unopenable")
         ])  # fmt: skip
     if findings.get("application-key"):
         count = findings["application-key"]
@@ -107,7 +112,7 @@ def diagnose(
     ]
     missing = findings.get("key-missing", 0)
     if missing:
-        rotation.append(f"{missing} records are sealed by a record key that the keyring does not have")
+        rotation.append(f"{_are(missing, 'record', 'sealed')} by a record key that the keyring does not have")
     rotation += [_line(e) for e in errors if e["kind"] == "decryption"]
     add(
         "key-rotation" if review.rotations_open else "missing-record-key",
@@ -174,4 +179,9 @@ def _deletions(seen: t.Mapping[str, int] | None) -> list[str]:
     if not seen or not seen["count"]:
         return []
     whole = f", {seen['whole']} of them of everything" if seen["whole"] else ""
-    return [f"{seen['count']} spans of the application are deletions{whole}"]
+    are = "is a deletion" if seen["count"] == 1 else "are deletions"
+    return [f"{counted(seen['count'], 'span')} of the application {are}{whole}"]
+
+
+def _are(count: int, noun: str, what: str) -> str:
+    return f"{counted(count, noun)} {'is' if count == 1 else 'are'} {what}"

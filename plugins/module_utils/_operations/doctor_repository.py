@@ -17,7 +17,7 @@ from .._repository import holds
 from .._repository.manifest import folder
 from .._store import Store
 from . import evidence
-from .commands import run
+from .commands import counted, run
 from .coverage import oldest_saved
 from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination, ago
 from .holds import marked
@@ -132,7 +132,7 @@ class RepositoryChecks(Examination):
             names = Counter(hold["hold"] for held in pool.map(standing, found) for hold in held)
         held = ", ".join(f"{name} on {count}" for name, count in sorted(names.items())[:5]) or "none"
         waiting = len(marked(repository, self.name))
-        says = f"{len(found)} snapshots; holds: {held}; removed ones that undelete brings back: {waiting}."
+        says = f"{counted(len(found), 'snapshot')}; holds: {held}; removed ones that undelete brings back: {waiting}."
         self.add("retention", PASS, says)
 
     def object_lock(self, repository: t.Any, good: list[t.Any]) -> None:

@@ -237,6 +237,7 @@ class _Case:
                 deletions=spans["deletions"],
                 ttl=self.ttl,
                 examples=scan["examples"],
+                logged=self.window is None,
             )
             if found["strategy"] == "none" and reasons:
                 found["strategy"] = "soft"  # nothing is damaged, but suspect or stale versions are served

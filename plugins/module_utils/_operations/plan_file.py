@@ -146,6 +146,11 @@ class PlanFile:
         found = {action: dict(self._db.execute(query, (action, limit)).fetchall()) for action in ACTIONS}
         return {action: keys for action, keys in found.items() if keys}
 
+    def repairs_from(self) -> list[str]:
+        """The snapshots that repairs come from."""
+        query = "SELECT DISTINCT source FROM plan WHERE action = 'repair' AND source IS NOT NULL"
+        return [source for (source,) in self._db.execute(query)]
+
     def reasons(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT reason, count(*) FROM plan GROUP BY reason"))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
+from .commands import counted
 from .incident import rfc3339
 from .plan_file import PlanFile
 
@@ -26,7 +27,7 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
     expected = counts["good_before"] + sum(found[action] for action in ("repair", "suspect", "conflict", "lost"))
     doubts = [] if meta["log_intact"] else ["the access log is damaged: what it does not prove is suspect"]
     if meta.get("unlogged"):
-        doubts.append(f"{meta['unlogged']} records have no log entry")
+        doubts.append(f"{counted(meta['unlogged'], 'record')} without a log entry")
     return {
         "records": {
             "expected": expected,

@@ -137,8 +137,10 @@ def make(
         found.damaged += plan_torn.come_back(draft, unread)
     found.damaged -= _respect_isolation(draft, reader, namespace, held)
     counts = {"good_before": found.good, "damaged": found.damaged}
+    # no record says when a copy was written last before it was lost: what was written after the snapshot is not in it
+    kept = max((taken[source] for source in draft.repairs_from() if source in taken), default=0)
     plan = draft.finish(
-        target, counts=counts, unlogged=0, log_intact=True, newest=0, changed=found.changed,
+        target, counts=counts, unlogged=0, log_intact=True, newest=kept, changed=found.changed,
         changed_keys=found.changed_keys, newest_snapshot=newest.id if newest else None,
     )  # fmt: skip
     return summary(plan), sample.probes()

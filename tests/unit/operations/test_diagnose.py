@@ -38,9 +38,11 @@ def review(*entries: LogEntry, **options: t.Any) -> logreview.Review:
 
 
 def judge(
-    found: logreview.Review, rows: int = 1000, structure: t.Sequence[str] = (), **findings: int
+    found: logreview.Review, rows: int = 1000, structure: t.Sequence[str] = (), logged: bool = True, **findings: int
 ) -> dict[str, t.Any]:
-    return diagnose.diagnose(review=found, findings=findings, rows=rows, log_health=SOUND, structure=structure)
+    return diagnose.diagnose(
+        review=found, findings=findings, rows=rows, log_health=SOUND, structure=structure, logged=logged
+    )
 
 
 def causes(found: dict[str, t.Any]) -> list[str]:
@@ -102,6 +104,16 @@ def test_confidence_is_the_share_that_a_cause_explains() -> None:
         ("storage-failure", 0.75),
         ("lost-rows", 0.25),
     ]
+
+
+def test_without_a_log_what_was_changed_has_its_share_and_no_log_is_spoken_of() -> None:
+    judged = judge(review(), logged=False, changed=5, absent=1)
+    assert [(one["cause"], one["confidence"]) for one in judged["causes"]] == [
+        ("changed-in-window", 0.8333),
+        ("lost-rows", 0.1667),
+    ]
+    assert judged["causes"][1]["evidence"] == ["1 record is gone, deleted or lost: there is no log"]
+    assert judged["causes"][0]["evidence"][0].startswith("5 records are other than before the window")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_a_fence_that_is_gone_is_not_taken_for_one_that_stands(tmp_path):
         memory.write(NS, "a", 1)
     run = attempt()
     site.step("isolate", run)
-    with contextlib.closing(sqlite3.connect(site.path)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(site.path, isolation_level=None)) as connection:
         for (trigger,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             connection.execute(f'DROP TRIGGER "{trigger}"')
     with pytest.raises(CannotProceed, match="its proof failed"):

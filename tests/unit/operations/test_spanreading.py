@@ -196,7 +196,7 @@ def test_a_diagnosis_takes_spans_as_evidence_beside_the_access_log(tmp_path: pat
     found = site.step("diagnose", run, logs=logs)
     evidence = {cause["cause"]: cause["evidence"] for cause in found["causes"]}
     assert "1 spans say corruption failure, for example: search_memory: RecordCorrupt" in evidence["storage-failure"]
-    assert "1 spans of the application are deletions, 1 of them of everything" in evidence["lost-rows"]
+    assert "1 span of the application is a deletion, 1 of them of everything" in evidence["lost-rows"]
     assert found["onset"]["at"] == rfc3339(now - SECOND)
     assert found["spans_seen"]["operations"]["search_memory"] == {"count": 1, "failed": 1, "empty": 0}
     assert any("missing.jsonl: No such file or directory" in doubt for doubt in found["doubts"])

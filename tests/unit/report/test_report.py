@@ -189,6 +189,15 @@ def test_a_check_run_did_nothing() -> None:
     assert (report["verdict"], report["state"], report["steps"]) == ("could-not-verify", "untouched", [])
 
 
+def test_without_an_access_log_the_recovery_ends_with_the_release() -> None:
+    steps = good()
+    find(steps, "preflight")["result"]["store"]["layout"] = "langgraph_store"
+    del find(steps, "release")["result"]["first_write_at"]
+    report = build(steps)
+    assert report["rto_seconds"] == 70.0 and report["details"]["first_write_at"] is None
+    assert sum(note.startswith("Without an access log") for note in report["details"]["notes"]) == 2
+
+
 def test_the_service_is_back_with_the_first_write_on_the_secondary() -> None:
     steps = good()
     home = build(steps)

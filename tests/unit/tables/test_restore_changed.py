@@ -241,6 +241,7 @@ def test_a_silent_change_is_a_finding_without_a_window_and_what_an_application_d
     assert done["diagnose"]["findings"] == {"silent-change": 1}
     assert "silent-change" in [cause["cause"] for cause in done["diagnose"]["causes"]]
     assert done["plan"]["records"]["repair"] == 1 and done["validate"]["verdict"] == "pass"
+    assert done["plan"]["newest_recovered_at"]  # when the snapshot was taken that the repair comes from
     after = site.rows()
     assert after["fact 03"] == before["fact 03"]
     assert site.get(NS, "fact 04")["text"] == "written by the application"

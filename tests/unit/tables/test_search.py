@@ -29,14 +29,14 @@ from tests.unit.tables.sqlite_help import LanggraphSite
 from tests.unit.tables.tables_help import Framework, LangGraph
 
 SUPPORT = str(pathlib.Path(__file__).parents[2] / "support")
-CASES = [
+CASES = (
     {"query": f"fact 3 of {NS}", "expect": "fact 00003"},
     {"query": f"fact 4 of {NS}", "expect": f"fact 4 of {NS}"},
     {"query": "note 2", "expect": "notes/note 2"},
     {"query": "slash", "expect": "a%2Fb"},
     {"key": "fact 00001", "expect": {"text": f"fact 1 of {NS}", "n": 1}},
     {"key": "notes/note 1", "expect": "NOTE 1", "match": "contains"},
-]
+)
 
 
 def search(factory, **options):
