@@ -294,7 +294,7 @@ class Context:
                 self.module.warn(warning)
             reasons = "; ".join(map(str, found.get("reasons") or found.get("breaches") or [])) or "no reason was given"
             self.module.fail_json(
-                msg=f"The verdict is {found['verdict']}: {reasons[:600].rstrip('.')}. Next: {consequence}.",
+                msg=f"The verdict is {found['verdict']}: {reasons[:600].rstrip('.')}. Next: {consequence}",
                 error="verdict",
                 **_printable(found),
             )

@@ -21,7 +21,7 @@ from ._files import replace_file
 #: Each metric that the collection has, and what it says.
 HELP: t.Final = {
     "memops_backup_locked_until_timestamp_seconds": "Until when a lock keeps the newest good snapshot; 0: none does.",
-    "memops_backup_last_success_timestamp_seconds": "When the newest good snapshot was taken; 0: never.",
+    "memops_backup_last_success_timestamp_seconds": "When the newest good snapshot of everything was taken; 0: never.",
     "memops_backup_suspect": "1 while the newest snapshot is suspect: retention stands still until it is accepted.",
     "memops_drill_last_success_timestamp_seconds": "When a snapshot last was restored and passed; 0: never.",
     "memops_fence_standing": "1 while a namespace is quarantined: no application reads or writes it.",

@@ -75,6 +75,12 @@ def search_of(given: t.Mapping[str, t.Any] | None) -> Search | None:
         )
     top, timeout = _number(said, "top", TOP, 1000), _number(said, "timeout", TIMEOUT, 300)
     path = tuple(os.path.abspath(os.path.expanduser(str(one))) for one in said.get("python_path") or ())
+    for one in path:
+        if not os.path.exists(one):
+            raise InvalidInput(
+                f"The folder {one:.200} of memory_search.python_path is not on this host.",
+                "copy the factory there, or correct memory_search.python_path",
+            )
     return Search(factory, dict(arguments), interpreter, path, int(top), timeout)
 
 

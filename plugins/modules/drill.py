@@ -20,7 +20,7 @@ author:
   - The memops.agent_memory maintainers (@memops)
 options:
   snapshot:
-    description: The snapshot. Default is the newest good one.
+    description: The snapshot. Default is the newest good one that holds every namespace.
     type: str
   namespaces:
     description: The namespaces to restore. Default is all.
@@ -115,7 +115,14 @@ not_rehearsed:
   description: What could not be tried, such as values that are encrypted with a key that was not given.
   type: list
   elements: str
-  returned: for the layouts of other applications
+  returned: success
+left_out:
+  description:
+    - Namespaces that good snapshots hold and this drill did not restore, as the snapshot or O(namespaces) that was
+      named holds some alone. The doctor does not count such a drill.
+  type: list
+  elements: str
+  returned: success
 namespaces:
   description: Records, verdict and accuracy per namespace.
   type: dict

@@ -12,7 +12,8 @@ version_added: 1.0.0
 description:
   - Lifts the fence and brings the former policy back, exactly as it was before M(memops.agent_memory.isolate).
   - Refuses while the route sends the namespace to another store, while a rebuild is planned but not carried out
-    or not validated, and after an escalation that nobody accepted.
+    or not validated, after a validation that failed, and after an escalation that nobody accepted.
+  - A quarantine in which nothing was planned, and no validation failed, was a false alarm and is lifted without force.
   - Records that were isolated alone come back too, exactly as they were. With O(keys), O(pattern) or O(since) only
     the chosen ones do, and a quarantine stands. A record that an application wrote anew meanwhile is not touched; its
     key is listed as a conflict, and the isolated record stays aside.

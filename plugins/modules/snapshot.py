@@ -54,7 +54,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: What a scheduled job runs every 15 minutes
+- name: What a scheduled job runs every 10 minutes
   memops.agent_memory.snapshot:
     store:
       path: /var/lib/agents/memory.db

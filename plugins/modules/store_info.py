@@ -38,7 +38,11 @@ capabilities:
   elements: str
   returned: success
 namespaces:
-  description: Namespaces with state, generation, TTL, number of records, and how many of these are isolated.
+  description:
+    - Namespaces with state, generation, TTL, number of records, and how many of these are isolated.
+    - C(fenced_by) is the quarantined namespace that one lies in, whose fence holds there too; else it is none.
+    - C(generation) is the number under which the store keeps the namespace's rows. Each namespace has one of its own,
+      given out in turn; a hard rebuild gives it the next.
   type: list
   elements: dict
   returned: success

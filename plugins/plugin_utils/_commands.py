@@ -8,6 +8,7 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import typing as t
 
@@ -33,6 +34,12 @@ def complete(result: t.Dict[str, t.Any], sources: t.Sequence[str]) -> None:
     for name in _SPOKEN if sources else ():
         if name in result:
             result[name] = _completed(result[name], f"ansible-playbook {options(sources)} memops.agent_memory.")
+    # ansible-core 2.19 and later print [ERROR] from an object of their own, which was made before
+    captured = result.get("exception")
+    event = getattr(captured, "event", None)
+    if sources and dataclasses.is_dataclass(captured) and dataclasses.is_dataclass(event):
+        said = {"msg": result.get("msg", getattr(event, "msg", ""))}
+        result["exception"] = dataclasses.replace(captured, event=dataclasses.replace(event, **said))  # type: ignore[type-var]
 
 
 def _completed(value: t.Any, command: str) -> t.Any:

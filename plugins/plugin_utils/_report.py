@@ -316,6 +316,10 @@ def _next_command(
         return whole if ahead else ""
     if any(s.verdict != PASS and s.result.get("error") == "namespace-unknown" for s in run.current.values()):
         return f"ansible-playbook {where} memops.agent_memory.info"  # it lists those that there are
+    refused = run.current.get("isolate")
+    if refused is not None and refused.result.get("error") == "capability-missing" and run.state == "untouched":
+        # refused before anything was changed; a rebuild would be, too, until what preflight warns of is mended
+        return f"ansible-playbook {where} memops.agent_memory.preflight -e {_variable(namespace)}"
     if {name for name in run.current if not name.startswith(TOLD)} == {"release"} and run.state == "untouched":
         return f"ansible-playbook {where} memops.agent_memory.info"  # there was no quarantine to lift
     if run.state == "released" and run.lifted_alone:
@@ -332,15 +336,17 @@ def _next_command(
         playbook = "rebuild"
     if not playbook:
         return ""
-    if namespace is None:
-        variable = "memory_namespace=<namespace>"
-    elif re.fullmatch(r"[A-Za-z0-9_.:@/+-]+", namespace):
-        variable = f"memory_namespace={namespace}"
-    else:  # key=value would split at blanks
-        variable = shlex.quote(json.dumps({"memory_namespace": namespace}))
     # a watch that ended without enough reads is over; only another one can pass
     watched = run.result("monitor")
     more = " -e memory_again=true" if watched.get("verdict") == UNKNOWN and playbook == "monitor" else ""
     if more and given.count(watched.get("watch_seconds")):
         more += f" -e memory_monitor_seconds={watched['watch_seconds']}"
-    return f"ansible-playbook {where} memops.agent_memory.{playbook} -e {variable}{more}"
+    return f"ansible-playbook {where} memops.agent_memory.{playbook} -e {_variable(namespace)}{more}"
+
+
+def _variable(namespace: t.Optional[str]) -> str:
+    if namespace is None:
+        return "memory_namespace=<namespace>"
+    if re.fullmatch(r"[A-Za-z0-9_.:@/+-]+", namespace):
+        return f"memory_namespace={namespace}"
+    return shlex.quote(json.dumps({"memory_namespace": namespace}))  # key=value would split at blanks

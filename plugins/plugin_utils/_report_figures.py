@@ -21,6 +21,7 @@ KEYS_SHOWN = 1000
 ENOUGH_READS = 100
 DEFAULTS = {"hit_rate": 0.80, "max_loss": 0.10, "rto": 1800.0, "rpo": 900.0}
 
+
 def targets(slo: t.Optional[t.Mapping[str, t.Any]]) -> t.Tuple[t.Dict[str, t.Optional[float]], t.List[str]]:
     wanted = {**DEFAULTS, **{k: v for k, v in given.mapping(slo).items() if v is not None}}
     found: t.Dict[str, t.Optional[float]] = {

@@ -221,7 +221,9 @@ def state_known(report: t.Mapping[str, t.Any]) -> bool:
 
 def state_sentence(report: t.Mapping[str, t.Any]) -> str:
     if not state_known(report):
-        did = "This run changed nothing, but what" if ran(report) == ["preflight"] else "What was changed and what"
+        refused = " memops.agent_memory.preflight " in report["next_command"]  # before anything was changed
+        untouched = refused or ran(report) == ["preflight"]
+        did = "This run changed nothing, but what" if untouched else "What was changed and what"
         return f"{did} state the namespace is in is not known: the playbook memops.agent_memory.info asks the store."
     if whole(report):
         return WHOLE.get(report["state"], STATES[report["state"]])

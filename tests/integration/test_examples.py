@@ -26,6 +26,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils.memory import 
 from tests.support.aws_server import AwsServer
 from tests.support.haproxy_server import HAProxyServer, Talker
 from tests.support.otlp_metrics import OtlpMetrics
+from tests.support.playbooks import share_packages
 from tests.support.postgresql_server import PostgresqlServer, Standby
 from tests.support.stores import keyring_params
 
@@ -114,6 +115,7 @@ def example_tasks(name: str, places: t.Mapping[str, str], secondary: Task, repor
 
 
 def run_play(home: pathlib.Path, tasks: list[Task]) -> subprocess.CompletedProcess[str]:
+    share_packages(home / "ansible")
     play = [{"hosts": "all", "gather_facts": False, "tasks": tasks}]
     (home / "play.yml").write_text(yaml.safe_dump(play, sort_keys=False), encoding="utf-8")
     environment = {

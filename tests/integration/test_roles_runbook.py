@@ -256,7 +256,10 @@ def test_cluster_playbooks(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({}, ["memory_namespace has to be a namespace", "Next: "]),
+        (
+            {"memory_namespaces": ["agent-7"]},
+            ["memory_namespace has to be a namespace", "Next: ", "(memory_namespaces is what a backup covers)."],
+        ),
         ({"memory_namespace": ""}, ["memory_namespace has to be a namespace"]),
         ({"memory_namespace": []}, ["memory_namespace has to be a namespace"]),
         ({"memory_namespace": {"agent": 7}}, ["memory_namespace has to be a namespace"]),

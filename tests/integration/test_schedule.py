@@ -101,10 +101,15 @@ def test_the_line_of_cron_backs_up_and_leaves_a_heartbeat(
     site = Site(tmp_path, secondary=False)
     site.fill("agent-7", 20)
     wanted = {"memory_schedule": "cron", "memory_schedule_metrics_dir": str(metrics), "memory_schedule_jitter": "0s"}
+    units = tmp_path / "units"  # of who had timers before
+    units.mkdir()
+    (units / "memops-backup.timer").touch()
+    wanted["memory_schedule_dir"] = str(units)
     passed(site.play("schedule", **wanted), changed=True)
+    assert list(units.iterdir()) == []
     passed(site.play("schedule", **wanted), changed=False)
     lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
-    assert [line.split()[:5] for line in lines] == [["*/15", *"****"], *[["7", *"****"]] * 3]
+    assert [line.split()[:5] for line in lines] == [["*/10", *"****"], *[["7", *"****"]] * 3]
     job = lines[0].split(None, 5)[5]
     assert "%" not in job  # to cron that is the end of the line
     started = time.time()
@@ -121,3 +126,5 @@ def test_the_line_of_cron_backs_up_and_leaves_a_heartbeat(
     later = dict(line.rsplit(" ", 1) for line in (metrics / "memops_job_backup.prom").read_text().splitlines())
     name = 'memops_job_last_success_timestamp_seconds{job="backup"}'
     assert later['memops_job_last_exit_code{job="backup"}'] != "0" and later[name] == beat[name]
+    passed(site.play("schedule", memory_schedule_enable=False, memory_schedule_dir=str(units)), changed=True)
+    assert table.read_text().strip() == "" and len(list(units.glob("*.timer"))) == 4  # each job is there once

@@ -28,6 +28,25 @@ def site(tmp_path: pathlib.Path, postgresql_server: t.Any) -> t.Iterator[t.Any]:
     one.wipe()
 
 
+def killed_in_apply(plays: ApplicationPlays, site: t.Any, **window: t.Any) -> None:
+    """While this test holds a row that is to be repaired, the step that repairs it waits."""
+    writer = site.server.connect()
+    me = writer.info.backend_pid
+
+    def holds(noted: str) -> bool:
+        if noted in ("plan result", "apply intent") and not writer.info.transaction_status:
+            writer.execute("BEGIN")
+            row = f"(prefix, key) = ('{NAMESPACE}', 'fact 00001')"
+            writer.execute(f"SELECT 1 FROM {site.schema}.store WHERE {row} FOR UPDATE")
+        elif noted == "killed":
+            writer.execute("ROLLBACK")
+        return bool(site.sql("SELECT 1 FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))", me))
+
+    killed = plays.killed_in_apply(holds, **window)
+    writer.close()
+    assert killed.status == 2 and site.state(NAMESPACE) == "quarantined", killed.text[-6000:]
+
+
 def test_backup_damage_check_rebuild_and_again(site: t.Any, tmp_path: pathlib.Path) -> None:
     secret = tmp_path / "password"
     secret.touch(0o600)
@@ -52,6 +71,7 @@ def test_backup_damage_check_rebuild_and_again(site: t.Any, tmp_path: pathlib.Pa
     assert "to repair: 3" in checked.text and site.dump_of() == damaged and site.catalogue() == catalogue
     with site.agent("agent-9") as neighbour:
         assert neighbour.line() == "at work\n"
+        killed_in_apply(plays, site, **window)
         plays.told("rebuild", changed=True, **window)
         said = json.loads(neighbour.end())
     assert said["writes"] and not said["refused"] and not said["wrong"] and not said["other"]

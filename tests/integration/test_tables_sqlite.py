@@ -29,6 +29,22 @@ def tables(tmp_path: pathlib.Path) -> t.Iterator[t.Any]:
         yield one
 
 
+def killed_in_apply(plays: ApplicationPlays, tables: t.Any, **window: t.Any) -> None:
+    """While this test writes to the file, the step that is to apply waits for its turn."""
+    writer = tables.database()
+
+    def holds(noted: str) -> bool:
+        if noted == "apply intent" and not writer.in_transaction:
+            writer.execute("BEGIN IMMEDIATE")
+        elif noted == "killed":
+            writer.execute("ROLLBACK")
+        return bool(writer.in_transaction)
+
+    killed = plays.killed_in_apply(holds, **window)
+    writer.close()
+    assert killed.status == 2 and tables.state(NAMESPACE) == "quarantined", killed.text[-6000:]
+
+
 def test_backup_damage_check_rebuild_and_again(tables: t.Any, tmp_path: pathlib.Path) -> None:
     plays = ApplicationPlays(tmp_path, tables)
     before, sibling = tables.records(NAMESPACE), tables.records("agent-8")
@@ -42,6 +58,7 @@ def test_backup_damage_check_rebuild_and_again(tables: t.Any, tmp_path: pathlib.
     assert "to repair: 3" in checked.text
     assert tables.dump(("store", "store_vectors")) == damaged
     tables.app.begin(["agent-9"])
+    killed_in_apply(plays, tables, **window)
     plays.told("rebuild", changed=True, **window)
     neighbour = tables.app.stop(["agent-9"])
     assert neighbour["written"] and not (neighbour["refused"] or neighbour["wrong"] or neighbour["other"])

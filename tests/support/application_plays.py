@@ -5,8 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import json
+import os
 import pathlib
+import signal
 import sys
+import threading
 import time
 import typing as t
 
@@ -43,6 +49,58 @@ class ApplicationPlays(Site):
         assert (outcome.changed > 0) is changed, outcome.text[-6000:]
         assert "Traceback" not in outcome.text
         return outcome
+
+    def killed_in_apply(self, holds: t.Callable[[str], bool], **variables: t.Any) -> Outcome:
+        """A rebuild whose module process is killed (SIGKILL) in the middle of apply.
+
+        ``holds`` is told again and again what the journal noted last, such as ``plan result`` and ``apply intent``; it
+        says True when it keeps what apply needs next, so that it waits. It lets go of that when it is told ``killed``.
+        """
+        process = self.start("rebuild", **variables)
+        said: list[str] = []
+        reading = threading.Thread(target=lambda: said.append(t.cast(t.IO[str], process.stdout).read()))
+        reading.start()
+        try:
+            while not (holds(self._noted()) and self._noted() == "apply intent"):
+                assert process.poll() is None, said
+                time.sleep(0.005 if self._noted() in ("plan result", "apply intent") else 0.1)  # the machine has others
+            for pid in _modules(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            holds("killed")
+            assert self._noted() == "apply intent"
+            process.wait()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            reading.join()
+        return Outcome(process.returncode, 0, said[0])
+
+    def _noted(self) -> str:
+        """What the newest journal of an incident noted last: a step and its phase."""
+        found = glob.glob(f"{self.folder}/**/journal.jsonl", recursive=True)  # which minds no folder that vanishes
+        newest = max(found, key=os.path.getmtime, default=None)
+        lines = pathlib.Path(newest).read_bytes().splitlines() if newest else []
+        whole = [json.loads(line) for line in lines if line.endswith(b"}")]
+        return f"{whole[-1]['step']} {whole[-1]['phase']}" if whole else ""
+
+
+def _modules(play: int) -> list[int]:
+    """The processes of modules that this ansible-playbook runs on this machine."""
+    parents, modules = {}, []
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            if len(words) > 1 and b"AnsiballZ_" in words[1]:
+                modules.append(int(path.name))
+    return [pid for pid in modules if play in _ancestors(pid, parents)]
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> t.Iterator[int]:
+    while pid in parents:
+        pid = parents[pid]
+        yield pid
 
 
 def next_second() -> str:

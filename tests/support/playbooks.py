@@ -222,7 +222,8 @@ def share_packages(home: pathlib.Path) -> None:
     shared = ROOT / ".ansible" / "memops-packages"
     shared.mkdir(parents=True, exist_ok=True, mode=0o700)
     home.mkdir(parents=True, exist_ok=True)
-    (home / "memops-packages").symlink_to(shared)
+    if not (home / "memops-packages").exists():
+        (home / "memops-packages").symlink_to(shared)
 
 
 def holding(params: dict[str, t.Any]) -> t.Any:

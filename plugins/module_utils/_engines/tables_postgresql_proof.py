@@ -35,12 +35,15 @@ class _Probe(t.NamedTuple):
 class TablesProof(TablesFence):
     """The proof's part of ``Store``."""
 
+    made: bool
+
     def prove(self, namespace: str) -> dict[str, t.Any]:
         detail: list[str] = []
         session, _nothing = self._borrow(WRITING)
         try:
-            space = self._namespace(session, namespace)
-            lost = self.fence_lost(session)
+            # before an operator changed anything there is no control table to ask, and nothing is fenced
+            state = self._namespace(session, namespace).state if self.made else "serving"
+            lost = self.fence_lost(session) if self.made else []
             refused, seen, role = True, False, ""
             for live in self.live.roots:
                 probe = self._probe(session, live, namespace)
@@ -74,7 +77,7 @@ class TablesProof(TablesFence):
         if role != application:
             seen = seen or not bound
         open_to = [] if bound else [f"{application}: row-level security does not bind that role"]
-        fenced = space.state == "quarantined"
+        fenced = state == "quarantined"
         return {
             "writes_refused": refused and not lost,
             "reads_refused": fenced and bound and not seen and not lost,
@@ -125,18 +128,21 @@ class TablesProof(TablesFence):
         return bool(row and row[0])
 
     def _unbound_tables(self) -> list[str]:
-        """Who reads in spite of the quarantine."""
+        """Who reads in spite of the quarantine. An owner does not where the fence forces the rules on him, too: that it
+        does for an application that owns its tables (see _owns)."""
         with self._asking() as session:
             rows = session.rows(
                 "SELECT DISTINCT r.rolname::text, CASE WHEN r.rolsuper THEN 'superuser' WHEN r.rolbypassrls THEN "
                 "'BYPASSRLS' ELSE 'owner of the tables' END FROM pg_class c, pg_roles r WHERE c.relname = %s AND "
                 "r.rolcanlogin AND (r.rolsuper OR r.rolbypassrls OR c.oid = to_regclass(%s) "
-                "AND pg_has_role(r.oid, c.relowner, 'USAGE') AND NOT c.relforcerowsecurity) ORDER BY 1",
-                self.live.roots[0].table.plain, self.live.roots[0].table.name,
+                "AND pg_has_role(r.oid, c.relowner, 'USAGE') AND NOT c.relforcerowsecurity AND NOT EXISTS "
+                "(SELECT 1 FROM pg_roles a WHERE a.rolname = %s AND pg_has_role(a.oid, c.relowner, 'USAGE'))) "
+                "ORDER BY 1",
+                self.live.roots[0].table.plain, self.live.roots[0].table.name, self.application_user,
             )  # fmt: skip
         who = ", ".join(f"{name} ({why})" for name, why in rows)
         return [
-            f"raw readers: row-level security does not bind {who}",
+            *([f"raw readers: row-level security does not bind {who}"] if who else []),
             "the owner of the tables and superusers, who can drop the rules",
             "a transaction that began to read before the fence goes on seeing what it saw",
         ]
@@ -147,10 +153,20 @@ class TablesProof(TablesFence):
             return "no memory_store.application_user is set: nothing can be fenced, so nothing can be isolated"
         if not self._raw_reads_fenced():
             return (
-                f"row-level security cannot bind the application's user {self.application_user} (a superuser, "
-                "BYPASSRLS, the operator or not there): nothing can be isolated until it has a plain role of its own"
+                f"row-level security cannot bind the application's user {self.application_user}, which "
+                f"{self._why_unbound()}: nothing can be isolated until it has a plain role of its own"
             )
         return None
+
+    def _why_unbound(self) -> str:
+        with self._asking() as session:
+            row = session.row(
+                "SELECT CASE WHEN rolname = current_user THEN 'is the operator''s own' WHEN rolsuper THEN "
+                "'is a superuser' WHEN rolbypassrls THEN 'has BYPASSRLS' ELSE 'is a member of the operator' END "
+                "FROM pg_roles WHERE rolname = %s",
+                self.application_user,
+            )
+        return str(row[0]) if row else "is not there"
 
 
 def fixed_columns(root: Root, table: Table, namespace: str) -> dict[str, str]:

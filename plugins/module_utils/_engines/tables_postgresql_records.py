@@ -214,7 +214,8 @@ class TablesRecords(Operators):
             raise CannotProceed(
                 f"{len(some) - done} records of {namespace!r:.80} cannot come back: rows with their keys belong to "
                 "another namespace now.",
-                "see which keys they are (an export names them), and remove or keep those rows by hand",
+                "restore into another database in which the application made its tables (memory_store.url), or, where "
+                "these rows are not needed, remove them first (an export names the keys)",
             )
         for companion, table in live.companions:
             same = " AND ".join(f"x.{quoted(o)} = w.{quoted(p)}" for o, p in companion.parent)

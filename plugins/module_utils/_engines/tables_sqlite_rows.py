@@ -279,7 +279,8 @@ class Records:
                 raise CannotProceed(
                     f"The record {row[0]!r:.80} cannot be put into {namespace!r:.80}: rows with its keys belong to "
                     f"another namespace now ({exc}).",
-                    "see which keys they are (an export names them), and remove or keep those rows by hand",
+                    "restore into another file in which the application made its tables (memory_store.path), or, where "
+                    "these rows are not needed, remove them first (an export names the keys)",
                 ) from None
 
     def take_live(self, namespace: str, key: str) -> t.Any:

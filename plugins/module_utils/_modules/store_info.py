@@ -14,7 +14,7 @@ from .._operations.inform import inform
 
 
 def operate(context: Context) -> dict[str, t.Any]:
-    return inform(context.store)
+    return inform(context.store, context.store_params)
 
 
 def main() -> None:

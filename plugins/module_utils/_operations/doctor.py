@@ -22,7 +22,7 @@ from .commands import run
 from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Limits, ago, worst_of
 from .doctor_clock import clock_check
 from .doctor_repository import OF_SNAPSHOTS, RepositoryChecks
-from .incident import rfc3339
+from .incident import microseconds, rfc3339
 
 PROVEN = 20  # namespaces whose fence is tried, those that are quarantined first
 # What no engine can fence: it is stated, and not a fault of the set-up.
@@ -72,7 +72,7 @@ def doctor(
     if strange:
         raise InvalidInput(f"There is no check {strange[0]!r:.40}.", f"use some of {', '.join(CHECKS)}")
     store = ring = repository = None
-    if found.wanted("store", *OF_STORE):
+    if found.wanted("store", "backup", *OF_STORE):
         store = found.opened("store", open_store, "the store", "correct memory_store")
     if not found.wanted("keyring", "key_age", *OF_SNAPSHOTS):
         pass
@@ -89,7 +89,7 @@ def doctor(
     if copy:
         found.check("lag", found.lag, store, repository)
     else:
-        found.repository_checks(repository, ring)
+        found.repository_checks(repository, ring, store)
         found.check("key_age", found.key_age, ring)
         found.check("integrity", found.integrity, store)
         found.check("fence", found.fence, store)
@@ -130,7 +130,9 @@ class _Examination(RepositoryChecks):
             return
         notes = scrub.read_notes(self.folder)
         names = [state.name for state in _states(store)]
-        damaged = [one for one in names if notes.get(one, {}).get("verdict") == "fail"]
+        failed = [one for one in names if notes.get(one, {}).get("verdict") == "fail"]
+        rebuilt = [one for one in failed if _rebuilt_since(store, one, notes[one]["at"])]
+        damaged = [one for one in failed if one not in rebuilt]
         oldest = min(((notes.get(one, {}).get("at", 0), one) for one in names), default=None)
         age = 0.0 if oldest is None else self.now - oldest[0] / 1e6
         if damaged:
@@ -141,6 +143,9 @@ class _Examination(RepositoryChecks):
             else:
                 says = f"The last scrub found damage in {worst}."
                 self.add("integrity", FAIL, says, run("rebuild", memory_namespace=worst))
+        elif rebuilt:
+            says = f"The last scrub found damage in {rebuilt[0]}; it was rebuilt since, and not scrubbed."
+            self.add("integrity", UNKNOWN, says, run("scrub"))
         elif oldest is None:
             self.add("integrity", NONE, "The store holds no namespace.")
         elif not oldest[0]:
@@ -187,6 +192,9 @@ class _Examination(RepositoryChecks):
             self.add("fence", FAIL, says, f"{mend}, then {run('doctor')}")
         elif not states:
             self.add("fence", UNKNOWN, "There is no namespace to try the fence on.", "write a first memory")
+        elif not store.identity().store_id:
+            says = "Nothing was isolated or backed up here yet, so there is no fence to try."
+            self.add("fence", NONE, says, run("backup"))
         else:
             told = f"; no engine of this kind fences {'; '.join(stated)}" if stated else ""
             self.add("fence", PASS, f"The fence is whole{told}.")
@@ -295,6 +303,16 @@ def _inherent(line: str) -> bool:
     if line.startswith(OWNERS):
         return not any(word in line for word in BEYOND)
     return line.startswith(INHERENT) or line.endswith("the operator's own")
+
+
+def _rebuilt_since(store: Store, namespace: str, at: int) -> bool:
+    """Whether a rebuild that passed its validation was released after this time (µs)."""
+    return any(
+        (one.facts.get("applied") or {}).get("complete")
+        and (one.facts.get("validated") or {}).get("verdict") == PASS
+        and (microseconds(one.facts.get("released_at")) or 0) > at
+        for one in store.incidents(namespace)
+    )
 
 
 def _states(store: Store) -> list[NamespaceState]:

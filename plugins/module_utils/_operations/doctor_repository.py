@@ -15,8 +15,10 @@ from .._errors import MemoryOpsError, RepositoryRefused
 from .._inputs import moment
 from .._repository import holds
 from .._repository.manifest import folder
+from .._store import Store
 from . import evidence
 from .commands import counted, run
+from .coverage import oldest_saved
 from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination, ago
 from .holds import marked
 from .inform import verified
@@ -32,7 +34,7 @@ class RepositoryChecks(Examination):
     probe = False
     seen: dict[str, t.Any] | None = None
 
-    def repository_checks(self, repository: t.Any, ring: t.Any) -> None:
+    def repository_checks(self, repository: t.Any, ring: t.Any, store: Store | None) -> None:
         asked = [one for one in OF_SNAPSHOTS if self.wanted(one)]
         if repository is None or ring is None:
             for one in asked:
@@ -45,21 +47,29 @@ class RepositoryChecks(Examination):
                     self.add(one, UNKNOWN, exc.message, exc.next_step)
             else:
                 good = [info for info in found if info.good and not info.problem]
-                self.check("backup", self.backup, good)
+                self.check("backup", self.backup, good, store)
                 self.check("verified", self.verified, repository, ring, good)
                 self.check("drill", self.drill, repository, ring)
                 self.check("retention", self.retention, repository, ring, found)
                 self.check("object_lock", self.object_lock, repository, good)
         self.check("conditional_put", self.conditional_put, repository)
 
-    def backup(self, good: list[t.Any]) -> None:
-        if not good:
+    def backup(self, good: list[t.Any], store: Store | None) -> None:
+        """Of the namespace whose newest good snapshot is the oldest: an incident's baseline holds one alone."""
+        present = None
+        if store is not None:
+            with store.reader() as reader:
+                present = [state.name for state in reader.namespaces()]
+        oldest = oldest_saved(good, present)
+        if oldest is None:
             self.add("backup", FAIL, "There is no good snapshot.", run("backup"))
             return
-        age = self.now - max(info.at for info in good) / 1e6
-        # A run comes every RPO and takes its time; the same limit as that of the alert.
-        verdict = PASS if age <= 2 * self.limits.rpo else FAIL
-        says = f"The newest good snapshot is {ago(age)} old; the RPO is {ago(self.limits.rpo)}."
+        namespace, info = oldest
+        age = self.now - info.at / 1e6
+        verdict = PASS if age <= self.limits.rpo else FAIL
+        newest = all(one.at <= info.at for one in good)
+        what = "The newest good snapshot" if newest else f"The newest good snapshot that holds {namespace}"
+        says = f"{what} is {ago(age)} old; the RPO is {ago(self.limits.rpo)}."
         self.add("backup", verdict, says, "" if verdict == PASS else run("backup"))
 
     def verified(self, repository: t.Any, ring: t.Any, good: list[t.Any]) -> None:
@@ -81,6 +91,13 @@ class RepositoryChecks(Examination):
         if last is None:
             self.add("drill", FAIL, "No drill was ever run: no restore is proven.", run("drill"))
             return
+        left_out = last.get("left_out")
+        if left_out and last.get("verdict") == PASS:  # of a part: it is not the rehearsal of the whole
+            last = evidence.newest_whole(repository, ring, self.name)
+            if last is None:
+                says = f"No drill rehearsed everything; the last one left out {', '.join(left_out[:10])}."
+                self.add("drill", FAIL, says, run("drill"))
+                return
         age = self.now - moment(last.get("at")) / 1e6
         if last.get("verdict") != PASS:
             why = "; ".join(map(str, last.get("reasons") or [])) or "no reason was given"

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Rehearse: restore the newest snapshot into a scratch store and prove it there; keep what was found.
+"""Rehearse: restore the newest snapshot of everything into a scratch store, prove it there, keep what was found.
 
 PRIVATE to the collection. The live store is not opened at all; a drill that cannot run is could-not-verify.
 """
@@ -17,9 +17,11 @@ import typing as t
 from .._errors import KeyUnavailable, MemoryOpsError, RepositoryUnavailable
 from .._layouts import counted_once, seals
 from .._store import open_store, scratch_params
-from . import drill_application, evidence, integrity, restore, rotate
+from . import coverage, drill_application, evidence, integrity, restore, rotate
 from .incident import now_us, rfc3339
 from .master_key import rewrap_keyring
+
+NAMED = 10  # namespaces that a sentence names
 
 
 def drill(
@@ -48,13 +50,15 @@ def drill(
 
     Returns {verdict, reasons, snapshot, records, namespaces {name: {records, verdict, accuracy}}, rotated, opened
     (values of the application that its keys open), not_rehearsed [what could not be tried],
+    left_out [namespaces of the repository that were not restored],
     age_seconds, rto_seconds, rto_limit, phases {restore, scan, benchmark, rotate: seconds}, at, evidence (key, or None
     where nothing could be kept), warnings, seconds}. The scratch store is removed in every case.
     """
     started = time.monotonic()
     result: dict[str, t.Any] = {
         "verdict": "could-not-verify", "reasons": [], "snapshot": snapshot_id, "namespaces": {}, "phases": {},
-        "rto_limit": rto, "at": rfc3339(now_us()), "evidence": None, "warnings": [],
+        "not_rehearsed": [], "left_out": [], "rto_limit": rto, "at": rfc3339(now_us()), "evidence": None,
+        "warnings": [],
     }  # fmt: skip
     folder = tempfile.mkdtemp(prefix="memops-drill-", dir=scratch)
     try:
@@ -124,7 +128,7 @@ class _Rehearsal:
     ) -> None:
         place, result = self.repository, self.result
         if snapshot_id is None:
-            chosen = place.newest_good(self.name, self.ring)
+            chosen = coverage.newest_whole(place, self.name, self.ring, namespaces)
         else:
             chosen = place.snapshot(self.name, snapshot_id, self.ring)
         result["snapshot"] = chosen.id
@@ -142,6 +146,11 @@ class _Rehearsal:
             expiry=expiry,
         )
         result["namespaces"] = {name: {"verdict": "could-not-verify"} for name in restored["namespaces"]}
+        known = coverage.namespaces_of(coverage.good_of(place, self.name))
+        result["left_out"] = left_out = sorted(known - set(restored["namespaces"]))
+        if left_out:
+            more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+            result["not_rehearsed"].append(f"what this drill left out: {', '.join(left_out[:NAMED])}{more}")
         self._phase("restore", self.started)
         result["rto_seconds"] = result["phases"]["restore"]
 
@@ -171,7 +180,7 @@ class _Rehearsal:
 
     def _open_values(self) -> None:
         """What the application encrypted itself, with its own keys."""
-        self.result["not_rehearsed"] = [
+        self.result["not_rehearsed"] += [
             f"the values are of the layout {self.layout}: each is whole and the one that was saved, but its own "
             "engine was not asked to open it"
         ]

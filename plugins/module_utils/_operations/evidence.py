@@ -8,6 +8,7 @@ cover it. Without the entries before it an entry does not authenticate as the ch
 
 from __future__ import annotations
 
+import itertools
 import json
 import typing as t
 
@@ -15,6 +16,7 @@ from .._errors import RepositoryRefused, SnapshotUnusable
 from .._repository import journal
 
 TRIES = 5
+LOOKED_AT = 30  # drills, newest first, among which one that left nothing out is looked for
 
 
 def journal_name(name: str) -> str:
@@ -40,11 +42,18 @@ def keep(repository: t.Any, keyring: t.Any, name: str, body: t.Mapping[str, t.An
 
 def newest(repository: t.Any, keyring: t.Any, name: str) -> dict[str, t.Any] | None:
     """What the last drill found; None: there was none. Errors: SnapshotUnusable (changed), KeyUnavailable."""
-    found = journal.last(repository.objects, journal_name(name), keyring)
-    if found is None:
-        return None
-    try:
-        body = json.loads(found[1])
-        return {**body, "number": found[0]}
-    except (ValueError, TypeError):
-        raise SnapshotUnusable("The newest record of a drill cannot be read.", "run a drill") from None
+    return next(_backwards(repository, keyring, name), None)
+
+
+def newest_whole(repository: t.Any, keyring: t.Any, name: str) -> dict[str, t.Any] | None:
+    """What the last of these drills found that left no namespace out; as ``newest``."""
+    latest = itertools.islice(_backwards(repository, keyring, name), LOOKED_AT)
+    return next((one for one in latest if not one.get("left_out")), None)
+
+
+def _backwards(repository: t.Any, keyring: t.Any, name: str) -> t.Iterator[dict[str, t.Any]]:
+    for number, data in journal.backwards(repository.objects, journal_name(name), keyring):
+        try:
+            yield {**json.loads(data), "number": number}
+        except (ValueError, TypeError):
+            raise SnapshotUnusable("A record of a drill cannot be read.", "run a drill") from None

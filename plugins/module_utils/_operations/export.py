@@ -22,6 +22,7 @@ from .._python_values import unpack
 from .._repository import Repository
 from .._table_records import MAGIC as TABLES
 from .._table_values import readable
+from .coverage import newest_whole
 
 
 def export(
@@ -34,7 +35,8 @@ def export(
     namespaces: t.Sequence[str] | None = None,
     progress: t.Callable[[dict[str, t.Any]], None] | None = None,
 ) -> dict[str, t.Any]:
-    """Write ``records.jsonl`` and ``log.jsonl`` into ``directory`` (made when missing); default: newest good snapshot.
+    """Write ``records.jsonl`` and ``log.jsonl`` into ``directory`` (made when missing); default: the newest good
+    snapshot that holds everything.
 
     A record: {namespace, key, epoch, sequence, created, updated, expires, deleted, key_id, checksum, status} and, by
     its status intact: ``data`` (JSON) or ``data_base64`` (bytes), or nothing (tombstone), of the layout keyspace
@@ -47,9 +49,10 @@ def export(
     Errors: SnapshotUnusable, KeyUnavailable, RepositoryUnavailable, StoreUnavailable (the directory).
     """
     place = repository if isinstance(repository, Repository) else Repository.open(repository)
-    snapshot = (
-        place.newest_good(name, keyring) if snapshot_id is None else place.snapshot(name, snapshot_id, keyring)
-    )
+    if snapshot_id is None:
+        snapshot = newest_whole(place, name, keyring, namespaces)
+    else:
+        snapshot = place.snapshot(name, snapshot_id, keyring)
     keyring.adopt(snapshot.wrapped_keys())
     chosen = snapshot.namespaces() if namespaces is None else list(namespaces)
     for namespace in chosen:

@@ -22,7 +22,8 @@ from .._repository.catalogue import read_checks
 from .._repository.manifest import folder, read_keys
 from .._store import Reader, Store, open_store
 from . import integrity
-from .evidence import newest
+from .coverage import oldest_saved
+from .evidence import newest, newest_whole
 from .incident import base, microseconds
 from .integrity import as_keyring
 from .monitor import MIN_SAMPLES
@@ -197,6 +198,8 @@ class _Asked:
             locked = _locked_until(repository, cluster, good)
             drilled = max((_drilled(repository, cluster, info.id, ring) for info in good[:CHECKED]), default=0.0)
             last = None if ring is None else newest(repository, ring, cluster)
+            if last is not None and last.get("verdict") == "pass" and last.get("left_out"):
+                last = newest_whole(repository, ring, cluster)
             if last is not None and last.get("verdict") == "pass":
                 drilled = max(drilled, (microseconds(last.get("at")) or 0) / 1e6)
         except MemoryOpsError as exc:
@@ -204,7 +207,8 @@ class _Asked:
             self.add("repository_up", 0)
             return
         self.add("repository_up", 1)
-        self.add("backup_last_success_timestamp_seconds", max((info.at / 1e6 for info in good), default=0.0))
+        oldest = oldest_saved(good)
+        self.add("backup_last_success_timestamp_seconds", 0.0 if oldest is None else oldest[1].at / 1e6)
         self.add("backup_locked_until_timestamp_seconds", locked)
         self.add("backup_suspect", suspect(found) is not None)
         self.add("snapshots", len(found))

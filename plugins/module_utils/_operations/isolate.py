@@ -14,6 +14,8 @@ from .._store import Store
 from . import incident as incidents
 from .incident import Journal, Run, now_us, rfc3339
 
+NOTHING = "nothing can be isolated"  # what a store's warning says that knows why it has no fence
+
 
 def isolate(
     *,
@@ -46,9 +48,12 @@ def isolate(
             "memory object the methods quarantine and release (docs/python_memory.md)",
         )
     if "fence-reads" not in known_words and not said:
+        why = next((line.partition(": nothing can be")[0] for line in store.warnings() if NOTHING in line), "")
         raise CapabilityMissing(
-            f"Nothing can keep an application from {namespace} here (fence-reads, fence-writes).",
-            "give the application a user of its own on the server and name it in memory_store.application_user",
+            f"Nothing can keep an application from {namespace} here (fence-reads, fence-writes)"
+            + (f": {why}." if why else "."),
+            "give the application a plain user of its own on the server and name that one in "
+            "memory_store.application_user",
         )
     with store.reader() as reader:
         before = reader.namespace(namespace)
@@ -154,8 +159,9 @@ def release(
 ) -> dict[str, t.Any]:
     """Lift the fence and bring the former policy back.
 
-    Refused while the route points to the secondary, while a rebuild is neither finished nor validated, and after
-    an escalation that nobody accepted; ``force`` overrides the last two and is noted in the journal.
+    Refused while the route points to the secondary, while a rebuild is neither finished nor validated, after a
+    validation that failed, and after an escalation that nobody accepted; ``force`` overrides all but the first and is
+    noted in the journal. A quarantine in which nothing was planned or validated was a false alarm, and is lifted.
     Returns {incident, changed, released_at, first_write_at (the secondary's, when it served meanwhile), before,
     after}. Errors: CannotProceed, NamespaceUnknown, LeaseHeld.
     """
@@ -223,6 +229,11 @@ def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:
         raise CannotProceed(
             f"The rebuild of {namespace} is planned but not finished.",
             f"run the rebuild playbook with memory_namespace={namespace} again",
+        )
+    if not plan and (validated or {}).get("verdict") == "fail":
+        raise CannotProceed(
+            f"The validation of {namespace} failed, and nothing was rebuilt since.",
+            f"run the rebuild playbook with memory_namespace={namespace}, or release with memory_force=true",
         )
     if applied and (validated or {}).get("verdict") != "pass":
         raise CannotProceed(

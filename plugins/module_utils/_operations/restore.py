@@ -26,6 +26,7 @@ from .._model import Claim, LogEntry, NamespaceState
 from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
 from .._store import Store, open_store
+from .coverage import newest_whole
 from .incident import now_us
 from .incoming import Incoming, checked
 from .restore_fill import fill
@@ -160,13 +161,16 @@ def restore(
 def restore_whole(
     *, namespaces: t.Sequence[str] | None = None, snapshot_id: str | None = None, **arguments: t.Any
 ) -> dict[str, t.Any]:
-    """``restore`` for every namespace of one snapshot (or these). {changed, snapshot, namespaces {name: result}}."""
+    """``restore`` for every namespace of one snapshot (or these). {changed, snapshot, namespaces {name: result}}.
+
+    Where none is named, it is the newest good one that holds everything, not the baseline of one namespace.
+    """
     place = arguments["repository"]
     if not isinstance(place, Repository):
         place = Repository.open(place)
     name, keyring = arguments["name"], arguments["keyring"]
     if snapshot_id is None:
-        snapshot_id = place.newest_good(name, keyring).id
+        snapshot_id = newest_whole(place, name, keyring, namespaces).id
     if namespaces is None:
         namespaces = place.snapshot(name, snapshot_id, keyring).namespaces()
     results = {

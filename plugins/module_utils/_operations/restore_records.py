@@ -34,12 +34,22 @@ def copies_of(work: Work, keys: t.Sequence[str]) -> dict[str, Row]:
     # of what was isolated when it was taken the snapshot has no copy
     missing = [key for key in wanted if key not in found or is_isolated(found[key])]
     if missing:
+        following = "leave them out, or name a snapshot that has them in memory_snapshot (export lists its keys)"
+        meant = _encoded(work, missing)
+        if meant:
+            following = f"a slash or per cent sign inside a key is written as %2F or %25: name {meant[0]!r}"
         raise CannotProceed(
             f"Nothing is restored: {len(missing)} of the {len(wanted)} keys that are named are not in snapshot "
             f"{work.snapshot.id}: {named(missing)}.",
-            "leave them out, or name a snapshot that has them in memory_snapshot (export lists a snapshot's keys)",
+            following,
         )
     return found
+
+
+def _encoded(work: Work, keys: t.Sequence[str]) -> list[str]:
+    """Keys of the snapshot that these may have been meant for: layouts that join parts to a key encode them."""
+    tried = {key.replace("%", "%25").replace("/", "%2F") for key in keys if "/" in key or "%" in key}
+    return sorted(work.snapshot.get_many(work.namespace, sorted(tried))) if tried else []
 
 
 def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite: bool) -> dict[str, t.Any]:

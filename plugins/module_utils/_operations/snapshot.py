@@ -209,11 +209,15 @@ class _Creation:
         if self.wanted is None:
             return list(states.values())
         for namespace in self.wanted:
-            if namespace not in states:
+            if namespace in states:
+                continue
+            try:
+                states[namespace] = reader.namespace(namespace)  # one that contains others need not be listed
+            except NamespaceUnknown:
                 raise NamespaceUnknown(
                     f"The store {self.name} has no namespace {namespace!r:.80}.",
                     f"name one of: {', '.join(map(repr, list(states)[:10])) or '(there is none)'}",
-                )
+                ) from None
         return [states[namespace] for namespace in self.wanted]
 
     def _nothing_written(

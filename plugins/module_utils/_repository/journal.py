@@ -100,13 +100,17 @@ def read(objects: ObjectStore, incident: str, keyring: t.Any) -> list[bytes]:
 
 def last(objects: ObjectStore, incident: str, keyring: t.Any) -> tuple[int, bytes] | None:
     """The newest entry and its number; None: there is none. Errors: SnapshotUnusable (changed), KeyUnavailable."""
-    names = numbers(objects, incident)
-    if not names:
-        return None
-    number = int(names[-1])
-    data = objects.get(folder(incident) + names[-1])
-    body = _open(data, incident, number, keyring, lambda: read_keys(objects, incident, keyring.master_id))[1]
-    return number, body
+    return next(backwards(objects, incident, keyring), None)
+
+
+def backwards(objects: ObjectStore, incident: str, keyring: t.Any) -> t.Iterator[tuple[int, bytes]]:
+    """Every entry and its number, the newest first. Errors: as ``last``."""
+    for name in reversed(numbers(objects, incident)):
+        number = int(name)
+        data = objects.get(folder(incident) + name)
+        yield number, _open(
+            data, incident, number, keyring, lambda: read_keys(objects, incident, keyring.master_id)
+        )[1]
 
 
 def numbers(objects: ObjectStore, incident: str) -> list[str]:

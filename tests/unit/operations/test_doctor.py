@@ -13,14 +13,21 @@ import time
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import drill, holds, scrub, verify
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    drill,
+    export,
+    holds,
+    restore,
+    scrub,
+    verify,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import doctor
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_base import Limits
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_clock import settle
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.engines import Bench
-from tests.unit.operations.runbook import NAME, NS, Site, attempt
+from tests.unit.operations.runbook import NAME, NS, OTHER, Site, attempt
 
 DAY = 86400.0
 
@@ -162,6 +169,22 @@ def test_what_failed_is_told(site):
     failed(found, "integrity", f"memory_namespace={NS}")
 
 
+def test_after_a_rebuild_that_passed_a_scrub_is_next_and_not_another_rebuild(site):
+    site.backup()
+    with site.memory() as memory:
+        memory.read_many(NS, [f"key-{n:03}" for n in range(20)])  # for the probes
+    site.raw.flip(NS, "key-007")
+    with site.open() as store:
+        scrub.scrub(store=store, store_params=site.store, keyring=site.ring(), repository=None, name=NAME)
+    failed(examined(site, only=["integrity"]), "integrity", "agent_memory.rebuild")
+    assert site.rebuild(force=False)["release"]["changed"]
+    one = of(examined(site, only=["integrity"]), "integrity")
+    assert one["verdict"] == "could-not-verify" and one["next"].endswith("agent_memory.scrub"), one
+    with site.open() as store:
+        scrub.scrub(store=store, store_params=site.store, keyring=site.ring(), repository=None, name=NAME)
+    assert of(examined(site, only=["integrity"]), "integrity")["verdict"] == "pass"
+
+
 def test_what_cannot_be_opened(site):
     sound(site)
     os.rename(site.path, site.path + ".away")
@@ -208,6 +231,46 @@ def test_who_may_read_what_he_need_not_is_a_fault_of_the_set_up(postgresql_serve
             con.execute(f"DROP ROLE {role}")
     assert of(examined(site), "fence")["verdict"] == "pass"
     bench.close()
+
+
+def test_the_baseline_of_one_namespace_is_neither_the_backup_nor_the_drill(site):
+    """What came after the last snapshot of everything holds one namespace alone: a rebuild ends with it."""
+    with site.memory() as memory:
+        memory.write_many(OTHER, {"key": {"n": 1}})
+    sound(site)
+    whole = site.backup()
+    site.step("baseline", attempt())
+    place = Repository.open(site.repository)
+    found = drill.drill(repository=place, keyring_params=site.keyring, name=NAME, scratch=site.folder, rotation=False)
+    assert (found["snapshot"], found["left_out"], set(found["namespaces"])) == (whole["snapshot"], [], {NS, OTHER})
+    common = {"repository": place, "keyring": site.ring(), "name": NAME}
+    assert export.export(directory=os.path.join(site.folder, "export"), **common)["snapshot"] == whole["snapshot"]
+    brought = restore.restore_whole(store_params={**site.store, "path": f"{site.path}.new"}, create=True, **common)
+    assert (brought["snapshot"], set(brought["namespaces"])) == (whole["snapshot"], {NS, OTHER})
+    for limit, verdict in ((0.0, "fail"), (900.0, "pass")):  # the limit itself, not twice it
+        at = time.time() + limit * 0.9 + 1
+        one = of(examined(site, now=at, limits=Limits(free=0.0, rpo=limit), only=["backup"]), "backup")
+        assert one["verdict"] == verdict and f"that holds {OTHER}" in one["says"], one
+    late = examined(site, now=time.time() + 1000, limits=Limits(free=0.0, rpo=900.0), only=["backup"])
+    failed(late, "backup", "16.7 min", "15 min")
+
+
+def test_a_drill_of_a_part_does_not_count_as_the_drill(site):
+    with site.memory() as memory:
+        memory.write_many(OTHER, {"key": {"n": 1}})
+    site.backup()
+    part = site.step("baseline", attempt())["snapshot"]
+    given = {
+        "repository": Repository.open(site.repository), "keyring_params": site.keyring, "name": NAME,
+        "scratch": site.folder, "rotation": False,
+    }  # fmt: skip
+    found = drill.drill(snapshot_id=part, **given)
+    assert found["verdict"] == "pass" and found["left_out"] == [OTHER]
+    assert found["not_rehearsed"] == [f"what this drill left out: {OTHER}"]
+    failed(examined(site, only=["drill"]), "drill", "No drill rehearsed everything", OTHER, "memops.agent_memory.drill")
+    drill.drill(**given)
+    drill.drill(snapshot_id=part, **given)
+    assert of(examined(site, only=["drill"]), "drill")["verdict"] == "pass"
 
 
 def test_no_room_and_a_layout_without_keys(site):

@@ -37,8 +37,25 @@ def test_a_fence_that_is_gone_is_not_taken_for_one_that_stands(tmp_path):
         memory.write(NS, "a", 1)
     run = attempt()
     site.step("isolate", run)
-    with contextlib.closing(sqlite3.connect(site.path)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(site.path, isolation_level=None)) as connection:
         for (trigger,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             connection.execute(f'DROP TRIGGER "{trigger}"')
     with pytest.raises(CannotProceed, match="its proof failed"):
         site.step("isolate", run, again=False)
+
+
+def test_a_false_alarm_is_released_as_it_is_and_a_failed_validation_is_not(tmp_path):
+    site = Site(tmp_path / "site")
+    with site.memory() as memory:
+        memory.write(NS, "a", 1)
+    run = attempt()
+    site.step("isolate", run)
+    assert site.step("release", run)["changed"] and site.state() == "serving"
+    run = attempt()
+    site.step("isolate", run)
+    site.raw.flip(NS, "a")
+    assert site.step("validate", run)["verdict"] == "fail"
+    with pytest.raises(CannotProceed, match="validation of agent-7 failed"):
+        site.step("release", run)
+    assert site.state() == "quarantined"
+    assert site.step("release", run, force=True)["changed"]

@@ -53,7 +53,8 @@ def break_pack(site):
 
 def test_scrub_takes_turns_and_always_does_something(site):
     told = scrubbed(site, check=True)
-    assert told["checked"] == [] and len(told["left"]) == 3 and not os.path.exists(site.store["path"] + ".memops")
+    note = os.path.join(site.store["path"] + ".memops", scrub.FILE)
+    assert told["checked"] == [] and len(told["left"]) == 3 and not os.path.exists(note)
     turns = [scrubbed(site, seconds=0) for _turn in range(4)]
     assert [(len(one["checked"]), one["verdict"]) for one in turns] == [(1, "pass")] * 4
     names = [one["checked"][0]["name"] for one in turns]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import types
@@ -117,6 +118,17 @@ def test_a_command_that_a_host_names_gets_the_inventories_of_the_run() -> None:
     assert result["msg"] == f"Damage. Next: {full}"
     _commands.complete(unknown := {"msg": bare}, [])
     assert unknown == {"msg": bare}
+
+
+def test_what_ansible_prints_of_a_failure_by_itself_has_the_inventories_too() -> None:
+    result = {"failed": True, "msg": "Damage. Next: ansible-playbook memops.agent_memory.rebuild"}
+    name = "ansible._internal._errors._captured"
+    known = importlib.util.find_spec("ansible._internal") and importlib.util.find_spec(name)
+    if known:  # from ansible-core 2.19 on; before, there is nothing beside the message
+        importlib.import_module(name).AnsibleModuleCapturedError.normalize_result_exception(result)
+    _commands.complete(result, ["inv"])
+    told = result["exception"].event.msg if known else result["msg"]  # type: ignore[attr-defined]
+    assert told == result["msg"] == "Damage. Next: ansible-playbook -i inv memops.agent_memory.rebuild"
 
 
 @pytest.mark.parametrize(

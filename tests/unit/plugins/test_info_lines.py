@@ -19,7 +19,11 @@ def lines(namespaces: dict[str, str], incidents: list[tuple[str, str]]) -> list[
             for n, (name, state) in enumerate(incidents)
         ],
     }
-    template = Environment(trim_blocks=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return drawn(TEMPLATE, found)
+
+
+def drawn(path: pathlib.Path, found: dict[str, object]) -> list[str]:
+    template = Environment(trim_blocks=True).from_string(path.read_text(encoding="utf-8"))
     return [line for line in template.render(info_store=found).splitlines() if line]
 
 
@@ -29,3 +33,14 @@ def test_a_quarantine_without_an_open_incident_is_told() -> None:
     assert one == "incident inc-1 of b: open since then, last worked on by ann"
     assert two.startswith("The quarantine of a is left of an incident that ended. Next: ansible-playbook ")
     assert lines({"c": "serving"}, [("c", "closed")]) == ["No incident is open."]
+
+
+def test_a_namespace_below_a_quarantined_one_is_not_told_as_serving() -> None:
+    common = {"records": 1, "isolated": 0, "generation": 1}
+    found = {"namespaces": [
+        {"name": "a", "state": "quarantined", "fenced_by": None, **common},
+        {"name": "a.b", "state": "serving", "fenced_by": "a", **common},
+        {"name": "c", "state": "serving", "fenced_by": None, **common},
+    ]}  # fmt: skip
+    told = [line.partition(",")[0] for line in drawn(TEMPLATE.with_name("namespaces.j2"), found)]
+    assert told == ["namespace a: quarantined", "namespace a.b: fenced by the quarantine of a", "namespace c: serving"]

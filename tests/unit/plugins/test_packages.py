@@ -36,12 +36,12 @@ PLAY = """
 def of(path: pathlib.Path) -> bytes:
     """The archive in a package."""
     kind = getattr(module_common, "_CachedModule", None)
-    return base64.b64decode(kind.load(str(path)).zip_data if kind else path.read_bytes())
+    return base64.b64decode(kind.load(str(path)).zip_data if kind is not None else path.read_bytes())
 
 
 def become(path: pathlib.Path, archive: bytes) -> None:
     kind = getattr(module_common, "_CachedModule", None)
-    if kind:
+    if kind is not None:
         dataclasses.replace(kind.load(str(path)), zip_data=base64.b64encode(archive)).dump(str(path))
     else:
         path.write_bytes(base64.b64encode(archive))
@@ -57,7 +57,7 @@ def pack(monkeypatch: pytest.MonkeyPatch, run: pathlib.Path, source: bytes) -> N
         archive.writestr("ansible/one.py", source)
     data = base64.b64encode(made.getvalue())
     kind = getattr(module_common, "_CachedModule", None)
-    if kind:
+    if kind is not None:
         kind(zip_data=data, metadata=None, source_mapping={}).dump(str(path))
     else:
         path.write_bytes(data)

@@ -181,6 +181,18 @@ def test_an_unknown_namespace_leads_to_the_list_of_those_that_there_are() -> Non
     assert not any("fence" in reason["text"] for reason in report["details"]["reasons"])
 
 
+def test_what_was_refused_before_anything_was_changed_leads_to_the_preflight() -> None:
+    steps = [*good("preflight"), extra("isolate", "fail", error="capability-missing")]
+    for step in steps:
+        step["changed"] = False
+        step["result"].pop("incident", None)
+    report = build(steps, incident=None, inventory=["hosts.yml"])
+    command = "ansible-playbook -i hosts.yml memops.agent_memory.preflight -e memory_namespace=agent-7"
+    assert (report["state"], report["next_command"]) == ("untouched", command)
+    text = " ".join(_report_text.render(report).split())
+    assert "This run changed nothing" in text and "What was changed" not in text
+
+
 def test_a_release_of_what_was_not_quarantined_leaves_the_namespace_untouched() -> None:
     step = extra("release")
     step["changed"] = False

@@ -9,9 +9,18 @@ import pytest
 
 from tests.support.framework_process import FrameworkProcess
 from tests.unit.tables.keys_help import PROGRAMS
+from tests.unit.tables.tables_help import LangGraph
 
 
 @pytest.fixture(scope="package")
 def processes():
     with contextlib.ExitStack() as stack:
         yield {layout: stack.enter_context(FrameworkProcess(*program)) for layout, program in PROGRAMS.items()}
+
+
+@pytest.fixture(scope="package")
+def langgraph(tmp_path_factory, postgresql_server):
+    """One application for many tests; each begins with empty tables and a repository of its own (``clear``)."""
+    one = LangGraph(tmp_path_factory.mktemp("langgraph"), postgresql_server)
+    yield one
+    one.wipe()

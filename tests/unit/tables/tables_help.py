@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import urllib.parse
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident as incidents
 from tests.support.applications import Application
 from tests.support.postgresql_server import APPLICATION, OWNER
 from tests.unit.operations.runbook import MASTER, NAME, Site, attempt
@@ -80,6 +82,7 @@ class TablesSite(Site):
                 self.close_by_release(name)  # of a test that failed
         self.root.execute(f"DROP SCHEMA IF EXISTS {self.own} CASCADE")
         self.root.execute(f"TRUNCATE {', '.join(self.tables)} CASCADE")
+        shutil.rmtree(incidents.base(self.store), ignore_errors=True)
 
     def last_attempt(self, namespace="agent-7"):
         """Of the open incident, if there is one."""

@@ -109,17 +109,3 @@ def test_a_result_of_a_tool_without_its_call_in_an_event_of_google_adk(tmp_path,
         assert told(site, "results of tools") == ["session 'helper/ann/s0' has 1 results of tools without their calls"]
     finally:
         site.wipe()
-
-
-def test_a_text_of_mem0_that_is_not_the_one_of_its_hash(tmp_path, postgresql_server):
-    site = Framework(tmp_path, postgresql_server, "mem0", ("mem0",))
-    try:
-        site.app.ask("fill", namespace="user_id=ann")
-        site.app.ask("damage", namespace="user_id=ann")  # by the framework's own API: updated, deleted, added
-        assert told(site, "hash") == []
-        site.sql(
-            "UPDATE mem0 SET payload = jsonb_set(payload, '{data}', '\"poisoned\"') WHERE payload ->> 'n' IN ('5', '7')"
-        )
-        assert told(site, "hash") == ["2 rows of mem0 have a text that is not the one their hash was made of"]
-    finally:
-        site.wipe()

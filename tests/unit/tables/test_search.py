@@ -29,14 +29,14 @@ from tests.unit.tables.sqlite_help import LanggraphSite
 from tests.unit.tables.tables_help import Framework, LangGraph
 
 SUPPORT = str(pathlib.Path(__file__).parents[2] / "support")
-CASES = [
+CASES = (
     {"query": f"fact 3 of {NS}", "expect": "fact 00003"},
     {"query": f"fact 4 of {NS}", "expect": f"fact 4 of {NS}"},
     {"query": "note 2", "expect": "notes/note 2"},
     {"query": "slash", "expect": "a%2Fb"},
     {"key": "fact 00001", "expect": {"text": f"fact 1 of {NS}", "n": 1}},
     {"key": "notes/note 1", "expect": "NOTE 1", "match": "contains"},
-]
+)
 
 
 def search(factory, **options):
@@ -254,6 +254,7 @@ def test_what_cannot_be_asked_is_told_before_the_fence(site):
     [
         ({"factory": "memory"}, "not package.module:factory"),
         ({"factory": "a:b", "interpreter": "/nowhere/python"}, "no program that can be run"),
+        ({"factory": "a:b", "python_path": [SUPPORT, "/nowhere/agent"]}, "The folder /nowhere/agent of memory_search"),
         ({"factory": "a:b", "top": 0}, r"memory_search\.top is 0"),
         ({"factory": "a:b", "timeout": 1000}, r"memory_search\.timeout is 1000"),
         ({"factory": "a:b", "arguments": ["x"]}, "no mapping of names"),
@@ -377,7 +378,7 @@ def test_a_namespace_that_no_case_concerns_is_judged_as_without_a_benchmark(file
     watched = watching(file, run, benchmark(file, cases), None)
     probes, asked = judged["probes"]["checked"], watched["hit_rate"]["reads"]
     assert watched["hit_rate"]["source"] == "probes" and asked < 100
-    short = f"no data: the watch was too short: {asked} answers of {probes} probes, 100 are needed to tell a"
+    short = f"no data: the watch was too short: {asked} answers of {probes} probes, 100 are needed to tell a hit rate"
     assert watched["reasons"][0].startswith(short) and watched["watch_seconds"] == 1
     watched = watching(file, run, benchmark(file, cases), None, again=True, seconds=watched["watch_seconds"])
     assert (watched["verdict"], watched["watch_seconds"]) == ("pass", None)

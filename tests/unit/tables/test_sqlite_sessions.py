@@ -172,6 +172,8 @@ def test_the_fence_and_its_release(site):
     before, told, other = site.dump(site.tables), site.told(), site.told("other")
     mode = site.sql("PRAGMA journal_mode")
     run = attempt()
+    told_before = site.step("isolate", run, namespace=site.namespace, check=True)
+    assert (told_before["before"], told_before["after"]) == ({"state": "serving"}, {"state": "quarantined"})  # no TTL
     proof = site.step("isolate", run, namespace=site.namespace)["proof"]
     assert proof["writes_refused"] and proof["reads_refused"], proof
     assert not site.told() and site.told("other") == other
