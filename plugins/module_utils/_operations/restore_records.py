@@ -6,7 +6,6 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
-import json
 import time
 import typing as t
 
@@ -133,7 +132,7 @@ def _kept(work: Work, result: t.Mapping[str, t.Any]) -> str:
     command = "the same command with -e memory_force=true"
     if len(keys) <= NAMED and work.target == work.namespace:
         command = run(
-            "restore", memory_namespace=work.target, memory_snapshot=work.snapshot.id, memory_keys=json.dumps(keys),
+            "restore", memory_namespace=work.target, memory_snapshot=work.snapshot.id, memory_keys=keys,
             memory_force="true",
         )  # fmt: skip
     return (
