@@ -137,8 +137,8 @@ def _kept(work: Work, result: t.Mapping[str, t.Any]) -> str:
         )  # fmt: skip
     return (
         f"Kept in {work.target:.80}: {named(keys)}. What is there is other than in snapshot {work.snapshot.id}, and "
-        f"was written after it as far as the store can tell. Next: {command} puts the snapshot's in its place, and "
-        "aside what is there now."
+        f"was written after it as far as the store can tell. To put the snapshot's in its place and set "
+        f"aside what is there now: {command}"
     )
 
 
