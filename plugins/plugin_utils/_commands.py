@@ -14,7 +14,7 @@ import typing as t
 
 _BARE = "ansible-playbook memops.agent_memory."
 #: Results that hold sentences for people. Others hold records and are left as they are.
-_SPOKEN = ("msg", "reason", "reasons", "warnings", "next_step", "checks")
+_SPOKEN = ("msg", "reason", "reasons", "warnings", "warned", "next_step", "checks")
 
 
 def inventories() -> t.List[str]:
@@ -49,4 +49,8 @@ def _completed(value: t.Any, command: str) -> t.Any:
         return [_completed(one, command) for one in value]
     if isinstance(value, dict):
         return {key: _completed(one, command) for key, one in value.items()}
+    event = getattr(value, "event", None)
+    if dataclasses.is_dataclass(value) and dataclasses.is_dataclass(event):  # a warning of ansible-core 2.19 and later
+        said = {"msg": _completed(getattr(event, "msg", ""), command)}
+        return dataclasses.replace(value, event=dataclasses.replace(event, **said))  # type: ignore[type-var]
     return value

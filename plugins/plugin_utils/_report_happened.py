@@ -13,6 +13,7 @@ import typing as t
 from . import _report_input as given
 from . import _report_words as words
 
+_AWAY = "absent and left away"
 _WOULD = {
     "isolate": "would quarantine the namespace",
     "snapshot": "would copy the damaged state",
@@ -60,11 +61,11 @@ def planned(plan: t.Mapping[str, t.Any]) -> str:
         ("lost", "lost"),
         ("conflicted", "in conflict"),
         ("expired", "expired"),
+        ("absent", _AWAY),
     )
     found = [(label, given.count(records.get(name))) for name, label in named]
-    parts = [
-        f"{n:,} {label}" for label, n in found if n is not None and (n or label not in ("in conflict", "expired"))
-    ]
+    seldom = ("in conflict", "expired", _AWAY)
+    parts = [f"{n:,} {label}" for label, n in found if n is not None and (n or label not in seldom)]
     strategy = given.text(plan.get("strategy"))
     return ", ".join(parts + ([f"strategy {strategy}"] if parts and strategy else []))
 
@@ -99,9 +100,9 @@ def _diagnose(result: t.Mapping[str, t.Any]) -> str:
 
 def _plan(result: t.Mapping[str, t.Any]) -> str:
     records = given.mapping(result.get("records"))
-    named = (("repair", "to repair"), ("suspect", "suspect"), ("lost", "lost"))
+    named = (("repair", "to repair"), ("suspect", "suspect"), ("lost", "lost"), ("absent", _AWAY))
     found = [(label, given.count(records.get(name))) for name, label in named]
-    return ", ".join(f"{n:,} {label}" for label, n in found if n is not None)
+    return ", ".join(f"{n:,} {label}" for label, n in found if n is not None and (n or label != _AWAY))
 
 
 def _apply(result: t.Mapping[str, t.Any]) -> str:

@@ -26,15 +26,15 @@ def named(keys: t.Sequence[str]) -> str:
 
 def back_by(namespace: str, snapshot: str | None, keys: t.Sequence[str], count: int) -> str:
     """The command that brings back, from this snapshot, the keys that a plan left away."""
-    keys_ = json.dumps(list(keys)) if count == len(keys) <= NAMED else "[<keys: absent_keys of the plan>]"
-    return run("restore", memory_namespace=namespace, memory_snapshot=snapshot or "<snapshot>", memory_keys=keys_)
+    listed = list(keys) if count == len(keys) <= NAMED else ["<keys: absent_keys of the plan>"]
+    return run("restore", memory_namespace=namespace, memory_snapshot=snapshot or "<snapshot>", memory_keys=listed)
 
 
-def run(playbook: str, **variables: str) -> str:
-    """The command that runs a playbook, as a shell takes it."""
+def run(playbook: str, **variables: str | t.Sequence[str]) -> str:
+    """The command that runs a playbook, as a shell takes it; a list stays one."""
     words = f"ansible-playbook memops.agent_memory.{playbook}"
     for name, value in variables.items():
-        plain = re.match(r"\A[A-Za-z0-9_.:@/-]+\Z", value)
+        plain = isinstance(value, str) and re.match(r"\A[A-Za-z0-9_.:@/-]+\Z", value)
         text = f"{name}={value}" if plain else "'" + json.dumps({name: value}).replace("'", "'\\''") + "'"
         words += f" -e {text}"
     return words

@@ -6,7 +6,6 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
-import json
 import time
 import typing as t
 
@@ -133,13 +132,13 @@ def _kept(work: Work, result: t.Mapping[str, t.Any]) -> str:
     command = "the same command with -e memory_force=true"
     if len(keys) <= NAMED and work.target == work.namespace:
         command = run(
-            "restore", memory_namespace=work.target, memory_snapshot=work.snapshot.id, memory_keys=json.dumps(keys),
+            "restore", memory_namespace=work.target, memory_snapshot=work.snapshot.id, memory_keys=keys,
             memory_force="true",
         )  # fmt: skip
     return (
         f"Kept in {work.target:.80}: {named(keys)}. What is there is other than in snapshot {work.snapshot.id}, and "
-        f"was written after it as far as the store can tell. Next: {command} puts the snapshot's in its place, and "
-        "aside what is there now."
+        f"was written after it as far as the store can tell. To put the snapshot's in its place and set "
+        f"aside what is there now: {command}"
     )
 
 

@@ -131,6 +131,21 @@ def test_what_ansible_prints_of_a_failure_by_itself_has_the_inventories_too() ->
     assert told == result["msg"] == "Damage. Next: ansible-playbook -i inv memops.agent_memory.rebuild"
 
 
+def test_a_warning_of_a_module_has_the_inventories_too() -> None:
+    said: t.Any = "Kept. ansible-playbook memops.agent_memory.restore"
+    known = importlib.util.find_spec("ansible.module_utils._internal") and importlib.util.find_spec(
+        "ansible.module_utils._internal._messages"
+    )
+    if known:
+        messages = importlib.import_module("ansible.module_utils._internal._messages")
+        said = messages.WarningSummary(event=messages.Event(msg=said))
+    result = {"warnings": [said], "warned": ["ansible-playbook memops.agent_memory.restore"]}
+    _commands.complete(result, ["inv"])
+    told = result["warnings"][0].event.msg if known else result["warnings"][0]
+    assert told == "Kept. ansible-playbook -i inv memops.agent_memory.restore"
+    assert result["warned"] == ["ansible-playbook -i inv memops.agent_memory.restore"]
+
+
 @pytest.mark.parametrize(
     ("transport", "role", "parents", "sent"),
     [

@@ -244,6 +244,7 @@ def test_what_was_left_away_is_told_with_the_command_that_brings_it_back():
     assert "othing was lost" not in text and "othing was lost" not in page
     away = "1 record of the last good snapshot is absent and left away, since nobody knows whether it was deleted or lo"
     assert f"{away}st: entity/Person 100. All 1,000 expected records" in text and away in page
+    assert _report_happened.happened("plan", plan) == "28 to repair, 2 suspect, 0 lost, 1 absent and left away"
     back = 'Back: ansible-playbook -i <inventory> memops.agent_memory.restore \\ -e \'{"memory_namespace": "agent-7", '
     assert back + '"memory_snapshot": "S-1", "memory_keys": ["entity/Person 100"]}' in text
     assert "memops.agent_memory.restore" in page
