@@ -145,7 +145,7 @@ def restore(
                 result.update(copy_rows_under(work, held, keys, overwrite))
         else:
             if as_secondary and state is not None:
-                no_secondary_overwritten(store, state, snapshot)
+                no_secondary_overwritten(store, state, snapshot, place)
             with _claimed(work, claim, attempt, takeover, as_secondary) as held:
                 if keys is not None:
                     from .restore_records import some_keys

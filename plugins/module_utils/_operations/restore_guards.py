@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from .._errors import CannotProceed, RepositoryRefused
 from .._model import NamespaceState
-from .._repository import Snapshot
+from .._repository import Repository, Snapshot
 from .._store import Store
+from .commands import run
 from .incident import promoted_epoch
 
 
@@ -41,14 +42,21 @@ def same_lineage(store: Store, snapshot: Snapshot, check: bool) -> None:
         raise refused
 
 
-def no_secondary_overwritten(store: Store | None, state: NamespaceState, snapshot: Snapshot) -> None:
+def no_secondary_overwritten(
+    store: Store | None, state: NamespaceState, snapshot: Snapshot, repository: Repository
+) -> None:
     """A copy that serves, or whose writes the home has not taken yet, is not refilled. Errors: CannotProceed."""
     served = promoted_epoch(store, state.name) if store is not None else None
     if served is not None and served >= snapshot.info.epoch:  # a failback raises the home's epoch above it
+        following = f"run the failback playbook with memory_namespace={state.name}, then the backup"
+        for newer in repository.snapshots(snapshot.name):
+            if newer.suspect and not newer.accepted and newer.epoch > served:
+                command = run("accept", memory_snapshot=newer.id, memory_accept_reason="<why it is right>")
+                following = f"look at snapshot {newer.id}, which is newer and suspect; if it is right: {command}"
         raise CannotProceed(
             f"Namespace {state.name!r:.80} served here since snapshot {snapshot.id} was taken at its home; "
             "refilling it would take its writes away.",
-            f"run the failback playbook with memory_namespace={state.name}, then the backup",
+            following,
         )
     if state.state != "standby":
         what = "it serves read-only" if state.state == "reading" else f"it is {state.state}"

@@ -30,6 +30,10 @@ class Pair:
         taken = self.home.backup()
         if taken["suspect"]:  # applications that delete much look like damage; here nobody else does
             Repository.open(self.home.repository).accept(NAME, taken["snapshot"], self.home.ring(), "tests")
+        return self.bring(run)
+
+    def bring(self, run=None):
+        """The newest good snapshot to the secondary."""
         return restore_step.bring_back(
             store_params=self.away.store, repository=Repository.open(self.home.repository), keyring=self.home.ring(),
             name=NAME, run=run or attempt(), namespaces=[NS], create=True, as_secondary=True,
@@ -224,6 +228,26 @@ def test_a_backup_does_not_refill_a_secondary_whose_writes_are_not_home_yet(pair
     pair.release_home(run)
     assert pair.warm()["changed"]
     assert pair.away.served() == pair.home.served()
+
+
+def test_where_all_backups_since_a_failback_are_suspect_their_acceptance_is_named(pair):
+    with pair.home.memory() as memory:
+        for number in range(40):
+            memory.write(NS, f"many{number}", number)
+    run, promoted, _values, _at_home, _away = written_in_three_places(pair)
+    pair.take_over("standby")
+    pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)
+    move(open_route({"path": pair.route}, NS))
+    pair.release_home(run)
+    with pair.home.memory() as memory:
+        for number in range(40):
+            memory.delete(NS, f"many{number}")
+    suspect = pair.home.backup()
+    assert suspect["suspect"]
+    with pytest.raises(CannotProceed, match="take its writes away") as caught:
+        pair.bring()
+    assert f"memops.agent_memory.accept -e memory_snapshot={suspect['snapshot']}" in caught.value.next_step
+    assert pair.warm()["changed"] and pair.away.served() == pair.home.served()
 
 
 def test_a_merge_that_was_killed_is_finished_by_the_same_call(tmp_path):
