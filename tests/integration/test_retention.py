@@ -55,7 +55,8 @@ def test_hold_remove_bring_back_and_find(tmp_path: pathlib.Path) -> None:
     assert f"Back, and held as undeleted: {old}." in back.text and f"{old} does not wait for its removal." in back.text
     assert "There is no such snapshot." in back.text
 
-    with contextlib.closing(sqlite3.connect(site.stores["primary"]["path"])) as connection, connection:
+    path = site.stores["primary"]["path"]
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for (trigger,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             connection.execute(f'DROP TRIGGER "{trigger}"')
         connection.execute("DELETE FROM memory_records WHERE key > 'key-00010'")

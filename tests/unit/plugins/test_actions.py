@@ -120,28 +120,31 @@ def test_a_command_that_a_host_names_gets_the_inventories_of_the_run() -> None:
     assert unknown == {"msg": bare}
 
 
+def messages() -> t.Any:
+    """What ansible-core 2.19 and later keep messages in; None before."""
+    name = "ansible.module_utils._internal"
+    known = importlib.util.find_spec(name) and importlib.util.find_spec(f"{name}._messages")
+    return importlib.import_module(f"{name}._messages") if known else None
+
+
 def test_what_ansible_prints_of_a_failure_by_itself_has_the_inventories_too() -> None:
-    result = {"failed": True, "msg": "Damage. Next: ansible-playbook memops.agent_memory.rebuild"}
-    name = "ansible._internal._errors._captured"
-    known = importlib.util.find_spec("ansible._internal") and importlib.util.find_spec(name)
-    if known:  # from ansible-core 2.19 on; before, there is nothing beside the message
-        importlib.import_module(name).AnsibleModuleCapturedError.normalize_result_exception(result)
+    result: dict[str, t.Any] = {"failed": True, "msg": "Damage. Next: ansible-playbook memops.agent_memory.rebuild"}
+    kinds = messages()
+    if kinds:  # before, there is nothing beside the message
+        result["exception"] = kinds.ErrorSummary(event=kinds.Event(msg=result["msg"]))
     _commands.complete(result, ["inv"])
-    told = result["exception"].event.msg if known else result["msg"]  # type: ignore[attr-defined]
+    told = result["exception"].event.msg if kinds else result["msg"]
     assert told == result["msg"] == "Damage. Next: ansible-playbook -i inv memops.agent_memory.rebuild"
 
 
 def test_a_warning_of_a_module_has_the_inventories_too() -> None:
     said: t.Any = "Kept. ansible-playbook memops.agent_memory.restore"
-    known = importlib.util.find_spec("ansible.module_utils._internal") and importlib.util.find_spec(
-        "ansible.module_utils._internal._messages"
-    )
-    if known:
-        messages = importlib.import_module("ansible.module_utils._internal._messages")
-        said = messages.WarningSummary(event=messages.Event(msg=said))
+    kinds = messages()
+    if kinds:
+        said = kinds.WarningSummary(event=kinds.Event(msg=said))
     result = {"warnings": [said], "warned": ["ansible-playbook memops.agent_memory.restore"]}
     _commands.complete(result, ["inv"])
-    told = result["warnings"][0].event.msg if known else result["warnings"][0]
+    told = result["warnings"][0].event.msg if kinds else result["warnings"][0]
     assert told == "Kept. ansible-playbook -i inv memops.agent_memory.restore"
     assert result["warned"] == ["ansible-playbook -i inv memops.agent_memory.restore"]
 
