@@ -190,8 +190,8 @@ route:
   sample: HAProxy's backend memory
 before:
   description: >-
-    Where it led. Store parameters of a route file; for each socket of HAProxy the memory host; memory host, value and
-    TTL of a record.
+    Where it led. Store parameters of a route file (C(own): they stand in an entry of the namespace's own); for
+    each socket of HAProxy the memory host; memory host, value and TTL of a record.
   type: dict
   returned: success
 after:

@@ -19,7 +19,9 @@ from . import Position
 class FileRoute:
     """Parameters: path, default. ``target``: store parameters; None follows the default again.
 
-    Both are an operator's; the file gets what applications need of them. Positions: store parameters.
+    Both are an operator's; the file gets what applications need of them. Positions: store parameters, and ``own`` where
+    they stand in an entry of the namespace's own: on two hosts a file may lie at the same path, and then nothing else
+    tells whether the namespace is at home.
     """
 
     unit = "namespace"
@@ -36,7 +38,10 @@ class FileRoute:
         self.name = f"The route file {self._path}"
 
     def current(self) -> Position:
-        return resolve(read_route(self._path), self._namespace) if os.path.exists(self._path) else None
+        if not os.path.exists(self._path):
+            return None
+        found = read_route(self._path)
+        return {**resolve(found, self._namespace), **({"own": True} if self._namespace in found["namespaces"] else {})}
 
     def wanted(self) -> Position:
         missing = not os.path.exists(self._path)
@@ -45,11 +50,13 @@ class FileRoute:
                 f"The route file {self._path} does not exist.", "set memory_route.default so that it can be made"
             )
         if self._target is not None:
-            return self._target
+            return {**self._target, "own": True}
         return dict(self._default if missing and self._default else read_route(self._path)["default"])
 
     def elsewhere(self, position: Position) -> bool:
-        return position is not None and place(position) != place(self.wanted() or {})
+        if position is None:
+            return False
+        return place(position) != place(self.wanted() or {}) or (self._target is None and "own" in position)
 
     def switch(self) -> None:
         if self._default is not None and not os.path.exists(self._path):

@@ -24,14 +24,25 @@ def file_route(path, target=None, **more):
 def test_the_file_there_and_back(tmp_path):
     path = tmp_path / "route.json"
     made = move(file_route(path, AWAY, default=HOME), along=["agent-8"])
-    assert (made.before, made.after, made.changed, made.elsewhere) == (None, AWAY, True, False)
+    assert (made.before, made.after, made.changed, made.elsewhere) == (None, {**AWAY, "own": True}, True, False)
     assert not move(file_route(path, AWAY, default=HOME)).changed
     before = path.read_bytes()
     home = move(file_route(path, default=HOME), check=True)
-    assert (home.before, home.after, home.changed, home.elsewhere) == (AWAY, HOME, True, True)
+    assert (home.before, home.after, home.changed, home.elsewhere) == ({**AWAY, "own": True}, HOME, True, True)
     assert path.read_bytes() == before
     assert move(file_route(path, default=HOME)).after == HOME
     assert json.loads(path.read_text())["namespaces"] == {}
+
+
+def test_on_two_hosts_a_file_may_lie_at_the_same_path(tmp_path):
+    path = tmp_path / "route.json"
+    for _turn in range(2):
+        assert move(file_route(path, HOME, default=HOME)).changed and not move(file_route(path, HOME)).changed
+        looked = move(file_route(path, default=HOME), check=True)
+        assert looked.elsewhere and looked.changed
+        home = move(file_route(path, default=HOME))
+        assert (home.elsewhere, home.changed, home.after) == (True, True, HOME)
+        assert not move(file_route(path, default=HOME), check=True).elsewhere
 
 
 def test_the_same_store_under_another_login_is_not_elsewhere(tmp_path):
