@@ -66,8 +66,8 @@ class TablesSite(Site):
         """Everything about the application's tables that a fence might leave behind."""
         return self.sql(
             "SELECT c.relname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relacl::text, "
-            "(SELECT array_agg(tgname ORDER BY 1) FROM pg_trigger WHERE tgrelid = c.oid), "
-            "(SELECT array_agg(polname ORDER BY 1) FROM pg_policy WHERE polrelid = c.oid), "
+            "(SELECT array_agg(tgname ORDER BY tgname) FROM pg_trigger WHERE tgrelid = c.oid), "
+            "(SELECT array_agg(polname ORDER BY polname) FROM pg_policy WHERE polrelid = c.oid), "
             "(SELECT array_agg(attname || atttypid::regtype ORDER BY attnum) FROM pg_attribute WHERE attrelid = c.oid) "
             "FROM pg_class c WHERE c.relnamespace = %s::regnamespace ORDER BY 1",
             self.schema,
