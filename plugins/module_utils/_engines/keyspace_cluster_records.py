@@ -15,7 +15,6 @@ import itertools
 import typing as t
 
 from .._codec import RecordCodec
-from .._errors import InvalidInput
 from .._model import Change, Claim, Row
 from .applications_own import ISOLATED
 from .keyspace_pattern import KeyspaceNames, raw_of, text_of
@@ -93,11 +92,7 @@ class ClusterRecords(KeyspaceRecords):
         with self._operating(claim) as tx:
             space = self._namespace(tx, name)
             self._settle_change(tx, name, space)
-            number = space["generation"] if generation is None else generation
-            if number not in space["generations"]:
-                raise InvalidInput(f"Namespace {name!r:.80} has no generation {number}.", "begin a generation first")
-            self._not_moving(space, name)
-            staged = None if number == space["generation"] else number
+            staged = self._staged(space, name, generation)
             keys = list(dict.fromkeys(change.key for change in changes))
             there = self._present(tx, name, staged, keys)
             live = {key: there[key][0] if key in there else None for key in keys}
@@ -105,7 +100,8 @@ class ClusterRecords(KeyspaceRecords):
             if not steps:
                 return refused, {}, {}, []
             back = [step.row for step in steps if staged is None and step.former is None and step.row is not None]
-            mark = {"after": self._newest_aside(tx, name), "generation": number, "back": bool(back)}
+            changed = space["generation"] if staged is None else staged
+            mark = {"after": self._newest_aside(tx, name), "generation": changed, "back": bool(back)}
             self._keep(tx, claim, steps)
             final: dict[str, Step] = {step.change.key: step for step in steps}
             if staged is not None:

@@ -86,11 +86,7 @@ class KeyspaceRecords(Fencing, Filling):
             self._check_row(change.row)
         with self._operating(claim) as tx:
             space = self._namespace(tx, name)
-            number = space["generation"] if generation is None else generation
-            if number not in space["generations"]:
-                raise InvalidInput(f"Namespace {name!r:.80} has no generation {number}.", "begin a generation first")
-            self._not_moving(space, name)
-            staged = None if number == space["generation"] else number
+            staged = self._staged(space, name, generation)
             keys = list(dict.fromkeys(change.key for change in changes))
             place = {key: self._place(name, staged, key) for key in keys}
             tx.read("WATCH", *place.values())  # the application's write makes this start again
@@ -158,6 +154,17 @@ class KeyspaceRecords(Fencing, Filling):
                 row = self.envelopes.row(member) if reason.startswith(ISOLATED) else None
                 if row is not None and (row[0], row[9]) in wanted:
                     tx.add("XDEL", stream, place)
+
+    def _staged(self, space: t.Mapping[str, t.Any], name: str, generation: int | None) -> int | None:
+        """The generation whose keys are staged; None for the active one, whose keys are the application's own.
+
+        Errors: InvalidInput for one that there is not, CannotProceed while keys are being replaced.
+        """
+        number = space["generation"] if generation is None else generation
+        if number not in space["generations"]:
+            raise InvalidInput(f"Namespace {name!r:.80} has no generation {number}.", "begin a generation first")
+        self._not_moving(space, name)
+        return None if number == space["generation"] else number
 
     def _not_moving(self, space: t.Mapping[str, t.Any], name: str) -> None:
         if space.get("moving"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import typing as t
 
-from .._errors import KeyUnavailable, MemoryOpsError, SnapshotUnusable
 from .sources import PURPOSES
 
 RECENT = 5  # scheduled snapshots that say what there is: one that was taken of a part by hand does not decide it
@@ -55,15 +54,7 @@ def newest_whole(
 
     Errors: SnapshotUnusable, KeyUnavailable.
     """
-    problems: list[MemoryOpsError] = []
-    for info in fullest(good_of(repository, name), wanted):
-        try:
-            return repository.snapshot(name, info.id, keyring)
-        except (SnapshotUnusable, KeyUnavailable) as exc:
-            problems.append(exc)
-    if problems:
-        raise problems[0]
-    return repository.newest_good(name, keyring)  # says that there is none
+    return repository.newest_good(name, keyring, among=fullest(good_of(repository, name), wanted))
 
 
 def oldest_saved(good: t.Sequence[t.Any], present: t.Collection[str] | None = None) -> tuple[str, t.Any] | None:

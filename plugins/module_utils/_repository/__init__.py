@@ -125,10 +125,15 @@ class Repository:
             raise unknown
         return Snapshot(self.objects, info, secret, wrapped, keyring)
 
-    def newest_good(self, name: str, keyring: t.Any, namespace: str | None = None) -> Snapshot:
-        """The newest good snapshot that authenticates (and holds ``namespace``). Errors: SnapshotUnusable."""
+    def newest_good(
+        self, name: str, keyring: t.Any, namespace: str | None = None, among: t.Iterable[SnapshotInfo] | None = None
+    ) -> Snapshot:
+        """The newest good snapshot that authenticates (and holds ``namespace``); the first of ``among``, where given.
+
+        Errors: SnapshotUnusable, KeyUnavailable.
+        """
         problems = []
-        for info in self.snapshots(name):
+        for info in self.snapshots(name) if among is None else among:
             if info.good and (namespace is None or namespace in info.namespaces):
                 try:
                     return self.snapshot(name, info.id, keyring)

@@ -48,12 +48,6 @@ class ClusterSite(KeyspaceSite):
         """Whoever was killed keeps the hold for five seconds; nobody waits for them here."""
         self.root.delete(f"{self.own_prefix}:store:hold")
 
-    def wipe(self):
+    def patterns(self):
         own = self.own_prefix
-        for pattern in (f"mem{self.token}:*", f"{{*}}:{self.token}:*", f"{own}:*", f"{{*}}{own}:*"):
-            keys = list(self.root.scan_iter(pattern, count=1000))
-            if keys:
-                self.root.unlink(*keys)
-        self.server.reset_users()
-        self.app.close()
-        self.root.close()
+        return (f"mem{self.token}:*", f"{{*}}:{self.token}:*", f"{own}:*", f"{{*}}{own}:*")

@@ -14,7 +14,7 @@ import time
 from redis.exceptions import NoPermissionError, RedisError
 
 from tests.support.valkey_server import APPLICATION
-from tests.unit.operations.runbook import MASTER, NAME, Site
+from tests.unit.operations.runbook import MASTER, NAME, Site, attempt
 
 FAR = 4_000_000_000  # seconds since 1970
 
@@ -95,14 +95,29 @@ class KeyspaceSite(Site):
         """Keys of the collection's own below its prefix that hold records."""
         return [key for key in self.root.scan_iter(f"ops{self.token}:*", count=1000) if b":g:" in key]
 
+    def patterns(self):
+        """Of all keys that a test may leave behind."""
+        return (f"mem{self.token}:*", f"ops{self.token}:*")
+
     def wipe(self):
-        for pattern in (f"mem{self.token}:*", f"ops{self.token}:*"):
+        for pattern in self.patterns():
             keys = list(self.root.scan_iter(pattern, count=1000))
             if keys:
                 self.root.unlink(*keys)
         self.server.reset_users()
         self.app.close()
         self.root.close()
+
+
+def rebuild(site, window=None, strategy="auto", absent="auto", until="release"):
+    """The runbook from isolate to ``until``, of keys without a log; {step: its result}."""
+    run, done = attempt(), {}
+    options = {"diagnose": {"window": window}, "plan": {"strategy": strategy, "absent": absent}}
+    for name in ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "release"):
+        done[name] = site.step(name, run, **options.get(name, {}))
+        if name == until:
+            break
+    return done
 
 
 class Agent(threading.Thread):

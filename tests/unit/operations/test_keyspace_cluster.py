@@ -38,7 +38,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.pl
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.release_records import release_records
 from tests.support.valkey_cluster import APPLICATION, ValkeyCluster
 from tests.unit.operations.keyspace_cluster_help import ODD, ClusterSite
-from tests.unit.operations.keyspace_help import Agent
+from tests.unit.operations.keyspace_help import Agent, rebuild
 from tests.unit.operations.runbook import NAME, NS, OTHER, attempt
 from tests.unit.operations.unlogged_model import after, in_child
 
@@ -57,14 +57,6 @@ def site(tmp_path, cluster):
     one.fill()
     yield one
     one.wipe()
-
-
-def rebuild(site, window=None, strategy="auto", absent="auto"):
-    run, done = attempt(), {}
-    options = {"diagnose": {"window": window}, "plan": {"strategy": strategy, "absent": absent}}
-    for name in ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "release"):
-        done[name] = site.step(name, run, **options.get(name, {}))
-    return done
 
 
 def damage(site):

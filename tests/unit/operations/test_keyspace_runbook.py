@@ -35,7 +35,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.pl
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.release_records import release_records
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.decoded import decoded
-from tests.unit.operations.keyspace_help import Agent, KeyspaceSite
+from tests.unit.operations.keyspace_help import Agent, KeyspaceSite, rebuild
 from tests.unit.operations.runbook import NAME, NS, OTHER, attempt
 
 
@@ -45,16 +45,6 @@ def site(tmp_path, valkey_server):
     one.fill()
     yield one
     one.wipe()
-
-
-def rebuild(site, window=None, strategy="auto", absent="auto", until="release"):
-    run, done = attempt(), {}
-    options = {"diagnose": {"window": window}, "plan": {"strategy": strategy, "absent": absent}}
-    for name in ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "release"):
-        done[name] = site.step(name, run, **options.get(name, {}))
-        if name == until:
-            break
-    return done
 
 
 def damage(site):

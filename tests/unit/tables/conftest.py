@@ -24,3 +24,10 @@ def langgraph(tmp_path_factory, postgresql_server):
     one = LangGraph(tmp_path_factory.mktemp("langgraph"), postgresql_server)
     yield one
     one.wipe()
+
+
+@pytest.fixture
+def site(langgraph, tmp_path):
+    """LangGraph's store with empty tables; files of other layouts have a ``site`` of their own."""
+    langgraph.clear(tmp_path)
+    return langgraph

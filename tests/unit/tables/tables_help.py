@@ -14,7 +14,7 @@ import urllib.parse
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident as incidents
 from tests.support.applications import Application
 from tests.support.postgresql_server import APPLICATION, OWNER
-from tests.unit.operations.runbook import MASTER, NAME, Site, attempt
+from tests.unit.operations.runbook import MASTER, NAME, NS, Site, attempt
 
 STEPS = ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "release")
 
@@ -159,6 +159,14 @@ class LangGraph(TablesSite):
         self.put(namespace, {"short": {"text": "ends some day"}, "later": {"text": "ends too"}}, ttl=60 * 24 * 365)
         self.put(f"{namespace}.notes", {f"note {n}": {"text": f"note {n}"} for n in range(10)})
         self.put(f"{namespace}.notes.old 100%", {"a/b": {"text": "deep"}})
+
+    def damage(self):
+        """Values are garbage, some are gone, one came that nobody knows, and an expiry is another."""
+        self.put(NS, {"fact 00001": {"text": "garbage"}, "a/b": {"text": "wrong"}, "made": {"text": "by the damage"}})
+        self.app.ask("delete", namespace=[NS], keys=["fact 00002", "100%", ""])
+        self.app.ask("delete", namespace=[NS, "notes"], keys=["note 3"])
+        later = "expires_at = now() + '1 h', updated_at = now()"
+        self.sql(f"UPDATE store SET {later} WHERE prefix = %s AND key = 'short'", NS)
 
     def view(self, namespace="agent-7"):
         queries = ["fact 3 of agent-7", "something else"] if self.dims else []

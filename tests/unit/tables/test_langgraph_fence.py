@@ -22,20 +22,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.pl
 from tests.unit.operations.runbook import NS, OTHER, attempt
 
 
-@pytest.fixture
-def site(langgraph, tmp_path):
-    langgraph.clear(tmp_path)
-    return langgraph
-
-
-def damage(site):
-    """Values are garbage, some are gone, one came that nobody knows, and an expiry is another."""
-    site.put(NS, {"fact 00001": {"text": "garbage"}, "a/b": {"text": "wrong"}, "made": {"text": "by the damage"}})
-    site.app.ask("delete", namespace=[NS], keys=["fact 00002", "100%", ""])
-    site.app.ask("delete", namespace=[NS, "notes"], keys=["note 3"])
-    site.sql("UPDATE store SET expires_at = now() + '1 h', updated_at = now() WHERE prefix = %s AND key = 'short'", NS)
-
-
 def test_two_applications_go_on_one_meets_the_fence_and_the_sibling_never_notices(site):
     site.fill()
     site.backup()
@@ -139,7 +125,7 @@ def test_the_watch_asks_the_probes_and_the_former_rows_go_when_it_has_passed(sit
     site.fill(count=110)
     site.backup()
     started = now_us()
-    damage(site)
+    site.damage()
     site.rebuild(NS, Window(onset=started), "hard")
     with site.open() as store:
         found = watch.watch(

@@ -4,15 +4,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.unit.operations.runbook import NS, attempt
-
-
-@pytest.fixture
-def site(langgraph, tmp_path):
-    langgraph.clear(tmp_path)
-    return langgraph
 
 
 def test_what_the_server_and_the_framework_do_not_say_is_found_and_mended(site):

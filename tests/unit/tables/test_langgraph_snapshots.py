@@ -25,20 +25,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._repository im
 from tests.unit.operations.runbook import NAME, NS, OTHER, attempt
 
 
-@pytest.fixture
-def site(langgraph, tmp_path):
-    langgraph.clear(tmp_path)
-    return langgraph
-
-
-def damage(site):
-    """Values are garbage, some are gone, one came that nobody knows, and an expiry is another."""
-    site.put(NS, {"fact 00001": {"text": "garbage"}, "a/b": {"text": "wrong"}, "made": {"text": "by the damage"}})
-    site.app.ask("delete", namespace=[NS], keys=["fact 00002", "100%", ""])
-    site.app.ask("delete", namespace=[NS, "notes"], keys=["note 3"])
-    site.sql("UPDATE store SET expires_at = now() + '1 h', updated_at = now() WHERE prefix = %s AND key = 'short'", NS)
-
-
 def _restore(site, **options):
     return restore.restore(
         store_params=site.store, repository=site.repository, keyring=site.ring(), name=NAME, namespace=NS, **options
@@ -60,7 +46,7 @@ def test_a_whole_restore_needs_the_fence_and_some_keys_do_not(site):
     site.fill()
     dump = site.dump_of()
     site.backup()
-    damage(site)
+    site.damage()
     with pytest.raises(CapabilityMissing, match="write-lock"):
         _restore(site)
     done = _restore(site, keys=["fact 00001", "fact 00002", "notes/note 3"])

@@ -26,20 +26,6 @@ from tests.unit.operations.runbook import NS, OTHER, attempt
 from tests.unit.tables.tables_help import LangGraph
 
 
-@pytest.fixture
-def site(langgraph, tmp_path):
-    langgraph.clear(tmp_path)
-    return langgraph
-
-
-def damage(site):
-    """Values are garbage, some are gone, one came that nobody knows, and an expiry is another."""
-    site.put(NS, {"fact 00001": {"text": "garbage"}, "a/b": {"text": "wrong"}, "made": {"text": "by the damage"}})
-    site.app.ask("delete", namespace=[NS], keys=["fact 00002", "100%", ""])
-    site.app.ask("delete", namespace=[NS, "notes"], keys=["note 3"])
-    site.sql("UPDATE store SET expires_at = now() + '1 h', updated_at = now() WHERE prefix = %s AND key = 'short'", NS)
-
-
 @pytest.mark.parametrize("strategy", ["soft", "hard"])
 def test_after_a_rebuild_the_framework_says_what_it_said_before(site, strategy):
     site.fill()
@@ -47,7 +33,7 @@ def test_after_a_rebuild_the_framework_says_what_it_said_before(site, strategy):
     before, dump, sibling, catalogue = site.view(), site.dump_of(), site.dump_of(OTHER), site.catalogue()
     site.backup()
     started = now_us()
-    damage(site)
+    site.damage()
     assert site.view() != before
     done = site.rebuild(NS, Window(onset=started), strategy)
     assert site.view() == before
@@ -86,7 +72,7 @@ def test_a_store_without_a_vector_index_has_the_same_runbook(tmp_path, postgresq
 def test_without_a_window_what_changed_is_kept_and_what_is_absent_is_listed(site):
     site.fill()
     site.backup()
-    damage(site)
+    site.damage()
     now = site.dump_of()
     done = site.rebuild(NS)
     assert site.dump_of() == now and not done["apply"]["changed"]
@@ -123,7 +109,7 @@ def test_undo_brings_back_what_a_hard_rebuild_replaced(site):
     site.fill()
     site.backup()
     started = now_us()
-    damage(site)
+    site.damage()
     damaged = site.dump_of()
     run = attempt()
     site.rebuild(NS, Window(onset=started), "hard", until="apply", run=run)
@@ -139,7 +125,7 @@ def test_a_switch_that_would_not_hold_what_was_staged_changes_nothing(site):
     site.fill(count=5)
     site.backup()
     started = now_us()
-    damage(site)
+    site.damage()
     damaged = site.dump_of()
     site.sql(f"CREATE FUNCTION {site.schema}.meddle() RETURNS trigger LANGUAGE plpgsql AS "
              "$$BEGIN NEW.updated_at = now(); RETURN NEW; END$$")  # fmt: skip
@@ -183,7 +169,7 @@ def test_a_rehearsal_writes_nothing(site):
     site.fill()
     site.backup()
     started = now_us()
-    damage(site)
+    site.damage()
     site.sql(f"DROP SCHEMA {site.own} CASCADE")
     before, catalogue = site.dump_of(), site.catalogue()
     with site.open() as store:

@@ -26,7 +26,7 @@ from tests.support.postgresql_server import OWNER
 from tests.support.search_factories import embed
 from tests.unit.operations.runbook import NAME, NS, attempt
 from tests.unit.tables.sqlite_help import LanggraphSite
-from tests.unit.tables.tables_help import Framework, LangGraph
+from tests.unit.tables.tables_help import Framework
 
 SUPPORT = str(pathlib.Path(__file__).parents[2] / "support")
 CASES = (
@@ -52,18 +52,10 @@ def asked(site, given, cases=CASES, namespace=NS):
         return evaluate(store, search_of(given), namespace, parse(cases), reader)
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory, postgresql_server):
-    one = LangGraph(tmp_path_factory.mktemp("langgraph"), postgresql_server)
-    yield one
-    one.wipe()
-
-
 @pytest.fixture
-def site(shared, tmp_path):
-    shared.clear(tmp_path)
-    shared.fill(count=10)
-    return shared
+def site(site):
+    site.fill(count=10)
+    return site
 
 
 def test_what_is_there_is_found_behind_the_fence_and_no_expiry_is_put_off(site):
