@@ -4,6 +4,7 @@
 """The stages of `make test`, in order. A check returns, or raises Failed or NotRun with the reason in one line."""
 from __future__ import annotations
 
+import collections
 import configparser
 import dataclasses
 import hashlib
@@ -14,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import typing as t
 
 import awx_collection
@@ -36,7 +38,11 @@ ANSIBLE_SURFACE = ("modules", "action", "callback", "plugins", "ansible", "colle
 
 
 class Failed(Exception):
-    """The stage found something wrong."""
+    """The stage found something wrong; ``last`` is what its command said last."""
+
+    def __init__(self, reason: str, last: str = "") -> None:
+        super().__init__(reason)
+        self.last = last
 
 
 class NotRun(Exception):
@@ -97,23 +103,41 @@ def _execute(
         env=env or environment(),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE if capture else None,
-        text=True,
+        stdout=subprocess.PIPE,
+        stderr=None if capture else subprocess.STDOUT,
         start_new_session=True,
     ) as process:
+        said: collections.deque[bytes] = collections.deque(maxlen=None if capture else 1000)
+        reader = threading.Thread(target=_read, args=(process.stdout, said, not capture), daemon=True)
+        reader.start()
         try:
-            out = process.communicate(timeout=timeout)[0]
+            process.wait(timeout=timeout)
+            reader.join(timeout=10)  # a server that the command left behind may hold the pipe
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
-                raise Failed(f"{pathlib.Path(words[0]).name} took longer than {timeout} s") from None
+                why = f"{pathlib.Path(words[0]).name} took longer than {timeout} s"
+                raise Failed(why, _text(said)) from None
             raise
+    out = _text(said)
     if process.returncode != 0:
-        if out:
+        if capture and out:
             print(out, flush=True)
-        raise Failed(f"{pathlib.Path(words[0]).name} exited with {process.returncode}")
-    return out or ""
+        raise Failed(f"{pathlib.Path(words[0]).name} exited with {process.returncode}", out)
+    return out
+
+
+def _read(stream: t.IO[bytes], said: collections.deque[bytes], show: bool) -> None:
+    while chunk := os.read(stream.fileno(), 65536):
+        said.append(chunk)
+        if show:
+            sys.stdout.write(chunk.decode("utf-8", "replace"))
+            sys.stdout.flush()
+
+
+def _text(said: t.Iterable[bytes]) -> str:
+    return b"".join(said).decode("utf-8", "replace")
 
 
 def tool(name: str) -> pathlib.Path:
@@ -218,15 +242,15 @@ def sanity() -> None:
     if not others:
         print(f"Compiled and imported under Python {MAIN_PYTHON} alone: no other one is at hand.", flush=True)
     if failures:
-        raise Failed(failures[0])
+        raise failures[0]
 
 
-def _try(*command: t.Any, **settings: t.Any) -> list[str]:
-    """The reason in a list when the command fails, so that those after it still run."""
+def _try(*command: t.Any, **settings: t.Any) -> list[Failed]:
+    """The failure in a list when the command fails, so that those after it still run."""
     try:
         run(*command, **settings)
     except Failed as why:
-        return [str(why)]
+        return [why]
     return []
 
 
@@ -322,7 +346,7 @@ def core(release: str) -> t.Callable[[], None]:
         where = tree(WORK / f"sanity-{release}")
         failures += _try(*command, *(f"--test={name}" for name in only), env=test_env, cwd=where, timeout=1800)
         if failures:
-            raise Failed(failures[0])
+            raise failures[0]
 
     return check
 

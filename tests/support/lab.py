@@ -30,7 +30,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".lab"
-READY, SOCKET = FOLDER / "ready", FOLDER / "socket"
+READY = FOLDER / "ready"
+SOCKET = pathlib.Path(".lab", "socket")  # from the checkout: the path of a socket has 107 bytes at most
 WHY, LOG = ROOT / ".ansible" / "lab.why", ROOT / ".ansible" / "lab.log"
 NAMESPACES, MEMORIES = ("agent-7", "agent-8"), 200
 
@@ -191,6 +192,7 @@ def down() -> None:
 
 
 def main(arguments: list[str]) -> int:
+    os.chdir(ROOT)
     try:
         if arguments == ["up"]:
             up()

@@ -126,7 +126,7 @@ class Host:
             "ansible_port": self.port,
             "ansible_ssh_private_key_file": str(self.lab.folder / "key"),
             "ansible_ssh_common_args": f"{known} {ALIVE}",
-            "ansible_control_path_dir": str(self.lab.folder / "cp"),
+            "ansible_control_path_dir": str(self.lab.sockets),
             "ansible_pipelining": True,
         }
 
@@ -321,6 +321,7 @@ class Lab:
         files. ``opt``: all hosts have one /opt, which outlives them."""
         self.names, self.real = names, real
         self.folder, self.opt = pathlib.Path(folder), pathlib.Path() if opt else None
+        self.sockets = pathlib.Path()
         self.bridge, self.network, self.address = "", "", "127.0.0.1"
         self.hosts: dict[str, Host] = {}
 
@@ -353,7 +354,9 @@ class Lab:
         else:
             self.folder = pathlib.Path(tempfile.mkdtemp(prefix="memops-lab-"))
         machine.mark(self.folder)
-        (self.folder / "cp").mkdir(mode=0o700)
+        # Of its own, since the path of a socket has 107 bytes at most, and a checkout may lie deep.
+        self.sockets = pathlib.Path(tempfile.mkdtemp(prefix="memops-lab-"))
+        machine.mark(self.sockets)
         if self.opt is not None:
             self.opt = self.folder / "opt"
             self.opt.mkdir(mode=0o755)
@@ -391,8 +394,9 @@ class Lab:
         if self.bridge:
             subprocess.run([find("ip"), "link", "del", self.bridge], capture_output=True, check=False)
             self.bridge, self.address = "", "127.0.0.1"
-        if self.folder.name:
-            machine.remove(self.folder)
+        for folder in (self.sockets, self.folder):
+            if folder.name:
+                machine.remove(folder)
 
     def __enter__(self) -> Lab:
         return self.start()

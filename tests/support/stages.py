@@ -9,6 +9,7 @@ after the other; then the lanes of those that use one run side by side, and what
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,26 +19,33 @@ import typing as t
 
 import checks
 
-Result = t.Tuple[str, str, str, float]  # name, verdict, reason, seconds
+Result = t.Tuple[str, str, str, float, str]  # name, verdict, reason, seconds, the lines that tell why
+TELLING = re.compile(r"FAILED|ERROR|CRITICAL|fatal:|Error:|error:")
 
 
 def run_stage(stage: checks.Stage, progress: str) -> Result:
     """One stage; its output goes to the terminal as it comes."""
     print(f"\n=== [{progress}] {stage.name}: {stage.title}", flush=True)
-    started = time.monotonic()
+    started, lines = time.monotonic(), ""
     try:
         stage.check()
         verdict, reason = "passed", ""
     except checks.NotRun as why:
         verdict, reason = "not run", str(why)
     except checks.Failed as why:
-        verdict, reason = "FAILED", str(why)
+        verdict, reason, lines = "FAILED", str(why), telling(why.last)
     except Exception as error:
         traceback.print_exc()
         verdict, reason = "FAILED", f"the stage itself broke: {error!r}"
     seconds = time.monotonic() - started
     print(f"--- {stage.name}: {verdict} in {seconds:.0f} s{': ' + reason if reason else ''}", flush=True)
-    return stage.name, verdict, reason, seconds
+    return stage.name, verdict, reason, seconds, lines
+
+
+def telling(output: str, most: int = 8) -> str:
+    """The last lines of an output that name a failure, or its last ones where none does."""
+    lines = [line.rstrip()[:400] for line in output.splitlines() if line.strip()]
+    return "\n".join(([line for line in lines if TELLING.search(line)] or lines)[-most:])
 
 
 def run_lanes(lanes: t.Sequence[t.Sequence[checks.Stage]]) -> list[Result]:
@@ -60,7 +68,7 @@ def run_lanes(lanes: t.Sequence[t.Sequence[checks.Stage]]) -> list[Result]:
         process.wait()
         print(said.read_text(encoding="utf-8", errors="replace"), end="", flush=True)
         done = [t.cast("Result", tuple(json.loads(line))) for line in told.read_text(encoding="utf-8").splitlines()]
-        results += done + [(name, "FAILED", "its lane ended before it", 0.0) for name in names[len(done) :]]
+        results += done + [(name, "FAILED", "its lane ended before it", 0.0, "") for name in names[len(done) :]]
     return results
 
 
@@ -96,9 +104,12 @@ def main(names: list[str]) -> int:
     results += run_lanes(lanes)
 
     print(f"\n{'stage':12} {'result':8} {'seconds':>7}")
-    for name, verdict, reason, seconds in results:
+    for name, verdict, reason, seconds, _lines in results:
         print(f"{name:12} {verdict:8} {seconds:7.0f}  {reason}".rstrip())
     print(f"{'':12} {'':8} {time.monotonic() - started:7.0f}")
+    for name, _verdict, _reason, _seconds, lines in results:
+        if lines:
+            print(f"\n{name} said:\n{lines}")
     count = {word: sum(result[1] == word for result in results) for word in ("passed", "FAILED", "not run")}
     rest = f", {count['not run']} skipped" if count["not run"] else ""
     print(f"\nstages: {count['passed']} passed, {count['FAILED']} failed{rest}", flush=True)
