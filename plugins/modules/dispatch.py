@@ -31,6 +31,7 @@ options:
       - failover_store
       - isolate
       - keyring_rewrap
+      - log_retention
       - metrics
       - monitor
       - plan
@@ -95,6 +96,7 @@ MODULES = [
     "failover_store",
     "isolate",
     "keyring_rewrap",
+    "log_retention",
     "metrics",
     "monitor",
     "plan",
@@ -140,6 +142,8 @@ def main_of(module: str) -> t.Callable[[], None]:
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.isolate import main as run
     elif module == "keyring_rewrap":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.keyring_rewrap import main as run
+    elif module == "log_retention":
+        from ansible_collections.memops.agent_memory.plugins.module_utils._modules.log_retention import main as run
     elif module == "metrics":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.metrics import main as run
     elif module == "monitor":
