@@ -31,7 +31,6 @@ options:
       - failover_store
       - isolate
       - keyring_rewrap
-      - log_retention
       - metrics
       - monitor
       - plan
@@ -54,6 +53,7 @@ options:
       - snapshot_undelete
       - snapshot_verify
       - store_info
+      - store_retention
       - undo
       - validate
 attributes:
@@ -96,7 +96,6 @@ MODULES = [
     "failover_store",
     "isolate",
     "keyring_rewrap",
-    "log_retention",
     "metrics",
     "monitor",
     "plan",
@@ -119,6 +118,7 @@ MODULES = [
     "snapshot_undelete",
     "snapshot_verify",
     "store_info",
+    "store_retention",
     "undo",
     "validate",
 ]
@@ -142,8 +142,6 @@ def main_of(module: str) -> t.Callable[[], None]:
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.isolate import main as run
     elif module == "keyring_rewrap":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.keyring_rewrap import main as run
-    elif module == "log_retention":
-        from ansible_collections.memops.agent_memory.plugins.module_utils._modules.log_retention import main as run
     elif module == "metrics":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.metrics import main as run
     elif module == "monitor":
@@ -188,6 +186,8 @@ def main_of(module: str) -> t.Callable[[], None]:
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_verify import main as run
     elif module == "store_info":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.store_info import main as run
+    elif module == "store_retention":
+        from ansible_collections.memops.agent_memory.plugins.module_utils._modules.store_retention import main as run
     elif module == "undo":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.undo import main as run
     elif module == "validate":

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What the module log_retention does.
+"""What the module store_retention does.
 
 PRIVATE to the collection.
 """

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: log_retention
+module: store_retention
 short_description: Drop old entries of the access log
 version_added: 1.0.0
 description:
@@ -37,7 +37,7 @@ extends_documentation_fragment:
 
 EXAMPLES = r"""
 - name: Keep the entries of reads for thirty days, and of writes for a year
-  memops.agent_memory.log_retention:
+  memops.agent_memory.store_retention:
     store:
       path: /var/lib/agents/memory.db
     repository:
@@ -64,7 +64,7 @@ reason:
   returned: success
 """
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._modules.log_retention import main
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.store_retention import main
 
 if __name__ == "__main__":
     main()
