@@ -98,7 +98,9 @@ def text_of(value: t.Any) -> str:
 def made(asked: dict[str, t.Any], kept: list[t.Any]) -> t.Any:
     """What the factory gives; a context manager is entered, and kept so that it stays open."""
     module, _colon, name = asked["factory"].partition(":")
+    open_as_address(asked["connection"])
     found: t.Any = importlib.import_module(module)
+    open_as_address(asked["connection"])  # of the sqlite3 that the module may have put in place of Python's
     for part in name.split("."):
         found = getattr(found, part)
     found = found(asked["connection"], **asked["arguments"])
@@ -131,6 +133,8 @@ def answered(memory: t.Any, query: str | None, asked: dict[str, t.Any]) -> dict[
 
 def open_as_address(connection: str) -> None:
     """Let sqlite3 take the address for what it is: frameworks hand it on as if it were a path."""
+    if not connection.startswith("file:"):
+        return
     import sqlite3
 
     plain = sqlite3.connect
@@ -166,8 +170,6 @@ def main() -> None:
     os.environ.setdefault("MEM0_TELEMETRY", "False")  # a question of ours is no use of the application
     os.environ.update(asked["variables"])
     sys.path[:0] = asked["path"]
-    if asked["connection"].startswith("file:"):
-        open_as_address(asked["connection"])
     kept: list[t.Any] = []
     try:
         memory = made(asked, kept)

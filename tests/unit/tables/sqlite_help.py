@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import struct
 
 from tests.unit.operations.runbook import MASTER, NAME, Site
 
@@ -75,21 +74,6 @@ class LanggraphSite(TablesSite):
         self.app.put([namespace], "ends", {"text": "some day"}, 60 * 24 * 365)
         self.app.put([namespace], "ends too", {"text": "some day"}, 60.5)
         self.sql("UPDATE store SET expires_at = ? WHERE key = 'ends too'", FAR)  # as a refresh of the TTL writes it
-
-    def vectors(self, namespace="agent-7", dimensions=8):
-        """Vectors for all records of a namespace, as the framework's index stores them."""
-        con = self.database()
-        con.execute("BEGIN")
-        for prefix, key in con.execute(
-            "SELECT prefix, key FROM store WHERE prefix = ? OR prefix LIKE ? || '.%'", (namespace, namespace)
-        ).fetchall():
-            blob = struct.pack(f"{dimensions}f", *(len(key) + n / 7 for n in range(dimensions)))
-            con.execute(
-                "INSERT INTO store_vectors (prefix, key, field_name, embedding) VALUES (?, ?, '$', ?)",
-                (prefix, key, blob),
-            )
-        con.execute("COMMIT")
-        con.close()
 
     def records(self, namespace="agent-7"):
         """{key: row} as the layout has them."""

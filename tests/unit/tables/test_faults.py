@@ -192,9 +192,7 @@ def app():
 @pytest.fixture
 def file(tmp_path, app):
     one = LanggraphSite(tmp_path, app)
-    app.vectors()
     one.fill(count=40)
-    one.vectors()
     return one
 
 

@@ -45,9 +45,7 @@ def app():
 @pytest.fixture
 def site(tmp_path, app):
     one = LanggraphSite(tmp_path, app)
-    app.vectors()
     one.fill()
-    one.vectors()
     return one
 
 
@@ -95,9 +93,9 @@ def test_the_fence_refuses_what_an_open_connection_writes_and_release_brings_bac
     assert site.step("release", run)["changed"]
     site.app.delete([NS + "0"], "k")
     after = site.dump(TABLES)
-    mine = [row for row in after["store"] if row[2].startswith(NS)]
-    assert mine == [row for row in before["store"] if row[2].startswith(NS)]
-    assert after["store_vectors"] == before["store_vectors"]
+    for table in TABLES:
+        mine = [row for row in after[table] if row[2].startswith(NS) and row[2] != NS + "0"]
+        assert mine == [row for row in before[table] if row[2].startswith(NS)]
     assert site.app.everything([NS]) == found and site.schema() == schema
     assert not site.sql("SELECT 1 FROM sqlite_master WHERE type = 'trigger'")
     assert site.sql("PRAGMA journal_mode") == [("delete",)]
@@ -303,7 +301,6 @@ def test_a_lost_file_gets_everything_back_once_the_application_made_its_tables(s
     site.app.close()
     os.unlink(site.path)
     again = LanggraphSite(site.folder, site.app)
-    again.app.vectors()
     assert _restore(again, create=True)["restored"] == len(before)
     assert again.records() == before and sorted(map(json.dumps, again.app.everything([NS]))) == found
     assert not _restore(again)["changed"]
