@@ -39,8 +39,8 @@ class Application:
     ) -> None:
         self.store.put(tuple(namespace), key, value, ttl=ttl, index=index)
 
-    def fill(self, namespace: list[str], values: dict[str, t.Any]) -> None:
-        self.store.batch([PutOp(tuple(namespace), key, value) for key, value in values.items()])
+    def fill(self, namespace: list[str], values: dict[str, t.Any], index: t.Any = None) -> None:
+        self.store.batch([PutOp(tuple(namespace), key, value, index) for key, value in values.items()])
 
     def get(self, namespace: list[str], key: str) -> t.Any:
         found = self.store.get(tuple(namespace), key, refresh_ttl=False)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sqlite3
 
-from tests.unit.operations.runbook import MASTER, NAME, Site
+from tests.unit.operations.runbook import MASTER, NAME, NS, Site
 
 FAR = "2099-01-01 00:00:00"
 ODD = ("a/b", "50%", "%2F", "", "ключ", "nul\0inside", "x" * 300, "'quoted\"", "zz\uffff")
@@ -16,6 +16,7 @@ class TablesSite(Site):
     """The file of one application as a store, its keyring and its repository. ``database`` opens it past everything."""
 
     layout: str
+    namespace: str = NS
 
     def __init__(self, folder, app):
         self.folder = str(folder)
@@ -52,6 +53,11 @@ class TablesSite(Site):
             first = "rowid, " if rowid else ""
             found[table] = self.sql(f"SELECT {first}{listed} FROM {table} WHERE {where} ORDER BY rowid")
         return found
+
+    def last_attempt(self):
+        """Of the open incident, if there is one."""
+        with self.open() as store:
+            return next((one.attempt for one in store.incidents(self.namespace) if one.state == "open"), None)
 
     def schema(self):
         return self.sql(

@@ -20,7 +20,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.in
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from ansible_collections.memops.agent_memory.plugins.module_utils._search import NoAnswer, evaluate, search_of
 from tests.support.framework_process import FrameworkProcess
-from tests.support.frameworks import frameworks
+from tests.support.frameworks import former_mem0, frameworks
 from tests.support.postgresql_server import OWNER
 from tests.unit.operations.runbook import NAME, NS, attempt
 from tests.unit.tables.sqlite_help import LanggraphSite
@@ -272,8 +272,9 @@ def test_mem0_is_asked_for_one_users_memories(tmp_path, postgresql_server):
         ]
         dump, folder = site.dump(tables=site.tables), set(os.listdir(tmp_path))
         site.step("isolate", attempt(), mine)
-        found = asked(site, search("mem0", top=3), cases, mine)
-        assert [one["line"] for one in found["failed"]] == [3, 5] and found["asked"] == "search"
+        for path in ([SUPPORT], [former_mem0(), SUPPORT]):  # by this release and by one before 2
+            found = asked(site, search("mem0", top=3, python_path=path), cases, mine)
+            assert [one["line"] for one in found["failed"]] == [3, 5] and found["asked"] == "search"
         site.close_by_release(mine)
         assert site.dump(tables=site.tables) == dump and set(os.listdir(tmp_path)) == folder
         assert site.sql("SELECT count(*) FROM pg_tables WHERE schemaname = %s", site.schema) == [(1,)]

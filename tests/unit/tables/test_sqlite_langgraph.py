@@ -67,11 +67,6 @@ def damage(site):
     site.app.put([NS], "made", {"by": "the damage"})
 
 
-def _attempt(site):
-    with site.open() as store:
-        return next(one.attempt for one in store.incidents(NS) if one.state == "open")
-
-
 def test_the_fence_refuses_what_an_open_connection_writes_and_release_brings_back_exactly_what_was_there(site):
     site.fill(OTHER)
     before, schema = site.dump(TABLES), site.schema()
@@ -196,17 +191,17 @@ def test_undo_brings_back_what_a_hard_rebuild_replaced(site):
     damaged = site.dump(TABLES)
     rebuild(site, Window(onset=started), "hard", until="apply")
     with site.open() as store:
-        assert apply.undo(store=store, namespace=NS, run=attempt(takeover=_attempt(site)))["changed"]
-    site.step("release", attempt(takeover=_attempt(site)), force=True)
+        assert apply.undo(store=store, namespace=NS, run=attempt(takeover=site.last_attempt()))["changed"]
+    site.step("release", attempt(takeover=site.last_attempt()), force=True)
     assert site.dump(TABLES) == damaged
 
 
 def test_after_its_release_nothing_is_undone(site):
     site.backup()
     rebuild(site, strategy="hard")
-    site.step("isolate", attempt(takeover=_attempt(site)))
+    site.step("isolate", attempt(takeover=site.last_attempt()))
     with site.open() as store, pytest.raises(CannotProceed, match="no access log"):
-        apply.undo(store=store, namespace=NS, run=attempt(takeover=_attempt(site)))
+        apply.undo(store=store, namespace=NS, run=attempt(takeover=site.last_attempt()))
 
 
 def test_applications_that_go_on_meet_the_fence_and_siblings_never_notice(site):
@@ -266,7 +261,7 @@ def test_single_records_go_out_of_service_and_come_back_as_they_were(site):
         rebuild(site, Window(onset=now_us()), absent="restore")  # a rebuild does not bring them back
         assert site.app.get([NS], "big") is None
         site.app.put([NS], "k00001", {"written": "anew"})
-        back = release_records(store=store, choice=None, run=attempt(takeover=_attempt(site)), **more)
+        back = release_records(store=store, choice=None, run=attempt(takeover=site.last_attempt()), **more)
         assert back["released"] == 11 and back["conflict_keys"] == ["k00001"]
     after = site.records()
     assert {key: row for key, row in after.items() if key != "k00001"} == {
@@ -412,7 +407,7 @@ def test_the_watch_asks_the_probes_and_puts_the_fence_back_when_memories_vanish(
         site.app.delete([NS], *more)
     with site.open() as store:
         found = monitor.monitor(
-            store_params=site.store, keyring=site.ring(), claim=claim(store, NS, attempt(takeover=_attempt(site))),
+            store_params=site.store, keyring=site.ring(), claim=claim(store, NS, attempt(takeover=site.last_attempt())),
             namespace=NS, deadline=now_us() + 200_000, interval=0.02,
         )  # fmt: skip
     if gone:

@@ -17,6 +17,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.table
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from tests.support.framework_process import FrameworkProcess
+from tests.support.frameworks import former_mem0
 from tests.support.sessions_application import KEY
 from tests.unit.operations.runbook import attempt
 from tests.unit.tables.sqlite_help import TablesSite
@@ -122,9 +123,12 @@ class Mem0Site(TablesSite):
     def write(self):
         self.app.write("memory more", self.scopes[0], 9)
 
-    def damage(self):
+    def damage_of_history(self):
         self.sql("UPDATE history SET created_at = 'garbage' WHERE memory_id = 'memory 3' AND event = 'ADD'")
         self.sql("UPDATE history SET new_memory = 'poisoned' WHERE memory_id = 'memory 4'")
+
+    def damage(self):
+        self.damage_of_history()
         self.sql("DELETE FROM messages WHERE content = 'message 5'")
 
 
@@ -161,7 +165,7 @@ def site(tmp_path, framework):
 
 
 def rebuild(site, window=None, strategy="auto", absent="auto"):
-    run, done = attempt(), {}
+    run, done = attempt(takeover=site.last_attempt()), {}
     options = {"diagnose": {"window": window}, "plan": {"strategy": strategy, "absent": absent}}
     for name in ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "release"):
         done[name] = site.step(name, run, namespace=site.namespace, **options.get(name, {}))
@@ -285,6 +289,25 @@ def test_records_of_one_memory_and_of_one_session_begin_alike(tmp_path, processe
         assert store.warnings() == []
         with pytest.raises(InvalidInput, match="there is one"):
             store.reader().namespace("ann")
+    site.app.close()
+
+
+def test_a_history_of_a_release_before_2_that_is_upgraded_while_quarantined(tmp_path, processes):
+    with FrameworkProcess("sessions_application.py", "mem0", PYTHONPATH=former_mem0()) as former:
+        site = Mem0Site(tmp_path, former)
+        site.fill()
+        before, told = site.rows("all"), [former.history(memory) for memory in site.memories]
+        assert site.sql("SELECT name FROM sqlite_master WHERE type = 'table'") == [("history",)]
+        site.backup()
+        site.damage_of_history()
+        site.step("isolate", attempt(), namespace="all")
+        former.close()
+    site.app = processes("mem0")
+    site.app.open(site.path)  # it makes a table for messages
+    rebuild(site, Window(keys=frozenset(key for key in before if key.startswith("history/memory 4/"))), "hard")
+    assert site.rows("all") == before and [site.app.history(memory) for memory in site.memories] == told
+    site.app.write("memory 9", "user_id=ann", 9)
+    assert len(site.rows("all")) == len(before) + 3  # two changes and a message
     site.app.close()
 
 

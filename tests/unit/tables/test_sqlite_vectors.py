@@ -29,11 +29,6 @@ class Site(LanggraphSite):
     def vectors(self, where, *values):
         return self.sql(f"SELECT prefix, key, field_name, embedding FROM store_vectors WHERE {where}", *values)
 
-    def last_attempt(self):
-        with self.open() as store:
-            return next(one.attempt for one in store.incidents(NS) if one.state == "open")
-
-
 @pytest.fixture(scope="module")
 def app():
     with FrameworkProcess("langgraph_application.py") as one:
