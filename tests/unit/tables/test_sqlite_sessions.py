@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 
 import pytest
@@ -14,12 +15,13 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.table
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts import ALL_CAPABILITIES, layouts
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.tables import TablesLayout
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from tests.support.framework_process import FrameworkProcess
 from tests.support.frameworks import former_mem0
 from tests.support.sessions_application import KEY
-from tests.unit.operations.runbook import attempt
+from tests.unit.operations.runbook import NAME, attempt
 from tests.unit.tables.sqlite_help import TablesSite
 
 AES = "an AES key of 32 characters ....."[:32]
@@ -289,6 +291,29 @@ def test_records_of_one_memory_and_of_one_session_begin_alike(tmp_path, processe
         assert store.warnings() == []
         with pytest.raises(InvalidInput, match="there is one"):
             store.reader().namespace("ann")
+    site.app.close()
+
+
+def test_a_history_that_lost_rows_and_one_that_is_lost(tmp_path, processes):
+    site = Mem0Site(tmp_path, processes("mem0"))
+    site.fill()
+    before = site.rows("all")
+    site.backup()
+    site.sql("DELETE FROM history WHERE memory_id IN ('memory 1', 'memory 2')")
+    site.sql("UPDATE history SET new_memory = 'poisoned' WHERE memory_id = 'memory 4'")
+    site.write()
+    made = {key: row for key, row in site.rows("all").items() if key not in before}
+    planned = rebuild(site, absent="restore")["plan"]  # whoever's the memories are
+    assert planned["records"]["repair"] == 6 and not planned["absent_keys"]
+    assert site.rows("all") == {**before, **made} and len(made) == 3
+    site.app.close()
+    os.unlink(site.path)
+    site = Mem0Site(tmp_path, site.app)  # it makes another one when it starts
+    restore.restore(
+        store_params=site.store, repository=site.repository, keyring=site.ring(), name=NAME, namespace="all",
+        create=True,
+    )  # fmt: skip
+    assert site.rows("all") == before and all(site.told()[0])
     site.app.close()
 
 
