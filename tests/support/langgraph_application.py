@@ -120,7 +120,7 @@ class Live(threading.Thread):
                     self.other.append(repr(exc))
             except Exception as exc:  # whatever else reaches the application is a fault of ours
                 self.other.append(repr(exc))
-            time.sleep(0.002)
+            time.sleep(0.01)  # so that others have a turn at the file
         con.close()
 
 
