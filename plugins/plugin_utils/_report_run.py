@@ -19,6 +19,8 @@ ESCALATION = ("disaster_recovery", "dr", "escalate", "notify")
 _BEFORE_ISOLATION = ("preflight", "failover")
 #: What they found or did is about records that an apply or an undo has changed since.
 _ABOUT_THE_APPLIED = ("validate", "release", "baseline", "monitor")
+#: How a step says that another attempt is at it: it has done nothing.
+_TURNED_AWAY = ("lease-held", "stale-attempt")
 #: So begin the steps that keep who was told of an event; they say nothing about the memories.
 TOLD = "notify_"
 
@@ -94,6 +96,8 @@ class Run:
         for i, step in enumerate(self.history):
             if i < boundary and step.name not in _BEFORE_ISOLATION:
                 continue
+            if step.result.get("error") in _TURNED_AWAY and step.attempt != self.history[-1].attempt:
+                continue  # a colleague's, who was told to wait
             if step.name in _ABOUT_THE_APPLIED and i < max(applied, undone):
                 continue
             if (step.name == "apply" and i < undone) or (step.name == "undo" and i < applied):

@@ -292,3 +292,14 @@ def test_what_nobody_can_verify_is_the_owners_to_decide(moved, first):
     assert "Do: ask the owner of the namespace" in text
     assert first in text
     assert "memory_force=true" in text
+
+
+@pytest.mark.parametrize("error", ["lease-held", "stale-attempt"])
+@pytest.mark.parametrize("name", ["preflight", "apply", "monitor"])
+def test_a_colleague_who_was_told_to_wait_spoils_no_report(error, name):
+    steps = good()
+    place = next(n for n, step in enumerate(steps) if step["name"] == name)
+    away = extra(name, "fail", attempt="ops:200:2", error=error, detail="ops works on agent-7.")
+    steps.insert(min(place + 1, len(steps) - 1), away)
+    assert build(steps)["verdict"] == "pass"
+    assert build([*good("isolate"), away])["verdict"] == "fail"  # what the colleague is shown
