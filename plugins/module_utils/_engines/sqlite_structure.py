@@ -12,6 +12,7 @@ import typing as t
 
 from .._errors import StoreDamaged
 from .sqlite_connect import Connected, connect, sqlite_errors
+from .sqlite_control import astray, lead_back, told
 from .sqlite_log import newest_given
 from .sqlite_schema import ASIDE_COLUMNS, RecordsSql
 
@@ -29,7 +30,7 @@ def structure(con: sqlite3.Connection, sql: RecordsSql, path: str) -> list[str]:
         if mode != "wal":
             lines.append(f"the journal mode is {mode}, not wal: readers and writers block each other")
         if not any(kind == "table" for kind, _name, _text in lost):
-            lines += behind(con)
+            lines += behind(con) + told(con)
             try:
                 found = _unreadable(con, sql, count_only=True)
             except sqlite3.DatabaseError as exc:
@@ -133,6 +134,10 @@ class Structure(Connected):
                 epoch, sequence = newest_given(con)
                 self._keep_up(con, epoch, sequence, 0)
                 done.append(f"set the store's counters to {epoch}.{sequence}")
+            if any(number is not None for _name, number in astray(con)):
+                self._drop_fence(con)
+                done += lead_back(con, self.sql, self.clock())
+                self._raise_fence(con)
             if done:
                 con.execute("UPDATE memops_store SET commits = commits + 1")
         with contextlib.suppress(StoreDamaged), self._transaction() as con:
