@@ -123,18 +123,7 @@ def build_report(
             "generated": given.rfc3339(now) or given.rfc3339(datetime.datetime.now(datetime.timezone.utc)),
             "reasons": reasons,
             "notes": notes,
-            "advice": next(
-                (
-                    a
-                    for a in (
-                        given.text(s.result.get("next_step"))
-                        for s in reversed(list(run.current.values()))
-                        if s.verdict != PASS
-                    )
-                    if a
-                ),
-                None,
-            ),
+            "advice": _advice(run),
             "not_run": [] if run.whole else [n for n in NEEDED if n not in run.current],
             "targets": targets,
             "loss_ratio": loss_ratio,
@@ -302,6 +291,20 @@ def _escalated(run: Run, loss_ratio: t.Optional[float], limit: t.Optional[float]
     # a reason to escalate beside a no: the owners accept the loss
     accepted = plan.get("escalate") is False and given.text(plan.get("escalate_reason")) is not None
     return not accepted and loss_ratio is not None and limit is not None and loss_ratio > limit
+
+
+def _advice(run: Run) -> t.Optional[str]:
+    """What a person does before the next command: what the newest step that did not pass says, if it says any."""
+    said = (given.text(s.result.get("next_step")) for s in reversed(list(run.current.values())) if s.verdict != PASS)
+    advice = next((text for text in said if text), None)
+    judged = run.current.get("validate")
+    if advice or judged is None or judged.verdict != UNKNOWN or run.state not in ("quarantined", "failed-over"):
+        return advice
+    first = "failback, then " if run.failed_over else ""
+    return (
+        "ask the owner of the namespace, since the same command finds the same again unless it gets more to judge by; "
+        f"where they accept it as it is: the playbook {first}release with memory_force=true"
+    )
 
 
 def _next_command(

@@ -17,6 +17,7 @@ _AWAY = "absent and left away"
 _WOULD = {
     "isolate": "would quarantine the namespace",
     "snapshot": "would copy the damaged state",
+    "undo": "would take the rebuild back",
     "validate": "would judge what was rebuilt",
     "release": "would lift the quarantine",
     "baseline": "would publish a new baseline",
@@ -112,6 +113,14 @@ def _apply(result: t.Mapping[str, t.Any]) -> str:
     return f"{applied:,} change{'' if applied == 1 else 's'} made" + (f", {method}" if method else "")
 
 
+def _undo(result: t.Mapping[str, t.Any]) -> str:
+    back, to = given.mapping(result.get("records")), given.count(given.mapping(result.get("generation")).get("to"))
+    if to is not None:
+        return f"generation {to} is the active one again"
+    n = sum(given.count(back.get(name)) or 0 for name in ("back", "removed"))
+    return f"{n:,} change{'' if n == 1 else 's'} taken back" if back else ""
+
+
 def _validate(result: t.Mapping[str, t.Any]) -> str:
     probes = given.mapping(result.get("probes"))
     checked, passed = given.count(probes.get("checked")), given.count(probes.get("passed"))
@@ -139,6 +148,7 @@ _TELLERS: t.Dict[str, t.Callable[[t.Mapping[str, t.Any]], str]] = {
     "diagnose": _diagnose,
     "plan": _plan,
     "apply": _apply,
+    "undo": _undo,
     "validate": _validate,
     "release": _release,
     "monitor": _monitor,

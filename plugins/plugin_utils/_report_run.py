@@ -17,6 +17,10 @@ from ._report_input import FAIL, PASS, Step
 ESCALATION = ("disaster_recovery", "dr", "escalate", "notify")
 #: These may rightly be older than the isolation that counts.
 _BEFORE_ISOLATION = ("preflight", "failover")
+#: What they found or did is about records that an apply or an undo has changed since.
+_ABOUT_THE_APPLIED = ("validate", "release", "baseline", "monitor")
+#: How a step says that another attempt is at it: it has done nothing.
+_TURNED_AWAY = ("lease-held", "stale-attempt")
 #: So begin the steps that keep who was told of an event; they say nothing about the memories.
 TOLD = "notify_"
 
@@ -29,7 +33,8 @@ def lifted_alone(names: t.Iterable[str]) -> bool:
 class Run:
     """``history`` is every result in order; ``current`` the newest one of each step (of several hosts: the worst).
 
-    A result from before the last time that the namespace was fenced anew is history: it says nothing about now.
+    A result from before the last time that the namespace was fenced anew is history: it says nothing about now. So is
+    one that judged or released what was applied before an undo or another apply, and an apply that was taken back.
     ``state`` is one of untouched, quarantined, failed-over, rebuilt, released, monitoring, closed.
     ``quarantine`` is a list of {"from", "to"} in RFC 3339, null where no step said when.
     """
@@ -86,10 +91,19 @@ class Run:
     def _choose(self) -> None:
         fenced = [i for i, s in enumerate(self.history) if s.name == "isolate" and s.changed]
         boundary = fenced[-1] if fenced else 0
+        applied, undone = self._newest_change("apply"), self._newest_change("undo")
         groups: t.Dict[str, t.Dict[str, int]] = {}
         for i, step in enumerate(self.history):
             if i < boundary and step.name not in _BEFORE_ISOLATION:
                 continue
+            if step.result.get("error") in _TURNED_AWAY and step.attempt != self.history[-1].attempt:
+                continue  # a colleague's, who was told to wait
+            if step.name in _ABOUT_THE_APPLIED and i < max(applied, undone):
+                continue
+            if (step.name == "apply" and i < undone) or (step.name == "undo" and i < applied):
+                continue
+            if step.name == "undo" and step.result.get("error") == "cannot-proceed":
+                continue  # refused before anything was changed: the task itself said so
             group = groups.pop(step.name, {})
             if group and self.history[next(reversed(list(group.values())))].attempt != step.attempt:
                 group = {}
@@ -105,6 +119,10 @@ class Run:
             self._counted.update(group.values())
             self.current[name] = given.merge([self.history[i] for i in group.values()])
 
+    def _newest_change(self, name: str) -> int:
+        """Where in the history this step last changed something; -1 when it never did."""
+        return max((i for i, s in enumerate(self.history) if s.name == name and s.changed), default=-1)
+
     def _advance(self, step: Step) -> None:
         done, result = step.verdict == PASS, step.result
         if step.name == "isolate":
@@ -119,6 +137,10 @@ class Run:
             self.rebuilt, self.validated = True, False
             if self.state == "untouched":
                 self.state = "quarantined"  # nothing is applied to a namespace that is not
+        elif step.name == "undo" and step.changed:
+            self.rebuilt = self.validated = False
+            if self.state == "rebuilt":
+                self.state = "quarantined"
         elif step.name == "validate" and self.state in ("quarantined", "rebuilt", "failed-over"):
             self.validated = done and self.rebuilt
             self.state = "rebuilt" if self.validated else "quarantined"

@@ -20,7 +20,7 @@ _NAMED = 5
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
 VERDICTS = {"pass": "Pass", "fail": "Fail", "could-not-verify": "Could not verify"}
 ORDER = ("preflight", "isolate", "snapshot", "diagnose", "plan", "apply", "validate", "release", "baseline", "monitor")
-_PLACES = (*ORDER[:3], "failover", *ORDER[3:7], "failback", *ORDER[7:])
+_PLACES = (*ORDER[:3], "failover", *ORDER[3:6], "undo", ORDER[6], "failback", *ORDER[7:])
 #: The playbook that takes one step of the runbook, and what its command needs beside the namespace.
 SINGLE = {
     **{name: (name, "") for name in ORDER if name not in ("preflight", "baseline")},

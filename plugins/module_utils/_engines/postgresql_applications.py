@@ -33,9 +33,14 @@ class PostgresqlWrite:
         self.generation: int = control[0]
         self.ttl: float | None = control[1]
         self.lock = lock
-        row = session.row(f"SELECT epoch, sequence, newest, log_id FROM {owner.sql.store} FOR NO KEY UPDATE")
-        self.epoch: int = row[0]
-        self.first_sequence: int = row[1] + 1
+        # Counters that went back are passed over: what is given out twice would count as older than a snapshot's.
+        row = session.row(
+            "SELECT s.epoch, s.sequence, s.newest, s.log_id, g.epoch, g.last "
+            f"FROM {owner.sql.store} s LEFT JOIN LATERAL (SELECT epoch, last FROM {owner.sql.given} "
+            "ORDER BY epoch DESC, first DESC LIMIT 1) g ON true FOR NO KEY UPDATE OF s"
+        )
+        self.epoch, sequence = max((row[0], row[1]), (row[4] or 0, row[5] or 0))
+        self.first_sequence: int = sequence + 1
         self.at: int = max(owner.clock(), row[2])
         self._log_id: int = row[3]
         self._used: list[int] = []

@@ -88,6 +88,12 @@ def note_given(session: Session, s: RecordsSql, epoch: int, sequences: t.Iterabl
             )  # fmt: skip
 
 
+def newest_given(session: Session, s: RecordsSql) -> tuple[int, int]:
+    """The newest (epoch, sequence) that has a log entry: where the store stands at least, whatever its counters say."""
+    row = session.row(f"SELECT epoch, last FROM {s.given} ORDER BY epoch DESC, first DESC LIMIT 1")
+    return (row[0], row[1]) if row else (0, 0)
+
+
 def logged(session: Session, s: RecordsSql, entries: t.Sequence[Entry]) -> set[tuple[t.Any, ...]]:
     """(namespace, key, epoch, sequence) of those writes and deletes among these that the log has already."""
     if not entries:
@@ -203,10 +209,17 @@ class LogKeeping(Connected):
             last = next_ids(session, s, 0) - 1
             low = session.row(f"SELECT coalesce(min(id), %s) FROM {s.log}", last + 1)[0]
             # The floor moves first: an entry under it that a killed run left behind is not missed by anybody.
-            session.run(f"DELETE FROM {s.given} WHERE (epoch, last) <= (%s::bigint, %s::bigint)", epoch, sequence)
+            # The newest range stays, if need be empty: see ``newest_given``.
             session.run(
-                f"UPDATE {s.given} SET first = %s WHERE epoch = %s AND first <= %s", sequence + 1, epoch, sequence
-            )
+                f"DELETE FROM {s.given} WHERE (epoch, last) <= (%s::bigint, %s::bigint) AND (epoch, first) < "
+                f"(SELECT epoch, first FROM {s.given} ORDER BY epoch DESC, first DESC LIMIT 1)",
+                epoch, sequence,
+            )  # fmt: skip
+            session.run(
+                f"UPDATE {s.given} SET first = CASE WHEN epoch = %s THEN least(last, %s) ELSE last END + 1 "
+                "WHERE (epoch, first) <= (%s::bigint, %s::bigint) AND first <= last",
+                epoch, sequence, epoch, sequence,
+            )  # fmt: skip
             # What applications soft-deleted is kept as long as the log entry of its writing.
             session.run(
                 f"DELETE FROM {s.aside} WHERE incident = '' AND (epoch, sequence) <= (%s::bigint, %s::bigint)",

@@ -13,7 +13,7 @@ from .._errors import InvalidInput, StoreUnavailable
 from .._model import Change, Claim, NamespaceState
 from .leases import settable
 from .postgresql_arrays import Blobs
-from .postgresql_log import append, append_operator, reserved
+from .postgresql_log import append, append_operator, newest_given, reserved
 from .postgresql_proof import Proof
 from .postgresql_rows import decoded, escaped, names_of
 from .postgresql_session import BAD_VALUE, Session, bad_record
@@ -228,9 +228,10 @@ class Operators(Proof):
 
     def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
         with self._operating(claim) as session:
-            epoch, sequence = session.row(f"SELECT epoch, sequence FROM {self.sql.store} {HOLD}")
+            stands = session.row(f"SELECT epoch, sequence FROM {self.sql.store} {HOLD}")
+            epoch, sequence = max((stands[0], stands[1]), newest_given(session, self.sql))
             if count > 0:
-                session.run(f"UPDATE {self.sql.store} SET sequence = %s", sequence + count)
+                session.run(f"UPDATE {self.sql.store} SET epoch = %s, sequence = %s", epoch, sequence + count)
                 session.run(
                     f"INSERT INTO {self.sql.reserved} VALUES (%s, %s, %s, %s)",
                     escaped(claim.namespace), epoch, sequence + 1, sequence + count,

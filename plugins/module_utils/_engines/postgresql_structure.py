@@ -12,11 +12,13 @@ import typing as t
 from .._errors import MemoryOpsError, StoreDamaged
 from .postgresql_connect import Connected
 from .postgresql_fence import OPERATING, missing
+from .postgresql_log import newest_given
 from .postgresql_rows import encodable, lenient, split
 from .postgresql_schema import RecordsSql, quoted
 from .postgresql_session import WRITING, Session
 
 MOST_LINES = 100
+BEHIND = "the store's counters stand at {}.{}, behind {}.{}, which was given out"
 
 
 def structure(session: Session, s: RecordsSql) -> list[str]:
@@ -25,6 +27,7 @@ def structure(session: Session, s: RecordsSql) -> list[str]:
     lines = [f"{kind} {name} is missing or changed" for kind, name, dummy in lost]
     lines += [f"index {name} is invalid" for name in invalid_indexes(session, s)]
     if not any(kind == "table" for kind, dummy_name, dummy in lost):
+        lines += behind(session, s)
         lines += [f"index {name}: {text}" for name, text in damaged_indexes(session, s)]
         try:
             found = unreadable(session, s)
@@ -36,6 +39,14 @@ def structure(session: Session, s: RecordsSql) -> list[str]:
             for generation, keys in sorted(found.items())
         ]
     return lines[:MOST_LINES]
+
+
+def behind(session: Session, s: RecordsSql) -> list[str]:
+    """A line when the store's counters are behind what was given out, as after a restore of single tables."""
+    row, given = session.row(f"SELECT epoch, sequence FROM {s.store}"), newest_given(session, s)
+    if row is None or (row[0], row[1]) >= given:
+        return []
+    return [BEHIND.format(row[0], row[1], *given)]
 
 
 def invalid_indexes(session: Session, s: RecordsSql) -> list[str]:
@@ -134,6 +145,10 @@ class Structure(Connected):
             for kind, name, text in lost:
                 session.say(text)
                 done.append(f"made the {kind} {name} again")
+            if behind(session, s):
+                epoch, sequence = newest_given(session, s)
+                self._keep_up(session, epoch, sequence, 0)
+                done.append(f"set the store's counters to {epoch}.{sequence}")
             if self.application_user and any(kind in ("table", "function") for kind, dummy_name, dummy in lost):
                 for text in s.grants(self.application_user):
                     session.say(text)

@@ -16,7 +16,7 @@ from .._errors import InvalidInput, NamespaceLocked, NamespaceQuarantined
 from .._model import Row
 from .leases import POLL_SECONDS, SWEEPER, believed_end, check_sequences, lock_lost, locked, quarantined
 from .sqlite_connect import Connected
-from .sqlite_log import append, is_write, note_given
+from .sqlite_log import append, is_write, note_given, position
 from .sqlite_reader import rows_of
 
 
@@ -36,10 +36,9 @@ class SqliteWrite:
         self.generation: int = control[0]
         self.ttl: float | None = control[1]
         self.lock = lock
-        row = con.execute("SELECT epoch, sequence, newest FROM memops_store").fetchone()
-        self.epoch: int = row[0]
-        self.first_sequence: int = row[1] + 1
-        self.at: int = max(owner.clock(), row[2])
+        self.epoch, sequence = position(con)
+        self.first_sequence: int = sequence + 1
+        self.at: int = max(owner.clock(), con.execute("SELECT newest FROM memops_store").fetchone()[0])
         self._used: list[int] = []
         self._touched = False
 
@@ -65,8 +64,8 @@ class SqliteWrite:
             return
         con = self._con
         con.execute(
-            "UPDATE memops_store SET sequence = max(sequence, ?), newest = max(newest, ?)",
-            (max(self._used, default=0), self.at),
+            "UPDATE memops_store SET epoch = ?, sequence = max(sequence, ?), newest = max(newest, ?)",
+            (self.epoch, max(self._used, default=0), self.at),
         )
         con.execute(
             "UPDATE memops_namespace SET lock_number = max(lock_number, ?) WHERE name = ?", (self.lock, self._namespace)

@@ -63,6 +63,19 @@ def _note_run(con: sqlite3.Connection, epoch: int, first: int, last: int) -> Non
         con.execute("INSERT OR REPLACE INTO memops_given VALUES (?, ?, ?)", (epoch, first, last))
 
 
+def newest_given(con: sqlite3.Connection) -> tuple[int, int]:
+    """The newest (epoch, sequence) that has a log entry: where the store stands at least, whatever its counters say."""
+    row = con.execute("SELECT epoch, last FROM memops_given ORDER BY epoch DESC, first DESC LIMIT 1").fetchone()
+    return row or (0, 0)
+
+
+def position(con: sqlite3.Connection) -> tuple[int, int]:
+    """(epoch, sequence) behind which the next write goes. Were it one that was given out before, the newest version of
+    a memory would count as older than those in snapshots."""
+    row: tuple[int, int] = con.execute("SELECT epoch, sequence FROM memops_store").fetchone()
+    return max(row, newest_given(con))
+
+
 def append_operator(con: sqlite3.Connection, sql: RecordsSql, entries: t.Sequence[t.Sequence[t.Any]]) -> None:
     """Append an operator's entries. A write or delete that is logged already is left out, so that a step that is
     resumed may log again; one that carries a reserved sequence counts as given out from now on."""
@@ -140,9 +153,16 @@ class LogKeeping(Connected):
             low = row[0] if row[0] is not None else last + 1
             con.execute("UPDATE memops_store SET log_id = ? WHERE log_id < ?", (last, last))  # ids are never used twice
             # The floor moves first: an entry under it that a killed run left behind is not missed by anybody.
-            con.execute("DELETE FROM memops_given WHERE (epoch, last) <= (?, ?)", (epoch, sequence))
+            # The newest range stays, if need be empty: see ``newest_given``.
             con.execute(
-                "UPDATE memops_given SET first = ? WHERE epoch = ? AND first <= ?", (sequence + 1, epoch, sequence)
+                "DELETE FROM memops_given WHERE (epoch, last) <= (?, ?) AND (epoch, first) < "
+                "(SELECT epoch, first FROM memops_given ORDER BY epoch DESC, first DESC LIMIT 1)",
+                (epoch, sequence),
+            )
+            con.execute(
+                "UPDATE memops_given SET first = CASE WHEN epoch = ? THEN min(last, ?) ELSE last END + 1 "
+                "WHERE (epoch, first) <= (?, ?) AND first <= last",
+                (epoch, sequence, epoch, sequence),
             )
             # What applications soft-deleted is kept as long as the log entry of its writing.
             con.execute(

@@ -14,7 +14,7 @@ from .._errors import InvalidInput, NamespaceQuarantined, StoreDamaged
 from .._model import Change, Claim
 from .leases import settable
 from .sqlite_connect import Connected, connect, decoding_leniently, sqlite_errors, translate
-from .sqlite_log import append, append_operator, reserved
+from .sqlite_log import append, append_operator, position, reserved
 from .sqlite_structure import missing
 
 QUARANTINE_TTL = 1.0
@@ -250,9 +250,9 @@ class Operators(Connected):
 
     def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
         with self._operating(claim) as con:
-            epoch, sequence = con.execute("SELECT epoch, sequence FROM memops_store").fetchone()
+            epoch, sequence = position(con)
             if count > 0:
-                con.execute("UPDATE memops_store SET sequence = ?", (sequence + count,))
+                con.execute("UPDATE memops_store SET epoch = ?, sequence = ?", (epoch, sequence + count))
                 con.execute(
                     "INSERT INTO memops_reserved VALUES (?, ?, ?, ?)",
                     (claim.namespace, epoch, sequence + 1, sequence + count),

@@ -12,9 +12,12 @@ import typing as t
 
 from .._errors import StoreDamaged
 from .sqlite_connect import Connected, connect, sqlite_errors
+from .sqlite_control import astray, lead_back, told
+from .sqlite_log import newest_given
 from .sqlite_schema import ASIDE_COLUMNS, RecordsSql
 
 MOST_LINES = 100
+BEHIND = "the store's counters stand at {}.{}, behind {}.{}, which was given out"
 
 
 def structure(con: sqlite3.Connection, sql: RecordsSql, path: str) -> list[str]:
@@ -27,6 +30,7 @@ def structure(con: sqlite3.Connection, sql: RecordsSql, path: str) -> list[str]:
         if mode != "wal":
             lines.append(f"the journal mode is {mode}, not wal: readers and writers block each other")
         if not any(kind == "table" for kind, _name, _text in lost):
+            lines += behind(con) + told(con)
             try:
                 found = _unreadable(con, sql, count_only=True)
             except sqlite3.DatabaseError as exc:
@@ -61,6 +65,14 @@ def missing(con: sqlite3.Connection, sql: RecordsSql) -> list[tuple[str, str, st
         for name, text in texts.items()
         if (there.get(name) != text if kind == "trigger" else name not in there)
     ]
+
+
+def behind(con: sqlite3.Connection) -> list[str]:
+    """A line when the store's counters are behind what was given out, as after a lost write of their page."""
+    stands, given = con.execute("SELECT epoch, sequence FROM memops_store").fetchone(), newest_given(con)
+    if stands is None or stands >= given:
+        return []
+    return [BEHIND.format(*stands, *given)]
 
 
 def _unreadable(con: sqlite3.Connection, sql: RecordsSql, count_only: bool) -> dict[int, t.Any]:
@@ -118,6 +130,14 @@ class Structure(Connected):
                     con.execute(f"DROP TRIGGER IF EXISTS {name}")
                 con.execute(text)
                 done.append(f"made the {kind} {name} again")
+            if behind(con):
+                epoch, sequence = newest_given(con)
+                self._keep_up(con, epoch, sequence, 0)
+                done.append(f"set the store's counters to {epoch}.{sequence}")
+            if any(number is not None for _name, number in astray(con)):
+                self._drop_fence(con)
+                done += lead_back(con, self.sql, self.clock())
+                self._raise_fence(con)
             if done:
                 con.execute("UPDATE memops_store SET commits = commits + 1")
         with contextlib.suppress(StoreDamaged), self._transaction() as con:

@@ -60,9 +60,13 @@ def counters_of(raw: t.Sequence[bytes], where: str) -> tuple[dict[str, str], dic
     """(texts, numbers) of the store's own hash. Errors: StoreDamaged."""
     said = {name.decode(): value.decode() for name, value in zip(raw[::2], raw[1::2])}
     try:
-        return said, {name: int(said.get(name) or 0) for name in COUNTERS} if said["store_id"] else {}
+        numbers = {name: int(said.get(name) or 0) for name in COUNTERS} if said["store_id"] else {}
     except (KeyError, ValueError):
         raise StoreDamaged(f"The store {where} has lost its identity.", RESTORE) from None
+    if numbers:  # a counter that went back: what is given out twice would count as older than a snapshot's
+        stands = numbers["epoch"], numbers["sequence"]
+        numbers["epoch"], numbers["sequence"] = max(stands, (numbers["given_epoch"], numbers["given_last"]))
+    return said, numbers
 
 
 def identity_of(said: t.Mapping[str, str], numbers: t.Mapping[str, int]) -> StoreIdentity:

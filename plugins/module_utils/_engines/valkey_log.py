@@ -74,7 +74,7 @@ class LogKeeping(Connected):
             elif tail > (epoch, first):  # an operator's, logged later
                 tx.add("ZADD", self.names.given, 0, SPAN.pack(epoch, first, last))
             else:
-                if n["given_last"]:
+                if n["given_first"] <= n["given_last"] and n["given_last"]:
                     span = SPAN.pack(n["given_epoch"], n["given_first"], n["given_last"])
                     tx.add("ZADD", self.names.given, 0, span)
                 n["given_epoch"], n["given_first"], n["given_last"] = epoch, first, last
@@ -225,8 +225,8 @@ class LogKeeping(Connected):
                 tx.add("ZREM", self.names.given, member)
                 if (one, last) > through:
                     tx.add("ZADD", self.names.given, 0, SPAN.pack(one, sequence + 1, last))
-            if n["given_last"] and (n["given_epoch"], n["given_last"]) <= through:
-                n["given_epoch"] = n["given_first"] = n["given_last"] = 0
+            if (n["given_epoch"], n["given_last"]) <= through:
+                n["given_first"] = n["given_last"] + 1  # its end stays, as where the store stands at least
             elif n["given_epoch"] == epoch and n["given_first"] <= sequence:
                 n["given_first"] = sequence + 1
             return n["log_id"]

@@ -252,3 +252,54 @@ def test_what_was_left_away_is_told_with_the_command_that_brings_it_back():
     plan["absent_keys"] = [f"k{n}" for n in range(12)]
     text = " ".join(_report_text.render(build(steps)).split())
     assert "12 records of the last good snapshot are absent" in text and "k4 …" in text and "2 of 1,000" in text
+
+
+UNDONE = {**extra("undo", changed=True, incident="INC-1", generation={"from": 2, "to": 1}), "detail": ""}
+
+
+@pytest.mark.parametrize("until", ["apply", "validate"])
+def test_what_was_taken_back_is_neither_applied_nor_rebuilt(until):
+    report = build([*good(until), UNDONE], namespace="agent-7")
+    assert (report["state"], report["strategy"]) == ("quarantined", "soft")
+    steps = [s["name"] for s in report["steps"]]
+    assert steps == ["preflight", "isolate", "snapshot", "diagnose", "plan", "undo"]
+    assert "apply" in report["details"]["not_run"]
+    text = _report_text.render(report)
+    assert "generation 1 is the active one again" in text
+    assert "next in the runbook is apply" in " ".join(text.split())
+    again = build([*good("apply"), UNDONE, *good("validate")[-2:]])
+    assert [s["name"] for s in again["steps"]] == [*steps[:-1], "apply", "validate"]
+    assert again["state"] == "rebuilt"
+
+
+def test_an_undo_that_was_refused_spoils_no_report():
+    refused = extra("undo", "fail", error="cannot-proceed", detail="INC-1 is not quarantined.")
+    assert build([*good(), refused])["verdict"] == build(good())["verdict"] == "pass"
+
+
+def test_what_was_refused_before_the_apply_says_nothing_about_it():
+    refused = extra("release", "fail", detail="The rebuild is planned but not finished.")
+    report = build([*good("plan"), refused, *good("validate")[-2:]])
+    assert "release" not in [s["name"] for s in report["steps"]]
+    assert report["verdict"] == "could-not-verify"
+
+
+@pytest.mark.parametrize(("moved", "first"), [([], "the playbook release"), ([1], "failback, then release")])
+def test_what_nobody_can_verify_is_the_owners_to_decide(moved, first):
+    away = [extra("failover", performed=True)] if moved else []
+    report = build([*good("snapshot"), *away, *good("apply")[3:], extra("validate", "could-not-verify")])
+    text = " ".join(_report_text.render(report).split())
+    assert "Do: ask the owner of the namespace" in text
+    assert first in text
+    assert "memory_force=true" in text
+
+
+@pytest.mark.parametrize("error", ["lease-held", "stale-attempt"])
+@pytest.mark.parametrize("name", ["preflight", "apply", "monitor"])
+def test_a_colleague_who_was_told_to_wait_spoils_no_report(error, name):
+    steps = good()
+    place = next(n for n, step in enumerate(steps) if step["name"] == name)
+    away = extra(name, "fail", attempt="ops:200:2", error=error, detail="ops works on agent-7.")
+    steps.insert(min(place + 1, len(steps) - 1), away)
+    assert build(steps)["verdict"] == "pass"
+    assert build([*good("isolate"), away])["verdict"] == "fail"  # what the colleague is shown

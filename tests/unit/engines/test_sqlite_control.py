@@ -1,0 +1,66 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Control rows of a SQLite store that do not lead to a namespace's records any more."""
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+
+import pytest
+
+from tests.unit.engines.sqlite_help import all_rows, new, structure, write
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = new(tmp_path)
+    yield opened
+    opened.close()
+
+
+def change(store, sql, *values):
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as con:
+        return con.execute(sql, values).fetchall()
+
+
+def test_a_namespace_is_led_back_to_its_records_and_keeps_what_was_written_since(store):
+    write(store, "n", {"a": b"old", "b": b"kept", "d": b"old"})
+    write(store, "m", {"a": b"another's"})
+    ((old,),) = change(store, "SELECT generation FROM memops_namespace WHERE name = 'n'")
+    change(store, "UPDATE memops_namespace SET generation = 99 WHERE name = 'n'")
+    write(store, "n", {"a": b"new", "c": b"new"})
+    change(store, "DROP TRIGGER memops_fence_insert")
+    change(  # a late one: older than what is there
+        store,
+        "INSERT INTO memory_records SELECT 99, key, epoch, 0, created, updated, expires, deleted, key_id, x'00', "
+        "checksum FROM memory_records WHERE generation = ? AND key = 'd'",
+        old,
+    )
+    assert structure(store)[-1] == "the control row of namespace 'n' names generation 99, which it does not have"
+    assert f"led namespace 'n' back to its generation {old}" in store.repair_structure()
+    assert structure(store) == []
+    assert store.generations("n") == [old]
+    assert {r[0]: r[8] for r in all_rows(store, "n")} == {"a": b"new", "b": b"kept", "c": b"new", "d": b"old"}
+    assert {r[0]: r[8] for r in all_rows(store, "m")} == {"a": b"another's"}
+    assert change(store, "SELECT key, payload, reason FROM memops_aside ORDER BY key") == [
+        ("a", b"old", "superseded"), ("d", b"\0", "superseded"),
+    ]  # fmt: skip
+    assert change(store, "SELECT count(*) FROM memory_records WHERE generation = 99") == [(0,)]
+    assert store.repair_structure() == []
+
+
+def test_a_namespace_without_any_generation_keeps_the_one_that_it_names(store):
+    write(store, "n", {"a": b"1"})
+    change(store, "DELETE FROM memops_generation")
+    assert len(structure(store)) == 1
+    assert store.repair_structure() == ["noted generation 1 as that of namespace 'n'"]
+    assert (structure(store), store.generations("n"), len(all_rows(store, "n"))) == ([], [1], 1)
+
+
+def test_a_namespace_whose_row_is_gone_is_told_of_and_not_guessed(store):
+    """Whether it was quarantined is not known."""
+    write(store, "n", {"a": b"1"})
+    change(store, "DELETE FROM memops_namespace")
+    assert structure(store) == ["the control row of namespace 'n' is gone, its records are there"]
+    assert store.repair_structure() == []
+    assert len(structure(store)) == 1
