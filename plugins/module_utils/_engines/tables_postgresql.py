@@ -22,9 +22,9 @@ from .postgresql import PostgresqlStore, _exists
 from .postgresql_connect import store_identity
 from .postgresql_reader import PostgresqlReader
 from .postgresql_session import Address, Session
-from .tables_postgresql_fence import carries_namespace, helpers
 from .tables_postgresql_generations import TablesGenerations
 from .tables_postgresql_reader import UNMADE, Live, TablesReader
+from .tables_postgresql_rules import carries_namespace, helpers
 from .tables_postgresql_schema import Table, look
 from .tables_postgresql_search import TablesSearch
 from .tables_postgresql_structure import TablesStructure, lines_of
@@ -108,7 +108,10 @@ class TablesPostgresqlStore(WithoutLog, TablesSearch, TablesStructure, TablesGen
             for table in root.tables:
                 rows = session.rows(
                     "SELECT polname::text FROM pg_policy WHERE polrelid = %s::bigint::oid "
-                    "AND NOT starts_with(polname::text, 'memops_') AND row_security_active(polrelid)",
+                    "AND NOT starts_with(polname::text, 'memops_') AND row_security_active(polrelid) "
+                    # while a fence stands, who sees all rows without it has a rule that lets him
+                    "AND NOT (polpermissive AND EXISTS (SELECT 1 FROM pg_policy m "
+                    "WHERE m.polrelid = pg_policy.polrelid AND m.polname = 'memops_pass'))",
                     table.oid,
                 )
                 if rows:

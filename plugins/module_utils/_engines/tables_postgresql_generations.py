@@ -48,7 +48,7 @@ class TablesGenerations(TablesFence, Generations):
                 raise InvalidInput(f"Generation {source} is not the active one.", "copy the active one")
             edge = "" if after is None else f' WHERE q.name COLLATE "C" > {text_literal(after)}'
             found = session.rows(
-                f"SELECT q.name, q.number, q.place::text FROM ({self.live.names(name)}) AS q{edge} "
+                f"SELECT q.name, q.number, q.place FROM ({self.live.names(name)}) AS q{edge} "
                 f'ORDER BY q.name COLLATE "C" LIMIT {int(limit)}'
             )
             if not found:

@@ -184,6 +184,11 @@ class RootSql:
     def name(self, namespace: str) -> str:
         return name_sql(self.live, namespace)
 
+    @property
+    def place(self) -> str:
+        """Where a row lies, as a text: (page,row), and in front of it in which partition."""
+        return "r.tableoid::text || r.ctid::text" if self.live.table.partitioned else "r.ctid::text"
+
     def inside(self, namespace: str, alias: str = "r") -> str:
         return inside(self.live.root.namespace, self.live.table, alias, namespace)
 
@@ -192,7 +197,7 @@ class RootSql:
         big = [c.name for c in self.live.table.columns if c.base.partition("(")[0] in _BIG] or ["ctid"]
         size = " + ".join(f"coalesce(pg_column_size(r.{quoted(name)}), 0)" for name in big)
         return (
-            f"SELECT {self.name(namespace)} AS name, {number} AS number, r.ctid AS place, {size} AS size "
+            f"SELECT {self.name(namespace)} AS name, {number} AS number, {self.place} AS place, {size} AS size "
             f"FROM {self.live.table.name} r WHERE {self.inside(namespace)}"
         )
 

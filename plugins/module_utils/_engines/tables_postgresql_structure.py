@@ -48,11 +48,17 @@ def _tables(live: Live) -> list[Table]:
     return [table for root in live.roots for table in root.tables]
 
 
+def _homes(live: Live) -> Ints:
+    """Where rows and their indexes lie: tables, and partitions."""
+    return Ints([oid for table in _tables(live) for oid in (table.oid, *(part[0] for part in table.parts))])
+
+
 def invalid(session: Session, live: Live) -> list[tuple[str, str]]:
     return session.rows(
-        "SELECT i.indrelid::regclass::text, i.indexrelid::regclass::text FROM pg_index i WHERE i.indrelid::bigint = "
-        "ANY(%s) AND NOT (i.indisvalid AND i.indisready) ORDER BY 2",
-        Ints([table.oid for table in _tables(live)]),
+        "SELECT i.indrelid::regclass::text, i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c "
+        "ON c.oid = i.indexrelid AND c.relkind = 'i' WHERE i.indrelid::bigint = ANY(%s) "
+        "AND NOT (i.indisvalid AND i.indisready) ORDER BY 2",
+        _homes(live),
     )
 
 
@@ -71,9 +77,10 @@ def damaged(session: Session, live: Live) -> list[tuple[str, str, str]]:
     found = []
     for oid, table, name in session.rows(
         "SELECT i.indexrelid::bigint, i.indrelid::regclass::text, i.indexrelid::regclass::text FROM pg_index i "
-        "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam WHERE i.indrelid::bigint = ANY(%s) "
+        "JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i' JOIN pg_am a ON a.oid = c.relam "
+        "WHERE i.indrelid::bigint = ANY(%s) "
         "AND a.amname = 'btree' AND i.indisvalid AND i.indisready ORDER BY 3",
-        Ints([table.oid for table in _tables(live)]),
+        _homes(live),
     ):
         try:
             session.rows(f"SELECT {check}(%s::bigint::oid::regclass, true)", oid)
