@@ -21,6 +21,7 @@ from .sqlite_connect import RESTORE, Opened, read_identity, read_namespace
 from .sqlite_schema import CONTROL_TABLES, FORMAT
 from .tables_sqlite_rows import Records
 from .tables_sqlite_sql import HELD, PARTS, Schema, Table, name, parts_of, prepared, read_schema
+from .tables_sqlite_triggers import suspended
 
 OWN_TABLES: t.Final = ("memops_store", "memops_namespace", "memops_generation", "memops_incident", "memops_aside")
 FENCE_TABLE: t.Final = (
@@ -197,15 +198,17 @@ class TablesOpened(Opened):
         """Move the rows of a namespace out of the application's tables, into a generation."""
         for table in self._holding(con).tables:
             con.execute(*table.copy_out("main", number, namespace))
-        for table in reversed(self.schema(con).tables):
-            con.execute(*table.remove(namespace))
+        with suspended(con, self.schema(con)):
+            for table in reversed(self.schema(con).tables):
+                con.execute(*table.remove(namespace))
 
     def _put_in(self, con: sqlite3.Connection, namespace: str, number: int) -> None:
         """Move the rows of a generation into the application's tables. Errors: CannotProceed."""
-        for table in self.schema(con).tables:
-            held = {row[1] for row in con.execute(f"PRAGMA main.table_info({name(HELD + table.name)})")}
-            if held:
-                self._put_table(con, namespace, number, table, held)
+        with suspended(con, self.schema(con)):
+            for table in self.schema(con).tables:
+                held = {row[1] for row in con.execute(f"PRAGMA main.table_info({name(HELD + table.name)})")}
+                if held:
+                    self._put_table(con, namespace, number, table, held)
 
     def _put_table(
         self, con: sqlite3.Connection, namespace: str, number: int, table: Table, held: t.Collection[str]
