@@ -208,14 +208,14 @@ class TablesFence(TablesRecords):
                     f"make the operator a member of that role: GRANT {row[1]} TO {row[2]}" if row else "look at it",
                 )
 
-    def _hold(self, session: Session, names: t.Sequence[str]) -> None:
+    def _hold(self, session: Session, names: t.Sequence[str], mode: str = "ACCESS EXCLUSIVE") -> None:
         """All transactions at work on these tables have ended, and the next ones wait. In short turns: who comes
         meanwhile stands behind us. Errors: StoreUnavailable that names who does not end."""
         deadline = time.monotonic() + self.address.busy_timeout
         while True:
             session.say(f"SAVEPOINT memops_hold; SET LOCAL lock_timeout = '{TURN}'")
             try:
-                session.say(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
+                session.say(f"LOCK TABLE {', '.join(names)} IN {mode} MODE")
                 session.say(f"SET LOCAL lock_timeout = '{max(1, int(self.address.busy_timeout * 1000))}ms'")
                 return
             except StoreUnavailable:
@@ -223,10 +223,11 @@ class TablesFence(TablesRecords):
                     raise
                 session.say("ROLLBACK TO SAVEPOINT memops_hold")
                 if time.monotonic() > deadline:
-                    raise self._unended(f"The table {names[0]}", session) from None
+                    what = "fenced" if mode == "ACCESS EXCLUSIVE" else "repaired"
+                    raise self._unended(f"The table {names[0]}", session, what) from None
             time.sleep(PAUSE)
 
-    def _unended(self, what: str, session: Session) -> StoreUnavailable:
+    def _unended(self, what: str, session: Session, done: str = "fenced") -> StoreUnavailable:
         rows = session.rows(
             "SELECT DISTINCT a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, '') FROM pg_locks l "
             "JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.granted AND l.pid <> pg_backend_pid() "
@@ -235,7 +236,7 @@ class TablesFence(TablesRecords):
         )
         who = "; ".join(f"pid {pid}, {user} {program}".rstrip() for pid, user, program in rows)
         return StoreUnavailable(
-            f"{what} cannot be fenced yet: a transaction that is at work on it does not end"
+            f"{what} cannot be {done} yet: a transaction that is at work on it does not end"
             + (f" ({who})." if who else "."),
             "end it, then run the same command again: "
             + (f"SELECT pg_terminate_backend({rows[0][0]})" if rows else "see pg_stat_activity"),

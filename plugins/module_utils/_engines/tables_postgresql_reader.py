@@ -42,7 +42,8 @@ class Live:
     def records(self, namespace: str) -> str:
         """Every record with its checksum; the roots one after the other."""
         every = [
-            f"{sql.records(namespace, f'{sql.live.table.name} r')} WHERE {sql.inside(namespace)}" for sql in self.sql
+            f"{sql.records(namespace, f'{sql.live.table.name} r')} WHERE {sql.inside(namespace)}{sql.named}"
+            for sql in self.sql
         ]
         return " UNION ALL ".join(checksummed(records, namespace) for records in every)
 
@@ -190,7 +191,8 @@ class TablesReader(ReaderWithoutLog, PostgresqlReader):
         if not self._active(namespace, generation):
             return super().count(namespace, generation)
         parts = [
-            f"(SELECT count(*) FROM {sql.live.table.name} r WHERE {sql.inside(namespace)})" for sql in self._live.sql
+            f"(SELECT count(*) FROM {sql.live.table.name} r WHERE {sql.inside(namespace)}{sql.named})"
+            for sql in self._live.sql
         ]
         return int(self._session.row(f"SELECT {' + '.join(parts)}")[0])
 

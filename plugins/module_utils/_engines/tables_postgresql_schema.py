@@ -27,6 +27,7 @@ class Column:
     base: str  # for casts: with its schema, without measures
     send: str  # the function that gives its value without loss
     sequence: str | None  # that numbers it
+    empty: bool = False  # it may be NULL
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class LiveRoot:
 _COLUMNS: t.Final = """
 SELECT c.relname::text, c.oid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod),
   format_type(a.atttypid, NULL), quote_ident(pn.nspname) || '.' || quote_ident(p.proname),
-  pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname)
+  pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname), NOT a.attnotnull
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 JOIN pg_type ty ON ty.oid = a.atttypid LEFT JOIN pg_proc p ON p.oid = ty.typsend
@@ -133,14 +134,14 @@ def _absent(session: Session, name: str, schema: str, where: str) -> StoreMissin
 
 def _tables(session: Session, schema: str, names: list[str]) -> dict[str, Table]:
     columns: dict[tuple[str, int], list[Column]] = {}
-    for name, oid, column, kind, base, send, sequence in session.rows(_COLUMNS, schema, names):
+    for name, oid, column, kind, base, send, sequence, empty in session.rows(_COLUMNS, schema, names):
         if send is None:
             raise InvalidInput(
                 f"The column {column} of {name} has the type {kind}, whose values cannot be sent without loss.",
                 "leave this table out",
             )
         plain = kind.rpartition(".")[2] if "(" not in kind.rpartition(".")[0] else kind
-        columns.setdefault((name, oid), []).append(Column(column, plain, base, send, sequence))
+        columns.setdefault((name, oid), []).append(Column(column, plain, base, send, sequence, empty))
     unique: dict[int, list[frozenset[str]]] = {}
     for oid, parts in session.rows(_UNIQUE, Ints([oid for _name, oid in columns])):
         unique.setdefault(oid, []).append(frozenset(parts))

@@ -21,11 +21,9 @@ SHOWN: t.Final = 5
 
 def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, params: t.Mapping[str, t.Any]) -> list[str]:
     """In words; ``params``: memory_store. Errors: sqlite3.Error. ``con`` is ``prepared``."""
-    lines: list[str] = []
+    lines = without_key(con, schema)
     for table in schema.tables:
-        if table.is_root:
-            lines += _no_key(con, table)
-        else:
+        if not table.is_root:
             lines += _orphans(con, table, schema)
         for column in table.vectors:
             lines += _dimensions(con, table, column)
@@ -39,14 +37,19 @@ def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, param
     return lines
 
 
-def _no_key(con: sqlite3.Connection, table: Table) -> list[str]:
+def without_key(con: sqlite3.Connection, schema: Schema) -> list[str]:
     """Rows that are no records."""
+    return [line for table in schema.roots for line in _no_key(con, table)]
+
+
+def _no_key(con: sqlite3.Connection, table: Table) -> list[str]:
     odd = " OR ".join(
         f"typeof({name(column)}) NOT IN ('text', 'integer') OR memops_text(CAST({name(column)} AS BLOB)) IS NULL"
         for column in table.identity
     )
     found = con.execute(f"SELECT count(*) FROM {table.plain} WHERE {odd}").fetchone()[0]
-    return [f"{found} rows of {table.name} belong to nobody or have a key that is no text"] if found else []
+    line = f"{found} rows of {table.name} belong to nobody or have a key that is no text: no snapshot holds them"
+    return [line] if found else []
 
 
 def _orphans(con: sqlite3.Connection, table: Table, schema: Schema) -> list[str]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, InvalidInput
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from tests.unit.operations.runbook import attempt
 from tests.unit.tables.tables_help import TablesSite
 
@@ -76,15 +77,14 @@ def test_records_of_a_partitioned_table_are_those_of_their_namespace(made):
         assert all(f"{who} {key[5:]}".encode() in payload for key, payload in texts.items())
 
 
-@pytest.mark.parametrize("strategy", ["soft", "hard"])
-def test_a_partitioned_table_is_rebuilt(made, strategy):
+def test_a_partitioned_table_is_rebuilt(made):
     site = made(PARTITIONED, FILL)
     before, others = site.dump("tenant = 'ann'", ['"Memories"']), site.rows("bob")
     site.backup()
     catalogue = site.catalogue()
     site.ask("UPDATE \"Memories\" SET text = 'wrong' WHERE \"Key\" = 'note 3' AND tenant = 'ann' RETURNING 1")
     site.ask("DELETE FROM \"Memories\" WHERE \"Key\" IN ('note 1', 'note 2') AND tenant = 'ann' RETURNING 1")
-    done = site.rebuild("ann", strategy=strategy, absent="restore")
+    done = site.rebuild("ann", strategy="hard", absent="restore")
     assert done["validate"]["verdict"] == "pass"
     assert site.dump("tenant = 'ann'", ['"Memories"']) == before
     assert (site.rows("bob"), site.catalogue()) == (others, catalogue)
@@ -141,3 +141,115 @@ def test_an_application_that_owns_its_tables_and_has_rules_of_its_own_is_fenced(
     site.step("release", run, "ann")
     assert site.ask('SELECT count(*) FROM "Memories"') == [(24,)]
     assert site.catalogue() == catalogue
+
+
+def test_rows_without_a_namespace_or_a_key_are_told_of_by_every_backup(made):
+    site = made(
+        'CREATE TABLE "Memories" (tenant text, "Key" text, text text, changed timestamptz, UNIQUE (tenant, "Key"));',
+        FILL,
+        "INSERT INTO \"Memories\" VALUES (NULL, 'k', 'x'), ('', 'k', 'x'), ('ann', NULL, 'x'), ('ann', NULL, 'y')",
+    )  # fmt: skip
+    told = "4 rows of Memories belong to no namespace or have no key: no snapshot holds them"
+    assert told in site.backup()["warnings"]
+    assert len(site.rows("ann")) == 8
+    with site.open() as store, store.reader() as reader:
+        assert [state.name for state in reader.namespaces()] == ["ann", "bob", "eve"]
+        assert (reader.count("ann"), told in store.warnings()) == (8, True)
+
+
+@pytest.mark.parametrize(("kind", "form", "times"), [
+    ("integer", "seconds", {"1795972284": 1795972284000000, "-1": -1000000}),
+    ("smallint", "milliseconds", {"32767": 32767000}),
+    ("bigint", "milliseconds", {"1795972284123": 1795972284123000, "9000000000000000001": 0}),
+    ("double precision", "seconds", {"1795972284.25": 1795972284250000, "NaN": 0, "Infinity": 0, "1e300": 0}),
+    ("numeric", "seconds", {"1795972284.000001": 1795972284000001, "NaN": 0, "-Infinity": 0}),
+    ("timestamp", "timestamp", {"2026-01-01": 1767225600000000, "infinity": 0, "294276-12-31": 0}),
+    ("date", "timestamp", {"2026-01-01": 1767225600000000, "-infinity": 0, "5874897-12-31": 0}),
+])  # fmt: skip
+def test_a_time_of_any_number_is_read_or_is_none(made, kind, form, times):
+    values = ", ".join(f"('ann', '{text}', '{text}')" for text in times)
+    site = made(
+        f'CREATE TABLE "Memories" (tenant text, "Key" text, text text, changed {kind}, PRIMARY KEY (tenant, "Key"));'
+        f'INSERT INTO "Memories" (tenant, "Key", changed) VALUES {values}',
+        table={**MEMORIES, "updated": {"column": "changed", "form": form}},
+    )  # fmt: skip
+    assert {key: row[4] for key, row in site.rows("ann").items()} == times
+
+
+def test_how_a_server_writes_times_is_no_part_of_a_key(made):
+    site = made(
+        'CREATE TABLE "Memories" (tenant text, "Key" timestamptz, text text, changed timestamptz, '
+        'PRIMARY KEY (tenant, "Key"));'
+        "INSERT INTO \"Memories\" SELECT 'ann', '2026-01-01Z'::timestamptz + n * interval '1 h' "
+        "FROM generate_series(1, 3) n",
+    )  # fmt: skip
+    before = site.rows("ann")
+    assert "2026-01-01 01:00:00+00" in before
+    site.root.execute("ALTER ROLE memops SET timezone = 'Asia/Tokyo'; ALTER ROLE memops SET datestyle = 'German'")
+    try:
+        assert site.rows("ann") == before
+    finally:
+        site.root.execute("ALTER ROLE memops RESET timezone; ALTER ROLE memops RESET datestyle")
+
+
+def test_rows_of_other_tables_that_would_go_with_a_memory_stop_the_repair(made):
+    """Nobody told of them, so no snapshot has them."""
+    site = made(
+        PLAIN, FILL, 'CREATE TABLE feedback (tenant text, "Key" text, stars int, '
+        'FOREIGN KEY (tenant, "Key") REFERENCES "Memories" ON DELETE CASCADE);',
+    )  # fmt: skip
+    site.backup()
+    site.application.execute(
+        "INSERT INTO \"Memories\" VALUES ('ann', 'new', 'made up'); INSERT INTO feedback VALUES ('ann', 'new', 5)"
+    )
+    before, run = site.dump("true", ['"Memories"', "feedback"]), attempt()
+    with site.open() as store:
+        assert any("feedback are deleted when their row of Memories is removed" in line for line in store.warnings())
+    for strategy in ("soft", "hard"):
+        with pytest.raises(CannotProceed, match=r"1 rows of .*feedback, which are deleted"):
+            site.rebuild("ann", Window(keys=frozenset(["new"])), strategy, run=run)
+        assert site.dump("true", ['"Memories"', "feedback"]) == before
+    beside = {"name": "feedback", "parent": {"tenant": "tenant", "Key": "Key"}, "key": ["stars"]}
+    site.store["tables"] = [{**MEMORIES, "beside": [beside]}]
+    site.step("diagnose", run, "ann", window=Window(keys=frozenset(["new"])), again=True)
+    site.rebuild("ann", Window(keys=frozenset(["new"])), "soft", run=run)
+    assert site.ask("SELECT count(*) FROM feedback") == [(0,)]
+    assert b"feedback" in site.aside("ann")["new"][0][8]
+
+
+@pytest.mark.parametrize(("strategy", "table"), [("hard", PLAIN), ("soft", PARTITIONED)], ids=["plain", "partitioned"])
+def test_rows_come_back_as_they_were_past_triggers_that_would_change_them(made, strategy, table):
+    """The commonest trigger there is gives every row that is put the time of now; another takes no deletion."""
+    site = made(
+        table, FILL, "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF TG_OP = 'DELETE' THEN "
+        "RAISE 'nothing is deleted here'; END IF; NEW.changed := clock_timestamp(); RETURN NEW; END$$;"
+        'CREATE TRIGGER "Touch" BEFORE INSERT OR UPDATE OR DELETE ON "Memories" FOR EACH ROW EXECUTE FUNCTION touch();'
+        'ALTER TABLE "Memories" ENABLE ALWAYS TRIGGER "Touch"',
+    )  # fmt: skip
+    catalogue, before = site.catalogue(), site.dump("tenant = 'ann'", ['"Memories"'])
+    modes = site.sql("SELECT tgrelid, tgname, tgenabled FROM pg_trigger WHERE tgname = 'Touch' ORDER BY 1, 2")
+    site.backup()
+    site.root.execute("SET session_replication_role = replica")
+    site.sql('ALTER TABLE "Memories" DISABLE TRIGGER "Touch"')
+    site.sql("DELETE FROM \"Memories\" WHERE tenant = 'ann' AND \"Key\" = 'note 2'")
+    site.sql("INSERT INTO \"Memories\" VALUES ('ann', 'new', 'made up', now())")
+    site.sql('ALTER TABLE "Memories" ENABLE ALWAYS TRIGGER "Touch"')
+    keys = frozenset(["new", "note 2"])
+    assert site.rebuild("ann", Window(keys=keys), strategy)["validate"]["verdict"] == "pass"
+    assert site.dump("tenant = 'ann'", ['"Memories"']) == before
+    assert site.catalogue() == catalogue
+    assert site.sql("SELECT tgrelid, tgname, tgenabled FROM pg_trigger WHERE tgname = 'Touch' ORDER BY 1, 2") == modes
+
+
+def test_a_column_that_came_with_another_default_for_each_row(made):
+    site = made(PLAIN, FILL)
+    site.backup()
+    site.application.execute('ALTER TABLE "Memories" ADD COLUMN seen timestamptz NOT NULL DEFAULT now()')
+    site.application.execute("DELETE FROM \"Memories\" WHERE tenant = 'ann' AND \"Key\" = 'note 1'")
+    seen = site.ask('SELECT DISTINCT seen FROM "Memories"')
+    site.rebuild("ann", absent="restore")
+    assert site.ask('SELECT DISTINCT seen FROM "Memories"') == seen  # what the rows that were there got
+    site.application.execute('ALTER TABLE "Memories" ADD COLUMN label uuid NOT NULL DEFAULT gen_random_uuid()')
+    site.application.execute("DELETE FROM \"Memories\" WHERE tenant = 'bob' AND \"Key\" = 'note 1'")
+    with pytest.raises(CannotProceed, match=r"(seen|label) since, whose default is another for each row \("):
+        site.rebuild("bob", absent="restore")
