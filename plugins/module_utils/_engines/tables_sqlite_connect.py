@@ -9,6 +9,7 @@ They are made with the first thing that an operator changes; all names begin wit
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sqlite3
 import typing as t
 import uuid
@@ -229,9 +230,29 @@ class TablesOpened(Opened):
             raise CannotProceed(
                 f"The records of {namespace!r:.80} cannot come back into the table {table.name}: {exc}; another row "
                 "took the place of one of them.",
-                "remove or rename that row in the application, then run the same command again",
+                self._way_back(con, number, table, str(exc)),
             ) from None
         con.execute(f"DELETE FROM {table.held()} WHERE memops_generation = ?", (number,))
+
+    def _way_back(self, con: sqlite3.Connection, number: int, table: Table, why: str) -> str:
+        """What to do about rows that came while others were away, and were given numbers of those."""
+        column = name(why.rpartition(f"failed: {table.name}.")[2])
+        held = f"SELECT {column} FROM {name(HELD + table.name)} WHERE memops_generation = {int(number)}"
+        try:
+            count, whole, top = con.execute(
+                f"SELECT count(*), min(typeof({column}) = 'integer'), (SELECT max({column}) FROM {table.plain}) "
+                f"FROM {table.plain} WHERE {column} IN ({held})"
+            ).fetchone()
+            top = max(top, con.execute(f"SELECT max({column}) FROM ({held})").fetchone()[0])
+        except (sqlite3.Error, TypeError):  # of several columns, or of an expression
+            count, whole, top = 0, False, 0
+        if not count or not whole:
+            return "remove or rename that row in the application, then run the same command again"
+        move = f"UPDATE {name(table.name)} SET {column} = {column} + {top} WHERE {column} IN ({held})"
+        return (
+            f"give {count} new rows of the application other numbers, and what refers to them in its other tables: "
+            f"sqlite3 {shlex.quote(self.path)} {shlex.quote(move)}; then run the same command again"
+        )
 
     def _insert(self, con: sqlite3.Connection, number: int, table: Table, listed: str) -> None:
         order = "memops_rowid IS NULL, memops_rowid, memops_key" + "".join(f", {name(one)}" for one in table.order)

@@ -23,6 +23,7 @@ def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, param
     """In words; ``params``: memory_store. Errors: sqlite3.Error. ``con`` is ``prepared``."""
     lines = without_key(con, schema)
     for table in schema.tables:
+        lines += _numbers_again(con, table)
         if not table.is_root:
             lines += _orphans(con, table, schema)
         for column in table.vectors:
@@ -35,6 +36,20 @@ def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, param
         if word in layout.findings:
             lines += look(con, schema)
     return lines
+
+
+def _numbers_again(con: sqlite3.Connection, table: Table) -> list[str]:
+    """SQLite numbers a row after the greatest that is there; a quarantine takes rows away."""
+    keys = [row for row in con.execute(f"PRAGMA main.table_info({name(table.name)})") if row[5]]
+    if len(keys) != 1 or keys[0][2].upper() != "INTEGER":
+        return []
+    made = con.execute("SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?", (table.name,)).fetchone()
+    if made is None or "AUTOINCREMENT" in made[0].upper() or "WITHOUT ROWID" in made[0].upper():
+        return []
+    return [
+        f"{table.name}.{keys[0][1]} has no AUTOINCREMENT: while a namespace is quarantined, new rows of others may get "
+        "the numbers of its rows, and the release then says how they get other ones"
+    ]
 
 
 def without_key(con: sqlite3.Connection, schema: Schema) -> list[str]:

@@ -6,9 +6,11 @@ is not new."""
 from __future__ import annotations
 
 import contextlib
+import shlex
 
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from tests.unit.operations.runbook import STEPS, attempt
 from tests.unit.tables.sqlite_help import TablesSite
@@ -127,3 +129,24 @@ def test_a_full_text_index_whose_module_is_not_here_keeps_nobody_from_isolating(
     site.step("isolate", run, "ann")
     site.step("release", run, "ann")
     assert site.everything() == before
+
+
+def test_a_number_that_was_given_again_while_its_row_was_away(tmp_path):
+    """Without AUTOINCREMENT SQLite numbers a new row after the greatest that is there."""
+    site = CustomSite(
+        tmp_path, "CREATE TABLE memories (id INTEGER PRIMARY KEY, tenant TEXT, text TEXT, changed TEXT);"
+        "INSERT INTO memories (tenant, text) VALUES ('bob', 'one'), ('ann', 'two'), ('ann', 'three')",
+    )  # fmt: skip
+    with site.open() as store:
+        assert any("memories.id has no AUTOINCREMENT" in line for line in store.warnings())
+    run = attempt()
+    site.step("isolate", run, "ann")
+    site.sql("INSERT INTO memories (tenant, text) VALUES ('bob', 'new'), ('bob', 'newer')")
+    with pytest.raises(CannotProceed, match=r"UNIQUE constraint failed: memories\.id") as caught:
+        site.step("release", run, "ann")
+    command = shlex.split(str(caught.value).partition("tables: ")[2].partition("; then")[0])
+    assert command[:2] == ["sqlite3", site.path]
+    site.sql(command[2])
+    assert site.step("release", run, "ann")["changed"]
+    assert site.sql("SELECT id, text FROM memories WHERE tenant = 'ann'") == [(2, "two"), (3, "three")]
+    assert site.sql("SELECT id, text FROM memories WHERE tenant = 'bob'") == [(1, "one"), (5, "new"), (6, "newer")]
