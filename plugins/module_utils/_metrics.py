@@ -15,6 +15,7 @@ import time
 import typing as t
 import urllib.parse
 
+from ._deadline import within
 from ._errors import InvalidInput, StoreUnavailable
 from ._files import replace_file
 
@@ -130,9 +131,9 @@ def send(url: str, samples: t.Sequence[Sample], timeout: float = 10.0) -> None:
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", port, timeout=timeout)
     try:
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        answer.read()
+        with within(connection, timeout):  # what it says beside the status is nothing to us
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
         why = "" if 200 <= answer.status < 300 else f"HTTP {answer.status}"
     except (OSError, http.client.HTTPException) as exc:
         why = str(exc) or type(exc).__name__

@@ -15,6 +15,7 @@ import typing as t
 import urllib.parse
 from dataclasses import dataclass
 
+from ._deadline import within
 from ._errors import InvalidInput
 
 ANSWER: t.Final = 4 << 20  # bytes that are read of an answer
@@ -97,9 +98,11 @@ class Prometheus:
         connection: http.client.HTTPConnection | None = None
         try:
             connection = self._connection(parts)
-            connection.request("POST", parts.path.rstrip("/") + "/api/v1/query", urllib.parse.urlencode(form), headers)
-            answer = connection.getresponse()
-            body = answer.read(ANSWER)
+            with within(connection, self.timeout):
+                path = parts.path.rstrip("/") + "/api/v1/query"
+                connection.request("POST", path, urllib.parse.urlencode(form), headers)
+                answer = connection.getresponse()
+                body = answer.read(ANSWER)
         except (OSError, http.client.HTTPException) as exc:
             raise NoData(f"{parts.netloc} cannot be asked: {str(exc) or type(exc).__name__:.200}") from None
         finally:

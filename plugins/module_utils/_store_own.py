@@ -25,6 +25,14 @@ class Witness(t.Protocol):
 
 
 @t.runtime_checkable
+class Incomplete(t.Protocol):
+    """A store whose tables may have rows that are no records."""
+
+    def unsaved(self) -> list[str]:
+        """Which those are, in words."""
+
+
+@t.runtime_checkable
 class Judge(t.Protocol):
     """A store whose application can rate a namespace itself."""
 

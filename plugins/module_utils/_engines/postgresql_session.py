@@ -59,7 +59,10 @@ class Address:
                 # Pages and batches go by the primary key; a table that was just filled has no statistics that say so.
                 "set_config('enable_bitmapscan', 'off', false), set_config('enable_hashjoin', 'off', false), "
                 "set_config('enable_mergejoin', 'off', false), set_config('enable_sort', 'off', false), "
-                "set_config('search_path', 'pg_catalog', false)",
+                # How a value is written is part of a record's name where its key is no text.
+                "set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO, MDY', false), "
+                "set_config('intervalstyle', 'postgres', false), set_config('extra_float_digits', '1', false), "
+                "set_config('bytea_output', 'hex', false), set_config('search_path', 'pg_catalog', false)",
                 milliseconds,
             )
         except BaseException:

@@ -21,10 +21,11 @@ from .leases import busy_timeout
 from .postgresql import PostgresqlStore, _exists
 from .postgresql_connect import store_identity
 from .postgresql_reader import PostgresqlReader
+from .postgresql_schema import literal
 from .postgresql_session import Address, Session
-from .tables_postgresql_fence import carries_namespace, helpers
 from .tables_postgresql_generations import TablesGenerations
 from .tables_postgresql_reader import UNMADE, Live, TablesReader
+from .tables_postgresql_rules import carries_namespace, helpers
 from .tables_postgresql_schema import Table, look
 from .tables_postgresql_search import TablesSearch
 from .tables_postgresql_structure import TablesStructure, lines_of
@@ -108,7 +109,10 @@ class TablesPostgresqlStore(WithoutLog, TablesSearch, TablesStructure, TablesGen
             for table in root.tables:
                 rows = session.rows(
                     "SELECT polname::text FROM pg_policy WHERE polrelid = %s::bigint::oid "
-                    "AND NOT starts_with(polname::text, 'memops_') AND row_security_active(polrelid)",
+                    "AND NOT starts_with(polname::text, 'memops_') AND row_security_active(polrelid) "
+                    # while a fence stands, who sees all rows without it has a rule that lets him
+                    "AND NOT (polpermissive AND EXISTS (SELECT 1 FROM pg_policy m "
+                    "WHERE m.polrelid = pg_policy.polrelid AND m.polname = 'memops_pass'))",
                     table.oid,
                 )
                 if rows:
@@ -210,16 +214,25 @@ class TablesPostgresqlStore(WithoutLog, TablesSearch, TablesStructure, TablesGen
     def _default_of(self, table: Table) -> t.Callable[[str], Cell]:
         def default(column: str) -> Cell:
             with self._asking() as session:
-                needed, text = session.row(
-                    "SELECT a.attnotnull, pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a LEFT JOIN pg_attrdef d "
-                    "ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE a.attrelid = %s::bigint::oid "
-                    "AND a.attname = %s",
+                needed, text, varies, then = session.row(
+                    "SELECT a.attnotnull, pg_get_expr(d.adbin, d.adrelid), "
+                    "d.adbin::text LIKE '%%SQLVALUEFUNCTION%%' OR EXISTS "
+                    "(SELECT 1 FROM regexp_matches(d.adbin::text, ':(?:op)?funcid ([0-9]+)', 'g') AS f(parts) "
+                    "JOIN pg_proc p ON p.oid = f.parts[1]::oid WHERE p.provolatile <> 'i'), "
+                    # what rows that were there got when the column came
+                    "CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END "
+                    "FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum "
+                    "WHERE a.attrelid = %s::bigint::oid AND a.attname = %s",
                     table.oid, column,
                 )  # fmt: skip
-                if "nextval(" in (text or "") or (text is None and needed):
+                if varies and then is not None:
+                    text = literal(then)
+                elif varies or (text is None and needed):
+                    why = f"whose default is another for each row ({text})" if varies else (
+                        "which is never empty and has no default"
+                    )
                     raise CannotProceed(
-                        f"The table {table.plain} has a column {column} since, which is never empty and has no "
-                        "constant default.",
+                        f"The table {table.plain} has a column {column} since, {why}.",
                         "bring the tables to the framework's version that the snapshot was taken with, then run the "
                         "same command again",
                     )

@@ -14,7 +14,6 @@ itself would answer "UPDATE 0". When the last fence goes, all of it goes, and ro
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 import typing as t
 
@@ -23,140 +22,17 @@ from .._layouts.tables import Namespaces
 from .._model import Claim
 from .._table_records import overlap
 from .leases import settable
-from .postgresql_arrays import Ints
-from .postgresql_errors import FENCE_MESSAGE, FENCE_STATE
-from .postgresql_fence import OPERATING
+from .postgresql_arrays import Ints, Texts
 from .postgresql_operators import HOLD, QUARANTINE_TTL
 from .postgresql_rows import escaped, lenient
-from .postgresql_schema import literal, quoted
 from .postgresql_session import Session
 from .tables_postgresql_reader import Live
 from .tables_postgresql_records import TablesRecords
-from .tables_postgresql_schema import LiveRoot, Table
-from .tables_postgresql_sql import inside
+from .tables_postgresql_rules import Rules, fenced_tables, known_as, lost_of
+from .tables_postgresql_schema import Table
 
 TURN = "100ms"  # for how long others may wait behind us
 PAUSE = 0.05  # seconds between two turns
-#: Which rows a trigger looks at. It asks before anything of ours is called: that costs others next to nothing.
-_EVENTS: t.Final = {"insert": ("NEW",), "update": ("OLD", "NEW"), "delete": ("OLD",), "truncate": ()}
-
-
-def fenced_tables(live: Live) -> list[tuple[Table, Namespaces]]:
-    """Every table with the rule by which its own columns tell the namespace."""
-    found: dict[int, tuple[Table, Namespaces]] = {}
-    for root in live.roots:
-        found[root.table.oid] = (root.table, root.root.namespace)
-        for companion, table in root.companions:
-            own = {parent: column for column, parent in companion.parent}
-            columns = tuple(own[column] for column in root.root.namespace.columns)
-            found[table.oid] = (table, dataclasses.replace(root.root.namespace, columns=columns))
-    return list(found.values())
-
-
-def carries_namespace(root: LiveRoot) -> bool:
-    return all(
-        {parent for _own, parent in companion.parent} >= set(root.root.namespace.columns)
-        for companion, _table in root.companions
-    )
-
-
-def _operator(owner: str) -> str:
-    """Whether it is the operator who asks: the one who logged in, as a cascade acts as the owner of its table."""
-    member = f"pg_catalog.pg_has_role(session_user, {literal(owner)}, 'USAGE')"
-    return f"pg_catalog.current_setting('{OPERATING}', true) OPERATOR(pg_catalog.=) 'on' AND {member}"
-
-
-class Rules:
-    """What the fence around these namespaces is made of."""
-
-    def __init__(self, live: Live, schema: str, owner: str, names: t.Sequence[str]) -> None:
-        self.tables = fenced_tables(live)
-        self.schema, self.owner, self.names = schema, owner, names
-        self.operator = _operator(owner)
-
-    def condition(self, table: Table, rule: Namespaces, alias: str) -> str:
-        return " OR ".join(inside(rule, table, alias, name) for name in self.names) or "false"
-
-    def body(self) -> str:
-        """What is called for a row of a fenced namespace."""
-        return f"""
-BEGIN
-  IF {self.operator} THEN
-    RETURN NULL;
-  END IF;
-  IF TG_OP = 'TRUNCATE' THEN
-    RAISE EXCEPTION '{FENCE_MESSAGE}: this table takes no truncate' USING ERRCODE = '{FENCE_STATE}';
-  END IF;
-  RAISE EXCEPTION '{FENCE_MESSAGE}: this namespace takes no %', lower(TG_OP) USING ERRCODE = '{FENCE_STATE}';
-END
-"""
-
-    def mark(self, table: Table, rule: Namespaces) -> str:
-        """By which rules that are other than these are known."""
-        text = f"{self.condition(table, rule, 'x')} {self.owner} {self.schema} by rows"
-        return "memops " + hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def policies(self, table: Table, rule: Namespaces) -> dict[str, str]:
-        free = f"({self.condition(table, rule, quoted(table.plain))}) IS NOT TRUE"
-        refuse = f"{free} OR {self.schema}.memops_refused()"
-        return {
-            "memops_read": f"AS RESTRICTIVE FOR SELECT USING ({free} OR {self.schema}.memops_hidden())",
-            "memops_update": f"AS RESTRICTIVE FOR UPDATE USING ({refuse}) WITH CHECK (true)",
-            "memops_delete": f"AS RESTRICTIVE FOR DELETE USING ({refuse})",
-        }
-
-    def statements(self, table: Table, rule: Namespaces, pass_all: bool) -> list[str]:
-        function, name = f"{self.schema}.memops_fence_{table.oid}", table.name
-        said = [
-            f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog "
-            f"AS $memops${self.body()}$memops$"
-        ]
-        mark = self.mark(table, rule)
-        for verb, sides in _EVENTS.items():
-            trigger = f"memops_fence_{verb}"
-            rows = " OR ".join(f"({self.condition(table, rule, side)})" for side in sides)
-            when = f"AFTER {verb.upper()} ON {name} FOR EACH ROW WHEN ({rows})"
-            said.append(
-                f"DROP TRIGGER IF EXISTS {trigger} ON {name}; CREATE TRIGGER {trigger} "
-                + (when if sides else f"BEFORE {verb.upper()} ON {name} FOR EACH STATEMENT")
-                + f" EXECUTE FUNCTION {function}(); ALTER TABLE {name} ENABLE ALWAYS TRIGGER {trigger}"
-            )
-        said.append(  # the conditions that were made are known again
-            f"DO $memops$ DECLARE g record; BEGIN FOR g IN SELECT * FROM pg_trigger WHERE tgrelid = {table.oid} "
-            f"AND tgname LIKE 'memops_fence_%' LOOP EXECUTE format('COMMENT ON TRIGGER %I ON {name} IS %L', g.tgname, "
-            f"'{mark} ' || coalesce(md5(g.tgqual::text), '')); END LOOP; END $memops$"
-        )
-        policies = self.policies(table, rule)
-        if pass_all:  # without any such rule everything would be hidden
-            policies["memops_pass"] = "FOR ALL USING (true) WITH CHECK (true)"
-        for policy, text in policies.items():
-            said.append(
-                f"DROP POLICY IF EXISTS {policy} ON {name}; CREATE POLICY {policy} ON {name} {text}; "
-                f"COMMENT ON POLICY {policy} ON {name} IS '{mark}'"
-            )
-        return said
-
-    def removal(self, table: Table) -> list[str]:
-        said = [f"DROP TRIGGER IF EXISTS memops_fence_{verb} ON {table.name}" for verb in _EVENTS]
-        rules = ("read", "update", "delete", "pass")
-        said += [f"DROP POLICY IF EXISTS memops_{what} ON {table.name}" for what in rules]
-        return [*said, f"DROP FUNCTION IF EXISTS {self.schema}.memops_fence_{table.oid}()"]
-
-
-def helpers(schema: str, owner: str) -> list[str]:
-    """The functions that every rule asks, and the table that notes what was there before. The one that raises is the
-    cheaper, so that PostgreSQL asks it before the rule that hides."""
-    operator = _operator(owner)
-    return [
-        f"CREATE OR REPLACE FUNCTION {schema}.memops_hidden() RETURNS boolean LANGUAGE plpgsql STABLE COST 10 AS "
-        f"$memops$BEGIN RETURN coalesce({operator}, false); END$memops$",
-        f"CREATE OR REPLACE FUNCTION {schema}.memops_refused() RETURNS boolean LANGUAGE plpgsql STABLE COST 1 AS "
-        f"$memops$BEGIN IF {operator} THEN RETURN true; END IF; "
-        f"RAISE EXCEPTION '{FENCE_MESSAGE}: this namespace takes no update or delete' "
-        f"USING ERRCODE = '{FENCE_STATE}'; END$memops$",
-        f"CREATE TABLE IF NOT EXISTS {schema}.memops_tables (name text PRIMARY KEY, enabled boolean NOT NULL, "
-        "forced boolean NOT NULL)",
-    ]
 
 
 class TablesFence(TablesRecords):
@@ -248,14 +124,14 @@ class TablesFence(TablesRecords):
             return False
         self._own_tables(session)
         self._hold(session, [table.name for table, _rule in rules.tables])
-        for table, rule in rules.tables:
+        for table, rule in rules.tables if rules.names else self._to_free(session, rules, noted):
             if not rules.names:
                 for text in rules.removal(table):
                     session.say(text)
-                self._as_it_was(session, table, *noted.get(table.plain, (True, True)))
+                self._as_it_was(session, table, *noted.get(known_as(table), (True, True)))
                 continue
-            before = noted.get(table.plain) or self._note(session, table)
-            for text in rules.statements(table, rule, pass_all=not before[0]):
+            before = noted.get(known_as(table)) or self._note(session, table)
+            for text in rules.statements(table, rule, self._passing(session, table, *before)):
                 session.say(text)
             session.say(f"ALTER TABLE {table.name} ENABLE ROW LEVEL SECURITY")
             if self._owns(session, table):
@@ -273,8 +149,35 @@ class TablesFence(TablesRecords):
         row = session.row(
             "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = %s::bigint::oid", table.oid
         )
-        session.run(f"INSERT INTO {self._notes} VALUES (%s, %s, %s)", table.plain, *row)
+        session.run(f"INSERT INTO {self._notes} VALUES (%s, %s, %s)", known_as(table), *row)
         return bool(row[0]), bool(row[1])
+
+    def _passing(self, session: Session, table: Table, enabled: bool, forced: bool) -> str:
+        """Who sees all rows without a fence, and would not any more when row-level security is enabled, or forced."""
+        if not enabled:
+            return "PUBLIC"
+        if forced or not self._owns(session, table):
+            return ""
+        owner = "SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = %s::bigint::oid"
+        return str(session.row(owner, table.oid)[0])
+
+    def _to_free(
+        self, session: Session, rules: Rules, noted: t.Iterable[str]
+    ) -> list[tuple[Table, Namespaces]]:
+        """Partitions before their tables, and before those what was a partition when the fence was raised."""
+        now = {known_as(table) for table, _rule in rules.tables}
+        first, rule = rules.tables[0]
+        left = [
+            (dataclasses.replace(first, name=name, plain=name, oid=oid, parts=(), home=first.oid), rule)
+            for name, oid in session.rows(
+                "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.oid::bigint FROM pg_class c "
+                "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE 'partition ' || c.oid = ANY(%s)",
+                Texts([name for name in noted if name not in now]),
+            )
+        ]
+        if left:
+            self._hold(session, [table.name for table, _rule in left])
+        return left + sorted(rules.tables, key=lambda one: not one[0].home)
 
     def _as_it_was(self, session: Session, table: Table, enabled: bool, forced: bool) -> None:
         if not enabled:
@@ -305,14 +208,14 @@ class TablesFence(TablesRecords):
                     f"make the operator a member of that role: GRANT {row[1]} TO {row[2]}" if row else "look at it",
                 )
 
-    def _hold(self, session: Session, names: t.Sequence[str]) -> None:
+    def _hold(self, session: Session, names: t.Sequence[str], mode: str = "ACCESS EXCLUSIVE") -> None:
         """All transactions at work on these tables have ended, and the next ones wait. In short turns: who comes
         meanwhile stands behind us. Errors: StoreUnavailable that names who does not end."""
         deadline = time.monotonic() + self.address.busy_timeout
         while True:
             session.say(f"SAVEPOINT memops_hold; SET LOCAL lock_timeout = '{TURN}'")
             try:
-                session.say(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
+                session.say(f"LOCK TABLE {', '.join(names)} IN {mode} MODE")
                 session.say(f"SET LOCAL lock_timeout = '{max(1, int(self.address.busy_timeout * 1000))}ms'")
                 return
             except StoreUnavailable:
@@ -320,10 +223,11 @@ class TablesFence(TablesRecords):
                     raise
                 session.say("ROLLBACK TO SAVEPOINT memops_hold")
                 if time.monotonic() > deadline:
-                    raise self._unended(f"The table {names[0]}", session) from None
+                    what = "fenced" if mode == "ACCESS EXCLUSIVE" else "repaired"
+                    raise self._unended(f"The table {names[0]}", session, what) from None
             time.sleep(PAUSE)
 
-    def _unended(self, what: str, session: Session) -> StoreUnavailable:
+    def _unended(self, what: str, session: Session, done: str = "fenced") -> StoreUnavailable:
         rows = session.rows(
             "SELECT DISTINCT a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, '') FROM pg_locks l "
             "JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.granted AND l.pid <> pg_backend_pid() "
@@ -332,33 +236,8 @@ class TablesFence(TablesRecords):
         )
         who = "; ".join(f"pid {pid}, {user} {program}".rstrip() for pid, user, program in rows)
         return StoreUnavailable(
-            f"{what} cannot be fenced yet: a transaction that is at work on it does not end"
+            f"{what} cannot be {done} yet: a transaction that is at work on it does not end"
             + (f" ({who})." if who else "."),
             "end it, then run the same command again: "
             + (f"SELECT pg_terminate_backend({rows[0][0]})" if rows else "see pg_stat_activity"),
         )
-
-
-def lost_of(session: Session, rules: Rules) -> list[str]:
-    """What of these rules is missing or another."""
-    lost = []
-    for table, rule in rules.tables:
-        row = session.row(
-            "SELECT c.relrowsecurity, (SELECT p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
-            "WHERE n.nspname = %s AND p.proname = %s), "
-            "(SELECT count(*) FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid WHERE g.tgrelid = c.oid "
-            "AND g.tgname LIKE 'memops_fence_%%' AND g.tgenabled = 'A' AND p.proname = %s AND "
-            "obj_description(g.oid, 'pg_trigger') = %s || ' ' || coalesce(md5(g.tgqual::text), '')), "
-            "(SELECT count(*) FROM pg_policy o WHERE o.polrelid = c.oid AND NOT o.polpermissive "
-            "AND o.polroles = '{0}'::oid[] AND o.polname IN ('memops_read', 'memops_update', 'memops_delete') "
-            "AND obj_description(o.oid, 'pg_policy') = %s) FROM pg_class c WHERE c.oid = %s::bigint::oid",
-            rules.schema.strip('"').replace('""', '"'), f"memops_fence_{table.oid}", f"memops_fence_{table.oid}",
-            rules.mark(table, rule), rules.mark(table, rule), table.oid,
-        )  # fmt: skip
-        if row is None or not row[0]:
-            lost.append(f"row-level security of {table.plain} is off")
-        if row is None or row[1] != rules.body() or row[2] != len(_EVENTS):
-            lost.append(f"the fence's triggers on {table.plain} are missing or changed")
-        if row is None or row[3] != 3:
-            lost.append(f"the fence's rules on {table.plain} are missing or changed")
-    return lost

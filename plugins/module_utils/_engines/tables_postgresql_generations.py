@@ -20,6 +20,7 @@ from .postgresql_rows import HEAD_BYTES, escaped
 from .postgresql_session import Session
 from .tables_postgresql_fence import TablesFence
 from .tables_postgresql_indexes import built_after
+from .tables_postgresql_others import as_written, changing
 from .tables_postgresql_reader import Live, record
 from .tables_postgresql_records import begins, of_root
 from .tables_postgresql_schema import text_literal
@@ -48,7 +49,7 @@ class TablesGenerations(TablesFence, Generations):
                 raise InvalidInput(f"Generation {source} is not the active one.", "copy the active one")
             edge = "" if after is None else f' WHERE q.name COLLATE "C" > {text_literal(after)}'
             found = session.rows(
-                f"SELECT q.name, q.number, q.place::text FROM ({self.live.names(name)}) AS q{edge} "
+                f"SELECT q.name, q.number, q.place FROM ({self.live.names(name)}) AS q{edge} "
                 f'ORDER BY q.name COLLATE "C" LIMIT {int(limit)}'
             )
             if not found:
@@ -84,7 +85,7 @@ class TablesGenerations(TablesFence, Generations):
                 f"v.updated, v.expires, '', v.payload, v.checksum FROM ({self.live.records(name)}) AS v",
                 expected,
             )
-            with built_after(session, self, name, generation):
+            with built_after(session, self, name, generation), as_written(session, self.live, self._hold):
                 self._replace(session, name, generation, expected)
             self._compare(session, name, generation)
             session.run(f"DELETE FROM {s.table} WHERE generation = %s", generation)
@@ -137,10 +138,11 @@ class TablesGenerations(TablesFence, Generations):
         )
         staged = session.row(f"SELECT count(*) FROM {s.table} WHERE generation = %s", generation)[0]
         if not there == equal == staged:
+            why, remedy = changing(session, self.live)
             raise CannotProceed(
                 f"The tables would not hold what was staged for {name!r:.80} ({equal} of {staged} records, among "
-                f"{there}): a trigger or rule of the application changes it. Nothing was changed.",
-                "look for triggers and rules of the application on its tables, then run the same command again",
+                f"{there}): {why}. Nothing was changed.",
+                remedy,
             )
 
     def _needs_fence(self, session: Session, space: NamespaceState) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import typing as t
 
 from .postgresql_session import Session
-from .tables_postgresql_fence import fenced_tables
+from .tables_postgresql_rules import fenced_tables
 from .tables_postgresql_sql import inside
 
 if t.TYPE_CHECKING:
@@ -23,7 +23,8 @@ _INDEXES: t.Final = """
 SELECT i.indexrelid::bigint::oid::regclass::text, pg_get_indexdef(i.indexrelid) FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class r ON r.oid = i.indrelid JOIN pg_am a ON a.oid = c.relam
 WHERE i.indrelid = %s::bigint::oid AND a.amname IN ('hnsw', 'ivfflat') AND i.indisvalid AND c.reltablespace = 0
-AND r.relkind = 'r' AND pg_has_role(r.relowner, 'USAGE') AND obj_description(i.indexrelid, 'pg_class') IS NULL
+AND r.relkind = 'r' AND NOT r.relispartition AND pg_has_role(r.relowner, 'USAGE')
+AND obj_description(i.indexrelid, 'pg_class') IS NULL
 AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = i.indexrelid AND d.deptype = 'e')
 ORDER BY 1"""
 

@@ -42,7 +42,8 @@ class Live:
     def records(self, namespace: str) -> str:
         """Every record with its checksum; the roots one after the other."""
         every = [
-            f"{sql.records(namespace, f'{sql.live.table.name} r')} WHERE {sql.inside(namespace)}" for sql in self.sql
+            f"{sql.records(namespace, f'{sql.live.table.name} r')} WHERE {sql.inside(namespace)}{sql.named}"
+            for sql in self.sql
         ]
         return " UNION ALL ".join(checksummed(records, namespace) for records in every)
 
@@ -59,9 +60,18 @@ class Live:
     def at(self, session: Session, namespace: str, number: int, places: t.Sequence[str]) -> list[Row]:
         """The records whose rows lie at these places."""
         sql = self.sql[number]
-        source = f"unnest(%s::text[]::tid[]) AS w(place) JOIN {sql.live.table.name} r ON r.ctid = w.place"
+        if not sql.live.table.partitioned:
+            source = f"unnest(%s::text[]::tid[]) AS w(place) JOIN {sql.live.table.name} r ON r.ctid = w.place"
+            text = checksummed(sql.records(namespace, source), namespace)
+            return [record(row) for row in session.rows(text, Texts(list(places)))]
+        # rows of several partitions have the same place, each in its own
+        source = (
+            "unnest(%s::text[]::oid[], %s::text[]::tid[]) AS w(home, place) "
+            f"JOIN {sql.live.table.name} r ON r.ctid = w.place AND r.tableoid = w.home"
+        )
         text = checksummed(sql.records(namespace, source), namespace)
-        return [record(row) for row in session.rows(text, Texts(list(places)))]
+        homes = [place.partition("(")[0] for place in places]
+        return [record(row) for row in session.rows(text, Texts(homes), Texts([p[p.index("(") :] for p in places]))]
 
     def find(
         self, session: Session, namespace: str, keys: t.Sequence[str], lock: str = ""
@@ -88,7 +98,7 @@ class Live:
                 f"r.{quoted(column)} = w.c{n}::{sql.live.table.column(column).base}" for n, column in enumerate(columns)
             )
             rows = session.rows(
-                f"SELECT w.key, r.ctid::text FROM unnest({', '.join(['%s'] * (len(columns) + 1))}) "
+                f"SELECT w.key, {sql.place} FROM unnest({', '.join(['%s'] * (len(columns) + 1))}) "
                 f"AS w(key{', ' + heads if heads else ''}) JOIN {sql.live.table.name} r ON {same or 'true'} "
                 f"AND {sql.inside(namespace)} {lock}",
                 Texts([key for key, _name in some]), *arrays,
@@ -181,7 +191,8 @@ class TablesReader(ReaderWithoutLog, PostgresqlReader):
         if not self._active(namespace, generation):
             return super().count(namespace, generation)
         parts = [
-            f"(SELECT count(*) FROM {sql.live.table.name} r WHERE {sql.inside(namespace)})" for sql in self._live.sql
+            f"(SELECT count(*) FROM {sql.live.table.name} r WHERE {sql.inside(namespace)}{sql.named})"
+            for sql in self._live.sql
         ]
         return int(self._session.row(f"SELECT {' + '.join(parts)}")[0])
 
@@ -203,7 +214,7 @@ class TablesReader(ReaderWithoutLog, PostgresqlReader):
         edges += [] if until is None else [f'q.name COLLATE "C" <= {text_literal(until)}']
         where = f" WHERE {' AND '.join(edges)}" if edges else ""
         query = (
-            f"SELECT q.name, q.number, q.place::text, q.size FROM ({self._live.names(namespace)}) AS q{where} "
+            f"SELECT q.name, q.number, q.place, q.size FROM ({self._live.names(namespace)}) AS q{where} "
             f'ORDER BY q.name COLLATE "C"{" DESC" if descending else ""}'
         )
         return self._walk(namespace, query, batch)

@@ -7,6 +7,7 @@ keep every bit, embeddings too, and nothing is computed anew.
 """
 from __future__ import annotations
 
+import abc
 import struct
 import typing as t
 
@@ -19,6 +20,7 @@ from .postgresql_operators import Operators
 from .postgresql_rows import escaped
 from .postgresql_schema import literal, quoted
 from .postgresql_session import Session
+from .tables_postgresql_others import as_written, changing, referring, spare
 from .tables_postgresql_reader import Live, key_columns
 from .tables_postgresql_schema import LiveRoot, Table
 
@@ -39,14 +41,19 @@ class TablesRecords(Operators):
             number = self._own_generation(session, claim, generation)
             if number != self._namespace(session, claim.namespace).generation:
                 return self._change_inactive(session, claim, number, changes)
-            part: dict[str, Change] = {}
-            for change in changes:
-                if change.key in part or len(part) >= PART:  # a key's second change sees its first
-                    refused += self._change_live(session, claim, part)
-                    part = {}
-                part[change.key] = change
-            refused += self._change_live(session, claim, part)
+            with as_written(session, self.live, self._hold):
+                part: dict[str, Change] = {}
+                for change in changes:
+                    if change.key in part or len(part) >= PART:  # a key's second change sees its first
+                        refused += self._change_live(session, claim, part)
+                        part = {}
+                    part[change.key] = change
+                refused += self._change_live(session, claim, part)
         return refused
+
+    @abc.abstractmethod
+    def _hold(self, session: Session, names: t.Sequence[str], mode: str = "") -> None:
+        """Wait in turns for a lock on these tables."""
 
     def _change_inactive(
         self, session: Session, claim: Claim, number: int, changes: t.Sequence[Change]
@@ -125,6 +132,7 @@ class TablesRecords(Operators):
         for key in keys:
             number, name = self._named(namespace, key)
             wanted.setdefault(number, []).append(name)
+        others = referring(session, self.live) if wanted else []
         for number in sorted(wanted, reverse=True):
             live, names = self.live.roots[number], wanted[number]
             later = self._later(session, namespace, number)
@@ -136,6 +144,7 @@ class TablesRecords(Operators):
                 f"r.{quoted(column)} = w.c{n}::{live.table.column(column).base}" for n, column in enumerate(columns)
             )
             inside = self.live.sql[number].inside(namespace)
+            spare(session, live, others, given, f"{same} AND {inside}", arrays)
             for companion, table in live.companions:
                 pairs = " AND ".join(f"x.{quoted(own)} = r.{quoted(parent)}" for own, parent in companion.parent)
                 session.run(
@@ -180,10 +189,9 @@ class TablesRecords(Operators):
         for row in rows:
             found = back.get(row[0])
             if found is None or found[9] != row[9]:
+                why, remedy = changing(session, self.live)
                 raise CannotProceed(
-                    f"The record {row[0]!r:.80} does not lie in the tables as it was put there: a trigger or rule of "
-                    "the application changes it, or its columns are others now.",
-                    "look at the triggers of its table, and compare the columns with those when the snapshot was taken",
+                    f"The record {row[0]!r:.80} does not lie in the tables as it was put there: {why}.", remedy
                 )
 
     def _put_root(

@@ -27,6 +27,7 @@ class Column:
     base: str  # for casts: with its schema, without measures
     send: str  # the function that gives its value without loss
     sequence: str | None  # that numbers it
+    empty: bool = False  # it may be NULL
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Table:
     oid: int
     columns: tuple[Column, ...]
     unique: tuple[frozenset[str], ...]  # the columns of each unique index of plain columns
+    parts: tuple[tuple[int, str, str], ...] = ()  # of a partitioned table its partitions: oid, own name, for SQL
+    home: int = 0  # of a partition the oid of the table that the layout names
+    partitioned: bool = False
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
@@ -58,7 +62,7 @@ class LiveRoot:
 _COLUMNS: t.Final = """
 SELECT c.relname::text, c.oid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod),
   format_type(a.atttypid, NULL), quote_ident(pn.nspname) || '.' || quote_ident(p.proname),
-  pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname)
+  pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname), NOT a.attnotnull
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 JOIN pg_type ty ON ty.oid = a.atttypid LEFT JOIN pg_proc p ON p.oid = ty.typsend
@@ -71,6 +75,15 @@ JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey[0:i.i
 WHERE i.indrelid::bigint = ANY(%s) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
 AND i.indimmediate GROUP BY i.indexrelid, i.indrelid, i.indisprimary, i.indnkeyatts
 HAVING count(*) = i.indnkeyatts ORDER BY i.indisprimary DESC, i.indexrelid"""
+
+#: Whatever lies below these tables: partitions, or tables that inherit from them.
+_BELOW: t.Final = """
+WITH RECURSIVE below AS (
+SELECT inhparent::bigint AS top, inhrelid AS oid FROM pg_inherits WHERE inhparent::bigint = ANY(%s)
+UNION ALL SELECT b.top, i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.oid)
+SELECT b.top, b.oid::bigint, c.relname::text, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind::text,
+  c.relispartition FROM below b JOIN pg_class c ON c.oid = b.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+ORDER BY b.oid"""
 
 
 def look(session: Session, layout: TablesLayout, schema: str, where: str) -> tuple[LiveRoot, ...]:
@@ -121,21 +134,45 @@ def _absent(session: Session, name: str, schema: str, where: str) -> StoreMissin
 
 def _tables(session: Session, schema: str, names: list[str]) -> dict[str, Table]:
     columns: dict[tuple[str, int], list[Column]] = {}
-    for name, oid, column, kind, base, send, sequence in session.rows(_COLUMNS, schema, names):
+    for name, oid, column, kind, base, send, sequence, empty in session.rows(_COLUMNS, schema, names):
         if send is None:
             raise InvalidInput(
                 f"The column {column} of {name} has the type {kind}, whose values cannot be sent without loss.",
                 "leave this table out",
             )
         plain = kind.rpartition(".")[2] if "(" not in kind.rpartition(".")[0] else kind
-        columns.setdefault((name, oid), []).append(Column(column, plain, base, send, sequence))
+        columns.setdefault((name, oid), []).append(Column(column, plain, base, send, sequence, empty))
     unique: dict[int, list[frozenset[str]]] = {}
     for oid, parts in session.rows(_UNIQUE, Ints([oid for _name, oid in columns])):
         unique.setdefault(oid, []).append(frozenset(parts))
+    below = _below(session, {oid: name for name, oid in columns})
     return {
-        name: Table(name, f"{quoted(schema)}.{quoted(name)}", oid, tuple(some), tuple(unique.get(oid, ())))
+        name: Table(
+            name, f"{quoted(schema)}.{quoted(name)}", oid, tuple(some), tuple(unique.get(oid, ())),
+            tuple(below.get(oid, ())), partitioned=oid in below,
+        )
         for (name, oid), some in columns.items()
-    }
+    }  # fmt: skip
+
+
+def _below(session: Session, names: t.Mapping[int, str]) -> dict[int, list[tuple[int, str, str]]]:
+    """The partitions of each table that has some. Errors: InvalidInput for what cannot be read or fenced as one."""
+    found: dict[int, list[tuple[int, str, str]]] = {}
+    for top, oid, plain, name, kind, partition in session.rows(_BELOW, Ints(list(names))):
+        if not partition:
+            raise InvalidInput(
+                f"The table {plain} inherits from {names[top]}: a key may be in both, and nothing would tell which row "
+                "is meant.",
+                f"ALTER TABLE {name} NO INHERIT … where its rows need not be found in {names[top]}, or leave the table "
+                f"{names[top]} out",
+            )
+        if kind == "f":
+            raise InvalidInput(
+                f"The partition {plain} of {names[top]} lies on another server, where it cannot be fenced.",
+                f"leave the table {names[top]} out, or detach that partition",
+            )
+        found.setdefault(top, []).append((oid, plain, name))
+    return found
 
 
 def _has(table: Table, wanted: t.Iterable[str], where: str) -> None:

@@ -21,6 +21,7 @@ DAY: t.Final = (
     "|[0-9]{2}(?:[02468][048]|[13579][26])-02-29)"
 )
 CLOCK: t.Final = "[T ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:[.][0-9]{1,6})?(?:Z|[+-][01][0-9]:?[0-5][0-9])?"
+LATEST: t.Final = 9_000_000_000_000  # seconds since 1970 whose microseconds a bigint holds
 _BIG: t.Final = frozenset(("text", "character varying", "bytea", "jsonb", "json"))
 
 
@@ -102,11 +103,16 @@ def moment_sql(moment: Moment | None, table: Table) -> str:
     micro = "(extract(epoch FROM {}) * 1000000)::bigint"
     if moment.json is not None:
         column = f"({column} ->> {text_literal(moment.json)})"
+    # What no such number can be, infinite or of another age, must not end a scan.
     if moment.form == "timestamp":
-        return f"CASE WHEN isfinite({column}) THEN {micro.format(column)} END"
+        near = f"isfinite({column}) AND extract(epoch FROM {column}) < {LATEST}"
+        return f"CASE WHEN {near} THEN {micro.format(column)} END"
     if moment.form in ("seconds", "milliseconds"):
         factor = 1_000_000 if moment.form == "seconds" else 1000
-        return f"({column} * {factor})::bigint"
+        limit = LATEST * 1_000_000 // factor
+        wide = f"{column}::bigint" if table.column(moment.column).base in ("smallint", "integer") else column
+        near = f"{column}::double precision BETWEEN -{limit} AND {limit}"
+        return f"CASE WHEN {near} THEN ({wide} * {factor})::bigint END"
     if moment.form == "date":  # over at its end
         day = f"{column} ~ '^{DAY}$'"
         return f"CASE WHEN {day} THEN {micro.format(f'{column}::date + 1')} END"
@@ -184,6 +190,11 @@ class RootSql:
     def name(self, namespace: str) -> str:
         return name_sql(self.live, namespace)
 
+    @property
+    def place(self) -> str:
+        """Where a row lies, as a text: (page,row), and in front of it in which partition."""
+        return "r.tableoid::text || r.ctid::text" if self.live.table.partitioned else "r.ctid::text"
+
     def inside(self, namespace: str, alias: str = "r") -> str:
         return inside(self.live.root.namespace, self.live.table, alias, namespace)
 
@@ -192,9 +203,15 @@ class RootSql:
         big = [c.name for c in self.live.table.columns if c.base.partition("(")[0] in _BIG] or ["ctid"]
         size = " + ".join(f"coalesce(pg_column_size(r.{quoted(name)}), 0)" for name in big)
         return (
-            f"SELECT {self.name(namespace)} AS name, {number} AS number, r.ctid AS place, {size} AS size "
-            f"FROM {self.live.table.name} r WHERE {self.inside(namespace)}"
+            f"SELECT {self.name(namespace)} AS name, {number} AS number, {self.place} AS place, {size} AS size "
+            f"FROM {self.live.table.name} r WHERE {self.inside(namespace)}{self.named}"
         )
+
+    @property
+    def named(self) -> str:
+        """A row without a key is no record."""
+        keys = [key for key in self.live.root.key if self.live.table.column(key).empty]
+        return "".join(f" AND r.{quoted(key)} IS NOT NULL" for key in keys)
 
     def records(self, namespace: str, source: str) -> str:
         """name, created, updated, expires, payload and whether the record is sound; ``source`` joins the table r."""

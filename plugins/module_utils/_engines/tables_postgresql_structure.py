@@ -14,10 +14,11 @@ from .._application_notices import told
 from .._errors import StoreDamaged
 from .._table_records import header
 from .item_vectors import in_postgresql
-from .postgresql_arrays import Ints
 from .postgresql_schema import literal, quoted
 from .postgresql_session import Session
 from .postgresql_structure import MOST_LINES, Structure, _transaction
+from .tables_postgresql_others import homes, unsaved
+from .tables_postgresql_others import told as told_of_others
 from .tables_postgresql_proof import TablesProof
 from .tables_postgresql_reader import Live
 from .tables_postgresql_schema import Table
@@ -50,9 +51,10 @@ def _tables(live: Live) -> list[Table]:
 
 def invalid(session: Session, live: Live) -> list[tuple[str, str]]:
     return session.rows(
-        "SELECT i.indrelid::regclass::text, i.indexrelid::regclass::text FROM pg_index i WHERE i.indrelid::bigint = "
-        "ANY(%s) AND NOT (i.indisvalid AND i.indisready) ORDER BY 2",
-        Ints([table.oid for table in _tables(live)]),
+        "SELECT i.indrelid::regclass::text, i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c "
+        "ON c.oid = i.indexrelid AND c.relkind = 'i' WHERE i.indrelid::bigint = ANY(%s) "
+        "AND NOT (i.indisvalid AND i.indisready) ORDER BY 2",
+        homes(live),
     )
 
 
@@ -71,9 +73,10 @@ def damaged(session: Session, live: Live) -> list[tuple[str, str, str]]:
     found = []
     for oid, table, name in session.rows(
         "SELECT i.indexrelid::bigint, i.indrelid::regclass::text, i.indexrelid::regclass::text FROM pg_index i "
-        "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam WHERE i.indrelid::bigint = ANY(%s) "
+        "JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i' JOIN pg_am a ON a.oid = c.relam "
+        "WHERE i.indrelid::bigint = ANY(%s) "
         "AND a.amname = 'btree' AND i.indisvalid AND i.indisready ORDER BY 3",
-        Ints([table.oid for table in _tables(live)]),
+        homes(live),
     ):
         try:
             session.rows(f"SELECT {check}(%s::bigint::oid::regclass, true)", oid)
@@ -176,6 +179,8 @@ class TablesStructure(TablesProof, Structure):
         if unbound is not None:
             lines.append(unbound)
         with self._asking() as session:
+            lines += unsaved(session, self.live)
+            lines += told_of_others(session, self.live)
             lines += notices(session, self.live)
             lines += told(self.application, lambda seals: sealed_notices(session, self.live, seals))
             for root, sql in zip(self.live.roots, self.live.sql):
@@ -187,6 +192,11 @@ class TablesStructure(TablesProof, Structure):
                     if over:
                         lines.append(f"{over} rows of {root.table.plain} have expired and were not swept away yet")
         return lines
+
+    def unsaved(self) -> list[str]:
+        """See _store_own.Incomplete."""
+        with self._asking() as session:
+            return unsaved(session, self.live)
 
     def repair_structure(self) -> list[str]:
         done = []

@@ -9,6 +9,7 @@ They are made with the first thing that an operator changes; all names begin wit
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sqlite3
 import typing as t
 import uuid
@@ -21,6 +22,7 @@ from .sqlite_connect import RESTORE, Opened, read_identity, read_namespace
 from .sqlite_schema import CONTROL_TABLES, FORMAT
 from .tables_sqlite_rows import Records
 from .tables_sqlite_sql import HELD, PARTS, Schema, Table, holds, name, parts_of, prepared, read_schema
+from .tables_sqlite_triggers import suspended
 
 OWN_TABLES: t.Final = ("memops_store", "memops_namespace", "memops_generation", "memops_incident", "memops_aside")
 FENCE_TABLE: t.Final = (
@@ -191,8 +193,9 @@ class TablesOpened(Opened):
         """Move the rows of a namespace out of the application's tables, into a generation."""
         for table in self._holding(con).tables:
             con.execute(*table.copy_out("main", number, namespace))
-        for table in reversed(self.schema(con).tables):
-            con.execute(*table.remove(namespace))
+        with suspended(con, self.schema(con)):
+            for table in reversed(self.schema(con).tables):
+                con.execute(*table.remove(namespace))
 
     def _put_in(self, con: sqlite3.Connection, namespace: str, number: int) -> None:
         """Move the rows of a generation into the application's tables. Errors: CannotProceed."""
@@ -201,10 +204,11 @@ class TablesOpened(Opened):
             for table_name in (root.name, *(one.name for one in root.companions)):
                 if schema.named(table_name) is None:
                     self._nothing_lies_aside(con, table_name, namespace, number)
-        for table in schema.tables:
-            held = {row[1] for row in con.execute(f"PRAGMA main.table_info({name(HELD + table.name)})")}
-            if held:
-                self._put_table(con, namespace, number, table, held)
+        with suspended(con, schema):
+            for table in schema.tables:
+                held = {row[1] for row in con.execute(f"PRAGMA main.table_info({name(HELD + table.name)})")}
+                if held:
+                    self._put_table(con, namespace, number, table, held)
 
     def _nothing_lies_aside(self, con: sqlite3.Connection, table: str, namespace: str, number: int) -> None:
         """Of a table that the application does not have any more."""
@@ -235,9 +239,29 @@ class TablesOpened(Opened):
             raise CannotProceed(
                 f"The records of {namespace!r:.80} cannot come back into the table {table.name}: {exc}; another row "
                 "took the place of one of them.",
-                "remove or rename that row in the application, then run the same command again",
+                self._way_back(con, number, table, str(exc)),
             ) from None
         con.execute(f"DELETE FROM {table.held()} WHERE memops_generation = ?", (number,))
+
+    def _way_back(self, con: sqlite3.Connection, number: int, table: Table, why: str) -> str:
+        """What to do about rows that came while others were away, and were given numbers of those."""
+        column = name(why.rpartition(f"failed: {table.name}.")[2])
+        held = f"SELECT {column} FROM {name(HELD + table.name)} WHERE memops_generation = {int(number)}"
+        try:
+            count, whole, top = con.execute(
+                f"SELECT count(*), min(typeof({column}) = 'integer'), (SELECT max({column}) FROM {table.plain}) "
+                f"FROM {table.plain} WHERE {column} IN ({held})"
+            ).fetchone()
+            top = max(top, con.execute(f"SELECT max({column}) FROM ({held})").fetchone()[0])
+        except (sqlite3.Error, TypeError):  # of several columns, or of an expression
+            count, whole, top = 0, False, 0
+        if not count or not whole:
+            return "remove or rename that row in the application, then run the same command again"
+        move = f"UPDATE {name(table.name)} SET {column} = {column} + {top} WHERE {column} IN ({held})"
+        return (
+            f"give {count} new rows of the application other numbers, and what refers to them in its other tables: "
+            f"sqlite3 {shlex.quote(self.path)} {shlex.quote(move)}; then run the same command again"
+        )
 
     def _insert(self, con: sqlite3.Connection, number: int, table: Table, listed: str) -> None:
         order = "memops_rowid IS NULL, memops_rowid, memops_key" + "".join(f", {name(one)}" for one in table.order)

@@ -18,6 +18,7 @@ from .sqlite_own_generations import DROP_ROWS, OwnGenerations, compared, parts
 from .tables_sqlite_connect import TablesOpened, any_row
 from .tables_sqlite_rows import Records
 from .tables_sqlite_sql import HELD, Schema
+from .tables_sqlite_triggers import suspended
 
 PART = 200  # keys that one change looks at
 COPY = 0  # the generation under which a namespace is copied into temporary tables
@@ -38,7 +39,10 @@ class TablesGenerations(TablesOpened, OwnGenerations):
                 self._own(con, claim, number)
             self._holding(con)
             live = number == space.generation and not self.held(space)
-            with self._lifted(con, space) if live else contextlib.nullcontext():
+            with contextlib.ExitStack() as stack:
+                if live:
+                    stack.enter_context(self._lifted(con, space))
+                    stack.enter_context(suspended(con, self.schema(con)))
                 for part in parts(changes, PART):
                     refused += self._change(con, claim, number, live, part)
         return refused

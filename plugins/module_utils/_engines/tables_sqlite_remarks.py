@@ -21,11 +21,10 @@ SHOWN: t.Final = 5
 
 def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, params: t.Mapping[str, t.Any]) -> list[str]:
     """In words; ``params``: memory_store. Errors: sqlite3.Error. ``con`` is ``prepared``."""
-    lines: list[str] = []
+    lines = without_key(con, schema)
     for table in schema.tables:
-        if table.is_root:
-            lines += _no_key(con, table)
-        else:
+        lines += _numbers_again(con, table)
+        if not table.is_root:
             lines += _orphans(con, table, schema)
         for column in table.vectors:
             lines += _dimensions(con, table, column)
@@ -39,14 +38,33 @@ def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, param
     return lines
 
 
-def _no_key(con: sqlite3.Connection, table: Table) -> list[str]:
+def _numbers_again(con: sqlite3.Connection, table: Table) -> list[str]:
+    """SQLite numbers a row after the greatest that is there; a quarantine takes rows away."""
+    keys = [row for row in con.execute(f"PRAGMA main.table_info({name(table.name)})") if row[5]]
+    if len(keys) != 1 or keys[0][2].upper() != "INTEGER":
+        return []
+    made = con.execute("SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?", (table.name,)).fetchone()
+    if made is None or "AUTOINCREMENT" in made[0].upper() or "WITHOUT ROWID" in made[0].upper():
+        return []
+    return [
+        f"{table.name}.{keys[0][1]} has no AUTOINCREMENT: while a namespace is quarantined, new rows of others may get "
+        "the numbers of its rows, and the release then says how they get other ones"
+    ]
+
+
+def without_key(con: sqlite3.Connection, schema: Schema) -> list[str]:
     """Rows that are no records."""
+    return [line for table in schema.roots for line in _no_key(con, table)]
+
+
+def _no_key(con: sqlite3.Connection, table: Table) -> list[str]:
     odd = " OR ".join(
         f"typeof({name(column)}) NOT IN ('text', 'integer') OR memops_text(CAST({name(column)} AS BLOB)) IS NULL"
         for column in table.identity
     )
     found = con.execute(f"SELECT count(*) FROM {table.plain} WHERE {odd}").fetchone()[0]
-    return [f"{found} rows of {table.name} belong to nobody or have a key that is no text"] if found else []
+    line = f"{found} rows of {table.name} belong to nobody or have a key that is no text: no snapshot holds them"
+    return [line] if found else []
 
 
 def _orphans(con: sqlite3.Connection, table: Table, schema: Schema) -> list[str]:

@@ -14,7 +14,7 @@ from .._errors import MemoryOpsError
 from .sqlite_connect import connect, sqlite_errors
 from .sqlite_structure import MOST_LINES, _integrity
 from .tables_sqlite_connect import TablesOpened, any_row, has_control
-from .tables_sqlite_remarks import remarks
+from .tables_sqlite_remarks import remarks, without_key
 from .tables_sqlite_sql import Schema, name
 
 
@@ -54,6 +54,12 @@ class TablesStructure(TablesOpened):
             with contextlib.suppress(sqlite3.DatabaseError):  # damage is told by ``structure``
                 lines += remarks(self._con, self.layout, self.schema(self._con), self.application)
         return lines
+
+    def unsaved(self) -> list[str]:
+        """See _store_own.Incomplete."""
+        with sqlite_errors(self.path), contextlib.suppress(sqlite3.DatabaseError):
+            return without_key(self._con, self.schema(self._con))
+        return []
 
     def _lines(self) -> list[str]:
         # A connection that met a damaged page refuses much else afterwards: a new one for each look.

@@ -15,6 +15,7 @@ from .._layouts import counted_once
 from .._model import Claim
 from .._repository import Repository
 from .._store import Store
+from .._store_own import Incomplete
 from . import incident as incidents
 from . import snapshot
 from .former_repository import Former
@@ -115,6 +116,7 @@ def _plain(
         min_interval=min_interval,
         former=former,
     )
+    result["warnings"] += store.unsaved() if isinstance(store, Incomplete) else []
     once = counted_once(store_params, result["namespaces"])
     return {
         **result,

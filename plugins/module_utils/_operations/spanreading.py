@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import typing as t
 import urllib.parse
 
@@ -20,6 +21,7 @@ from .logscan import kind_of, mask
 
 LINE = 64 << 20  # bytes of one request, or of an answer, that are looked at
 TIMEOUT = 10.0
+LONGEST = 60.0  # seconds for a whole answer
 OWN = "memops.agent_memory"  # spans of the runbook itself tell nothing about the application
 SEARCH = "search_memory"
 READS = frozenset({SEARCH, "read"})
@@ -113,7 +115,14 @@ def _requests(source: str) -> t.Iterator[bytes]:
     request = urllib.request.Request(source, headers={"Accept": "application/json"})
     try:
         with urllib.request.build_opener().open(request, timeout=TIMEOUT) as answer:
-            body = answer.read(LINE)
+            body, end = b"", time.monotonic() + LONGEST
+            while len(body) < LINE:
+                part = answer.read1(min(1 << 20, LINE - len(body)))
+                if not part:
+                    break
+                body += part
+                if time.monotonic() > end:  # its own timeout is for each part
+                    raise TimeoutError(f"it did not end within {LONGEST:g} s")
     except http.client.HTTPException as exc:
         raise ValueError(f"it gave no proper answer: {exc!r}") from None
     yield body

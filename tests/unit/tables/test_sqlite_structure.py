@@ -92,7 +92,7 @@ def test_keys_that_no_record_can_have_are_found_and_stay_where_they_are(site):
     site.sql("INSERT INTO store (prefix, key, value) VALUES (?, x'ff00', x'7b7d')", NS)
     site.sql("INSERT INTO store (prefix, key, value) VALUES (?, CAST(x'ff41' AS TEXT), x'7b7d')", NS)
     found = remarks(site)
-    assert found == ["2 rows of store belong to nobody or have a key that is no text"]
+    assert found == ["2 rows of store belong to nobody or have a key that is no text: no snapshot holds them"]
     assert set(site.records()) == before
     run = attempt()
     for name in ("isolate", "forensic", "diagnose", "plan", "apply"):

@@ -1,0 +1,155 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What an application has around its memory tables in PostgreSQL: rows of other tables that go with a memory, triggers
+that change a row on its way in, and rows that belong to no namespace.
+
+PRIVATE to the collection.
+"""
+from __future__ import annotations
+
+import contextlib
+import typing as t
+
+from .._errors import CannotProceed
+from .postgresql_arrays import Ints
+from .postgresql_schema import quoted
+from .postgresql_session import Session
+from .tables_postgresql_reader import Live
+from .tables_postgresql_schema import LiveRoot
+
+#: Foreign keys of tables that the layout does not know: table, oid of what it refers to, what a deletion does there,
+#: its columns, and those that they refer to.
+_REFERRING: t.Final = """
+SELECT f.conrelid::regclass::text, f.confrelid::bigint, f.confdeltype::text,
+  ARRAY(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY AS k(number, place)
+    JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number ORDER BY k.place),
+  ARRAY(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY AS k(number, place)
+    JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.number ORDER BY k.place)
+FROM pg_constraint f WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confdeltype IN ('c', 'n', 'd')
+AND f.confrelid::bigint = ANY(%s) AND f.conrelid::bigint <> ALL(%s) ORDER BY 1"""
+_DOES: t.Final = {"c": "are deleted", "n": "forget it", "d": "forget it"}
+#: Row triggers that run before a row is put or removed, but for those that are off.
+_BEFORE: t.Final = """
+SELECT g.tgrelid::regclass::text, quote_ident(g.tgname),
+  CASE g.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END
+FROM pg_trigger g WHERE g.tgrelid::bigint = ANY(%s) AND NOT g.tgisinternal AND g.tgparentid = 0 AND g.tgtype & 3 = 3
+AND g.tgenabled IN ('O', 'A') AND g.tgname NOT LIKE 'memops_%%' ORDER BY 1, 2"""
+_AFTER: t.Final = """
+SELECT quote_ident(g.tgname), g.tgrelid::regclass::text FROM pg_trigger g WHERE g.tgrelid::bigint = ANY(%s)
+AND NOT g.tgisinternal AND g.tgparentid = 0 AND g.tgtype & 2 = 0 AND g.tgenabled IN ('O', 'A')
+AND g.tgname NOT LIKE 'memops_%%' ORDER BY 2, 1"""
+
+
+def homes(live: Live) -> Ints:
+    """Where rows lie: tables, and their partitions."""
+    tables = [table for root in live.roots for table in root.tables]
+    return Ints([oid for table in tables for oid in (table.oid, *(part[0] for part in table.parts))])
+
+
+class Referring(t.NamedTuple):
+    """A foreign key of a table that the layout does not know."""
+
+    table: str
+    home: int
+    does: str
+    pairs: tuple[tuple[str, str], ...]  # its column, and the one that this refers to
+
+
+def referring(session: Session, live: Live) -> list[Referring]:
+    ours = homes(live)
+    return [
+        Referring(table, home, _DOES[does], tuple(zip(own, theirs)))
+        for table, home, does, own, theirs in session.rows(_REFERRING, ours, ours)
+    ]
+
+
+def spare(
+    session: Session, live: LiveRoot, others: t.Sequence[Referring], given: str, which: str, arrays: t.Sequence[t.Any]
+) -> None:
+    """``given`` and ``which``: the rows r of the root that are to be removed. Errors: CannotProceed when rows of other
+    tables would go with them: no snapshot has those."""
+    for other in others:
+        rows = "JOIN " + live.table.name + " r ON true"
+        if other.home == live.table.oid:
+            alias = "r"
+        else:
+            found = next(((c, table) for c, table in live.companions if table.oid == other.home), None)
+            if found is None:
+                continue
+            alias = "x"
+            pairs = " AND ".join(f"x.{quoted(own)} = r.{quoted(parent)}" for own, parent in found[0].parent)
+            rows += f" JOIN {found[1].name} x ON {pairs}"
+        same = " AND ".join(f"o.{quoted(own)} = {alias}.{quoted(theirs)}" for own, theirs in other.pairs)
+        count = session.row(
+            f"SELECT count(*) FROM {given} {rows} JOIN {other.table} o ON {same} WHERE {which}", *arrays
+        )[0]
+        if count:
+            raise CannotProceed(
+                f"To remove rows of {live.table.plain} would reach {count} rows of {other.table}, which {other.does} "
+                "then, and which no snapshot holds. Nothing was changed.",
+                f"name {other.table} beside {live.table.plain} in memory_store.tables and back up, so that its rows go "
+                "and come with their record, or remove those rows first",
+            )
+
+
+def told(session: Session, live: Live) -> list[str]:
+    """Before it matters: which tables have rows that go with a memory."""
+    names = {table.oid: table.plain for root in live.roots for table in root.tables}
+    return [
+        f"rows of {other.table} {other.does} when their row of {names.get(other.home, 'a partition')} is removed, and "
+        "no snapshot holds them: a repair that would remove such a row refuses"
+        for other in referring(session, live)
+    ]
+
+
+@contextlib.contextmanager
+def as_written(
+    session: Session, live: Live, hold: t.Callable[[Session, t.Sequence[str], str], None]
+) -> t.Iterator[None]:
+    """A row goes into the tables as it was saved: triggers of the application that run before that, and may give it
+    another time or refuse it, are off in this transaction. Nobody else writes meanwhile, so nobody misses them."""
+    found = session.rows(_BEFORE, homes(live))
+    if found:
+        hold(session, sorted({table for table, _trigger, _how in found}), "SHARE ROW EXCLUSIVE")
+    for table, trigger, _how in found:
+        session.say(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}")
+    yield
+    for table, trigger, how in found:
+        session.say(f"ALTER TABLE {table} {how} TRIGGER {trigger}")
+
+
+def changing(session: Session, live: Live) -> tuple[str, str]:
+    """(what may have changed a row that was put, what to do about it)."""
+    found = session.rows(_AFTER, homes(live))
+    if not found:
+        return "a rule of the application changes it, or its columns are others now", (
+            "look for rules on its tables, and compare their columns with those when the snapshot was taken"
+        )
+    named = ", ".join(f"{trigger} on {table}" for trigger, table in found)
+    off = "; ".join(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}" for trigger, table in found)
+    return f"a trigger of the application changes it ({named})", (
+        f"have the owner of the tables say {off}; then run the same command again, and ENABLE afterwards"
+    )
+
+
+def unsaved(session: Session, live: Live) -> list[str]:
+    """Rows that are no records, in words."""
+    lines = []
+    for root in live.roots:
+        rule, table = root.root.namespace, root.table
+        odd = [f"r.{quoted(key)} IS NULL" for key in root.root.key if table.column(key).empty]
+        if rule.kind == "json":
+            column = f"r.{quoted(rule.columns[0])}"
+            fields = ", ".join("'" + field.replace("'", "''").replace("%", "%%") + "'" for field in rule.fields)
+            odd.append(f"NOT coalesce({column}::jsonb ?| ARRAY[{fields}], false)")
+        else:
+            odd += [f"r.{quoted(name)} IS NULL" for name in rule.columns if table.column(name).empty]
+            if len(rule.columns) == 1 and table.column(rule.columns[0]).base in ("text", "character varying"):
+                odd.append(f"r.{quoted(rule.columns[0])} = ''")
+        if odd:
+            count = session.row(f"SELECT count(*) FROM {table.name} r WHERE {' OR '.join(odd)}")[0]
+            if count:
+                lines.append(
+                    f"{count} rows of {table.plain} belong to no namespace or have no key: no snapshot holds them"
+                )
+    return lines

@@ -1,0 +1,255 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tables of an application's own making in PostgreSQL, described in the inventory: partitions, rules of its own for
+rows, empty names, odd times, triggers, rows of other tables that go with a memory."""
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, InvalidInput
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
+from tests.unit.operations.runbook import attempt
+from tests.unit.tables.tables_help import TablesSite
+
+MEMORIES = {
+    "name": "Memories", "namespace": {"columns": ["tenant"]}, "key": ["Key"], "payload": ["text"], "updated": "changed",
+}  # fmt: skip
+COLUMNS = "tenant text NOT NULL, \"Key\" text NOT NULL, text text, changed timestamptz DEFAULT now()"
+PLAIN = f'CREATE TABLE "Memories" ({COLUMNS}, PRIMARY KEY (tenant, "Key"));'
+PARTITIONED = f"""
+CREATE TABLE "Memories" ({COLUMNS}, PRIMARY KEY (tenant, "Key")) PARTITION BY LIST (tenant);
+CREATE TABLE "Part of ann" PARTITION OF "Memories" FOR VALUES IN ('ann') PARTITION BY HASH ("Key");
+CREATE TABLE ann_0 PARTITION OF "Part of ann" FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE ann_1 PARTITION OF "Part of ann" FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE TABLE rest PARTITION OF "Memories" DEFAULT;"""
+FILL = """
+INSERT INTO "Memories" SELECT who, 'note ' || n, who || ' ' || n FROM unnest(ARRAY['ann', 'bob', 'eve']) who,
+  generate_series(1, 8) n;"""
+
+
+class CustomSite(TablesSite):
+    """``made``: what the application, which owns its tables, runs once."""
+
+    def __init__(self, folder, server, made, table=MEMORIES):
+        super().__init__(folder, server, "custom", tables=[table])
+        self.application = server.connect(self.store["application_user"])
+        self.application.execute(f"SET search_path = {self.schema}, public")
+        self.application.execute(made)
+
+    def ask(self, text):
+        return self.application.execute(text).fetchall()
+
+    def refused(self, text):
+        """What the application is told."""
+        with pytest.raises(Exception) as caught:
+            self.application.execute(text)
+        return str(caught.value)
+
+    def texts(self, namespace="ann"):
+        """{key: the text of the record}, as a snapshot would have them."""
+        return {key: row[8] for key, row in self.rows(namespace).items()}
+
+    def wipe(self):
+        self.application.close()
+        super().wipe()
+
+
+@pytest.fixture
+def made(tmp_path, postgresql_server):
+    sites = []
+
+    def make(*texts, **options):
+        sites.append(CustomSite(tmp_path / str(len(sites)), postgresql_server, " ".join(texts), **options))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.wipe()
+
+
+def test_records_of_a_partitioned_table_are_those_of_their_namespace(made):
+    """Rows of several partitions have the same place, and often the same key."""
+    site = made(PARTITIONED, FILL)
+    for who in ("ann", "bob"):
+        texts = site.texts(who)
+        assert sorted(texts) == [f"note {n}" for n in range(1, 9)]
+        assert all(f"{who} {key[5:]}".encode() in payload for key, payload in texts.items())
+
+
+def test_a_partitioned_table_is_rebuilt(made):
+    site = made(PARTITIONED, FILL)
+    before, others = site.dump("tenant = 'ann'", ['"Memories"']), site.rows("bob")
+    site.backup()
+    catalogue = site.catalogue()
+    site.ask("UPDATE \"Memories\" SET text = 'wrong' WHERE \"Key\" = 'note 3' AND tenant = 'ann' RETURNING 1")
+    site.ask("DELETE FROM \"Memories\" WHERE \"Key\" IN ('note 1', 'note 2') AND tenant = 'ann' RETURNING 1")
+    done = site.rebuild("ann", strategy="hard", absent="restore")
+    assert done["validate"]["verdict"] == "pass"
+    assert site.dump("tenant = 'ann'", ['"Memories"']) == before
+    assert (site.rows("bob"), site.catalogue()) == (others, catalogue)
+
+
+def test_the_fence_holds_for_partitions_by_their_own_names(made):
+    site = made(PARTITIONED, FILL)
+    catalogue = site.catalogue()
+    run = attempt()
+    assert site.step("isolate", run, "ann")["changed"]
+    for table in ('"Memories"', '"Part of ann"', "ann_0", "ann_1"):
+        assert site.ask(f"SELECT count(*) FROM {table} WHERE tenant = 'ann'") == [(0,)]
+        assert "memops fence" in site.refused(f"TRUNCATE {table}")
+    assert "memops fence" in site.refused("INSERT INTO \"Part of ann\" VALUES ('ann', 'new')")
+    assert "memops fence" in site.refused("UPDATE ann_0 SET text = 'x'")
+    assert "memops fence" in site.refused("DELETE FROM ann_1")
+    assert site.ask("SELECT count(*) FROM rest") == [(16,)]
+    assert site.ask("UPDATE rest SET text = 'new' WHERE tenant = 'bob' RETURNING 1") == [(1,)] * 8
+    # a partition that comes is a hole, and is found; one that goes takes no rule with it
+    site.application.execute(
+        'ALTER TABLE "Part of ann" DETACH PARTITION ann_1; ALTER TABLE ann_1 RENAME TO former; '
+        'CREATE TABLE ann_1 PARTITION OF "Part of ann" FOR VALUES WITH (MODULUS 2, REMAINDER 1)'
+    )
+    with site.open() as store:
+        assert not store.prove("ann")["reads_refused"]
+    assert site.step("isolate", run, "ann")["changed"]
+    with site.open() as store:
+        assert store.prove("ann")["reads_refused"]
+    site.step("release", run, "ann")
+    assert site.ask("SELECT count(*) > 0 FROM former") == [(True,)]
+    site.application.execute("DROP TABLE ann_1; ALTER TABLE former RENAME TO ann_1; ")
+    site.application.execute(
+        'ALTER TABLE "Part of ann" ATTACH PARTITION ann_1 FOR VALUES WITH (MODULUS 2, REMAINDER 1)'
+    )
+    assert site.catalogue() == catalogue
+
+
+def test_a_table_that_others_inherit_from_is_refused(made):
+    site = made(PLAIN, 'CREATE TABLE child () INHERITS ("Memories");')
+    with pytest.raises(InvalidInput, match="child inherits from Memories"):
+        site.backup()
+
+
+def test_an_application_that_owns_its_tables_and_has_rules_of_its_own_is_fenced(made):
+    """Forced row-level security binds the owner; nothing else of the application's rules may begin to bind it."""
+    site = made(
+        PLAIN, FILL, 'ALTER TABLE "Memories" ENABLE ROW LEVEL SECURITY;'
+        'CREATE POLICY theirs ON "Memories" USING (tenant = current_setting(\'app.tenant\', true))',
+    )  # fmt: skip
+    catalogue, run = site.catalogue(), attempt()
+    site.step("isolate", run, "ann")
+    assert site.ask('SELECT tenant, count(*) FROM "Memories" GROUP BY 1 ORDER BY 1') == [("bob", 8), ("eve", 8)]
+    assert (len(site.rows("ann")), len(site.rows("bob"))) == (8, 8)
+    site.step("release", run, "ann")
+    assert site.ask('SELECT count(*) FROM "Memories"') == [(24,)]
+    assert site.catalogue() == catalogue
+
+
+def test_rows_without_a_namespace_or_a_key_are_told_of_by_every_backup(made):
+    site = made(
+        'CREATE TABLE "Memories" (tenant text, "Key" text, text text, changed timestamptz, UNIQUE (tenant, "Key"));',
+        FILL,
+        "INSERT INTO \"Memories\" VALUES (NULL, 'k', 'x'), ('', 'k', 'x'), ('ann', NULL, 'x'), ('ann', NULL, 'y')",
+    )  # fmt: skip
+    told = "4 rows of Memories belong to no namespace or have no key: no snapshot holds them"
+    assert told in site.backup()["warnings"]
+    assert len(site.rows("ann")) == 8
+    with site.open() as store, store.reader() as reader:
+        assert [state.name for state in reader.namespaces()] == ["ann", "bob", "eve"]
+        assert (reader.count("ann"), told in store.warnings()) == (8, True)
+
+
+@pytest.mark.parametrize(("kind", "form", "times"), [
+    ("integer", "seconds", {"1795972284": 1795972284000000, "-1": -1000000}),
+    ("smallint", "milliseconds", {"32767": 32767000}),
+    ("bigint", "milliseconds", {"1795972284123": 1795972284123000, "9000000000000000001": 0}),
+    ("double precision", "seconds", {"1795972284.25": 1795972284250000, "NaN": 0, "Infinity": 0, "1e300": 0}),
+    ("numeric", "seconds", {"1795972284.000001": 1795972284000001, "NaN": 0, "-Infinity": 0}),
+    ("timestamp", "timestamp", {"2026-01-01": 1767225600000000, "infinity": 0, "294276-12-31": 0}),
+    ("date", "timestamp", {"2026-01-01": 1767225600000000, "-infinity": 0, "5874897-12-31": 0}),
+])  # fmt: skip
+def test_a_time_of_any_number_is_read_or_is_none(made, kind, form, times):
+    values = ", ".join(f"('ann', '{text}', '{text}')" for text in times)
+    site = made(
+        f'CREATE TABLE "Memories" (tenant text, "Key" text, text text, changed {kind}, PRIMARY KEY (tenant, "Key"));'
+        f'INSERT INTO "Memories" (tenant, "Key", changed) VALUES {values}',
+        table={**MEMORIES, "updated": {"column": "changed", "form": form}},
+    )  # fmt: skip
+    assert {key: row[4] for key, row in site.rows("ann").items()} == times
+
+
+def test_how_a_server_writes_times_is_no_part_of_a_key(made):
+    site = made(
+        'CREATE TABLE "Memories" (tenant text, "Key" timestamptz, text text, changed timestamptz, '
+        'PRIMARY KEY (tenant, "Key"));'
+        "INSERT INTO \"Memories\" SELECT 'ann', '2026-01-01Z'::timestamptz + n * interval '1 h' "
+        "FROM generate_series(1, 3) n",
+    )  # fmt: skip
+    before = site.rows("ann")
+    assert "2026-01-01 01:00:00+00" in before
+    site.root.execute("ALTER ROLE memops SET timezone = 'Asia/Tokyo'; ALTER ROLE memops SET datestyle = 'German'")
+    try:
+        assert site.rows("ann") == before
+    finally:
+        site.root.execute("ALTER ROLE memops RESET timezone; ALTER ROLE memops RESET datestyle")
+
+
+def test_rows_of_other_tables_that_would_go_with_a_memory_stop_the_repair(made):
+    """Nobody told of them, so no snapshot has them."""
+    site = made(
+        PLAIN, FILL, 'CREATE TABLE feedback (tenant text, "Key" text, stars int, '
+        'FOREIGN KEY (tenant, "Key") REFERENCES "Memories" ON DELETE CASCADE);',
+    )  # fmt: skip
+    site.backup()
+    site.application.execute(
+        "INSERT INTO \"Memories\" VALUES ('ann', 'new', 'made up'); INSERT INTO feedback VALUES ('ann', 'new', 5)"
+    )
+    before, run = site.dump("true", ['"Memories"', "feedback"]), attempt()
+    with site.open() as store:
+        assert any("feedback are deleted when their row of Memories is removed" in line for line in store.warnings())
+    for strategy in ("soft", "hard"):
+        with pytest.raises(CannotProceed, match=r"1 rows of .*feedback, which are deleted"):
+            site.rebuild("ann", Window(keys=frozenset(["new"])), strategy, run=run)
+        assert site.dump("true", ['"Memories"', "feedback"]) == before
+    beside = {"name": "feedback", "parent": {"tenant": "tenant", "Key": "Key"}, "key": ["stars"]}
+    site.store["tables"] = [{**MEMORIES, "beside": [beside]}]
+    site.step("diagnose", run, "ann", window=Window(keys=frozenset(["new"])), again=True)
+    site.rebuild("ann", Window(keys=frozenset(["new"])), "soft", run=run)
+    assert site.ask("SELECT count(*) FROM feedback") == [(0,)]
+    assert b"feedback" in site.aside("ann")["new"][0][8]
+
+
+@pytest.mark.parametrize(("strategy", "table"), [("hard", PLAIN), ("soft", PARTITIONED)], ids=["plain", "partitioned"])
+def test_rows_come_back_as_they_were_past_triggers_that_would_change_them(made, strategy, table):
+    """The commonest trigger there is gives every row that is put the time of now; another takes no deletion."""
+    site = made(
+        table, FILL, "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF TG_OP = 'DELETE' THEN "
+        "RAISE 'nothing is deleted here'; END IF; NEW.changed := clock_timestamp(); RETURN NEW; END$$;"
+        'CREATE TRIGGER "Touch" BEFORE INSERT OR UPDATE OR DELETE ON "Memories" FOR EACH ROW EXECUTE FUNCTION touch();'
+        'ALTER TABLE "Memories" ENABLE ALWAYS TRIGGER "Touch"',
+    )  # fmt: skip
+    catalogue, before = site.catalogue(), site.dump("tenant = 'ann'", ['"Memories"'])
+    modes = site.sql("SELECT tgrelid, tgname, tgenabled FROM pg_trigger WHERE tgname = 'Touch' ORDER BY 1, 2")
+    site.backup()
+    site.root.execute("SET session_replication_role = replica")
+    site.sql('ALTER TABLE "Memories" DISABLE TRIGGER "Touch"')
+    site.sql("DELETE FROM \"Memories\" WHERE tenant = 'ann' AND \"Key\" = 'note 2'")
+    site.sql("INSERT INTO \"Memories\" VALUES ('ann', 'new', 'made up', now())")
+    site.sql('ALTER TABLE "Memories" ENABLE ALWAYS TRIGGER "Touch"')
+    keys = frozenset(["new", "note 2"])
+    assert site.rebuild("ann", Window(keys=keys), strategy)["validate"]["verdict"] == "pass"
+    assert site.dump("tenant = 'ann'", ['"Memories"']) == before
+    assert site.catalogue() == catalogue
+    assert site.sql("SELECT tgrelid, tgname, tgenabled FROM pg_trigger WHERE tgname = 'Touch' ORDER BY 1, 2") == modes
+
+
+def test_a_column_that_came_with_another_default_for_each_row(made):
+    site = made(PLAIN, FILL)
+    site.backup()
+    site.application.execute('ALTER TABLE "Memories" ADD COLUMN seen timestamptz NOT NULL DEFAULT now()')
+    site.application.execute("DELETE FROM \"Memories\" WHERE tenant = 'ann' AND \"Key\" = 'note 1'")
+    seen = site.ask('SELECT DISTINCT seen FROM "Memories"')
+    site.rebuild("ann", absent="restore")
+    assert site.ask('SELECT DISTINCT seen FROM "Memories"') == seen  # what the rows that were there got
+    site.application.execute('ALTER TABLE "Memories" ADD COLUMN label uuid NOT NULL DEFAULT gen_random_uuid()')
+    site.application.execute("DELETE FROM \"Memories\" WHERE tenant = 'bob' AND \"Key\" = 'note 1'")
+    with pytest.raises(CannotProceed, match=r"(seen|label) since, whose default is another for each row \("):
+        site.rebuild("bob", absent="restore")
