@@ -27,15 +27,17 @@ class Sentinels:
     def __init__(self, place: Place) -> None:
         self.place = place
 
-    def promote(self, server: ValkeyServer, deadline: float) -> None:
-        """Make that replica the primary. Errors: CannotProceed, with nothing changed where it says so."""
+    def promote(self, server: ValkeyServer, deadline: float, *, answers: bool) -> None:
+        """Make that replica the primary. ``answers``: whether the primary does; Sentinel may not have missed it yet.
+        Errors: CannotProceed, with nothing changed where it says so."""
         service = self.place.service
         with self._first() as sentinel:
-            wanted = self._find(sentinel, server)
-            self._check_quorum(sentinel)
             primary = self._ask(sentinel, "SENTINEL", "MASTERS", one=service)
+            alive = answers and not any(flag in primary["flags"] for flag in DOWN)
+            wanted = self._find(sentinel, server, linked=alive)
+            self._check_quorum(sentinel)
             with self._preferred(sentinel, server, wanted, deadline):
-                self._fail_over(sentinel, alive=not any(flag in primary["flags"] for flag in DOWN))
+                self._fail_over(sentinel, alive=alive)
                 self._await(server, (wanted["ip"], wanted["port"]), deadline)
 
     def name(self, server: ValkeyServer) -> bool:
@@ -93,8 +95,8 @@ class Sentinels:
             )
         return known
 
-    def _find(self, sentinel: t.Any, server: ValkeyServer) -> dict[str, str]:
-        """This replica as Sentinel knows it. Errors: CannotProceed."""
+    def _find(self, sentinel: t.Any, server: ValkeyServer, *, linked: bool = False) -> dict[str, str]:
+        """This replica as Sentinel knows it, and ``linked`` to its primary. Errors: CannotProceed."""
         me = server.run_id
         found = next((one for one in self._replicas(sentinel) if one.get("runid") == me), None)
         where, service = server.place.where, self.place.service
@@ -104,7 +106,7 @@ class Sentinels:
                 f"wait, or compare with: {self.place.look}",
             )
         why = None
-        if any(flag in found["flags"] for flag in DOWN) or found.get("master-link-status") != "ok":
+        if any(flag in found["flags"] for flag in DOWN) or (linked and found.get("master-link-status") != "ok"):
             why = "is not in order in their eyes"
         elif found.get("slave-priority") == "0":
             why = "has replica-priority 0, so that they never promote it"
