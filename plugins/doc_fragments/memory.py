@@ -179,7 +179,8 @@ STORE = r"""    suboptions:
               started.
             type: path
           service:
-            description: The systemd unit that runs the server. Without it C(pg_ctl) stops and starts it.
+            description: >-
+              The systemd unit that runs the server, which root alone stops and starts. Without it C(pg_ctl) does.
             type: str
           replication_user:
             description: >-

@@ -74,8 +74,16 @@ detail:
   type: str
   returned: success
 lost:
-  description: How many acknowledged writes only the former primary had.
+  description: >-
+    How many acknowledged writes only the former primary had. Nothing when that cannot be told (RV(untold)) or was not
+    looked at.
   type: int
+  returned: success
+untold:
+  description: >-
+    Whether what only the former primary had is gone without having been looked at. It took no part in the failover, and
+    then somebody else, such as Sentinel, made it a replica, or its server does not run and O(accept_loss) is set.
+  type: bool
   returned: success
 lost_keys:
   description: "The first 1,000 of them, each as namespace: key."

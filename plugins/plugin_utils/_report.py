@@ -247,6 +247,8 @@ def _reasons(
             (UNKNOWN, f"The plan could not verify: {item}")
             for item in given.texts(run.result("plan").get("could_not_verify"), 100)
         ]
+    if run.whole and run.result("failback").get("untold") is True:
+        found.append((UNKNOWN, "What the former primary alone had acknowledged cannot be told: nobody compared both."))
     if escalated:
         why = given.text(run.result("plan").get("escalate_reason")) or "disaster recovery decides what is released"
         found.append((FAIL, f"The run was escalated: {why}."))
@@ -316,6 +318,8 @@ def _next_command(
         failed = [name for name in ("failback", "failover") if name in run.current and not run.passed(name)]
         ahead = failed[0] if failed else "failback" if run.failed_over else ""
         whole = f"ansible-playbook {where} memops.agent_memory.{ahead} -e memory_failover_scope=store"
+        if not ahead and verdict != PASS:  # nothing is left to do but to look what the store has
+            return f"ansible-playbook {where} memops.agent_memory.info"
         return whole if ahead else ""
     if any(s.verdict != PASS and s.result.get("error") == "namespace-unknown" for s in run.current.values()):
         return f"ansible-playbook {where} memops.agent_memory.info"  # it lists those that there are

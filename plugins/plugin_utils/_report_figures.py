@@ -46,6 +46,8 @@ def loss(run: Run) -> t.Tuple[t.Dict[str, t.Optional[int]], t.List[str], t.Optio
         told.append(0)  # everything was applied before the promotion
     known = [n for n in map(given.count, told) if n is not None]
     lost = max(known + [len(keys)]) if known or keys else None
+    if run.whole and plan.get("untold") is True:
+        lost = None
     names = ("expected", "good_before", "damaged", "suspect", "conflicted")
     records = {name: given.count(planned.get(name)) for name in names}
     home = given.count(run.result("failback").get("conflicts"))

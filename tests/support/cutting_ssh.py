@@ -5,9 +5,10 @@
 
     cutting_ssh.py PLAN [ssh's arguments]
 
-PLAN is a file with a JSON list of {"address", "words", "link", "pid", "uid", "delay", "done"}: once a module whose text
-has all ``words`` works on the host with this address (a Python of ``uid`` in the process space of ``pid``), then after
-``delay`` seconds the host's ``link`` goes down, and what works there goes on, unheard.
+PLAN is a file with a JSON list of {"address", "words", "link", "pid", "uid", "delay", "power", "done"}: once a module
+whose text has all ``words`` works on the host with this address (a Python of ``uid`` in the process space of ``pid``),
+then after ``delay`` seconds the ``link`` of a host goes down, and what works there goes on, unheard. With ``power``,
+the first process of a host, that is for a second, and at its end this other host's power goes.
 The file ``done`` says that it happened, and that it does not happen again. Standard library only.
 """
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -44,6 +46,10 @@ def sever(cut: dict[str, t.Any], before: set[int]) -> None:
         time.sleep(0.005)
     time.sleep(cut["delay"])
     subprocess.run(["ip", "link", "set", cut["link"], "down"], check=True)
+    if cut.get("power"):
+        time.sleep(1)
+        os.kill(cut["power"], signal.SIGKILL)
+        subprocess.run(["ip", "link", "set", cut["link"], "up"], check=True)
     pathlib.Path(cut["done"]).touch()
 
 

@@ -25,6 +25,11 @@ from ssh_hosts import USERS, NamespaceHost
 from tests.support import postgresql_server, valkey_server
 
 OWNER, APPLICATION, ADMINISTRATOR, REPLICATOR = "memops", "agent", "postgres", "replicator"
+WATCHER = "watcher"  # who the Sentinels are on the servers
+WATCHER_RULES = (
+    "allchannels +multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role +publish +info "
+    "+client|setname +client|kill +script|kill +failover +client|pause +client|unpause"
+)
 DATABASE, SERVICE_NAME = postgresql_server.DATABASE, "memory"
 
 
@@ -44,7 +49,7 @@ def programs(opt: pathlib.Path) -> None:
 
 
 def passwords() -> dict[str, str]:
-    return {name: secrets.token_hex(12) for name in (OWNER, APPLICATION, ADMINISTRATOR, REPLICATOR)}
+    return {name: secrets.token_hex(12) for name in (OWNER, APPLICATION, ADMINISTRATOR, REPLICATOR, WATCHER)}
 
 
 class HostServer(abc.ABC):
@@ -63,15 +68,18 @@ class HostServer(abc.ABC):
 
     def again(self, timeout: float = 60.0) -> None:
         """Start it on the folder that it has; returns when it answers."""
-        with open(self.host.home / f"{self.name}.log", "ab") as log:
-            self.process = self.host.inside(AGENTS, *self.command, stdout=log, stderr=log)
+        self._launch()
         deadline = time.monotonic() + timeout
         while (why := self._unanswered()) is not None:
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            if (self.process and self.process.poll() is not None) or time.monotonic() > deadline:
                 said = (self.host.home / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")[-1000:]
                 raise RuntimeError(f"{self.name} on {self.host.name} does not answer ({why}): {said}")
             time.sleep(0.05)
         self.first = False
+
+    def _launch(self) -> None:
+        with open(self.host.home / f"{self.name}.log", "ab") as log:
+            self.process = self.host.inside(AGENTS, *self.command, stdout=log, stderr=log)
 
     @abc.abstractmethod
     def _unanswered(self) -> str | None:
@@ -101,23 +109,10 @@ class HostPostgresql(HostServer, postgresql_server.Logins):
 
     def start(self) -> HostPostgresql:
         if self.like:
-            secret = self._write("pgpass", f"*:*:*:{REPLICATOR}:{self.passwords[REPLICATOR]}\n")
-            place = f"host={self.like.host.address} port={self.like.port} user={REPLICATOR} passfile={secret}"
-            copy = ("-D", f"{self.path}/data", "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", place)
-            self._do("/opt/postgresql/bin/pg_basebackup", *copy)
+            self._copy(self.like)
             self.again()
             return self
-        secret = self._write("password", self.passwords[ADMINISTRATOR])
-        self._do(
-            "/opt/postgresql/bin/initdb", "-D", f"{self.path}/data", "-U", ADMINISTRATOR, f"--pwfile={secret}",
-            "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
-        )  # fmt: skip
-        network = self.host.address.rpartition(".")[0]
-        with open(self.folder / "data" / "pg_hba.conf", "a", encoding="ascii") as file:
-            file.writelines(f"host {what} all {network}.0/24 scram-sha-256\n" for what in ("all", "replication"))
-        with open(self.folder / "data" / "postgresql.conf", "a", encoding="ascii") as file:
-            file.write(postgresql_server.SETTINGS.replace("127.0.0.1", "*"))
-            file.write("wal_log_hints = on\nwal_keep_size = 512MB\nwal_retrieve_retry_interval = 200ms\n")
+        self._make()
         self.again()
         with self.connect(database="postgres") as con:
             for role, right in ((OWNER, ""), (APPLICATION, ""), (REPLICATOR, "REPLICATION")):
@@ -132,6 +127,43 @@ class HostPostgresql(HostServer, postgresql_server.Logins):
             con.execute(f"GRANT pg_monitor, pg_checkpoint TO {OWNER}")
             con.execute(f"GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {OWNER}")
         return self
+
+    def _make(self) -> None:
+        secret = self._write("password", self.passwords[ADMINISTRATOR])
+        self._do(
+            "/opt/postgresql/bin/initdb", "-D", f"{self.path}/data", "-U", ADMINISTRATOR, f"--pwfile={secret}",
+            "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
+        )  # fmt: skip
+        self._configure(self.folder / "data")
+
+    def _configure(self, folder: pathlib.Path) -> None:
+        network = self.host.address.rpartition(".")[0]
+        with open(folder / "pg_hba.conf", "a", encoding="ascii") as file:
+            file.writelines(f"host {what} all {network}.0/24 scram-sha-256\n" for what in ("all", "replication"))
+        with open(folder / "postgresql.conf", "a", encoding="ascii") as file:
+            file.write(postgresql_server.SETTINGS.replace("127.0.0.1", "*"))
+            file.write("wal_log_hints = on\nwal_keep_size = 512MB\nwal_retrieve_retry_interval = 200ms\n")
+
+    def _copy(self, like: HostPostgresql) -> None:
+        secret = self._write("pgpass", like.passfile)
+        self._do("/opt/postgresql/bin/pg_basebackup", *like.copy(f"{self.path}/data", secret))
+
+    @property
+    def passfile(self) -> str:
+        """What a replica logs in with."""
+        return f"*:*:*:{REPLICATOR}:{self.passwords[REPLICATOR]}\n"
+
+    def copy(self, data: str, secret: str) -> tuple[str, ...]:
+        """pg_basebackup's arguments for a replica of this server."""
+        place = f"host={self.host.address} port={self.port} user={REPLICATOR} passfile={secret}"
+        return ("-D", data, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", place)
+
+    def on_host(self) -> dict[str, str]:
+        """What ``memory_store.server`` says of it."""
+        return {
+            "data_directory": f"{self.path}/data", "binaries": "/opt/postgresql/bin",
+            "replication_user": REPLICATOR, "replication_password_file": "/srv/etc/replicator.password",
+        }  # fmt: skip
 
     def position(self) -> int:
         """Bytes of the stream that it has written, or applied."""
@@ -160,12 +192,13 @@ class HostValkey(HostServer, valkey_server.Logins):
             "user default off\n"
             f"user {OWNER} on >{words[OWNER]} ~* &* +@all\n"
             f"user {APPLICATION} on >{words[APPLICATION]} {' '.join(valkey_server.APPLICATION_RULES)}\n"
+            f"user {WATCHER} on >{words[WATCHER]} {WATCHER_RULES}\n"
         )
         settings = (
             f"bind {host.address} 127.0.0.1\nport {self.port}\ndir {self.path}\nsave \"\"\n"
             f"aclfile {self._write('users.acl', users)}\n"
             f"appendonly yes\nappendfsync always\nmaxmemory-policy noeviction\n"
-            f"masteruser {OWNER}\nmasterauth {words[OWNER]}\nrepl-diskless-sync-delay 0\n"
+            f"masteruser {OWNER}\nmasterauth {words[OWNER]}\nrepl-diskless-sync-delay 0\nrepl-ping-replica-period 1\n"
         )
         if like:
             settings += f"replicaof {like.host.address} {like.port}\n"
@@ -189,6 +222,20 @@ class HostValkey(HostServer, valkey_server.Logins):
     def start(self) -> HostValkey:
         self.again()
         return self
+
+    def hide(self, hidden: bool) -> None:
+        """From the Sentinels, which do not get in then; also while it is down."""
+        words = ("off", "on") if hidden is False else ("on", "off")
+        path = self.folder / "users.acl"
+        path.write_text(path.read_text("ascii").replace(f"user {WATCHER} {words[0]} ", f"user {WATCHER} {words[1]} "))
+        if self.host.process:
+            with self.client() as client:
+                client.execute_command("ACL", "SETUSER", WATCHER, words[1])
+                client.execute_command("CLIENT", "KILL", "USER", "default")  # those that wait at the door try again
+
+    def follows(self) -> bool:
+        with self.client() as client:
+            return bool(client.info("replication")["role"] == "slave")
 
     def position(self) -> int:
         """Bytes of the stream that it has written, or applied."""
@@ -221,7 +268,7 @@ class HostSentinel(HostServer):
                 "sentinel.conf",
                 f"bind {host.address} 127.0.0.1\nport {self.port}\ndir {self.path}\nprotected-mode no\n"
                 f"sentinel monitor {name} {primary.host.address} {primary.port} {quorum}\n"
-                f"sentinel auth-user {name} {OWNER}\nsentinel auth-pass {name} {primary.passwords[OWNER]}\n"
+                f"sentinel auth-user {name} {WATCHER}\nsentinel auth-pass {name} {primary.passwords[WATCHER]}\n"
                 f"sentinel down-after-milliseconds {name} {self.PATIENCE * 1000}\n"
                 f"sentinel failover-timeout {name} 10000\n",
             ),

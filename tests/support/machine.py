@@ -96,10 +96,36 @@ def sweep() -> None:
     for folder in pathlib.Path(tempfile.gettempdir()).glob("memops-lab-*"):
         if not owned(folder):
             remove(folder)
+    with contextlib.suppress(OSError):
+        for folder in cgroups().glob(f"{BRIDGE}*"):
+            maker = re.fullmatch(BRIDGE + "([0-9]+)[a-z][0-9]+", folder.name)
+            if maker and not born(int(maker[1])):
+                remove_cgroup(folder)
     for link in pathlib.Path("/sys/class/net").glob(f"{BRIDGE}*"):
         maker = re.fullmatch(BRIDGE + "([0-9]+)[a-z]", link.name)
         if maker and not born(int(maker[1])):
             subprocess.run([find("ip"), "link", "del", link.name], capture_output=True, check=False)
+
+
+def cgroups() -> pathlib.Path:
+    """The root of this machine's control groups of the second version. Errors: OSError."""
+    for line in pathlib.Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+        if line.split()[2] == "cgroup2":
+            return pathlib.Path(line.split()[1])
+    raise OSError("no cgroup2 is mounted")
+
+
+def remove_cgroup(folder: pathlib.Path) -> None:
+    """Together with those in it, once their last process has ended."""
+    deadline = time.monotonic() + 10
+    while folder.exists() and time.monotonic() < deadline:
+        for one in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+            with contextlib.suppress(OSError):
+                one.rmdir()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+            return
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager

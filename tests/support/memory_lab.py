@@ -10,7 +10,8 @@
 | valkey     | primary, its server | a replica, by Sentinel  | secondary, an independent server |
 
 A Sentinel runs on each host of valkey. All are prepared by the role and reached by SSH; snapshots go to one S3.
-A second inventory, ``replicated``, has -1 and -2 of the servers as clusters that fail over as a whole.
+A second inventory, ``replicated``, has -1 and -2 of the servers as clusters that fail over as a whole. With ``units``
+there is a further such cluster in it alone, ``debian``: PostgreSQL as Debian's package has it, on hosts with systemd.
 """
 from __future__ import annotations
 
@@ -19,10 +20,11 @@ import json
 import os
 import pathlib
 import shutil
-import time
+import threading
 import types
 import typing as t
 
+import unit_postgresql
 from host_servers import (
     APPLICATION,
     OWNER,
@@ -38,6 +40,8 @@ from s3_server import S3Server
 from ssh_hosts import OWNER as AGENTS
 from ssh_hosts import USERS, Lab, NamespaceHost
 from ssh_site import python_of_hosts, wheels
+from systemd_host import SystemdHost
+from unit_postgresql import UnitPostgresql
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError, StoreMissing
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
@@ -48,6 +52,7 @@ from tests.support.engines import RAW
 ENGINES = ("sqlite", "postgresql", "valkey")
 HOSTS = {"sqlite": ("sqlite-1", "sqlite-3")}
 HOSTS.update({engine: tuple(f"{engine}-{number}" for number in (1, 2, 3)) for engine in ("postgresql", "valkey")})
+HOSTS["debian"] = ("debian-1", "debian-2")
 ROLES = {"1": "primary", "3": "secondary"}
 VENV = "/opt/memops/venv"
 
@@ -56,13 +61,16 @@ class MemoryLab(Site):
     """As ``Site``, with a cluster per engine; ``engines`` are those wanted."""
 
     def __init__(
-        self, engines: t.Sequence[str] = ENGINES, folder: str = "", crowd: int = 0, **variables: t.Any
-    ) -> None:
+        self, engines: t.Sequence[str] = ENGINES, folder: str = "", crowd: int = 0, units: bool = False,
+        **variables: t.Any,
+    ) -> None:  # fmt: skip
         """``crowd``: so many hosts more, each a cluster of its own in SQLite, in the inventory ``crowded`` alone."""
         self.engines = engines
+        self.units = ("debian",) if units else ()
         self.crowd = [f"crowd-{number:02}" for number in range(1, crowd + 1)]
-        names = [name for engine in engines for name in HOSTS[engine]]
-        self.lab = Lab([*names, *self.crowd], real=True, folder=folder, opt=True)
+        names = [name for engine in (*engines, *self.units) for name in HOSTS[engine]]
+        kinds = dict.fromkeys(HOSTS["debian"], SystemdHost)
+        self.lab = Lab([*names, *self.crowd], real=True, folder=folder, opt=True, kinds=kinds)
         self.more = variables
         self.cuts = pathlib.Path()  # where cutting_ssh.py is told what to cut
         self.words = passwords()
@@ -81,6 +89,8 @@ class MemoryLab(Site):
         self.down()
 
     def up(self) -> MemoryLab:
+        if self.units:
+            unit_postgresql.install()
         self.lab.start()
         self.folder = self.lab.folder / "controller"
         self.folder.mkdir()
@@ -94,7 +104,7 @@ class MemoryLab(Site):
         self._start_servers()
         self.write_inventory()
         self._prepare()
-        for engine in self.engines:
+        for engine in (*self.engines, *self.units):
             with contextlib.suppress(StoreMissing):
                 open_store(self.store(engine), create=True).close()
             self.own(engine)
@@ -108,8 +118,9 @@ class MemoryLab(Site):
         self.lab.stop()
 
     def _start_servers(self) -> None:
-        for engine, kind in (("postgresql", HostPostgresql), ("valkey", HostValkey)):
-            if engine not in self.engines:
+        kinds = {"postgresql": HostPostgresql, "valkey": HostValkey, "debian": UnitPostgresql}
+        for engine, kind in kinds.items():
+            if engine not in (*self.engines, *self.units):
                 continue
             names = HOSTS[engine]
             for number, name in enumerate(names):
@@ -124,7 +135,8 @@ class MemoryLab(Site):
         """The role makes the first host ready, which the others are copies of: /opt is theirs already."""
         first, *others = self.lab.hosts.values()
         first.run(f"sudo -u {AGENTS} mkdir -p -m 700 /srv/home/{AGENTS}/.ansible/tmp")
-        lists = ["base", "aws", *(engine for engine in self.engines if engine != "sqlite")]
+        wanted = {*self.engines, *("postgresql" for _unit in self.units)} - {"sqlite"}
+        lists = ["base", "aws", *sorted(wanted)]
         done = self.play("prepare", "--limit", first.name, memory_wheels=str(wheels()), prepare_lists=lists)
         assert done.status == 0, done.text
         for host in others:
@@ -197,9 +209,11 @@ class MemoryLab(Site):
                 },
                 "vars": {"memory_cluster": engine},
             }
-            for engine in self.engines
+            for engine in (*self.engines, *self.units)
             if engine != "sqlite"
         }
+        if self.units:  # only root tells systemd what to do
+            pairs["debian"]["vars"]["ansible_become_user"] = "root"
         for path, children in ((self.inventory, groups), (self.replicated, pairs), (self.crowded, alone)):
             path.write_text(json.dumps({"memory": {"children": children, "vars": variables}}, indent=1))
             path.chmod(0o600)  # it has the keys of S3
@@ -221,12 +235,7 @@ class MemoryLab(Site):
         """What ``memory_store`` says of a server that has a replica, or is one."""
         if engine == "valkey":
             return self._watched()
-        return {
-            "server": {
-                "data_directory": "/srv/postgresql/data", "binaries": "/opt/postgresql/bin",
-                "replication_user": REPLICATOR, "replication_password_file": "/srv/etc/replicator.password",
-            }
-        }  # fmt: skip
+        return {"server": self.servers[f"{engine}-1"].on_host()}
 
     def store(self, engine: str, number: int = 1) -> dict[str, t.Any]:
         """As an operator on this machine opens it."""
@@ -293,14 +302,24 @@ class MemoryLab(Site):
             if server:
                 server.again()
 
-    def caught_up(self) -> None:
-        """The replicas have what their primaries have now."""
-        deadline = time.monotonic() + 30
-        for engine in self.engines:
-            first, second = self.servers.get(f"{engine}-1"), self.servers.get(f"{engine}-2")
-            while first and first.position() > second.position():
-                assert time.monotonic() < deadline, f"{engine}-2 does not follow"
-                time.sleep(0.05)
+    @contextlib.contextmanager
+    def seen_again(self, name: str) -> t.Iterator[None]:
+        """As soon as this server is a replica, the Sentinels may know of it again."""
+        ended, server = threading.Event(), self.servers[name]
+
+        def watch() -> None:
+            while not ended.wait(0.1):
+                if server.follows():
+                    server.hide(False)
+                    return
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
 
     def flip_all(self, namespace: str, keys: t.Sequence[str], engines: t.Sequence[str] = ()) -> None:
         """Change stored payloads on the primaries as a bad disk would."""

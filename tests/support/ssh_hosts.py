@@ -247,6 +247,8 @@ class NamespaceHost(Host):
     """A host with its own network address, processes and file system; /srv is what it keeps."""
 
     sudo = True
+    script = BOOT
+    spaces: tuple[str, ...] = ("--mount", "--uts", "--ipc", "--pid", "--net")
 
     def __init__(self, lab: Lab, name: str, number: int) -> None:
         super().__init__(lab, name, number)
@@ -262,12 +264,9 @@ class NamespaceHost(Host):
 
     def boot(self) -> None:
         self._config(SSHD.format(address=self.address, port=self.port, home=self.root))
-        spaces = ["--mount", "--uts", "--ipc", "--pid", "--net", "--fork", "--kill-child=KILL"]
         arguments = [str(self.home), self.name, self.address, find("sshd"), str(self.lab.opt or "")]
-        process = self._spawn(
-            [find("unshare"), *spaces, "sh", "-c", BOOT, "sh", *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+        command = [*self._unshare(), "sh", "-c", self.script, "sh", *arguments]
+        process = self._spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdin and process.stdout
         if process.stdout.readline() != b"up\n":
             raise OSError(f"{self.name} has no namespaces")
@@ -279,6 +278,9 @@ class NamespaceHost(Host):
             self.first = int(file.read().split()[0])
         process.stdin.write(b"connected\n")
         process.stdin.close()
+
+    def _unshare(self) -> list[str]:
+        return [find("unshare"), *self.spaces, "--fork", "--kill-child=KILL"]
 
     def processes(self) -> dict[int, str]:
         found = {self.process.pid: "unshare"} if self.process else {}
@@ -315,10 +317,12 @@ class Lab:
     """``address`` is where the hosts reach this machine."""
 
     def __init__(
-        self, names: t.Sequence[str] = ("h1", "h2", "h3"), *, real: bool = False, folder: str = "", opt: bool = False
-    ) -> None:
+        self, names: t.Sequence[str] = ("h1", "h2", "h3"), *, real: bool = False, folder: str = "", opt: bool = False,
+        kinds: t.Mapping[str, type[Host]] | None = None,
+    ) -> None:  # fmt: skip
         """``real``: no hosts rather than such that share this machine's network. ``folder``: where the lab keeps its
-        files. ``opt``: all hosts have one /opt, which outlives them."""
+        files. ``opt``: all hosts have one /opt, which outlives them. ``kinds``: of hosts that are others than most."""
+        self.kinds = kinds or {}
         self.names, self.real = names, real
         self.folder, self.opt = pathlib.Path(folder), pathlib.Path() if opt else None
         self.sockets = pathlib.Path()
@@ -367,7 +371,7 @@ class Lab:
             os.makedirs("/run/sshd", exist_ok=True)
         try:
             for number, name in enumerate(self.names, 1):
-                self.hosts[name] = kind(self, name, number)
+                self.hosts[name] = self.kinds.get(name, kind)(self, name, number)
                 self.hosts[name].boot()
             for host in self.hosts.values():
                 host.answering()

@@ -13,7 +13,7 @@ import os
 import typing as t
 
 from .._errors import CannotProceed, StoreUnavailable
-from .._model import LogEntry
+from .._model import IncidentState, LogEntry
 from .._replication import Standing
 from .._store import WHOLE, Store
 from . import incident as incidents
@@ -37,9 +37,9 @@ def rejoin(
 ) -> dict[str, t.Any]:
     """``forensic`` publishes a snapshot of ``old`` for an incident and gives its id, None where that cannot be.
 
-    Returns {changed, incident, lost, lost_keys [namespace: key, the first 1,000], lost_file, forensic, position, notes,
-    detail}. Errors: CannotProceed (which one is newer is not clear, or what would be lost cannot be told),
-    StoreUnavailable.
+    Returns {changed, incident, lost, lost_keys [namespace: key, the first 1,000], lost_file, untold, forensic,
+    position, notes, detail}; ``untold``: what only ``old`` had is gone without having been looked at. Errors:
+    CannotProceed (which one is newer is not clear, or what would be lost cannot be told), StoreUnavailable.
     """
     theirs = main.standing()
     if theirs.role != "primary":
@@ -51,8 +51,9 @@ def rejoin(
     incident = run.incident or (last.incident if last else "rejoin")
     folder = incidents.folder(old.params, incident, run.work_dir)
     if mine is not None and old.server.follows(mine, theirs):
-        return {**_told(folder, incident), "changed": False, "detail": f"{old.host} follows {main.host} already"}
-    lost = 0
+        detail = f"{old.host} follows {main.host} already"
+        return {"changed": False, **_told(folder, incident, detail, _gone(old, folder, last))}
+    lost, untold = 0, False
     snapshot = None
     if mine is not None and mine.role == "primary":
         _is_former(old, main)
@@ -75,14 +76,18 @@ def rejoin(
         )
     elif check:
         return _would(old, main, incident, None)
-    with Journal(folder).step("rejoin", run, lost=lost, forensic=snapshot) as outcome:
+    elif mine is None:
+        untold = not _nothing_to_tell(old, folder, last.facts if last else {})
+    else:
+        untold = _gone(old, folder, last)
+    with Journal(folder).step("rejoin", run, lost=None if untold else lost, forensic=snapshot) as outcome:
         old.close()
         standing = old.server.follow(main.params, timeout)
         notes = list(getattr(old.server, "notes", ()))
         outcome.update(position=standing.position, history=standing.history, notes=notes)
     return {
-        **_told(folder, incident), "changed": True, "forensic": snapshot, "position": standing.position, "notes": notes,
-        "detail": "; ".join([f"{old.host} follows {main.host}", *notes]),
+        "changed": True, "forensic": snapshot, "position": standing.position, "notes": notes,
+        **_told(folder, incident, "; ".join([f"{old.host} follows {main.host}", *notes]), untold),
     }  # fmt: skip
 
 
@@ -124,6 +129,13 @@ def _nothing_to_tell(old: Side, folder: str, switch: t.Mapping[str, t.Any]) -> b
     """It was fenced, with proof, before the other took over; or all was told before it was stopped."""
     fenced = switch.get("from") == old.place and not switch.get("forced")
     return fenced or os.path.exists(os.path.join(folder, LOST))
+
+
+def _gone(old: Side, folder: str, last: IncidentState | None) -> bool:
+    """``old`` is a replica: nobody fenced it before the other took over, and nobody compared both since."""
+    facts = last.facts if last else {}
+    unfenced = facts.get("from") == old.place and bool(facts.get("forced"))
+    return unfenced and not os.path.exists(os.path.join(folder, LOST))
 
 
 def only_here(here: Store, there: Store) -> t.Iterator[LogEntry]:
@@ -180,7 +192,7 @@ def _note_lost(here: Store, there: Store, folder: str | None) -> int:
     return count
 
 
-def _told(folder: str, incident: str) -> dict[str, t.Any]:
+def _told(folder: str, incident: str, detail: str, untold: bool) -> dict[str, t.Any]:
     """What was lost, as it was told when the servers were compared."""
     path, lost = os.path.join(folder, LOST), 0
     keys: list[str] = []
@@ -191,12 +203,17 @@ def _told(folder: str, incident: str) -> dict[str, t.Any]:
                 if len(keys) < SHOWN:
                     known = json.loads(line)
                     keys.append(f"{known['namespace']}: {known['key']}")
-    return {"incident": incident, "lost": lost, "lost_keys": keys, "lost_file": path if lost else None}
+    if untold:
+        detail += "; what only it had acknowledged cannot be told any more, since nobody compared both before"
+    return {
+        "incident": incident, "lost": None if untold else lost, "lost_keys": keys, "lost_file": path if lost else None,
+        "untold": untold, "detail": detail,
+    }  # fmt: skip
 
 
 def _would(old: Side, main: Side, incident: str, lost: int | None) -> dict[str, t.Any]:
     more = "" if lost is None else f", and {lost} acknowledged writes that only it has would be listed and set aside"
     return {
-        "changed": True, "incident": incident, "lost": lost, "lost_keys": [], "lost_file": None,
+        "changed": True, "incident": incident, "lost": lost, "lost_keys": [], "lost_file": None, "untold": False,
         "detail": f"{old.host} would become a replica of {main.host}{more}",
     }  # fmt: skip

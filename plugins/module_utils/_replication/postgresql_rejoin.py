@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -18,8 +19,8 @@ import typing as t
 from .._engines.postgresql_session import Address, driver
 from .._errors import CannotProceed, InvalidInput, StoreUnavailable
 
-#: The host's own: pg_rewind would replace them by the other host's.
-OWN_FILES: t.Final = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf")
+#: The host's own: pg_rewind would replace them by the other host's, and a new copy has none.
+OWN_FILES: t.Final = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf", "postmaster.opts")
 PASSFILE: t.Final = "memops.pgpass"
 REWRITTEN: t.Final = re.compile(r"^\s*(primary_conninfo|primary_slot_name|recovery_target\w*)\s*=")
 
@@ -88,13 +89,24 @@ class Rejoin:
         """As the inventory says, else where the server was last started from."""
         if self.server.get("binaries"):
             return str(self.server["binaries"])
-        with contextlib.suppress(OSError, IndexError):
-            with open(os.path.join(self.data, "postmaster.opts"), encoding="utf-8") as file:
-                return os.path.dirname(file.read().split()[0])
+        with contextlib.suppress(IndexError):
+            return os.path.dirname(self._last_start().split()[0])
         raise CannotProceed(
             f"Where PostgreSQL's programs lie on the host of {self.where} is not known.",
             "set memory_store.server.binaries there, such as /usr/lib/postgresql/17/bin",
         )
+
+    def _last_start(self) -> str:
+        """The command line that the server was last started with; "" where there is none."""
+        for folder in (self.data, self.keep):
+            with contextlib.suppress(OSError), open(os.path.join(folder, "postmaster.opts"), encoding="utf-8") as file:
+                return file.read()
+        return ""
+
+    def _configuration(self) -> str:
+        """The configuration file, where it does not lie with the data, as Debian has it; else ""."""
+        found = re.search(r'"(?:--|-c" ")config_file=([^"]+)"', self._last_start())
+        return found[1] if found else ""
 
     def _program(
         self, name: str, *arguments: str, passfile: str = "", check: bool = True
@@ -199,8 +211,9 @@ class Rejoin:
     def _start(self) -> None:
         if self._service("start") or self._runs():
             return
-        log = os.path.join(self.data, "memops_start.log")
-        self._program("pg_ctl", "-D", self.data, "-w", "-t", "60", "-l", log, "start")
+        log, apart = os.path.join(self.data, "memops_start.log"), self._configuration()
+        options = ["-o", f"-c config_file={shlex.quote(apart)}"] if apart else []
+        self._program("pg_ctl", "-D", self.data, "-w", "-t", "60", "-l", log, *options, "start")
 
     def _keep_own_files(self) -> None:
         """Copies that a killed rejoin left are the true ones."""
@@ -222,8 +235,10 @@ class Rejoin:
     def _rewind(self, secret: str) -> bool:
         """Whether the files are now those of the source up to where both parted."""
         where = self._connection(dbname=self.source.arguments.get("dbname") or "postgres")
+        apart = self._configuration()
+        options = ["-R", *([f"--config-file={apart}"] if apart else [])]
         done = self._program(
-            "pg_rewind", "-D", self.data, f"--source-server={where}", "-R", passfile=secret, check=False
+            "pg_rewind", "-D", self.data, f"--source-server={where}", *options, passfile=secret, check=False
         )
         if done.returncode:
             self.notes.append(f"pg_rewind was not possible ({_last(done.stderr)}), so everything was copied anew")

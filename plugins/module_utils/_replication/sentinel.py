@@ -18,7 +18,12 @@ if t.TYPE_CHECKING:
     from .valkey import ValkeyServer
 
 POLL_SECONDS = 0.05
+HEAR_SECONDS = 12.0  # it asks a server every ten what it is
 DOWN = ("s_down", "o_down", "disconnected", "failover_in_progress")
+
+
+class NotYet(CannotProceed):
+    """What Sentinel may see otherwise in a moment."""
 
 
 class Sentinels:
@@ -27,15 +32,17 @@ class Sentinels:
     def __init__(self, place: Place) -> None:
         self.place = place
 
-    def promote(self, server: ValkeyServer, deadline: float) -> None:
-        """Make that replica the primary. Errors: CannotProceed, with nothing changed where it says so."""
+    def promote(self, server: ValkeyServer, deadline: float, *, answers: bool) -> None:
+        """Make that replica the primary. ``answers``: whether the primary does; Sentinel may not have missed it yet.
+        Errors: CannotProceed, with nothing changed where it says so."""
         service = self.place.service
         with self._first() as sentinel:
-            wanted = self._find(sentinel, server)
-            self._check_quorum(sentinel)
             primary = self._ask(sentinel, "SENTINEL", "MASTERS", one=service)
+            alive = answers and not any(flag in primary["flags"] for flag in DOWN)
+            wanted = self._heard(sentinel, server, deadline, linked=alive)
+            self._check_quorum(sentinel)
             with self._preferred(sentinel, server, wanted, deadline):
-                self._fail_over(sentinel, alive=not any(flag in primary["flags"] for flag in DOWN))
+                self._fail_over(sentinel, alive=alive)
                 self._await(server, (wanted["ip"], wanted["port"]), deadline)
 
     def name(self, server: ValkeyServer) -> bool:
@@ -93,23 +100,34 @@ class Sentinels:
             )
         return known
 
-    def _find(self, sentinel: t.Any, server: ValkeyServer) -> dict[str, str]:
-        """This replica as Sentinel knows it. Errors: CannotProceed."""
+    def _heard(self, sentinel: t.Any, server: ValkeyServer, deadline: float, *, linked: bool) -> dict[str, str]:
+        """As ``_find``, once Sentinel has asked the server again: it may have become a replica just now."""
+        patience = min(deadline, time.monotonic() + HEAR_SECONDS)
+        while True:
+            try:
+                return self._find(sentinel, server, linked=linked)
+            except NotYet:
+                if time.monotonic() >= patience:
+                    raise
+            time.sleep(POLL_SECONDS)
+
+    def _find(self, sentinel: t.Any, server: ValkeyServer, *, linked: bool = False) -> dict[str, str]:
+        """This replica as Sentinel knows it, and ``linked`` to its primary. Errors: CannotProceed."""
         me = server.run_id
         found = next((one for one in self._replicas(sentinel) if one.get("runid") == me), None)
         where, service = server.place.where, self.place.service
         if found is None:
-            raise CannotProceed(
+            raise NotYet(
                 f"The Sentinels of {service} do not know the replica {where} (yet). Nothing was changed.",
                 f"wait, or compare with: {self.place.look}",
             )
-        why = None
-        if any(flag in found["flags"] for flag in DOWN) or found.get("master-link-status") != "ok":
-            why = "is not in order in their eyes"
+        kind, why = CannotProceed, None
+        if any(flag in found["flags"] for flag in DOWN) or (linked and found.get("master-link-status") != "ok"):
+            kind, why = NotYet, "is not in order in their eyes"
         elif found.get("slave-priority") == "0":
             why = "has replica-priority 0, so that they never promote it"
         if why:
-            raise CannotProceed(
+            raise kind(
                 f"The Sentinels of {service} will not promote the replica {where}: it {why}. Nothing was changed.",
                 "mend that, then run the same command again",
             )

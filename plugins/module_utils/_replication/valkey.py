@@ -139,7 +139,7 @@ class ValkeyServer:
         now = self.standing()
         if now.role == "replica":
             if self.sentinels is not None:
-                self.sentinels.promote(self, deadline)
+                self.sentinels.promote(self, deadline, answers=self._answers(str(now.upstream)))
             elif not self._change_roles(str(now.upstream), deadline):
                 self._command("REPLICAOF", "NO", "ONE")
             self._write_config()
@@ -158,11 +158,26 @@ class ValkeyServer:
                 )
             time.sleep(POLL_SECONDS)
 
+    def _other(self, where: str) -> ValkeyServer:
+        """A server by the same login, with little patience."""
+        host, _colon, port = where.rpartition(":")
+        other = ValkeyServer(replace(self.place, host=host.strip("[]"), port=int(port)))
+        other.wire = Wire(other.place, answer=PATIENCE)
+        return other
+
+    def _answers(self, upstream: str) -> bool:
+        with contextlib.closing(self._other(upstream)) as other:
+            try:
+                other.info()
+            except RightMissing:
+                return True
+            except StoreUnavailable:
+                return False
+        return True
+
     def _change_roles(self, upstream: str, deadline: float) -> bool:
         """By the primary; False where that cannot be reached. Errors: CannotProceed, with the roles as they were."""
-        host, _colon, port = upstream.rpartition(":")
-        with contextlib.closing(ValkeyServer(replace(self.place, host=host.strip("[]"), port=int(port)))) as other:
-            other.wire = Wire(other.place, answer=PATIENCE)
+        with contextlib.closing(self._other(upstream)) as other:
             try:
                 known = other.info()
             except RightMissing:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import time
 
@@ -119,6 +120,18 @@ def test_a_rejoin_that_was_killed_goes_on(pair, monkeypatch):
     pair.hosts[home].kill()  # and its server with it
     time.sleep(1.5)
     assert pair.rejoin(home, away, run=pair.run(takeover=run.attempt))["changed"]
+
+
+def test_a_copy_anew_is_started_by_the_programs_that_the_former_server_ran_with(pair, monkeypatch):
+    home, away = pair.roles()
+    server = pair.hosts[home]
+    pair.fail_over(home, away)
+    server.kill()
+    os.unlink(os.path.join(server.data, "global", "pg_control"))
+    known = {name: value for name, value in server.on_host().items() if name != "binaries"}
+    monkeypatch.setattr(server, "on_host", lambda: known)
+    assert pair.rejoin(home, away)["changed"]
+    assert pair.roles() == (away, home)
 
 
 def test_a_forced_failover_tells_what_was_lost_to_the_record(pair):

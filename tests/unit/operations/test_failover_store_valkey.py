@@ -168,6 +168,21 @@ def test_the_same_command_finishes_what_was_killed(pair, monkeypatch, step):
     pair.rejoin(home, away)
 
 
+def test_what_nobody_compared_before_somebody_else_made_it_follow_is_not_told_to_be_nothing(pair):
+    home, away = pair.roles()
+    pair.hosts[home].kill()
+    pair.fail_over(home, away, force=True, outside_fence="its power is off")
+    pair.hosts[home].again()
+    with pair.hosts[home].client() as client:  # as Sentinels do
+        client.replicaof("127.0.0.1", str(pair.hosts[away].port))
+    wait_for("it follows", lambda: pair.hosts[home].said_of()["master_link_status"] == "up")
+    back = pair.rejoin(home, away)
+    assert (back["changed"], back["untold"], back["lost"]) == (False, True, None)
+    assert "cannot be told any more" in back["detail"]
+    pair.fail_over(away, home, kind="failback")
+    assert pair.rejoin(away, home)["lost"] == 0
+
+
 def test_a_forced_failover_tells_what_was_lost_to_the_record(pair):
     home, away = pair.roles()
     with pair.hosts[away].client() as client, pair.hosts[home].client() as other:

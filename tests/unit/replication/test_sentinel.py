@@ -180,6 +180,14 @@ def test_the_death_of_the_primary_under_a_writer(group, roles, writer, store):
         assert former.follow(group.store(), 20.0).role == "replica"
 
 
+def test_a_primary_that_went_silent_is_replaced_before_sentinel_misses_it(group, roles):
+    """As when its power goes: to the Sentinels it is alive for their whole patience."""
+    with opened(group, roles[1]) as replica, frozen(roles[0]):
+        assert replica.promote(10.0).role == "primary"  # they would miss it after 15
+    with opened(group, roles[0]) as former:
+        assert former.follow(group.store(at=roles[1]), 20.0).role == "replica"
+
+
 def test_what_sentinel_would_not_do_changes_nothing(group, roles):
     before = [one.said_of()["role"] for one in group.servers]
     with opened(group, roles[1]) as replica, roles[1].client() as client, roles[2].client() as other:

@@ -53,6 +53,14 @@ def test_at_home_nothing_is_left_to_do() -> None:
     assert "The whole store is served at home." in said(report)
 
 
+def test_what_cannot_be_told_is_not_said_to_be_nothing() -> None:
+    report = made(("failback", "pass", {**HOME, "lost": None, "untold": True}))
+    assert (report["verdict"], report["state"], report["records"]["lost"]) == ("could-not-verify", "closed", None)
+    assert report["next_command"] == "ansible-playbook -i hosts.yml memops.agent_memory.info"
+    assert "nothing that was acknowledged was lost" not in said(report).lower()
+    assert "What the former primary alone had acknowledged cannot be told" in said(report)
+
+
 def test_a_forced_failover_says_what_is_known_and_the_rejoin_what_was_lost() -> None:
     forced = {**OVER, "forced": True, "outside_fence": "power is off", "silent_seconds": 42.0}
     report = made(("failover", "pass", forced))
