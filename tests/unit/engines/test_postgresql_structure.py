@@ -15,8 +15,8 @@ from tests.unit.engines.sqlite_help import all_rows, health, keys_of, structure,
 
 @pytest.fixture(scope="module")
 def server():
-    """A server that may be hurt."""
-    with PostgresqlServer() as one:
+    """A server that may be hurt. Before version 18 initdb made no data checksums by itself."""
+    with PostgresqlServer(initdb=["--data-checksums"]) as one:
         yield one
 
 

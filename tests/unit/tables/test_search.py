@@ -141,7 +141,7 @@ def judged(site, given, cases=CASES):
 @pytest.mark.parametrize(
     ("factory", "options", "why"),
     [
-        ("langgraph", {"arguments": {"dims": 4}}, r"search raised: .*different vector dimensions 8 and 4"),
+        ("langgraph", {"arguments": {"dims": 4}}, r"search raised: .*different vector dimensions [48] and [48]"),
         ("langgraph", {"arguments": {"down": True}}, r"raised: ConnectionError: no route to the embedding service"),
         ("langgraph", {"arguments": {"dims": 0}}, "Unranked: the store has no vector index: it answers every"),
         ("langgraph", {"arguments": {"dimensions": 8}}, "cannot be made: TypeError: .*unexpected keyword"),
