@@ -35,8 +35,9 @@ class Killed(BaseException):
 
 
 class Pair:
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, version="", settings=SETTINGS):
+        """``version`` and ``settings`` of both PostgreSQL servers."""
+        self.folder, self.version, self.settings = folder, version, settings
         self.hosts = {}
         self.attempts = 0
         master = folder / "master.key"
@@ -45,9 +46,9 @@ class Pair:
         self.keyring = {"path": str(folder / "keyring.json"), "master_key_file": str(master)}
 
     def start(self):
-        self.hosts["a"] = PostgresqlServer(*SETTINGS).start()
+        self.hosts["a"] = PostgresqlServer(*self.settings, version=self.version).start()
         self.fill()
-        self.hosts["b"] = Standby(self.hosts["a"], *SETTINGS).start()
+        self.hosts["b"] = Standby(self.hosts["a"], *self.settings).start()
 
     def fill(self):
         store = open_store(self.params("a"), create=True)
