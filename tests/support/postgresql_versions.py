@@ -93,9 +93,9 @@ def _wheel(version: str, wanted: str, python: str, folder: pathlib.Path) -> path
     command += ["--only-binary", ":all:", "--python-version", python, "--dest", str(folder), wanted]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1].rstrip(".")
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1]
         raise RuntimeError(
-            f"PostgreSQL {version} is missing on this machine and pip cannot get {wanted} for it: {said}. "
+            f"PostgreSQL {version} is missing on this machine and pip cannot get {wanted} for it: {said.rstrip('.')}. "
             "Next: let this machine reach PyPI and run the same test again"
         )
     return next(folder.glob("*.whl"))
