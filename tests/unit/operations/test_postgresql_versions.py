@@ -22,23 +22,18 @@ VALUES = {**{f"key-{n:03}": {"n": n} for n in range(200)}, "\0nul": 1, "_" * 300
 UNCHECKED = "data_checksums is off: damage on the server's disk may be read as data, or end the server's processes"
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
-def server(request):
-    with PostgresqlServer(version=request.param) as one:
-        with one.connect() as con:
-            assert con.execute("SHOW server_version").fetchone()[0].startswith(f"{request.param}.")
-        yield one
-
-
-@pytest.fixture
-def site(server, tmp_path):
-    bench = Bench("postgresql", tmp_path, server)
-    one = Site(tmp_path / "site", bench=bench)
-    with one.memory() as memory:
-        memory.write_many(NS, VALUES)
-        memory.write_many(OTHER, {f"other-{n}": n for n in range(5)})
-    yield one
-    bench.close()
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_whole_runbook(version, tmp_path):
+    """In one test, so that each server starts once whatever process runs it."""
+    with PostgresqlServer(version=version) as server:
+        with server.connect() as con:
+            assert con.execute("SHOW server_version").fetchone()[0].startswith(f"{version}.")
+        native(Site(tmp_path / "native", bench=Bench("postgresql", tmp_path, server)))
+        site = LangGraph(tmp_path / "langgraph", server)
+        try:
+            langgraph(site)
+        finally:
+            site.wipe()
 
 
 def checked(site):
@@ -53,8 +48,10 @@ def checked(site):
     return told["verdict"]
 
 
-@pytest.mark.parametrize("strategy", ["soft", "hard"])
-def test_the_whole_runbook(site, strategy):
+def native(site):
+    with site.memory() as memory:
+        memory.write_many(NS, VALUES)
+        memory.write_many(OTHER, {f"other-{n}": n for n in range(5)})
     with site.open() as store:
         assert UNCHECKED in store.warnings()
         with store.reader() as reader:  # the server puts the log of a snapshot together
@@ -76,7 +73,7 @@ def test_the_whole_runbook(site, strategy):
     assert client.read() == len(site.rows(OTHER))
     client.close()
     for name in ("forensic", "diagnose", "plan", "apply", "validate", "release"):
-        options = {"plan": {"strategy": strategy}, "release": {"force": True}}.get(name, {})
+        options = {"plan": {"strategy": "hard"}, "release": {"force": True}}.get(name, {})
         done[name] = site.step(name, run, **options)
     assert not done["plan"]["lost_keys"] and done["apply"]["changed"]
     assert site.served() == VALUES and site.untouched() == elsewhere and site.state() == "serving"
@@ -87,27 +84,23 @@ def test_the_whole_runbook(site, strategy):
     assert checked(site) == "pass"
 
 
-def test_the_whole_runbook_on_langgraphs_store_with_pgvector(server, tmp_path):
-    site = LangGraph(tmp_path, server)
-    try:
-        site.fill()
-        site.fill(OTHER, 5)
-        before, dump, sibling, catalogue = site.view(), site.dump_of(), site.dump_of(OTHER), site.catalogue()
-        site.backup()
-        started = now_us()
-        site.damage()
-        run = attempt()
-        proof = site.step("isolate", run)["proof"]
-        assert proof["writes_refused"] and proof["reads_refused"] and not proof["reads_accepted"]
-        view = site.view()  # on the application's own connection, which was open before
-        assert not view["items"] and not any(view["ranked"])
-        with pytest.raises(RuntimeError, match=r"memops fence|row-level security"):
-            site.put(NS, {"fact 00001": {"text": "x"}})
-        options = {"diagnose": {"window": Window(onset=started)}, "plan": {"strategy": "hard"}}
-        for name in ("forensic", "diagnose", "plan", "apply", "validate", "release"):
-            site.step(name, run, **options.get(name, {}))
-        assert site.view() == before and site.catalogue() == catalogue
-        assert (site.dump_of(), site.dump_of(OTHER)) == (dump, sibling)
-        assert checked(site) == "pass"
-    finally:
-        site.wipe()
+def langgraph(site):
+    site.fill()
+    site.fill(OTHER, 5)
+    before, dump, sibling, catalogue = site.view(), site.dump_of(), site.dump_of(OTHER), site.catalogue()
+    site.backup()
+    started = now_us()
+    site.damage()
+    run = attempt()
+    proof = site.step("isolate", run)["proof"]
+    assert proof["writes_refused"] and proof["reads_refused"] and not proof["reads_accepted"]
+    view = site.view()  # on the application's own connection, which was open before
+    assert not view["items"] and not any(view["ranked"])
+    with pytest.raises(RuntimeError, match=r"memops fence|row-level security"):
+        site.put(NS, {"fact 00001": {"text": "x"}})
+    options = {"diagnose": {"window": Window(onset=started)}, "plan": {"strategy": "hard"}}
+    for name in ("forensic", "diagnose", "plan", "apply", "validate", "release"):
+        site.step(name, run, **options.get(name, {}))
+    assert site.view() == before and site.catalogue() == catalogue
+    assert (site.dump_of(), site.dump_of(OTHER)) == (dump, sibling)
+    assert checked(site) == "pass"
