@@ -32,7 +32,7 @@ def _clean_environment() -> None:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> t.Iterator[PostgresqlServer]:
-    with PostgresqlServer() as server:
+    with PostgresqlServer(initdb=["--data-checksums"]) as server:  # as version 18 does by itself
         yield server
 
 

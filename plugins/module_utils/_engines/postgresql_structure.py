@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from .._errors import MemoryOpsError, StoreDamaged
+from .._errors import MemoryOpsError, StoreDamaged, StoreUnavailable
 from .postgresql_connect import Connected
 from .postgresql_fence import OPERATING, missing
 from .postgresql_log import newest_given
@@ -85,10 +85,19 @@ def damaged_indexes(session: Session, s: RecordsSql) -> list[tuple[str, str]]:
             found.append((name, exc.message))
         except MemoryOpsError as exc:
             if not session.usable:
-                raise
+                raise ended(session, s.name(name)) from None
             if "transaction snapshot" not in exc.message:  # made after this reader began: nothing is wrong with it
                 found.append((name, exc.message))
     return found
+
+
+def ended(session: Session, index: str) -> MemoryOpsError:
+    """Without data checksums nothing keeps a server's process from a damaged page, which may end it."""
+    return StoreUnavailable(
+        f"The connection to the store {session.where} was lost while amcheck looked into the index {index}.",
+        "run the same command again when the server is back; where it ends there again, the index is damaged: "
+        f"REINDEX INDEX {index}, as its owner",
+    )
 
 
 def unreadable(session: Session, s: RecordsSql) -> dict[int, list[bytes]]:
@@ -120,7 +129,7 @@ class Structure(Connected):
         with self._asking() as session:
             row = session.row(
                 "SELECT current_setting('fsync'), current_setting('full_page_writes'), "
-                "current_setting('synchronous_commit')"
+                "current_setting('synchronous_commit'), current_setting('data_checksums')"
             )
         lines = []
         if "off" in row[:2]:
@@ -128,6 +137,10 @@ class Structure(Connected):
             lines.append(f"{name} is off: a crash of the server's machine may damage the whole store")
         if row[2] == "off":
             lines.append("synchronous_commit is off: a crash of the server may lose the last acknowledged writes")
+        if row[3] == "off":
+            lines.append(
+                "data_checksums is off: damage on the server's disk may be read as data, or end the server's processes"
+            )
         return lines
 
     def repair_structure(self) -> list[str]:

@@ -11,12 +11,12 @@ import contextlib
 import typing as t
 
 from .._application_notices import told
-from .._errors import StoreDamaged
+from .._errors import MemoryOpsError, StoreDamaged
 from .._table_records import header
 from .item_vectors import in_postgresql
 from .postgresql_schema import literal, quoted
 from .postgresql_session import Session
-from .postgresql_structure import MOST_LINES, Structure, _transaction
+from .postgresql_structure import MOST_LINES, Structure, _transaction, ended
 from .tables_postgresql_others import homes, unsaved
 from .tables_postgresql_others import told as told_of_others
 from .tables_postgresql_proof import TablesProof
@@ -82,6 +82,10 @@ def damaged(session: Session, live: Live) -> list[tuple[str, str, str]]:
             session.rows(f"SELECT {check}(%s::bigint::oid::regclass, true)", oid)
         except StoreDamaged as exc:
             found.append((table, name, exc.message))
+        except MemoryOpsError:
+            if session.usable:
+                raise
+            raise ended(session, name) from None
     return found
 
 

@@ -38,10 +38,15 @@ def raw(server: PostgresqlServer, store: t.Any, user: str = "agent") -> t.Any:
 
 def crash(server: PostgresqlServer) -> None:
     """Kill one process of the server with SIGKILL: it ends all others, forgets its memory and recovers from its log."""
-    from psycopg import OperationalError
-
     con = server.connect()
     os.kill(con.info.backend_pid, signal.SIGKILL)
+    answers(server)
+
+
+def answers(server: PostgresqlServer) -> None:
+    """Returns when it does again, after one of its processes ended."""
+    from psycopg import OperationalError
+
     deadline = time.monotonic() + 60
     while True:
         time.sleep(0.05)

@@ -9,14 +9,14 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._codec import 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StoreDamaged, StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.postgresql_server import PostgresqlServer
-from tests.unit.engines.postgresql_help import new_postgresql, raw, same, spoil
+from tests.unit.engines.postgresql_help import answers, new_postgresql, raw, same, spoil
 from tests.unit.engines.sqlite_help import all_rows, health, keys_of, structure, write
 
 
 @pytest.fixture(scope="module")
 def server():
-    """A server that may be hurt."""
-    with PostgresqlServer() as one:
+    """A server that may be hurt. Before version 18 initdb made no data checksums by itself."""
+    with PostgresqlServer(initdb=["--data-checksums"]) as one:
         yield one
 
 
@@ -44,6 +44,26 @@ def test_an_index_that_is_damaged_on_disk_is_found_and_rebuilt(server, store):
     assert structure(store) == []
     with store.reader() as reader:
         assert sum(len(batch) for batch in reader.last_writes("n")) == 2000
+
+
+def test_an_index_whose_page_ends_the_servers_process_is_named():
+    """Before version 18 initdb made no data checksums, which keep a process from such a page."""
+    with PostgresqlServer(version="16") as server:
+        store = new_postgresql(server)
+        assert store.warnings()[1:] == [
+            "data_checksums is off: damage on the server's disk may be read as data, or end the server's processes"
+        ]
+        write(store, "n", {f"{n:05}": b"x" * 50 for n in range(2000)})
+        index = store.sql.name("memory_access_log_writes")
+        spoil(server, index, 2)
+        with pytest.raises(StoreUnavailable, match="was lost while amcheck looked into the index") as caught:
+            structure(store)
+        assert caught.value.next_step.endswith(f"REINDEX INDEX {index}, as its owner")
+        answers(server)
+        with raw(server, store, "memops") as con:
+            con.execute(f"REINDEX INDEX {index}")
+        assert structure(store) == []
+        store.close()
 
 
 def test_an_index_that_lacks_rows_is_found_when_amcheck_may_be_used(server, store):

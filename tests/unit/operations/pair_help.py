@@ -26,7 +26,10 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._store import 
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.support.postgresql_server import PostgresqlServer, Standby
 
-SETTINGS = ("wal_retrieve_retry_interval = 200ms", "wal_keep_size = 64MB", "wal_receiver_status_interval = 1s")
+SETTINGS = (
+    "wal_retrieve_retry_interval = 200ms", "wal_keep_size = 64MB", "wal_receiver_status_interval = 1s",
+    "wal_log_hints = on",
+)  # fmt: skip
 NAMESPACES = ("agent-1", "agent-2", "agent-3")
 
 
@@ -35,8 +38,9 @@ class Killed(BaseException):
 
 
 class Pair:
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, *settings, version=""):
+        """Of both PostgreSQL servers."""
+        self.folder, self.version, self.settings = folder, version, (*SETTINGS, *settings)
         self.hosts = {}
         self.attempts = 0
         master = folder / "master.key"
@@ -45,9 +49,9 @@ class Pair:
         self.keyring = {"path": str(folder / "keyring.json"), "master_key_file": str(master)}
 
     def start(self):
-        self.hosts["a"] = PostgresqlServer(*SETTINGS).start()
+        self.hosts["a"] = PostgresqlServer(*self.settings, version=self.version).start()
         self.fill()
-        self.hosts["b"] = Standby(self.hosts["a"], *SETTINGS).start()
+        self.hosts["b"] = Standby(self.hosts["a"], *self.settings).start()
 
     def fill(self):
         store = open_store(self.params("a"), create=True)

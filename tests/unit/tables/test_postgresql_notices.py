@@ -5,12 +5,10 @@ rows, once as they should be and once as they should not. Plain text beside encr
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import tables_postgresql_transcripts
-from tests.support.debian import need
 from tests.support.postgresql_server import PostgresqlServer
 from tests.unit.tables.keys_help import keyed
 from tests.unit.tables.tables_help import Framework
@@ -30,13 +28,13 @@ def told(site, word):
 
 
 @pytest.fixture(scope="module")
-def debian_server():
-    """Debian's PostgreSQL: in Debian 12 version 15, whose server cannot tell whether a text is JSON."""
-    with PostgresqlServer(binaries=os.path.dirname(os.path.realpath(need("postgresql", "postgres")))) as server:
+def server_of_15():
+    """It cannot tell whether a text is JSON."""
+    with PostgresqlServer(version="15") as server:
         yield server
 
 
-@pytest.fixture(params=["postgresql_server", "debian_server"])
+@pytest.fixture(params=["postgresql_server", "server_of_15"])
 def server(request):
     return request.getfixturevalue(request.param)
 
@@ -87,8 +85,8 @@ def part(kind, name):
     return {kind: {"id": name, "name": "look"}}
 
 
-def test_a_result_of_a_tool_without_its_call_in_an_event_of_google_adk(tmp_path, debian_server):
-    site = Framework(tmp_path, debian_server, "google_adk", ("sessions", "events", "user_states"))
+def test_a_result_of_a_tool_without_its_call_in_an_event_of_google_adk(tmp_path, server_of_15):
+    site = Framework(tmp_path, server_of_15, "google_adk", ("sessions", "events", "user_states"))
     try:
         site.app.ask("fill", namespace="helper/ann")
         site.app.ask("fill", namespace="helper/bob")
