@@ -1,0 +1,182 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A point of a Valkey store that is read while others write: the copies that writers keep, and when they do not help."""
+from __future__ import annotations
+
+import contextlib
+import random
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines import valkey_keep, valkey_pages, valkey_point
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError, StoreUnavailable
+from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
+from tests.support.valkey_server import APPLICATION
+from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, row, write
+from tests.unit.engines.valkey_help import Mortal, new_valkey, same
+
+PAST = 1_000_000  # µs since 1970
+
+
+@pytest.fixture
+def store(valkey_server):
+    opened = new_valkey(valkey_server)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def raw(valkey_server):
+    with valkey_server.client() as client:
+        yield client
+
+
+@contextlib.contextmanager
+def reading(store, readers=1):
+    """Readers of one kept point."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(store.keeping())
+        with store.point() as point:
+            opened = [stack.enter_context(store.reader(point)) for _number in range(readers)]
+        yield opened[0] if readers == 1 else opened
+
+
+def seen(reader, namespace="n", **more):
+    return [one for rows in reader.scan(namespace, **more) for one in rows]
+
+
+def left(store, raw):
+    """What the copies of a point leave behind."""
+    keys = [key.decode() for key in raw.scan_iter(match=f"{store.place.prefix}:*", count=1000)]
+    marks = [key for key in keys if ":store:keep:" in key or ":store:kept:" in key or ":k:" in key]
+    return marks, [name for name in raw.hkeys(store.names.store) if name.startswith(b"keep")]
+
+
+NOTHING_LEFT = ([], [])
+
+
+# --- the point ------------------------------------------------------------------------------------------------------
+class Work:
+    """Whatever changes records, in an order that a seed gives."""
+
+    def __init__(self, store, other, claim, chance):
+        self.store, self.other, self.claim, self.chance = store, other, claim, chance
+        self.former = None
+        self.keys = [*KEYS, *(f"{number:03}" for number in range(40))]
+
+    def some(self, most=12):
+        return self.chance.sample(self.keys, self.chance.randint(1, most))
+
+    def once(self):
+        self.chance.choice(
+            [self.put, self.put, self.delete, self.put_twice, self.expire, self.change, self.seal, self.reseal]
+            + [self.generation, self.back, self.log]
+        )()  # fmt: skip
+
+    def put(self):
+        size = self.chance.choice([1, 10, 2000])
+        write(self.other, "n", {key: self.chance.randbytes(size) for key in self.some()})
+
+    def put_twice(self):
+        with self.other.writing("n", 2, "twice") as w:
+            for number in range(2):
+                rows = [row("n", "a/b", w.epoch, w.first_sequence + number, w.at, b"%d" % number)]
+                w.current(["a/b"])
+                w.put(rows, entries("n", rows, w.lock))
+
+    def delete(self):
+        write(self.other, "n", dict.fromkeys(self.some()), aside=self.chance.choice([None, "soft"]))
+
+    def expire(self):
+        write(self.other, "n", {key: b"soon" for key in self.some(4)}, expires=PAST)
+        self.other.sweep("n", 2 * PAST, limit=self.chance.randint(1, 6))
+
+    def change(self):
+        rows = self.chance.sample(now := all_rows(self.store, "n"), min(3, len(now)))
+        self.store.change(self.claim, [Change(one[0], one[9], None, self.chance.choice([None, "bad"])) for one in rows])
+        fresh = row("n", "new one", 1, 1, 1, self.chance.randbytes(5))
+        self.store.change(self.claim, [Change("new one", None, fresh)])
+
+    def wanted(self, rows):
+        return [("k2", self.chance.randbytes(9), self.chance.randbytes(32), one[0], one[9]) for one in rows]
+
+    def seal(self):
+        rows = all_rows(self.store, "n")
+        start = self.chance.randrange(len(rows) + 1)
+        if rows[start : start + 20]:
+            self.store.replace(self.claim, rows[start : start + 20], self.wanted(rows[start : start + 20]))
+
+    def reseal(self):
+        self.store.reseal(self.claim, self.wanted(all_rows(self.store, "n")[::2]))
+
+    def generation(self):
+        """A repair: what is there is copied, a record is brought, and all is switched to."""
+        was = self.store.namespace_generation = self.store._space("n")["generation"]
+        new = self.store.begin_generation(self.claim)
+        self.store.copy_generation(self.claim, was, new, after=None, limit=1000, excluding=None)
+        self.store.load(self.claim, new, [row("n", key, 1, 1, 1, b"restored") for key in sorted(self.some())])
+        self.store.switch(self.claim, new, was)
+        self.former = was
+
+    def back(self):
+        """To a generation that may be the one of the point, after a change in it."""
+        now = self.store._space("n")["generation"]
+        if self.former is not None and self.former != now:
+            rows = all_rows(self.store, "n", generation=self.former)[:2]
+            self.store.change(self.claim, [Change(one[0], one[9], None, None) for one in rows], self.former)
+            self.store.switch(self.claim, self.former, now)
+            self.former = now
+
+    def log(self):
+        self.other.append_log([(0, 5, "n", "hit", "a", None, None, None, None, "r", None, b"")])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_written_meanwhile_the_point_stays(store, valkey_server, raw, seed, monkeypatch):
+    chance = random.Random(seed)
+    if seed % 3 == 0:  # records so big that pages are brought one by one
+        monkeypatch.setattr(valkey_pages, "AT_ONCE", 5000)
+    other = same(store, valkey_server)
+    store.create_namespace("n")
+    claim = store.claim("n", "a", "op", new_incident="i", lease=600)
+    work = Work(store, other, claim, chance)
+    for _turn in range(chance.randint(0, 8)):
+        work.once()
+    odd = store.names.records("n", store._space("n")["generation"])
+    for member in (b"twice\0\0\xa1x", b"twice\0\0\xa1y", b"damaged\0\0\xc1", b"no key"):
+        raw.zadd(odd, {member: 0})
+    truth, logged = all_rows(store, "n"), [one for page in store.reader().log("n") for one in page]
+    with reading(store, 2) as (first, second):
+        pages = first.scan("n", batch=chance.randint(1, 7))
+        back = second.scan("n", batch=chance.randint(1, 7), descending=True)
+        up, down = [], []
+        for _turn in range(12):
+            for _page in range(chance.randint(0, 6)):
+                up += next(pages, [])
+                down += next(back, [])
+            work.once()
+        assert up + [one for page in pages for one in page] == truth
+        assert down + [one for page in back for one in page] == truth[::-1]
+        bounds = sorted(chance.sample(work.keys, 2), key=str.encode)
+        between = [one for one in truth if bounds[0].encode() < one[0].encode() <= bounds[1].encode()]
+        assert seen(second, after=bounds[0], until=bounds[1], batch=3) == between
+        wanted = [*work.keys, "twice", "damaged", "new one"]
+        assert first.get_many("n", wanted) == {one[0]: one for one in truth if one[0] in wanted}
+        assert [one for page in second.log("n") for one in page] == logged
+        assert not first.moved("n") and not second.moved("n")
+        assert left(store, raw) != NOTHING_LEFT
+    assert left(store, raw) == NOTHING_LEFT
+    other.close()
+
+
+def test_namespaces_are_those_of_the_point(store, valkey_server):
+    write(store, "n", {"a": b"1"})
+    store.set_ttl("n", 60.0)
+    with reading(store) as reader:
+        write(store, "later", {"a": b"1"})
+        store.set_ttl("n", 5.0)
+        assert [(one.name, one.ttl) for one in reader.namespaces()] == [("n", 60.0)]
+        assert reader.namespace("n").ttl == 60.0
+        with pytest.raises(MemoryOpsError, match="has no namespace 'later'"):
+            reader.namespace("later")
+        assert not reader.moved("n") and reader.moved("later")
