@@ -20,7 +20,7 @@ if t.TYPE_CHECKING:
 
 LEASE_SECONDS: t.Final = 60.0  # a reader that was killed costs writers no more
 COPIES_SECONDS: t.Final = 90.0  # from their last use; never less than the lease has left
-NONE: t.Final = b"\xc1 no record"  # in place of a record's fields: there was no such record. No msgpack begins like that
+NONE: t.Final = b"\xc1 no record"  # in place of fields: there was no such record; no msgpack begins so
 FIELDS: t.Final = ("keep", "keep_last", "keep_sets")
 
 

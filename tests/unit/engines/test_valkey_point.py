@@ -1,16 +1,26 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A point of a Valkey store that is read while others write: the copies that writers keep, and when they do not help."""
+"""A point of a Valkey store that is read while others write: what writers keep of it, and when that does not help."""
 from __future__ import annotations
 
 import contextlib
 import random
+import time
 
 import pytest
+from redis.exceptions import NoPermissionError
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines import valkey_keep, valkey_pages, valkey_point
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError, StoreUnavailable
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines import (
+    valkey_keep,
+    valkey_pages,
+    valkey_point,
+    valkey_transactions,
+)
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_control import counters_of
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_fence import application_keys
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.valkey_server import APPLICATION
 from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, row, write
 from tests.unit.engines.valkey_help import Mortal, new_valkey, same
@@ -88,7 +98,7 @@ class Work:
         write(self.other, "n", dict.fromkeys(self.some()), aside=self.chance.choice([None, "soft"]))
 
     def expire(self):
-        write(self.other, "n", {key: b"soon" for key in self.some(4)}, expires=PAST)
+        write(self.other, "n", dict.fromkeys(self.some(4), b"soon"), expires=PAST)
         self.other.sweep("n", 2 * PAST, limit=self.chance.randint(1, 6))
 
     def change(self):
@@ -180,3 +190,179 @@ def test_namespaces_are_those_of_the_point(store, valkey_server):
         with pytest.raises(MemoryOpsError, match="has no namespace 'later'"):
             reader.namespace("later")
         assert not reader.moved("n") and reader.moved("later")
+
+
+# --- when copies do not help ----------------------------------------------------------------------------------------
+def test_a_writer_that_keeps_nothing_is_told_of(store, valkey_server, raw, monkeypatch):
+    """A program of an older version that shares the store."""
+    write(store, "n", {"a": b"1"})
+    write(store, "quiet", {"a": b"1"})
+    other = same(store, valkey_server)
+
+    def older(raw, where):
+        said, numbers = counters_of(raw, where)
+        return {name: value for name, value in said.items() if name not in valkey_keep.FIELDS}, numbers
+
+    with reading(store) as reader:
+        write(store, "n", {"b": b"1"})
+        assert not reader.moved("n")
+        with monkeypatch.context() as patch:
+            patch.setattr(valkey_transactions, "counters_of", older)
+            write(other, "n", {"a": b"2"})
+        assert (reader.moved("n"), reader.moved("quiet")) == (True, False)
+        write(other, "n", {"c": b"1"})  # by one that does keep, later
+        assert (reader.moved("n"), reader.moved("quiet")) == (True, False)
+    assert left(store, raw) == NOTHING_LEFT
+    other.close()
+
+
+@pytest.mark.parametrize("lost", ["the copies", "their list", "both", "the lease", "the mark"])
+def test_what_the_server_dropped_is_missed(store, raw, lost):
+    write(store, "n", {"a": b"1", "b": b"1"})
+    for again in (False, True):
+        with reading(store) as reader:
+            write(store, "n", {"a": b"2"})
+            assert not reader.moved("n")
+            copies, known = (next(raw.scan_iter(match=f"{store.place.prefix}*:{kind}:*", count=1000)).decode()
+                             for kind in ("k", "kept"))  # fmt: skip
+            if lost == "the mark":
+                raw.hdel(store.names.store, "keep")
+            else:
+                raw.delete(*{"the copies": [copies], "their list": [known], "both": [copies, known]}.get(
+                    lost, [known.replace(":kept:", ":keep:")]))  # fmt: skip
+            if again:
+                write(store, "n", {"b": b"2"})
+            assert reader.moved("n")
+        raw.delete(copies, known)
+
+
+def test_a_lease_that_ran_out_ends_the_copies(store, raw, monkeypatch):
+    for what in ("LEASE_SECONDS", "COPIES_SECONDS"):
+        monkeypatch.setattr(valkey_point, what, 0.05)
+        monkeypatch.setattr(valkey_keep, what, 0.05)
+    write(store, "n", {"a": b"1"})
+    with contextlib.ExitStack() as killed:
+        killed.enter_context(reading(store))
+        write(store, "n", {"a": b"2"})
+        reader = killed.enter_context(store.reader())
+        killed.pop_all()  # as when it was killed: nobody says that it ended
+    while left(store, raw)[0]:
+        time.sleep(0.01)
+    write(store, "n", {"a": b"3"})
+    assert left(store, raw) == NOTHING_LEFT
+    reader.close()
+
+
+def test_a_reader_keeps_its_lease_as_long_as_it_reads(store, raw, monkeypatch):
+    write(store, "n", {f"{number}": b"1" for number in range(9)})
+    with reading(store) as reader:
+        write(store, "n", {"5": b"2"})
+        marks = left(store, raw)[0]
+        for key in marks:
+            raw.pexpire(key, 20_000)
+        monkeypatch.setattr(valkey_point, "EXTEND_SECONDS", 0.0)
+        assert len(seen(reader)) == 9
+        assert len(marks) == 3 and all(raw.pttl(key) > 30_000 for key in marks)
+        raw.delete(next(key for key in marks if ":keep:" in key))
+        assert seen(reader) and left(store, raw)[0] and reader.moved("n")  # it does not come back
+
+
+def test_one_point_at_a_time_is_kept(store, valkey_server, raw):
+    rows = write(store, "n", {"a": b"1"})
+    other = same(store, valkey_server)
+    with reading(store) as first:
+        with reading(other) as second:
+            write(other, "n", {"a": b"2"})
+            assert (first.moved("n"), second.moved("n")) == (False, True)
+        write(other, "n", {"b": b"2"})
+        assert seen(first) == rows and not first.moved("n")
+    with reading(other) as third:
+        rows = all_rows(store, "n")
+        write(store, "n", {"a": None})
+        assert seen(third) == rows and not third.moved("n")
+    assert left(store, raw) == NOTHING_LEFT
+    other.close()
+
+
+def test_a_fence_that_breaks_the_point_leaves_a_reader_without_it(store, valkey_server):
+    write(store, "n", {"a": b"1"})
+    operator = same(store, valkey_server)
+    claim = operator.claim("n", "a", "op", new_incident="i")
+    with store.keeping():
+        with store.point() as point:
+            reader = store.reader(point)
+            assert operator.fence(claim)
+        assert not reader.moved("n")
+        operator.unfence(claim)
+        write(operator, "n", {"a": b"2"})
+        assert reader.moved("n")
+        reader.close()
+    operator.close()
+
+
+def test_what_is_taken_from_the_log_or_mended_is_not_kept(store, raw):
+    for act in (
+        lambda: store.prune_log(1000, (1, 1)),
+        lambda: raw.zincrby(store.names.records("n", 1), 1, b"stray") and store.repair_structure(),
+    ):
+        write(store, "n", {"a": b"1"})
+        with reading(store) as reader:
+            act()
+            assert reader.moved("n")
+
+
+def test_a_generation_that_is_dropped_under_a_kept_reader_is_no_short_result(store):
+    write(store, "n", {f"{i}": b"x" for i in range(10)})
+    claim = store.claim("n", "a", "op", new_incident="i")
+    with reading(store) as reader:
+        scan = reader.scan("n", batch=4)
+        next(scan)
+        first = store.generations("n")[0]
+        store.switch(claim, store.begin_generation(claim), first)
+        store.drop_generation(claim, first)
+        with pytest.raises(MemoryOpsError, match="was dropped while it was read"):
+            list(scan)
+
+
+def test_copies_lie_in_the_fence_and_need_no_right_that_records_do_not(store, valkey_server, raw):
+    """An application that may use one namespace alone, while a reader of all of them was killed."""
+    write(store, "n", {"a": b"1"})
+    write(store, "m", {"a": b"1"})
+    name = store.place.prefix
+    agent = open_store(valkey_server.application(name))
+    try:
+        raw.execute_command("ACL", "SETUSER", APPLICATION, "resetkeys", *application_keys(name, "n"))
+        with reading(store) as reader:
+            write(store, "m", {"a": b"2"})
+            write(agent, "n", {"a": b"2"})
+            assert not reader.moved("n") and not reader.moved("m")
+            copies = [key.decode() for key in raw.scan_iter(match=f"{name}:*:k:*", count=1000)]
+            assert len(copies) == 2
+            claim = store.claim("n", "a", "op", new_incident="i")
+            with valkey_server.client(APPLICATION) as client:
+                mine = next(key for key in copies if key.startswith(store.names.fenced("n")))
+                assert len(client.zrange(mine, 0, -1)) == 1
+                store.fence(claim)
+                for key in copies:
+                    with pytest.raises(NoPermissionError):
+                        client.zrange(key, 0, -1)
+                store.unfence(claim)
+            raw.delete(next(raw.scan_iter(match=f"{name}:store:keep:*", count=1000)))
+            write(agent, "n", {"a": b"3"})  # it ends what it has no right to
+            assert reader.moved("n")
+    finally:
+        valkey_server.reset_users()
+        agent.close()
+
+
+def test_a_point_outlives_a_restart_of_the_server(tmp_path):
+    with Mortal(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        store = open_store(server.params(), create=True)
+        rows = write(store, "n", {"a": b"1", "b": b"1"})
+        with reading(store) as reader:
+            write(store, "n", {"a": b"2"})
+            server.kill()
+            server.start()
+            write(store, "n", {"b": None, "c": b"3"})
+            assert seen(reader) == rows and not reader.moved("n")
+        store.close()
