@@ -18,8 +18,8 @@ from .valkey_values import AT_ONCE, END, Names, key_bytes, one_key
 if t.TYPE_CHECKING:
     from .valkey_control import Transaction
 
-LEASE_SECONDS: t.Final = 60.0  # a reader that was killed costs writers no more
-COPIES_SECONDS: t.Final = 90.0  # from their last use; never less than the lease has left
+LEASE_SECONDS: t.Final = 120.0  # a reader may wait that long for a slow upload; one that was killed costs no more
+COPIES_SECONDS: t.Final = 180.0  # from their last use; never less than the lease has left
 NONE: t.Final = b"\xc1 no record"  # in place of fields: there was no such record; no msgpack begins so
 FIELDS: t.Final = ("keep", "keep_last", "keep_sets")
 
