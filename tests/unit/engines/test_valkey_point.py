@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import random
+import signal
 import time
 
 import pytest
@@ -25,6 +28,7 @@ from tests.support.valkey_server import APPLICATION
 from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, row, write
 from tests.unit.engines.valkey_help import Mortal, new_valkey, same
 
+SPAWN = multiprocessing.get_context("spawn")
 PAST = 1_000_000  # µs since 1970
 
 
@@ -236,21 +240,31 @@ def test_what_the_server_dropped_is_missed(store, raw, lost):
         raw.delete(copies, known)
 
 
-def test_a_lease_that_ran_out_ends_the_copies(store, raw, monkeypatch):
-    for what in ("LEASE_SECONDS", "COPIES_SECONDS"):
-        monkeypatch.setattr(valkey_point, what, 0.05)
-        monkeypatch.setattr(valkey_keep, what, 0.05)
-    write(store, "n", {"a": b"1"})
-    with contextlib.ExitStack() as killed:
-        killed.enter_context(reading(store))
+def read_and_die(params):
+    store = open_store(params)
+    with reading(store) as reader:
         write(store, "n", {"a": b"2"})
-        reader = killed.enter_context(store.reader())
-        killed.pop_all()  # as when it was killed: nobody says that it ended
+        assert seen(reader) and not reader.moved("n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_reader_that_was_killed_leaves_nothing_for_longer_than_its_lease(store, valkey_server, raw):
+    write(store, "n", {"a": b"1"})
+    reader = SPAWN.Process(target=read_and_die, args=(valkey_server.store(store.place.prefix),))
+    reader.start()
+    reader.join(60)
+    assert reader.exitcode == -signal.SIGKILL
+    marks, noted = left(store, raw)
+    assert noted and len(marks) == 3
+    assert all(60_000 < raw.pttl(key) <= valkey_keep.COPIES_SECONDS * 1000 for key in marks)
+    write(store, "n", {"b": b"1"})
+    assert left(store, raw) == (marks, noted)  # somebody might still read
+    for key in marks:
+        raw.pexpire(key, 1)
     while left(store, raw)[0]:
         time.sleep(0.01)
     write(store, "n", {"a": b"3"})
     assert left(store, raw) == NOTHING_LEFT
-    reader.close()
 
 
 def test_a_reader_keeps_its_lease_as_long_as_it_reads(store, raw, monkeypatch):
