@@ -63,7 +63,7 @@ def left(store, raw):
     """What the copies of a point leave behind."""
     keys = [key.decode() for key in raw.scan_iter(match=f"{store.place.prefix}:*", count=1000)]
     marks = [key for key in keys if ":store:keep:" in key or ":store:kept:" in key or ":k:" in key]
-    return marks, [name for name in raw.hkeys(store.names.store) if name.startswith(b"keep")]
+    return sorted(marks), sorted(name for name in raw.hkeys(store.names.store) if name.startswith(b"keep"))
 
 
 NOTHING_LEFT = ([], [])
