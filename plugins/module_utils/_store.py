@@ -315,6 +315,15 @@ class Resealer(t.Protocol):
         """``reseal`` of rows whose ``former`` ones are given, which saves a look at their fields."""
 
 
+@t.runtime_checkable
+class Keeper(t.Protocol):
+    """A store whose engine has no former state of its own: on request writers keep what they change."""
+
+    def keeping(self) -> t.ContextManager[None]:
+        """The next ``point`` stays readable, by the readers that are opened in it, until this context ends; their
+        ``moved`` says when it did not."""
+
+
 class Wholesale(Store, t.Protocol):
     """A store whose server can have replicas (capability whole-store), so that all of it fails over at once.
 

@@ -18,7 +18,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valke
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.valkey_server import OWNER, ValkeyServer
 
-from . import peers
+from . import peers, valkey_writing
 from .data import NAMESPACE, Place
 from .measure import Table
 from .served import COPY, WHOLE, Peer, Served, compare, key
@@ -32,6 +32,7 @@ PIECE = 1 << 20
 def measure(table: Table, place: Place, repository: t.Mapping[str, t.Any], rounds: int) -> None:
     with ValkeyServer(*SETTINGS, binary=_with_jemalloc(place)) as server:
         compare(table, place, Valkey(server), repository, rounds)
+        valkey_writing.compare(table, place, Valkey(server), repository, rounds)
 
 
 def _with_jemalloc(place: Place) -> str:
@@ -80,7 +81,7 @@ class Valkey(Served):
                 _replica(link, out)
             return peers.upload([file], repository, key())
 
-        return [Peer("rdb", "RDB by SYNC + upload", 1.8, lambda: None, rdb)]
+        return [Peer("rdb", "RDB by SYNC + upload", 1.3, lambda: None, rdb)]
 
     def reloads(self, place: Place) -> list[Peer]:
         both, alone = place.path("both.resp"), place.path("records.resp")

@@ -21,7 +21,8 @@ from .valkey_connect import Wire, packed
 from .valkey_control import COUNTERS, counters_of, fresh_space, space_of, state_of
 from .valkey_errors import valkey_errors
 from .valkey_fence import fences, lowered
-from .valkey_reader import BATCH_BYTES, ValkeyReader
+from .valkey_pages import BATCH_BYTES
+from .valkey_reader import ValkeyReader
 from .valkey_rules import Taken, less, rule_of
 from .valkey_server import server
 from .valkey_values import Envelopes

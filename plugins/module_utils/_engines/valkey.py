@@ -14,7 +14,7 @@ from .valkey_bulk import packed_rows
 from .valkey_connect import Place, packed, place_of
 from .valkey_generations import Generations
 from .valkey_opened import Opened
-from .valkey_reader import ValkeyReader
+from .valkey_point import KeptPoint, PointReader
 from .valkey_structure import Structure
 from .valkey_values import one_key
 from .valkey_whole import Whole
@@ -28,12 +28,14 @@ CAPABILITIES = frozenset(
 BY_USERS = frozenset(("fence-writes", "fence-raw-reads"))  # where the applications have a user of their own
 
 
-class NativeReader(ValkeyReader):
+class NativeReader(PointReader):
     """See _store.Reader and _store.PackedRows."""
 
     def packed_rows(
         self, namespace: str, generation: int, ranges: t.Sequence[tuple[str | None, str]]
     ) -> list[bytes]:
+        if self._token is not None:
+            return []  # of a point nothing is known without the copies
         records = self._names.records(namespace, self._generation(namespace, generation))
         bounds = [(b"(" if low is None else one_key(low)[1], one_key(high)[1]) for low, high in ranges]
         return [
@@ -42,7 +44,7 @@ class NativeReader(ValkeyReader):
         ]
 
 
-class ValkeyStore(Opened, Whole, Generations, Structure):
+class ValkeyStore(Opened, KeptPoint, Whole, Generations, Structure):
     """See _store.Store. One connection writes; every reader has a connection of its own."""
 
     def __init__(self, place: Place, layout: Layout) -> None:

@@ -13,6 +13,7 @@ from .._errors import NamespaceUnknown, StoreDamaged
 from .._model import NamespaceState, StoreIdentity
 from .valkey_connect import Wire, packed
 from .valkey_errors import RESTORE, valkey_errors
+from .valkey_keep import FIELDS, Keep
 from .valkey_values import Names, written
 
 COUNTERS: t.Final = (
@@ -98,6 +99,7 @@ class Transaction:
         self.durable = False
         self._wire, self._names = wire, names
         self._before = dict(numbers)
+        self.keep = Keep.of(said, numbers.get("commits", 0))  # None: nothing is kept for a reader (any more)
         self._spaces: dict[str, dict[str, t.Any]] = {}
         self._saved: dict[str, None] = {}
         self._queue: list[bytes] = []
@@ -149,7 +151,12 @@ class Transaction:
         for name, value in numbers.items():
             if value != self._before[name]:
                 changed += [name, value]
-        out = [packed("MULTI"), *self._queue, packed("HSET", names.store, *changed)]
+        ended: list[bytes] = []
+        if self.keep is not None:
+            changed += self.keep.fields(numbers["commits"])
+        elif "keep" in self.said:
+            ended = [packed("HDEL", names.store, *FIELDS)]
+        out = [packed("MULTI"), *self._queue, packed("HSET", names.store, *changed), *ended]
         if self._saved:
             pairs = [x for name in self._saved for x in (name, json.dumps(self._spaces[name]))]
             out.append(packed("HSET", names.namespaces, *pairs))

@@ -17,8 +17,8 @@ from .._model import Claim, Row
 from .valkey_bulk import in_order
 from .valkey_control import Transaction
 from .valkey_filling import Filling
-from .valkey_transactions import AT_ONCE, repeated
-from .valkey_values import END, key_bytes, key_text, one_key
+from .valkey_transactions import repeated
+from .valkey_values import AT_ONCE, END, key_bytes, key_text, one_key
 
 LOAD_ROWS = 2000  # of one transaction
 COPY_ROWS = 2000
@@ -127,6 +127,8 @@ class Generations(Filling):
                     "SELECT key FROM plan WHERE key > ? AND key <= ?", ("" if after is None else after, key)
                 )
                 without = [key_bytes(one) for (one,) in found]
+            if tx.keep is not None and tx.keep.covers(space, target):
+                tx.keep = None
             tx.add(
                 "EVAL", COPY, 4, records, names.records(name, target), names.expiry(name, source),
                 names.expiry(name, target), low, high, int(space["expiring"]), rows, *without,
@@ -162,7 +164,7 @@ class Generations(Filling):
                     f"Namespace {claim.namespace!r:.80} is at generation {space['generation']}, not {expected}.",
                     "make the plan again from the present state",
                 )
-            space["generation"] = generation
+            space["generation"], space["switched"] = generation, tx.numbers["commits"] + 1
             tx.save(claim.namespace, moved=True)
             tx.durable = True
         return True

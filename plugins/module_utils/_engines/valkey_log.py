@@ -275,6 +275,7 @@ class LogKeeping(Connected):
     def _drop(self, name: str, commands: t.Sequence[bytes]) -> None:
         with self._transaction() as tx:
             tx.add_packed(commands)
+            tx.keep = None  # a reader of a point would miss these
             if tx.space(name) is not None:
                 tx.save(name, moved=True)
 

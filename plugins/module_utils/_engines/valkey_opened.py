@@ -6,7 +6,6 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
-import contextlib
 import os
 import typing as t
 import uuid
@@ -17,7 +16,6 @@ from .._model import StoreIdentity
 from .valkey_connect import Place, Wire, hello, packed
 from .valkey_control import counters_of, identity_of
 from .valkey_errors import RESTORE, valkey_errors
-from .valkey_reader import point_of
 from .valkey_transactions import Connected
 from .valkey_values import FORMAT
 
@@ -105,12 +103,6 @@ class Opened(Connected):
             self._idle.append(wire)
         else:
             wire.drop()
-
-    @contextlib.contextmanager
-    def point(self) -> t.Iterator[str]:
-        """Nobody else writes while it is open."""
-        with self._transaction() as tx:  # pylint: disable=contextmanager-generator-missing-cleanup
-            yield point_of(tx.said, tx.numbers)
 
     def close(self) -> None:
         for wire in self._idle:

@@ -1,6 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
 """Reading a Valkey store. The server keeps no former state: a reader sees what is there, and tells what was changed.
+One that reads a point which writers keep for it is in valkey_point.py.
 
 PRIVATE to the collection.
 """
@@ -16,26 +17,10 @@ from .valkey_connect import Wire, packed
 from .valkey_control import counters_of, identity_of, space_of, state_of
 from .valkey_errors import valkey_errors
 from .valkey_log import MOST, aside_of, health, stream_id
+from .valkey_pages import BATCH_BYTES, batches, behind, beyond, cut, one_by_one, page_of
 from .valkey_structure import structure
-from .valkey_transactions import AT_ONCE, live_members, wall_clock
+from .valkey_transactions import live_members, wall_clock
 from .valkey_values import END, SPAN, Envelopes, Names, is_write, key_bytes, key_text, last_write, write_position
-
-BATCH_BYTES = 8 << 20
-#: Members of KEYS[1] in order from ARGV[1] to ARGV[2] (ARGV[5] "1": backwards), at most ARGV[3] of them and not many
-#: more bytes than ARGV[4]: one by one, for sets in which single records are big.
-SLOWLY = """
-local out, size, from = {}, 0, ARGV[1]
-while #out < tonumber(ARGV[3]) and size <= tonumber(ARGV[4]) do
-  local one
-  if ARGV[5] == '1' then one = redis.call('ZRANGE', KEYS[1], from, ARGV[2], 'BYLEX', 'REV', 'LIMIT', 0, 1)
-  else one = redis.call('ZRANGE', KEYS[1], from, ARGV[2], 'BYLEX', 'LIMIT', 0, 1) end
-  if #one == 0 then break end
-  out[#out + 1] = one[1]
-  size = size + #one[1]
-  from = '(' .. one[1]
-end
-return out
-"""
 
 
 class ValkeyReader:
@@ -134,27 +119,17 @@ class ValkeyReader:
         descending: bool = False,
     ) -> t.Iterator[list[Row]]:
         number = self._generation(namespace, generation)
-        return self._scan(namespace, number, self._names.records(namespace, number), after, until, batch, descending)
+        return self._scan(namespace, number, after, until, batch, descending)
 
     def _scan(
-        self, namespace: str, number: int, records: str, after: str | None, until: str | None, batch: int, down: bool
+        self, namespace: str, number: int, after: str | None, until: str | None, batch: int, down: bool
     ) -> t.Iterator[list[Row]]:
-        low = b"(" if after is None else _behind(after)
-        high = b"+" if until is None else _behind(until)
-        there = packed("ZSCORE", records, b"")
-        largest = int(self._space(namespace)["largest"])
-        script = "EVAL_RO" if self._space(namespace)["state"] == "reading" else "EVAL"  # which needs the right to write
-        while True:
-            start, stop = (high, low) if down else (low, high)
-            score, members = self._all([there, _page(records, start, stop, batch, largest, down, script)])
-            if score is None:
-                self._still_there(namespace, number)
-            if members:
-                end = members[-1].find(END)
-                if down:
-                    high = b"(" + members[-1][: end + 2 if end > 0 else None]
-                else:
-                    low = b"(" + (members[-1][:end] + b"\0\1" if end > 0 else members[-1])
+        low = b"(" if after is None else behind(after)
+        high = b"+" if until is None else behind(until)
+        start, stop = (high, low) if down else (low, high)
+        following: bytes | None = start
+        while following is not None:
+            members, following = self._next(namespace, number, following, stop, batch, down)
             found = self._envelopes.rows(members)
             if down:
                 found = self._first_ones(namespace, number, members, found)
@@ -162,9 +137,30 @@ class ValkeyReader:
                 if found:
                     yield found
             else:
-                yield from _cut(found, batch)
-            if not members:
-                return
+                yield from cut(found, batch)
+
+    def _next(
+        self, namespace: str, number: int, start: bytes, stop: bytes, batch: int, down: bool
+    ) -> tuple[list[bytes], bytes | None]:
+        """(members from ``start`` on, where to go on: None when there are no more)."""
+        members, _more = self._look(namespace, number, start, stop, batch, down, [])
+        return members, beyond(members[-1], down) if members else None
+
+    def _look(
+        self, namespace: str, number: int, start: bytes, stop: bytes, batch: int, down: bool, more: list[bytes]
+    ) -> tuple[list[bytes], list[t.Any]]:
+        """(a page of members, the replies to ``more`` commands that go out behind it)."""
+        records = self._names.records(namespace, number)
+        page = self._page(namespace, records, start, stop, batch, down)
+        score, members, *replies = self._all([packed("ZSCORE", records, b""), page, *more])
+        if score is None:
+            self._still_there(namespace, number)
+        return members, replies
+
+    def _page(self, namespace: str, key: str, start: bytes, stop: bytes, batch: int, down: bool) -> bytes:
+        space = self._space(namespace)
+        script = "EVAL_RO" if space["state"] == "reading" else "EVAL"  # which needs the right to write
+        return page_of(key, start, stop, batch, int(space["largest"]), down, script)
 
     def _first_ones(self, namespace: str, number: int, members: list[bytes], found: list[Row]) -> list[Row]:
         """Backwards, of members with the same key (damage) the last one comes first; a look tells which one counts."""
@@ -194,10 +190,15 @@ class ValkeyReader:
             raise
 
     def _get(self, namespace: str, number: int, keys: t.Sequence[str]) -> dict[str, Row]:
-        largest = int(self._space(namespace)["largest"])
-        members = live_members(self._all, self._names.records(namespace, number), keys, largest)
+        members = self._members(namespace, number, keys)
         found = ((key, self._envelopes.row(member)) for key, member in members.items())
         return {key: row for key, row in found if row is not None}
+
+    def _members(self, namespace: str, number: int, keys: t.Sequence[str]) -> dict[str, bytes]:
+        return self._live(namespace, self._names.records(namespace, number), keys)
+
+    def _live(self, namespace: str, members: str, keys: t.Sequence[str]) -> dict[str, bytes]:
+        return live_members(self._all, members, keys, int(self._space(namespace)["largest"]))
 
     def boundaries(self, namespace: str, parts: int) -> list[str]:
         records = self._names.records(namespace, self._generation(namespace, None))
@@ -248,8 +249,8 @@ class ValkeyReader:
         else:
             names = [raw.decode() for raw in self._ask("SMEMBERS", self._names.logs)]
             size = max(10, batch // max(1, len(names)))
-            streams = [_each(self._stream(name, after_id, size)) for name in names]
-            pages = _batches(heapq.merge(*streams, key=lambda entry: entry.id), batch)
+            streams = [one_by_one(self._stream(name, after_id, size)) for name in names]
+            pages = batches(heapq.merge(*streams, key=lambda entry: entry.id), batch)
         for page in pages:
             if wanted is not None:
                 page = [entry for entry in page if entry.operation in wanted]
@@ -263,9 +264,9 @@ class ValkeyReader:
             yield from t.cast(t.Iterator[t.List[Row]], self._stream(names[0], after_id, batch, until_id))
             return
         size = max(10, batch // max(1, len(names)))
-        streams = [_each(self._stream(name, after_id, size, until_id)) for name in names]
+        streams = [one_by_one(self._stream(name, after_id, size, until_id)) for name in names]
         yield from t.cast(
-            t.Iterator[t.List[Row]], _batches(heapq.merge(*streams, key=lambda entry: entry.id), batch)
+            t.Iterator[t.List[Row]], batches(heapq.merge(*streams, key=lambda entry: entry.id), batch)
         )
 
     def log_count(self, after_id: int, until_id: int) -> int:
@@ -296,7 +297,7 @@ class ValkeyReader:
         self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000
     ) -> t.Iterator[list[LastWrite]]:
         index, stream = self._names.writes(namespace), self._names.log(namespace)
-        low, high = b"-" if after is None else _behind(after), b"+" if until is None else _behind(until)
+        low, high = b"-" if after is None else behind(after), b"+" if until is None else behind(until)
         newest: tuple[bytes, int, int, int] | None = None
         ready: list[tuple[bytes, int, int, int]] = []
         while True:
@@ -351,49 +352,3 @@ class ValkeyReader:
 def point_of(said: t.Mapping[str, str], numbers: t.Mapping[str, int]) -> str:
     """A word for the state of the store; every transaction that changes something changes it."""
     return f"{said['store_id']}:{numbers['commits']}"
-
-
-def _behind(key: str) -> bytes:
-    """The bound behind everything that belongs to a key."""
-    return b"(" + key_bytes(key) + b"\0\1"
-
-
-def _page(
-    records: str, start: bytes, stop: bytes, batch: int, largest: int, down: bool, script: str = "EVAL"
-) -> bytes:
-    """The command for the next members; in their number bounded by what they may weigh."""
-    if batch * largest > AT_ONCE:
-        few = AT_ONCE // largest
-        if few < 100:
-            return packed(script, SLOWLY, 1, records, start, stop, batch, BATCH_BYTES, int(down))
-        batch = few
-    return packed("ZRANGE", records, start, stop, "BYLEX", *(["REV"] if down else []), "LIMIT", 0, batch)
-
-
-def _cut(found: list[Row], batch: int) -> t.Iterator[list[Row]]:
-    rows: list[Row] = []
-    size = 0
-    for row in found:
-        rows.append(row)
-        size += len(row[8]) if row[8].__class__ is bytes else 0
-        if len(rows) >= batch or size > BATCH_BYTES:
-            yield rows
-            rows, size = [], 0
-    if rows:
-        yield rows
-
-
-def _each(pages: t.Iterator[list[LogEntry]]) -> t.Iterator[LogEntry]:
-    for page in pages:
-        yield from page
-
-
-def _batches(entries: t.Iterable[LogEntry], size: int) -> t.Iterator[list[LogEntry]]:
-    out: list[LogEntry] = []
-    for entry in entries:
-        out.append(entry)
-        if len(out) >= size:
-            yield out
-            out = []
-    if out:
-        yield out

@@ -14,8 +14,19 @@ from .valkey_errors import valkey_errors
 from .valkey_fence import Fence, lowered
 from .valkey_log import stream_id
 from .valkey_server import dropping, said, server
-from .valkey_transactions import AT_ONCE, expires
-from .valkey_values import END, THERE, Envelopes, Names, is_write, key_text, one_key, write_member, write_position
+from .valkey_transactions import expires
+from .valkey_values import (
+    AT_ONCE,
+    END,
+    THERE,
+    Envelopes,
+    Names,
+    is_write,
+    key_text,
+    one_key,
+    write_member,
+    write_position,
+)
 
 MOST_LINES = 100
 PAGE = 1000
@@ -229,6 +240,7 @@ class Structure(Fence):
     def _mend(self, name: str, commands: t.Iterable[bytes]) -> None:
         with self._transaction() as tx:
             tx.add_packed(commands)
+            tx.keep = None  # members change that no key leads to
             self._namespace(tx, name)
             tx.save(name, moved=True)
 
@@ -257,6 +269,7 @@ class Structure(Fence):
         if odd:
             with self._transaction() as tx:
                 self._namespace(tx, name)
+                tx.keep = None
                 self._set_aside(tx, name, "structure", odd)
                 tx.add_packed(packed("ZREM", found.records, member) for member, _why in odd)
                 tx.save(name, moved=True)

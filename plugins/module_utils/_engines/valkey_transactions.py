@@ -26,11 +26,11 @@ from .valkey_cluster import FAILOVER_SECONDS, elsewhere
 from .valkey_connect import Place, Wire, packed
 from .valkey_control import Transaction, counters_of, fresh_space, incident_field, incident_row, space_of
 from .valkey_errors import translate, valkey_errors
-from .valkey_values import THERE, Envelopes, Names, key_bytes, one_key
+from .valkey_keep import keep_former
+from .valkey_values import AT_ONCE, THERE, Envelopes, Names, key_bytes, one_key
 
 HOLD_SECONDS: t.Final = 5.0  # less than the default busy timeout: a dead writer costs others no more
 SETTLE_SECONDS: t.Final = 5.0
-AT_ONCE: t.Final = 32 << 20  # that replies may hold together
 T = t.TypeVar("T")
 F = t.TypeVar("F", bound=t.Callable[..., t.Any])
 
@@ -316,6 +316,7 @@ class Connected:
     ) -> None:
         """Insert or replace. ``there``: the keys that may have a member now (None: any)."""
         latest: dict[str, Row] = {row[0]: row for row in rows}
+        keep_former(tx, self.names, name, generation, latest)  # all with one look
         self._take_away(tx, name, generation, [k for k in latest if there is None or k in there])
         rows = list(latest.values())
         self._add_members(tx, name, generation, rows, self.envelopes.members(rows))
@@ -325,6 +326,7 @@ class Connected:
     ) -> None:
         """Members of rows whose keys have none."""
         space = self._namespace(tx, name)
+        keep_former(tx, self.names, name, generation, (row[0] for row in rows))
         tx.add_packed(add_members(self.names.records(name, generation), members))
         largest = max(map(len, members), default=0)
         if largest > space["largest"]:
@@ -339,6 +341,7 @@ class Connected:
 
     def _take_away(self, tx: Transaction, name: str, generation: int, keys: t.Sequence[str]) -> None:
         records = self.names.records(name, generation)
+        keep_former(tx, self.names, name, generation, keys)
         tx.add_packed(packed("ZREMRANGEBYLEX", records, *one_key(key)) for key in keys)
         if keys and self._namespace(tx, name)["expiring"]:
             tx.add("ZREM", self.names.expiry(name, generation), *map(key_bytes, keys))

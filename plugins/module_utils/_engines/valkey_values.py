@@ -22,6 +22,7 @@ from .._errors import InvalidInput
 from .._model import LastWrite, LogEntry, Row
 
 FORMAT: t.Final = 1
+AT_ONCE: t.Final = 32 << 20  # bytes that replies may hold together
 END: t.Final = b"\0\0"  # ends a key; a NUL inside a key is followed by 0xff, which no UTF-8 text contains
 THERE: t.Final = b""  # the member that every generation has
 READS: t.Final = frozenset(("hit", "miss", "corrupt", "expired", "refused"))
@@ -66,6 +67,18 @@ class Names:
     def expiry(self, namespace: str, generation: int) -> str:
         """Sorted set: key → when it expires."""
         return f"{self.fenced(namespace)}x:{generation}"
+
+    def copies(self, namespace: str, generation: int, token: str) -> str:
+        """Sorted set: members of a generation as they were at a point that is kept. In the fence, as the records."""
+        return f"{self.fenced(namespace)}k:{generation}:{token}"
+
+    def keep(self, token: str) -> str:
+        """Its lease says that a point is still being read."""
+        return f"{self.prefix}:store:keep:{token}"
+
+    def kept(self, token: str) -> str:
+        """Set: the names of all ``copies`` of a point."""
+        return f"{self.prefix}:store:kept:{token}"
 
     def aside(self, namespace: str) -> str:
         """Stream of rows that were set aside."""

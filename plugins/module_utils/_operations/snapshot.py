@@ -302,7 +302,7 @@ class _Creation:
         if scanned.moved and (job.forensic or "fence-reads" in self.known):
             self.warnings.append(
                 f"The namespaces {', '.join(map(repr, scanned.moved[:5]))} were (or may have been) changed while they "
-                "were read, and this engine has no point in time: the snapshot is fuzzy, with some later writes beside "
+                "were read, and no point in time was kept for it: the snapshot is fuzzy, with some later writes beside "
                 "all up to its point."
             )
         used = {chunk.pack for kinds in index.values() for chunks in kinds.values() for chunk in chunks

@@ -16,11 +16,12 @@ import tempfile
 import time
 import typing as t
 
+from .._errors import MemoryOpsError
 from .._model import NamespaceState
 from .._repository.manifest import folder
 from .._repository.objects import ObjectStore
 from .._repository.packs import PACK_BYTES, Put, Uploader
-from .._store import Reader, open_store
+from .._store import Keeper, Reader, Store, open_store
 from .snapshot_manifest import Scanned
 from .snapshot_plan import gathered, plan
 from .snapshot_scan import Job, Scribe, Tallies
@@ -79,7 +80,7 @@ class Crew:
         return scanned
 
     def _alone(self, job: Job, put: Put, states_of: StatesOf, told: Say) -> Scanned:
-        with contextlib.closing(open_store(self._store_params)) as store, store.reader() as reader:
+        with contextlib.closing(open_store(self._store_params)) as store, _keeping(store), _reader(store) as reader:
             states = states_of(reader)
             tasks = plan(reader, states, job, 1)
             scribe = Scribe(job, reader, put, self._keyring)
@@ -89,7 +90,9 @@ class Crew:
 
     def _together(self, job: Job, put: Put, states_of: StatesOf, told: Say) -> Scanned:
         crew = self._workers
-        with contextlib.closing(open_store(self._store_params)) as store, contextlib.ExitStack() as open_readers:
+        with contextlib.ExitStack() as open_readers:
+            store = open_readers.enter_context(contextlib.closing(open_store(self._store_params)))
+            open_readers.enter_context(_keeping(store))
             with store.point() as point:
                 for worker in crew:
                     worker.send(point)
@@ -169,6 +172,20 @@ def _work(
         parent.send("rows", done)
         parent.send("result", (found, packs, _moved(reader, states)))
         parent.send("done", None)
+
+
+def _keeping(store: Store) -> t.ContextManager[None]:
+    return store.keeping() if isinstance(store, Keeper) else contextlib.nullcontext()
+
+
+def _reader(store: Store) -> Reader:
+    if isinstance(store, Keeper):
+        try:
+            with store.point() as point:
+                return store.reader(point)
+        except MemoryOpsError:  # nobody can write there, or the user may not: what is there is read as it is
+            pass
+    return store.reader()
 
 
 def _moved(reader: Reader, states: t.Sequence[NamespaceState]) -> list[str]:

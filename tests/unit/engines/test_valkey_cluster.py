@@ -254,6 +254,21 @@ def keys_in_all_slots(cluster, stack):
         assert store.unfence(claim)
 
 
+def test_a_point_is_kept_in_the_slot_of_its_store_until_another_node_takes_over(cluster, store, prefix):
+    rows = write(store, "n", {"a": b"1", "b": b"1"})
+    owner, [replica] = cluster.shard(prefix)
+    with store.keeping():
+        with store.point() as point:
+            reader = store.reader(point)
+        with reader:
+            write(store, "n", {"a": b"2", "c": b"2"})
+            assert [row for page in reader.scan("n") for row in page] == rows and not reader.moved("n")
+            replica.execute("CLUSTER", "FAILOVER")
+            cluster.until(lambda: cluster.leads(replica) and cluster.follows(owner))
+            assert [row for page in reader.scan("n") for row in page] == rows
+            assert reader.moved("n")  # nobody knows what the other node never got
+
+
 def test_an_application_writes_on_through_a_failover_that_waits_and_loses_nothing(cluster, store, prefix, tmp_path):
     owner, [replica] = cluster.shard(prefix)
     with Memory(store=cluster.application(prefix), keyring=keyring(tmp_path)) as memory, Writer(memory) as writer:

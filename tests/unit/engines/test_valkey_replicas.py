@@ -12,9 +12,9 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines impor
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceQuarantined
 from ansible_collections.memops.agent_memory.plugins.module_utils._replication import open_server
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
-from tests.support.valkey_replicas import frozen, wait_for
+from tests.support.valkey_replicas import SERVICE, frozen, wait_for
 from tests.support.valkey_server import APPLICATION
-from tests.unit.engines.sqlite_help import structure, write
+from tests.unit.engines.sqlite_help import all_rows, structure, write
 from tests.unit.engines.valkey_help import prefix
 
 
@@ -160,3 +160,20 @@ def test_sentinels_own_failover_in_a_quarantine_to_a_server_that_was_not_fenced(
     before.again()
     with contextlib.closing(open_server(group.store(at=before))) as former:
         former.follow(group.store(), 20.0)
+
+
+def test_a_point_that_is_kept_outlives_sentinels_failover(group, store):
+    rows, before = all_rows(store, "n"), group.primary()
+    with store.keeping():
+        with store.point() as point:
+            reader = store.reader(point)
+        with reader:
+            write(store, "n", {"a": b"2", "b": b"2"})
+            group.synced()
+            with group.sentinels[0].client() as client:
+                client.execute_command("SENTINEL", "FAILOVER", SERVICE)
+            wait_for("another primary", lambda: group.primary() is not before)
+            write(store, "n", {"a": None, "c": b"3"})
+            assert [row for page in reader.scan("n") for row in page] == rows and not reader.moved("n")
+    group.synced()
+    group.settled()
