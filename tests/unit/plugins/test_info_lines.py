@@ -22,9 +22,9 @@ def lines(namespaces: dict[str, str], incidents: list[tuple[str, str]]) -> list[
     return drawn(TEMPLATE, found)
 
 
-def drawn(path: pathlib.Path, found: dict[str, object]) -> list[str]:
+def drawn(path: pathlib.Path, found: dict[str, object], **variables: str) -> list[str]:
     template = Environment(trim_blocks=True).from_string(path.read_text(encoding="utf-8"))
-    return [line for line in template.render(info_store=found).splitlines() if line]
+    return [line for line in template.render(info_store=found, **variables).splitlines() if line]
 
 
 def test_a_quarantine_without_an_open_incident_is_told() -> None:
@@ -44,3 +44,17 @@ def test_a_namespace_below_a_quarantined_one_is_not_told_as_serving() -> None:
     ]}  # fmt: skip
     told = [line.partition(",")[0] for line in drawn(TEMPLATE.with_name("namespaces.j2"), found)]
     assert told == ["namespace a: quarantined", "namespace a.b: fenced by the quarantine of a", "namespace c: serving"]
+
+
+def test_of_thousands_that_serve_a_part_is_told_and_all_that_do_not() -> None:
+    common = {"fenced_by": None, "records": 1, "generation": 1}
+    calm = [{"name": f"t{n:04}", "state": "serving", "isolated": 0, **common} for n in range(2000)]
+    odd = [{"name": f"x{n:04}", "state": "quarantined", "isolated": 0, **common} for n in range(60)]
+    found = {"namespaces": [*calm, {"name": "held", "state": "serving", "isolated": 3, **common}, *odd]}
+    path = TEMPLATE.with_name("namespaces.j2")
+    told = drawn(path, found)
+    assert told[0] == "namespace t0000: serving, 1 record, generation 1" and len(told) == 50 + 1 + 60 + 1
+    assert told[-1] == "1950 more namespaces are serving. One of them: -e memory_namespace=NAME."
+    assert drawn(path, found, memory_namespace="t1999") == ["namespace t1999: serving, 1 record, generation 1"]
+    assert drawn(path, found, memory_namespace="nobody") == ["The store holds no namespace nobody."]
+    assert drawn(path, {"namespaces": []}) == ["The store holds no namespace."]
