@@ -43,14 +43,6 @@ def filled(site):
     return site
 
 
-def retain(site, keep=0.0, check=False, repository=True):
-    with site.open() as store:
-        return incident_retention.apply(
-            store=store, store_params=site.store, repository=Repository.open(site.repository) if repository else None,
-            keyring=site.ring(), name=NAME, keep=keep, run=attempt(), check=check,
-        )  # fmt: skip
-
-
 def rebuilt(site, strategy="soft", keys=("user/003", "user/004"), close=True):
     """A rebuild that is over; its incident."""
     for key in keys:
@@ -93,24 +85,24 @@ def test_rows_and_files_go_and_nothing_that_serves(site):
     incident = rebuilt(site)
     served, rows, other = site.served(), site.rows(), site.untouched()
     assert len(site.aside()) == 2 and {"journal.jsonl", "plan.db", "damage.db"} <= set(files(site, incident))
-    assert retain(site, keep=3600.0) == NOTHING == retain(site, keep=None)
-    would = retain(site, check=True)
+    assert site.retain_incidents(keep=3600.0) == NOTHING == site.retain_incidents(keep=None)
+    would = site.retain_incidents(check=True)
     assert would == {"changed": True, "incidents": [incident], "set_aside": 2, "incidents_kept": {}}
     assert len(site.aside()) == 2 and files(site, incident)
     facts = site.facts()
     assert "probes" in facts and facts["told"] == {}
-    assert retain(site) == would
+    assert site.retain_incidents() == would
     assert site.aside() == {} and files(site, incident) == []
     assert (site.served(), site.rows(), site.untouched()) == (served, rows, other)
     left = known(site)[incident]
     assert left.facts["fenced_sequence"] == facts["fenced_sequence"] and "probes" not in left.facts
     assert "user/" not in str(left.facts) and left.facts["validated"] == {"verdict": "pass"}
-    assert retain(site, check=True) == NOTHING == retain(site)
+    assert site.retain_incidents(check=True) == NOTHING == site.retain_incidents()
 
 
 def test_the_way_back_is_refused_in_one_sentence(site):
     incident = rebuilt(site)
-    retain(site)
+    site.retain_incidents()
     site.step("isolate", attempt())
     before = site.rows()
     for check in (True, False):
@@ -126,21 +118,21 @@ def test_the_way_back_is_refused_in_one_sentence(site):
 
 def test_what_is_open_quarantined_or_isolated_stays(site):
     past = isolated(site, ["user/005"])
-    assert retain(site) == {**NOTHING, "incidents_kept": {past: "records that were isolated in it are not back"}}
+    assert site.retain_incidents() == {**NOTHING, "incidents_kept": {past: "records that were isolated in it are not back"}}
     old = rebuilt(site)  # its plan knows of the isolated record, and leaves it aside
-    assert retain(site)["incidents"] == [old] and list(site.aside()) == ["user/005"]
+    assert site.retain_incidents()["incidents"] == [old] and list(site.aside()) == ["user/005"]
     run = attempt()
     site.rebuild(until="isolate", run=run)
     under_way = site.step("isolate", run)["incident"]
-    assert retain(site)["incidents_kept"][past] == "records that were isolated in it are not back"
+    assert site.retain_incidents()["incidents_kept"][past] == "records that were isolated in it are not back"
     site.rebuild(run=run)
-    found = retain(site)
+    found = site.retain_incidents()
     assert not found["changed"] and under_way not in found["incidents_kept"]
     assert list(site.aside()) == ["user/005"] and files(site, under_way)
     site.close_incident()
     assert released(site)["released"] == 1
     assert site.served()["user/005"] == VALUES["user/005"]
-    found = retain(site)
+    found = site.retain_incidents()
     assert set(found["incidents"]) >= {past, under_way} and found["set_aside"] == 1
     assert site.aside() == {} and site.served()["user/005"] == VALUES["user/005"]
     with site.open() as store:
@@ -153,13 +145,13 @@ def test_a_conflict_that_stayed_aside_goes_and_the_newer_record_stays(site):
     with site.memory() as memory:
         memory.write(NS, "user/005", "newer")
     assert released(site)["conflicts"] == 1 and list(site.aside()) == ["user/005"]
-    assert retain(site)["set_aside"] == 1
+    assert site.retain_incidents()["set_aside"] == 1
     assert site.aside() == {} and site.served()["user/005"] == "newer"
 
 
 def test_what_is_held_or_cannot_be_asked_stays(site):
     incident = rebuilt(site)
-    assert retain(site, repository=False)["incidents_kept"] == {
+    assert site.retain_incidents(repository=False)["incidents_kept"] == {
         incident: "there is no repository that could say whether it is held"
     }
     common = {
@@ -168,11 +160,11 @@ def test_what_is_held_or_cannot_be_asked_stays(site):
     }  # fmt: skip
     hold(present=True, **common)
     for check in (True, False):
-        found = retain(site, check=check)
+        found = site.retain_incidents(check=check)
         assert not found["changed"] and "is held by case-17" in found["incidents_kept"][incident]
     assert len(site.aside()) == 2 and files(site, incident)
     hold(present=False, **common)
-    assert retain(site)["incidents"] == [incident] and site.aside() == {}
+    assert site.retain_incidents()["incidents"] == [incident] and site.aside() == {}
 
 
 @pytest.mark.parametrize("strategy", ["soft", "hard"])
@@ -180,7 +172,9 @@ def test_a_later_rebuild_plans_exactly_as_without(tmp_path, strategy):
     """It judges no write again that the first incident judged: lost records, and a bulk write without the lock."""
     site = filled(Site(tmp_path / "site"))
     with site.memory() as memory:
-        memory.write_many(NS, {"older": 1, "user/031": "newer"})
+        memory.write_many(NS, {"older": 1})
+        site.backup()
+        memory.write_many(NS, {"older": 2, "user/031": "newer"})
     site.unlocked({f"user/{n:03d}": "forged" for n in range(10, 20)})
     site.raw.remove(NS, ["older"])
     run = attempt()
@@ -192,7 +186,7 @@ def test_a_later_rebuild_plans_exactly_as_without(tmp_path, strategy):
     plans = []
     for forget in (False, True):
         if forget:
-            assert set(retain(site)["incidents_kept"]) == {kept}
+            assert set(site.retain_incidents()["incidents_kept"]) == {kept}
             assert list(site.aside()) == ["user/006"]
         for key in ("user/007", "user/031"):
             site.raw.flip(NS, key)
@@ -226,10 +220,10 @@ def test_killed_in_the_middle_the_same_command_ends_it(site, monkeypatch):
                     keyring=site.ring(), name=NAME, keep=0.0, run=attempt(),
                 )  # fmt: skip
         ended(site)
-    assert retain(site)["incidents"] == [incident]
+    assert site.retain_incidents()["incidents"] == [incident]
     assert site_generations(site) == [site.generation()] and site.rows() == rows
     assert files(site, incident) == [] and list(known(site)) == [incident]
-    assert retain(site) == NOTHING
+    assert site.retain_incidents() == NOTHING
 
 
 def site_generations(site):
@@ -248,15 +242,15 @@ def ended(site):
 
 def test_a_look_a_day_is_enough(site):
     rebuilt(site)
-    assert not retain(site, keep=3600.0)["changed"]
+    assert not site.retain_incidents(keep=3600.0)["changed"]
     with site.open() as store:
         identity = store.identity()
     note = incident_retention.HostNote(site.store, f"{NAME}.incident_retention.json", None, identity.store_id)
     at = note.read(at=0.0)["at"]
     assert at > 0
-    retain(site, keep=3600.0)
+    site.retain_incidents(keep=3600.0)
     assert note.read(at=0.0)["at"] == at
-    assert retain(site)["changed"] and note.read(at=0.0)["at"] > at
+    assert site.retain_incidents()["changed"] and note.read(at=0.0)["at"] > at
 
 
 def test_rows_of_no_incident_and_other_peoples_folders(tmp_path):
@@ -270,7 +264,7 @@ def test_rows_of_no_incident_and_other_peoples_folders(tmp_path):
     run = attempt(incident="backup")
     site.step("isolate", run)
     site.step("release", run)
-    found = retain(site)
+    found = site.retain_incidents()
     assert found["set_aside"] == 1 and found["incidents"] == ["backup"] and site.aside() == {}
     assert f"{NAME}.json" in files(site, "backup")
 
@@ -282,7 +276,7 @@ def test_a_value_that_was_set_aside_is_in_no_live_page(tmp_path):
     incident = rebuilt(site, keys=())
     path = pathlib.Path(site.path)
     assert [row[8] for rows in site.aside().values() for row in rows] == [secret]
-    assert retain(site)["incidents"] == [incident]
+    assert site.retain_incidents()["incidents"] == [incident]
     with site.open() as store:
         store.settle()
     with sqlite3.connect(path) as con:
@@ -303,7 +297,7 @@ def test_a_watch_that_failed_leaves_a_generation_which_goes(site):
             seconds=0.05, interval=0.05,
         )  # fmt: skip
     assert found["verdict"] == "fail" and len(site_generations(site)) == 2
-    assert retain(site)["incidents_kept"] == {incident: f"namespace {NS!r} is quarantined"}
+    assert site.retain_incidents()["incidents_kept"] == {incident: f"namespace {NS!r} is quarantined"}
     rebuilt(site, keys=())
-    assert incident in retain(site)["incidents"]
+    assert incident in site.retain_incidents()["incidents"]
     assert site_generations(site) == [site.generation()]
