@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import sqlite3
@@ -11,6 +12,11 @@ import sqlite3
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines import (
+    postgresql_incidents,
+    sqlite_incidents,
+    valkey_incidents,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     apply,
     held_records,
@@ -32,6 +38,12 @@ VALUES = {f"user/{n:03d}": {"n": n} for n in range(40)}
 @pytest.fixture
 def site(bench, tmp_path):
     return filled(Site(tmp_path / "site", bench=bench))
+
+
+@pytest.fixture
+def embedded(tmp_path):
+    """Where the engine makes no difference."""
+    return filled(Site(tmp_path / "site"))
 
 
 def filled(site):
@@ -100,31 +112,37 @@ def test_rows_and_files_go_and_nothing_that_serves(site):
     assert site.retain_incidents(check=True) == NOTHING == site.retain_incidents()
 
 
-def test_the_way_back_is_refused_in_one_sentence(site):
-    incident = rebuilt(site)
-    site.retain_incidents()
-    site.step("isolate", attempt())
-    before = site.rows()
+def test_the_way_back_is_refused_in_one_sentence(embedded):
+    incident = rebuilt(embedded)
+    embedded.retain_incidents()
+    embedded.step("isolate", attempt())
+    before = embedded.rows()
     for check in (True, False):
         for name in (None, incident):
-            with site.open() as store, pytest.raises(errors.CannotProceed) as caught:
+            with embedded.open() as store, pytest.raises(errors.CannotProceed) as caught:
                 apply.undo(
-                    store=store, store_params=site.store, namespace=NS, run=attempt(incident=name), check=check
+                    store=store, store_params=embedded.store, namespace=NS, run=attempt(incident=name), check=check
                 )
             assert f"before the rebuild of incident {incident} is gone since" in caught.value.message
             assert "memory_keep_incidents" in caught.value.message and "restore" in caught.value.next_step
-    assert site.rows() == before
+    assert embedded.rows() == before
 
 
 def test_what_is_open_quarantined_or_isolated_stays(site):
     past = isolated(site, ["user/005"])
-    assert site.retain_incidents() == {**NOTHING, "incidents_kept": {past: "records that were isolated in it are not back"}}
+    stays = {past: "records that were isolated in it are not back"}
+    assert site.retain_incidents() == {**NOTHING, "incidents_kept": stays}
     old = rebuilt(site)  # its plan knows of the isolated record, and leaves it aside
     assert site.retain_incidents()["incidents"] == [old] and list(site.aside()) == ["user/005"]
     run = attempt()
     site.rebuild(until="isolate", run=run)
     under_way = site.step("isolate", run)["incident"]
-    assert site.retain_incidents()["incidents_kept"][past] == "records that were isolated in it are not back"
+    found = site.retain_incidents()
+    assert not found["changed"] and found["incidents_kept"] == stays
+    with site.open() as store:
+        for act in (store.drop_aside, store.keep_facts):
+            with pytest.raises(errors.CannotProceed, match=f"{under_way} .* is open"):
+                act(NS, *(([past, under_way], 1 << 60) if act == store.drop_aside else (under_way, {})))
     site.rebuild(run=run)
     found = site.retain_incidents()
     assert not found["changed"] and under_way not in found["incidents_kept"]
@@ -140,37 +158,37 @@ def test_what_is_open_quarantined_or_isolated_stays(site):
     assert set(known(site)) == {old, under_way}  # of those for records alone nobody needs to know
 
 
-def test_a_conflict_that_stayed_aside_goes_and_the_newer_record_stays(site):
-    isolated(site, ["user/005"])
-    with site.memory() as memory:
+def test_a_conflict_that_stayed_aside_goes_and_the_newer_record_stays(embedded):
+    isolated(embedded, ["user/005"])
+    with embedded.memory() as memory:
         memory.write(NS, "user/005", "newer")
-    assert released(site)["conflicts"] == 1 and list(site.aside()) == ["user/005"]
-    assert site.retain_incidents()["set_aside"] == 1
-    assert site.aside() == {} and site.served()["user/005"] == "newer"
+    assert released(embedded)["conflicts"] == 1 and list(embedded.aside()) == ["user/005"]
+    assert embedded.retain_incidents()["set_aside"] == 1
+    assert embedded.aside() == {} and embedded.served()["user/005"] == "newer"
 
 
-def test_what_is_held_or_cannot_be_asked_stays(site):
-    incident = rebuilt(site)
-    assert site.retain_incidents(repository=False)["incidents_kept"] == {
+def test_what_is_held_or_cannot_be_asked_stays(embedded):
+    incident = rebuilt(embedded)
+    assert embedded.retain_incidents(repository=False)["incidents_kept"] == {
         incident: "there is no repository that could say whether it is held"
     }
     common = {
-        "repository": Repository.open(site.repository), "keyring": site.ring(), "name": NAME, "label": "case-17",
-        "by": "the test", "reason": "a dispute", "of_incident": incident,
+        "repository": Repository.open(embedded.repository), "keyring": embedded.ring(), "name": NAME,
+        "label": "case-17", "by": "the test", "reason": "a dispute", "of_incident": incident,
     }  # fmt: skip
     hold(present=True, **common)
     for check in (True, False):
-        found = site.retain_incidents(check=check)
+        found = embedded.retain_incidents(check=check)
         assert not found["changed"] and "is held by case-17" in found["incidents_kept"][incident]
-    assert len(site.aside()) == 2 and files(site, incident)
+    assert len(embedded.aside()) == 2 and files(embedded, incident)
     hold(present=False, **common)
-    assert site.retain_incidents()["incidents"] == [incident] and site.aside() == {}
+    assert embedded.retain_incidents()["incidents"] == [incident] and embedded.aside() == {}
 
 
 @pytest.mark.parametrize("strategy", ["soft", "hard"])
-def test_a_later_rebuild_plans_exactly_as_without(tmp_path, strategy):
+def test_a_later_rebuild_plans_exactly_as_without(embedded, strategy):
     """It judges no write again that the first incident judged: lost records, and a bulk write without the lock."""
-    site = filled(Site(tmp_path / "site"))
+    site = embedded
     with site.memory() as memory:
         memory.write_many(NS, {"older": 1})
         site.backup()
@@ -199,6 +217,26 @@ def test_a_later_rebuild_plans_exactly_as_without(tmp_path, strategy):
         site.step("release", run, force=True)
         site.close_incident()
     assert plans[0] == plans[1] and [entry.key for entry in plans[0]] == ["user/007", "user/031"]
+
+
+def test_killed_between_two_rows_the_same_command_ends_it(site, monkeypatch):
+    for engine in (sqlite_incidents, postgresql_incidents):
+        monkeypatch.setattr(engine, "DROP_ROWS", 1)
+    monkeypatch.setattr(valkey_incidents, "PAGE", 1)
+    incident, turn = rebuilt(site), itertools.count(1)
+    with site.open() as store:
+        real = store._transaction
+
+        def dying(*args, **more):
+            if next(turn) == 2:
+                raise KeyboardInterrupt
+            return real(*args, **more)
+
+        monkeypatch.setattr(store, "_transaction", dying)
+        with pytest.raises(KeyboardInterrupt):
+            store.drop_aside(NS, [incident], 1 << 60)
+    assert len(site.rows_aside()) == 1 and files(site, incident)
+    site.forget_incidents(1)
 
 
 def test_killed_in_the_middle_the_same_command_ends_it(site, monkeypatch):
@@ -240,22 +278,22 @@ def ended(site):
                 store.renew(claim, -1.0)
 
 
-def test_a_look_a_day_is_enough(site):
-    rebuilt(site)
-    assert not site.retain_incidents(keep=3600.0)["changed"]
-    with site.open() as store:
+def test_a_look_a_day_is_enough(embedded):
+    rebuilt(embedded)
+    assert not embedded.retain_incidents(keep=3600.0)["changed"]
+    with embedded.open() as store:
         identity = store.identity()
-    note = incident_retention.HostNote(site.store, f"{NAME}.incident_retention.json", None, identity.store_id)
+    note = incident_retention.HostNote(embedded.store, f"{NAME}.incident_retention.json", None, identity.store_id)
     at = note.read(at=0.0)["at"]
     assert at > 0
-    site.retain_incidents(keep=3600.0)
+    embedded.retain_incidents(keep=3600.0)
     assert note.read(at=0.0)["at"] == at
-    assert site.retain_incidents()["changed"] and note.read(at=0.0)["at"] > at
+    assert embedded.retain_incidents()["changed"] and note.read(at=0.0)["at"] > at
 
 
-def test_rows_of_no_incident_and_other_peoples_folders(tmp_path):
+def test_rows_of_no_incident_and_other_peoples_folders(embedded):
     """What a repair of the structure set aside, and an incident with the name of another folder."""
-    site = filled(Site(tmp_path / "site"))
+    site = embedded
     with site.sql() as con:
         con.execute("UPDATE memory_records SET key = CAST(x'ff00' AS TEXT) WHERE key = 'user/007'")
     with site.open() as store:
@@ -287,17 +325,17 @@ def test_a_value_that_was_set_aside_is_in_no_live_page(tmp_path):
     assert incidents.base(site.store) and files(site, incident) == []
 
 
-def test_a_watch_that_failed_leaves_a_generation_which_goes(site):
-    incident = rebuilt(site, "hard", close=False)
-    site.raw.flip(NS, "user/001")
-    run = incidents.Run(known(site)[incident].attempt, "the test")
-    with site.open() as store:
+def test_a_watch_that_failed_leaves_a_generation_which_goes(embedded):
+    incident = rebuilt(embedded, "hard", close=False)
+    embedded.raw.flip(NS, "user/001")
+    run = incidents.Run(known(embedded)[incident].attempt, "the test")
+    with embedded.open() as store:
         found = watch.watch(
-            store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None, run=run,
+            store=store, store_params=embedded.store, namespace=NS, keyring=embedded.ring(), repository=None, run=run,
             seconds=0.05, interval=0.05,
         )  # fmt: skip
-    assert found["verdict"] == "fail" and len(site_generations(site)) == 2
-    assert site.retain_incidents()["incidents_kept"] == {incident: f"namespace {NS!r} is quarantined"}
-    rebuilt(site, keys=())
-    assert incident in site.retain_incidents()["incidents"]
-    assert site_generations(site) == [site.generation()]
+    assert found["verdict"] == "fail" and len(site_generations(embedded)) == 2
+    assert embedded.retain_incidents()["incidents_kept"] == {incident: f"namespace {NS!r} is quarantined"}
+    rebuilt(embedded, keys=())
+    assert incident in embedded.retain_incidents()["incidents"]
+    assert site_generations(embedded) == [embedded.generation()]
