@@ -31,7 +31,7 @@ PREFIX: t.Final = "retention-"  # of incidents that are opened to drop a generat
 #: What was set aside in no incident: by the repair of an engine's structure, and what can no longer be read.
 NOBODYS: t.Final = ("structure", "damaged")
 AT_ONCE: t.Final = 500  # incidents
-OTHER_FOLDERS: t.Final = (FOLDER, "replica")
+OTHER_FOLDERS: t.Final = frozenset((FOLDER, "replica"))
 #: Facts that name no record. Those of the whole store stay all.
 KEPT: t.Final = frozenset((
     "baseline_snapshot", "fenced_at", "fenced_epoch", "fenced_sequence", "first_write_at", "fitness", "forensic",
@@ -99,14 +99,16 @@ class _Retention:
         by_id: dict[str, list[IncidentState]] = {}
         for one in reversed(states):  # oldest first: whoever isolated goes before whoever released
             by_id.setdefault(one.incident, []).append(one)
+        folders = self._folders()
         old: dict[str, list[IncidentState]] = {}
         for incident, ones in by_id.items():
-            if all(one.state == "closed" and one.lease_until < self.before for one in ones):
-                left = [one for one in ones if DROPPED not in one.facts]
-                why = next(filter(None, (self._why(one, busy, out) for one in left)), None)
+            left = [one for one in ones if DROPPED not in one.facts]
+            due = all(one.state == "closed" and one.lease_until < self.before for one in ones)
+            if due and (left or incident in folders):  # of another host of the same store the folder may be left
+                why = next(filter(None, (self._why(one, busy, out) for one in ones)), None)
                 if why:
                     self.kept[incident] = why
-                elif left:
+                else:
                     old[incident] = left
         self.kept.update(held(old) if old else {})
         old = {incident: ones for incident, ones in old.items() if incident not in self.kept}
@@ -204,11 +206,16 @@ class _Retention:
                     one.namespace, incident, {**facts, DROPPED: rfc3339(now_us())} if facts else None
                 )
 
+    def _folders(self) -> frozenset[str]:
+        """Names of what lies where the folders of incidents do. Errors: StoreUnavailable."""
+        with own_files(self.folder):
+            there = os.listdir(self.folder) if os.path.isdir(self.folder) else []
+        return frozenset(there) - OTHER_FOLDERS
+
     def _drop_folder(self, incident: str) -> None:
         """Errors: StoreUnavailable."""
-        path = os.path.join(self.folder, incident)
-        plain = incident.replace("-", "").replace("_", "").replace(".", "").isalnum() and not incident.startswith(".")
-        if plain and incident not in OTHER_FOLDERS and os.path.isdir(path):
+        if incident in self._folders():  # so it is a plain name, whatever the store says
+            path = os.path.join(self.folder, incident)
             with own_files(path):
                 shutil.rmtree(path)
 

@@ -305,6 +305,12 @@ def test_rows_of_no_incident_and_other_peoples_folders(embedded):
     found = site.retain_incidents()
     assert found["set_aside"] == 1 and found["incidents"] == ["backup"] and site.aside() == {}
     assert f"{NAME}.json" in files(site, "backup")
+    incident = rebuilt(site)
+    assert site.retain_incidents()["incidents"] == [incident]
+    elsewhere = incidents.folder(site.store, incident)  # on another host, where the same store was worked on
+    pathlib.Path(elsewhere, "plan.db").write_text("a plan", encoding="ascii")
+    assert site.retain_incidents() == {**NOTHING, "changed": True, "incidents": [incident]}
+    assert not os.path.exists(elsewhere) and site.retain_incidents() == NOTHING
 
 
 def test_a_value_that_was_set_aside_is_in_no_live_page(tmp_path):
