@@ -200,9 +200,10 @@ class Incidents(Connected):
     ) -> int:
         which = f"FROM {self.sql.aside} WHERE namespace = %s AND incident = ANY (%s) AND at < %s AND reason <> ALL (%s)"
         values = (escaped(namespace), list(incidents), before, Blobs([escaped(reason) for reason in keeping]))
-        if check:
-            with self._asking() as session:
-                return int(session.row(f"SELECT count(*) {which}", *values)[0])
+        with self._asking() as session:
+            there = int(session.row(f"SELECT count(*) {which}", *values)[0])
+        if check or not there:
+            return there
         dropped, gone = 0, DROP_ROWS
         while gone == DROP_ROWS:
             with self._transaction() as session:

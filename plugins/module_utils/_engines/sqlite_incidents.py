@@ -164,9 +164,10 @@ class Incidents(Opened):
             f"FROM memops_aside WHERE namespace = ? AND incident IN ({names}) AND at < ? AND reason NOT IN ({reasons})"
         )
         values = (namespace, *incidents, before, *keeping)
-        if check:
-            with sqlite_errors(self.path):
-                return int(self._con.execute(f"SELECT count(*) {which}", values).fetchone()[0])
+        with sqlite_errors(self.path):
+            there = int(self._con.execute(f"SELECT count(*) {which}", values).fetchone()[0])
+        if check or not there:
+            return there
         dropped, gone = 0, DROP_ROWS
         while gone == DROP_ROWS:
             with self._transaction() as con:

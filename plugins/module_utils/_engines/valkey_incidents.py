@@ -202,6 +202,7 @@ class Incidents(Connected):
         check: bool = False,
     ) -> int:
         stream, after, dropped = self.names.aside(namespace), b"-", 0
+        names, reasons = frozenset(incidents), frozenset(keeping)
         raw = self._ask("HGET", self.names.namespaces, namespace)
         largest = 0 if raw is None else int(space_of(raw, namespace, self.path)["largest"])
         size = max(1, min(PAGE, AT_ONCE // max(largest, 1)))
@@ -210,7 +211,7 @@ class Incidents(Connected):
             gone = []
             for place, fields in page:
                 name, reason, _member = aside_of(self.envelopes, fields)
-                if name in incidents and reason not in keeping:
+                if name in names and reason not in reasons:
                     gone.append(place)
             if gone and not check:
                 self._drop_places(namespace, incidents, gone)

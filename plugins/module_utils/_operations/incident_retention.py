@@ -95,7 +95,7 @@ class _Retention:
         for space in spaces.values():
             if space.state == "quarantined":
                 busy.setdefault(space.name, f"{_of(space.name)} is quarantined")
-        out = {ns: held_records.outstanding(self.store, ns) for ns in {one.namespace for one in states} | set(spaces)}
+        out = held_records.outstanding_of(states)  # a group's name is of its own in all namespaces
         by_id: dict[str, list[IncidentState]] = {}
         for one in reversed(states):  # oldest first: whoever isolated goes before whoever released
             by_id.setdefault(one.incident, []).append(one)
@@ -112,7 +112,8 @@ class _Retention:
                     old[incident] = left
         self.kept.update(held(old) if old else {})
         old = {incident: ones for incident, ones in old.items() if incident not in self.kept}
-        self._drop_rows(old, set(spaces) - set(busy) if WHOLE not in busy else set(), out)
+        free = set(spaces) - set(busy) if WHOLE not in busy else set()
+        self._drop_rows(old, free if busy else {*free, ""}, out)  # a row may belong to no namespace, too
         if not self.check:
             self._drop_generations(old, {space.name: space.generation for space in spaces.values()})
             self._drop_facts(old, states)
@@ -121,9 +122,9 @@ class _Retention:
         return {"changed": changed, "incidents": gone, "set_aside": self.set_aside, "incidents_kept": self.kept}
 
     def _why(
-        self, one: IncidentState, busy: t.Mapping[str, str], out: t.Mapping[str, t.AbstractSet[str]]
+        self, one: IncidentState, busy: t.Mapping[str, str], out: t.AbstractSet[str]
     ) -> str | None:
-        if set(one.facts.get("held") or {}) & out[one.namespace]:
+        if set(one.facts.get("held") or {}) & out:
             return "records that were isolated in it are not back"
         return busy.get(one.namespace) or busy.get(WHOLE)
 
@@ -131,15 +132,15 @@ class _Retention:
         self,
         old: t.Mapping[str, t.Sequence[IncidentState]],
         spaces: t.AbstractSet[str],
-        out: t.Mapping[str, t.AbstractSet[str]],
+        out: t.AbstractSet[str],
     ) -> None:
         ids: dict[str, list[str]] = {space: list(NOBODYS) for space in sorted(spaces)}
         for incident, ones in old.items():
             for one in ones:
                 if one.namespace != WHOLE:
                     ids.setdefault(one.namespace, []).append(incident)
+        reasons = [held_records.REASON + group for group in sorted(out)]
         for namespace, names in ids.items():
-            reasons = [held_records.REASON + group for group in sorted(out[namespace])]
             for start in range(0, len(names), AT_ONCE):
                 some = names[start : start + AT_ONCE]
                 self.set_aside += self.store.drop_aside(namespace, some, self.before, reasons, self.check)
