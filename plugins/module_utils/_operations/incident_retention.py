@@ -4,7 +4,7 @@
 
 PRIVATE to the collection. Nobody works in a closed incident any more, so nobody needs its rows, but for records that
 are isolated still. Later incidents ask up to where a former one judged, which copy served in which epoch, and when a
-watch passed: those facts stay. Forensic snapshot and journal in the repository are retention.py's.
+watch passed: those facts stay. The evidence in the repository is not touched here.
 """
 
 from __future__ import annotations
