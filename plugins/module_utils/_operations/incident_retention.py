@@ -100,11 +100,13 @@ class _Retention:
         for one in reversed(states):  # oldest first: whoever isolated goes before whoever released
             by_id.setdefault(one.incident, []).append(one)
         folders = self._folders()
+        switch = next((one.incident for one in states if one.namespace == WHOLE), None)  # may not be home yet
         old: dict[str, list[IncidentState]] = {}
         for incident, ones in by_id.items():
             left = [one for one in ones if DROPPED not in one.facts]
             due = all(one.state == "closed" and one.lease_until < self.before for one in ones)
-            if due and (left or incident in folders):  # of another host of the same store the folder may be left
+            # of another host of the same store the folder may be left
+            if due and incident != switch and (left or incident in folders):
                 why = next(filter(None, (self._why(one, busy, out) for one in ones)), None)
                 if why:
                     self.kept[incident] = why

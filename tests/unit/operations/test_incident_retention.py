@@ -30,6 +30,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.ho
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_file import PlanFile
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import WHOLE
+from tests.support.engines import Bench
 from tests.unit.operations.runbook import NAME, NS, OTHER, Site, attempt
 
 VALUES = {f"user/{n:03d}": {"n": n} for n in range(40)}
@@ -349,3 +351,26 @@ def test_a_watch_that_failed_leaves_a_generation_which_goes(embedded):
     rebuilt(embedded, keys=())
     assert incident in embedded.retain_incidents()["incidents"]
     assert site_generations(embedded) == [embedded.generation()]
+
+
+def test_of_the_whole_store_the_last_switch_stays_and_of_others_the_facts(tmp_path, valkey_server):
+    bench = Bench("valkey", tmp_path, valkey_server)
+    site = filled(Site(tmp_path / "site", bench=bench))
+    named, facts = [], {"kind": "failover", "to": "b", "lag_seconds": 0.1}
+    incident = rebuilt(site)
+    with site.open() as store:
+        for _turn in range(2):
+            claim = incidents.claim(store, WHOLE, attempt())
+            incidents.folder(site.store, claim.incident)
+            store.note(claim, **facts)
+            named.append(claim.incident)
+            found = site.retain_incidents()
+            assert not found["changed"] and "the whole store has the open incident" in found["incidents_kept"][incident]
+            store.close_incident(claim)
+    found = site.retain_incidents()
+    assert (set(found["incidents"]), found["set_aside"]) == ({named[0], incident}, 2)
+    left = known(site, WHOLE)
+    assert set(left[named[0]].facts) == {*facts, incident_retention.DROPPED} and left[named[1]].facts == facts
+    folders = os.listdir(incidents.base(site.store))
+    assert named[1] in folders and named[0] not in folders
+    bench.close()
