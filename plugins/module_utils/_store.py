@@ -208,6 +208,22 @@ class Store(t.Protocol):
 
     def close_incident(self, claim: Claim) -> None: ...
 
+    def drop_aside(
+        self,
+        namespace: str,
+        incidents: t.Sequence[str],
+        before: int,
+        keeping: t.Sequence[str] = (),
+        check: bool = False,
+    ) -> int:
+        """Drop the rows that these incidents (few) set aside before that time (µs), but for those of the reasons
+        ``keeping``, in small transactions; how many (``check``: would go). Needs no claim, as nobody works in an
+        incident that is not open. Errors: CannotProceed when one is open."""
+
+    def keep_facts(self, namespace: str, incident: str, facts: t.Mapping[str, t.Any] | None) -> None:
+        """These become the facts of a closed incident; None: nobody needs to know of it any more.
+        Errors: CannotProceed when it is open."""
+
     # --- operators ----------------------------------------------------------------------------------------------
     def fence(self, claim: Claim) -> bool:
         """Quarantine: serving TTL 1 s, no application reads or writes; keeps the former policy; whether it changed."""

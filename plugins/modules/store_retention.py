@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: store_retention
-short_description: Drop old entries of the access log
+short_description: Drop old entries of the access log, and what old incidents left
 version_added: 1.0.0
 description:
   - Every read and write of an application is an entry of the store's access log. This drops those that are older than
@@ -15,7 +15,15 @@ description:
   - Nothing goes while a namespace is quarantined, while one is in no good snapshot, or when the newest good snapshot is
     of another copy of the store. The result says which of these it was.
   - The log is looked at once a day, or each thirtieth of the shorter time.
-  - Without effect on layouts that keep no access log in the store.
+  - On layouts that keep no access log in the store that part is without effect.
+  - An incident leaves what it replaced or isolated in the store, and a folder on the memory host whose files name keys.
+    Of incidents that were closed longer ago than O(keep_incidents) these go, with what the incident's facts say of
+    single records, and a former generation that no watch dropped. When it was, up to which write it judged, and with
+    what verdict stays.
+  - Nothing of a namespace goes while it is quarantined or has an open incident. An incident stays as long as records
+    that were isolated in it are not back, and as long as a snapshot of it is held
+    (M(memops.agent_memory.snapshot_hold)).
+  - Incidents are looked at once a day, or each thirtieth of O(keep_incidents).
 author:
   - The memops.agent_memory maintainers (@memops)
 options:
@@ -29,6 +37,9 @@ options:
       - From then on a record that is older is proven by the same record in a good snapshot, no longer by the log. Keep
         snapshots that long.
     type: float
+  keep_incidents:
+    description: Seconds since an incident was closed for which what it left is kept. Left out, it stays for good.
+    type: float
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.attributes
@@ -36,7 +47,7 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Keep the entries of reads for thirty days, and of writes for a year
+- name: Keep the entries of reads for thirty days, of writes for a year, and what incidents left for ninety days
   memops.agent_memory.store_retention:
     store:
       path: /var/lib/agents/memory.db
@@ -47,6 +58,7 @@ EXAMPLES = r"""
       master_key_file: /etc/memops/master.key
     keep_reads: 2592000
     keep_writes: 31536000
+    keep_incidents: 7776000
 """
 
 RETURN = r"""
@@ -59,8 +71,21 @@ writes:
   type: int
   returned: success
 reason:
-  description: Why none could go. Empty where nothing stood in the way.
+  description: Why no entries could go. Empty where nothing stood in the way.
   type: str
+  returned: success
+incidents:
+  description: The incidents of which rows, files and the names of records went; in check mode, would go.
+  type: list
+  elements: str
+  returned: success
+set_aside:
+  description: Rows that had been set aside and went; in check mode, that would go.
+  type: int
+  returned: success
+incidents_kept:
+  description: Of each incident that is older and stays all the same, why.
+  type: dict
   returned: success
 """
 

@@ -16,6 +16,8 @@ description:
     made them, and are told; their former rows stay aside.
   - The namespace has to be quarantined, and is refused when applications wrote to it since. The validation has to pass
     again before a release.
+  - That is offered as long as the incident is open. Afterwards it is refused, whether or not
+    M(memops.agent_memory.store_retention) dropped what the incident left.
 author:
   - The memops.agent_memory maintainers (@memops)
 extends_documentation_fragment:

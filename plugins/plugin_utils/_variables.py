@@ -84,6 +84,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_keep",
         "memory_keep_forensic",
         "memory_keep_grace",
+        "memory_keep_incidents",
         "memory_keep_last",
         "memory_keep_read_log",
         "memory_keep_within",

@@ -9,15 +9,28 @@ import pathlib
 import re
 import sqlite3
 import sys
+import typing as t
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import isolate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Run
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot import create
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from playbooks import Site
 
 OURS = "memops.agent_memory."
 CHANGED = re.compile(r"^primary .* changed=([0-9]+) ", re.M)  # the last recap counts all playbooks of the run
 KEEP = {"memory_keep_last": 1, "memory_keep_within": "0s"}
+
+
+def quarantine_and_release(params: dict[str, t.Any], namespace: str) -> str:
+    """The incident."""
+    run = Run("test:1:1", "the test")
+    with contextlib.closing(open_store(params)) as store:
+        common = {"store": store, "store_params": params, "namespace": namespace, "run": run}
+        isolate.isolate(**common)
+        return str(isolate.release(**common)["incident"])
 
 
 def test_hold_remove_bring_back_and_find(tmp_path: pathlib.Path) -> None:
@@ -43,13 +56,15 @@ def test_hold_remove_bring_back_and_find(tmp_path: pathlib.Path) -> None:
     assert "Nothing to do: hold case-17 stands already." in held.text
     assert re.search(rf"snapshot {old}: scheduled of \S+, held: case-17 \(.*: a dispute\)", held.text)
 
+    false_alarm = quarantine_and_release(site.stores["primary"], "agent-7")
     lifted = {"memory_hold": "case-17", "memory_hold_state": "absent"}
-    more = {**KEEP, "memory_keep_read_log": "0s", "memory_verdict": "unverified"}
+    more = {**KEEP, "memory_keep_read_log": "0s", "memory_keep_incidents": "0s", "memory_verdict": "unverified"}
     gone = site.play("hold", OURS + "backup", OURS + "info", **lifted, **more)
     assert gone.status == 0 and f"Hold case-17 lifted from {old}." in gone.text, gone.text
     told = " ".join(gone.text.split())
     assert f"Removed 1 old snapshots ({old}); undelete brings them back for 1d." in told, told
     assert "Dropped 20 old entries of the access log." in told, told
+    assert f"Dropped what 1 old incidents left ({false_alarm})." in told, told
     assert f"removed snapshot {old}: since " in gone.text and f"snapshot {old}: scheduled" not in gone.text
 
     long_ago = {"memory_last_good_before": "2020-01-01T00:00:00Z"}

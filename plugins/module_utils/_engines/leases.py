@@ -63,6 +63,13 @@ def incident_closed(namespace: str, incident: str) -> CannotProceed:
     )
 
 
+def still_open(namespace: str, incident: str) -> CannotProceed:
+    return CannotProceed(
+        f"The incident {incident} of {of_what(namespace)} is open; what it set aside may be needed yet.",
+        "finish that incident first",
+    )
+
+
 def of_what(namespace: str) -> str:
     return f"namespace {namespace!r:.80}" if namespace else "the whole store"
 

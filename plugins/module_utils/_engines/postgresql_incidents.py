@@ -13,7 +13,8 @@ import zlib
 from .._errors import LeaseHeld
 from .._model import Claim, IncidentState
 from .._store import WHOLE
-from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident
+from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident, still_open
+from .postgresql_arrays import Blobs
 from .postgresql_connect import Connected
 from .postgresql_rows import escaped, lenient
 from .postgresql_session import Session
@@ -21,6 +22,7 @@ from .postgresql_session import Session
 COLUMNS = "incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts"
 CLAIMS = 0x6D656D  # the first number of the advisory lock between claims of one namespace and of the whole store
 ONE = "WHERE namespace = %s AND incident = %s"
+DROP_ROWS = 1000  # that one transaction drops
 
 
 def _state(row: tuple[t.Any, ...]) -> IncidentState:
@@ -187,3 +189,44 @@ class Incidents(Connected):
             session.run(
                 f"UPDATE {self.sql.incident} SET state = 'closed', lease_until = %s {ONE}", self.clock(), *names
             )
+
+    def drop_aside(
+        self,
+        namespace: str,
+        incidents: t.Sequence[str],
+        before: int,
+        keeping: t.Sequence[str] = (),
+        check: bool = False,
+    ) -> int:
+        which = f"FROM {self.sql.aside} WHERE namespace = %s AND incident = ANY (%s) AND at < %s AND reason <> ALL (%s)"
+        values = (escaped(namespace), list(incidents), before, Blobs([escaped(reason) for reason in keeping]))
+        with self._asking() as session:
+            there = int(session.row(f"SELECT count(*) {which}", *values)[0])
+        if check or not there:
+            return there
+        dropped, gone = 0, DROP_ROWS
+        while gone == DROP_ROWS:
+            with self._transaction() as session:
+                self._not_open(session, namespace, incidents)
+                gone = session.run(
+                    f"DELETE FROM {self.sql.aside} WHERE id IN (SELECT id {which} LIMIT {DROP_ROWS})", *values
+                )
+            dropped += gone
+        return dropped
+
+    def keep_facts(self, namespace: str, incident: str, facts: t.Mapping[str, t.Any] | None) -> None:
+        names = (escaped(namespace), incident)
+        with self._transaction() as session:
+            self._not_open(session, namespace, [incident])
+            if facts is None:
+                session.run(f"DELETE FROM {self.sql.incident} {ONE}", *names)
+            else:
+                session.run(f"UPDATE {self.sql.incident} SET facts = %s {ONE}", json.dumps(dict(facts)), *names)
+
+    def _not_open(self, session: Session, namespace: str, incidents: t.Sequence[str]) -> None:
+        """Errors: CannotProceed."""
+        row = session.row(
+            f"SELECT incident FROM {self.sql.incident} WHERE namespace = %s AND state = 'open'", escaped(namespace)
+        )
+        if row is not None and row[0] in incidents:
+            raise still_open(namespace, row[0])

@@ -12,11 +12,12 @@ import typing as t
 
 from .._errors import LeaseHeld
 from .._model import Claim, IncidentState
-from .leases import believed_end, held_by, incident_closed, same_incident
+from .leases import believed_end, held_by, incident_closed, same_incident, still_open
 from .sqlite_connect import Opened, sqlite_errors
 
 COLUMNS = "incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts"
 ONE = "WHERE namespace = ? AND incident = ?"
+DROP_ROWS = 1000  # that one transaction drops
 
 
 def _state(row: tuple[t.Any, ...]) -> IncidentState:
@@ -149,3 +150,48 @@ class Incidents(Opened):
                 "UPDATE memops_incident SET state = 'closed', lease_until = ? WHERE namespace = ? AND incident = ?",
                 (self.clock(), claim.namespace, claim.incident),
             )
+
+    def drop_aside(
+        self,
+        namespace: str,
+        incidents: t.Sequence[str],
+        before: int,
+        keeping: t.Sequence[str] = (),
+        check: bool = False,
+    ) -> int:
+        names, reasons = (", ".join("?" * len(values)) for values in (incidents, keeping))
+        which = (
+            f"FROM memops_aside WHERE namespace = ? AND incident IN ({names}) AND at < ? AND reason NOT IN ({reasons})"
+        )
+        values = (namespace, *incidents, before, *keeping)
+        with sqlite_errors(self.path):
+            there = int(self._con.execute(f"SELECT count(*) {which}", values).fetchone()[0])
+        if check or not there:
+            return there
+        dropped, gone = 0, DROP_ROWS
+        while gone == DROP_ROWS:
+            with self._transaction() as con:
+                self._not_open(con, namespace, incidents)
+                gone = con.execute(
+                    f"DELETE FROM memops_aside WHERE id IN (SELECT id {which} LIMIT {DROP_ROWS})", values
+                ).rowcount
+            dropped += gone
+        return dropped
+
+    def keep_facts(self, namespace: str, incident: str, facts: t.Mapping[str, t.Any] | None) -> None:
+        with self._transaction() as con:
+            self._not_open(con, namespace, [incident])
+            if facts is None:
+                con.execute(f"DELETE FROM memops_incident {ONE}", (namespace, incident))
+            else:
+                con.execute(
+                    f"UPDATE memops_incident SET facts = ? {ONE}", (json.dumps(dict(facts)), namespace, incident)
+                )
+
+    def _not_open(self, con: sqlite3.Connection, namespace: str, incidents: t.Sequence[str]) -> None:
+        """Errors: CannotProceed."""
+        row = con.execute(
+            "SELECT incident FROM memops_incident WHERE namespace = ? AND state = 'open'", (namespace,)
+        ).fetchone()
+        if row is not None and row[0] in incidents:
+            raise still_open(namespace, row[0])

@@ -12,10 +12,11 @@ import typing as t
 from .._errors import LeaseHeld, NamespaceQuarantined
 from .._model import Claim, IncidentState
 from .._store import WHOLE
-from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident
-from .valkey_control import Transaction, incident_field, incident_row
+from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident, still_open
+from .valkey_control import Transaction, incident_field, incident_row, space_of
 from .valkey_errors import valkey_errors
-from .valkey_transactions import Connected, repeated
+from .valkey_log import PAGE, aside_of
+from .valkey_transactions import AT_ONCE, Connected, repeated
 from .valkey_values import Names
 
 
@@ -191,3 +192,47 @@ class Incidents(Connected):
                 row.update(state="closed", lease_until=self.clock())
                 self._write(tx, row)
             tx.durable = True
+
+    def drop_aside(
+        self,
+        namespace: str,
+        incidents: t.Sequence[str],
+        before: int,
+        keeping: t.Sequence[str] = (),
+        check: bool = False,
+    ) -> int:
+        stream, after, dropped = self.names.aside(namespace), b"-", 0
+        names, reasons = frozenset(incidents), frozenset(keeping)
+        raw = self._ask("HGET", self.names.namespaces, namespace)
+        largest = 0 if raw is None else int(space_of(raw, namespace, self.path)["largest"])
+        size = max(1, min(PAGE, AT_ONCE // max(largest, 1)))
+        while page := self._ask("XRANGE", stream, after, f"({before // 1000}-0", "COUNT", size):
+            after = b"(" + page[-1][0]
+            gone = []
+            for place, fields in page:
+                name, reason, _member = aside_of(self.envelopes, fields)
+                if name in names and reason not in reasons:
+                    gone.append(place)
+            if gone and not check:
+                self._drop_places(namespace, incidents, gone)
+            dropped += len(gone)
+        return dropped
+
+    @repeated
+    def _drop_places(self, namespace: str, incidents: t.Sequence[str], places: t.Sequence[bytes]) -> None:
+        with self._transaction() as tx:
+            for row in self._all(tx.read):
+                if row["namespace"] == namespace and row["state"] == "open" and row["incident"] in incidents:
+                    raise still_open(namespace, row["incident"])
+            tx.add("XDEL", self.names.aside(namespace), *places)
+
+    @repeated
+    def keep_facts(self, namespace: str, incident: str, facts: t.Mapping[str, t.Any] | None) -> None:
+        with self._transaction() as tx:
+            row = self._incident(tx.read, namespace, incident)
+            if row is not None and row["state"] == "open":
+                raise still_open(namespace, incident)
+            if row is not None and facts is None:
+                tx.add("HDEL", self.names.incidents, incident_field(namespace, incident))
+            elif row is not None:
+                self._write(tx, {**row, "facts": dict(facts or {})})

@@ -20,6 +20,7 @@ from .._repository import Snapshot
 from .._store import Store
 from . import incident as incidents
 from .incident import Run, now_us
+from .incident_retention import DROPPED, dropped
 from .incoming import Incoming
 from .plan_file import Entry, PlanFile
 from .undo_soft import applied_soft, undo_soft
@@ -298,6 +299,8 @@ def undo(
     says where its plan lies). Errors: CannotProceed when there is nothing to go back to, or applications wrote since.
     """
     incident, known = incidents.facts(store, namespace, run.incident)
+    if incident is None or known.get(DROPPED):
+        _refuse_dropped(store, namespace, incident)
     former, current = known.get("switched_from"), known.get("switched_to")
     soft = former is None and incident is not None and applied_soft(known) is not None
     with store.reader() as reader:
@@ -310,6 +313,7 @@ def undo(
         went = {} if known["undone"] == "soft" else {"generation": {"from": None, "to": known["undone"]}}
         return {"changed": False, "incident": incident, **went}
     if not soft and (former is None or former not in store.generations(namespace)):
+        _refuse_dropped(store, namespace, None)
         raise CannotProceed(
             f"There is no rebuild of {namespace} to take back: no former generation, and no soft repair.",
             "restore a snapshot with the restore playbook instead",
@@ -339,6 +343,17 @@ def undo(
             building=current,
         )
     return {"changed": True, "incident": incident, "generation": {"from": current, "to": former}}
+
+
+def _refuse_dropped(store: Store, namespace: str, incident: str | None) -> None:
+    """Errors: CannotProceed when the rebuild's former records are gone for good."""
+    gone = dropped(store, namespace, incident)
+    if gone is not None:
+        raise CannotProceed(
+            f"What {namespace} was before the rebuild of incident {gone.incident} is gone since {gone.facts[DROPPED]}, "
+            "when memory_keep_incidents was over.",
+            "restore a snapshot with the restore playbook instead",
+        )
 
 
 def _written_since(store: Store, namespace: str, sequence: int) -> bool:

@@ -17,7 +17,20 @@ import typing as t
 
 from .._codec import why_unreadable
 from .._errors import CannotProceed, MemoryOpsError
-from .._model import CHECKSUM, CREATED, EPOCH, EXPIRES, KEY, KEY_ID, PAYLOAD, SEQUENCE, UPDATED, Claim, Row
+from .._model import (
+    CHECKSUM,
+    CREATED,
+    EPOCH,
+    EXPIRES,
+    KEY,
+    KEY_ID,
+    PAYLOAD,
+    SEQUENCE,
+    UPDATED,
+    Claim,
+    IncidentState,
+    Row,
+)
 from .._store import Store
 from .incident import LEASE_SECONDS, Run, now_us
 from .isolate_choice import Choice
@@ -32,9 +45,14 @@ DAY_US = 86_400_000_000
 
 def outstanding(store: Store, namespace: str) -> frozenset[str]:
     """The groups of isolated records of which not all came back."""
+    return outstanding_of(store.incidents(namespace))
+
+
+def outstanding_of(states: t.Iterable[IncidentState]) -> frozenset[str]:
+    """``outstanding`` of the namespaces of these incidents, which have to be all of theirs."""
     out: set[str] = set()
     back: set[str] = set()
-    for state in store.incidents(namespace):
+    for state in states:
         out.update(state.facts.get("held") or {})
         back.update(state.facts.get("held_back") or [])
     return frozenset(out - back)

@@ -78,6 +78,9 @@ def test_what_was_damaged_is_as_before_and_a_sibling_never_notices(site, strateg
     assert told.items() <= done["validate"]["hit_rate"].items()
     if strategy == "soft":  # made and the one without a value are kept, and those that were not touched are not
         assert set(site.aside()) == {"made", "note 003", "note 005"}
+    site.close_incident()
+    site.forget_incidents(3 if strategy == "soft" else 0)
+    assert site.values() == before and site.everything(OTHER) == sibling
 
 
 def test_a_watch_goes_by_the_objects_own_benchmark(site):

@@ -17,6 +17,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._codec import 
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     incident,
+    incident_retention,
     investigate,
     isolate,
     publish,
@@ -165,6 +166,26 @@ class Site:
             run = incident.Run(opened.attempt, "the test")
             store.close_incident(incident.claim(store, namespace, run))
 
+    def retain_incidents(self, keep=0.0, check=False, repository=True):
+        with self.open() as store:
+            return incident_retention.apply(
+                store=store, store_params=self.store, keyring=self.ring(), name=NAME, keep=keep, run=attempt(),
+                repository=Repository.open(self.repository) if repository else None, check=check,
+            )  # fmt: skip
+
+    def forget_incidents(self, rows, namespace=NS):
+        """Let retention take what the closed incidents left: so many rows that were set aside, files, generations."""
+        served = self.rows(namespace)
+        would = self.retain_incidents(check=True)
+        assert len(self.rows_aside(namespace)) == would["set_aside"] == rows and would["incidents"]
+        assert self.retain_incidents() == would
+        assert not self.retain_incidents()["changed"]
+        assert self.rows_aside(namespace) == [] and self.rows(namespace) == served
+        with self.open() as store:
+            assert store.generations(namespace) == [self.generation(namespace)]
+        for one in would["incidents"]:
+            assert not os.path.exists(os.path.join(incident.base(self.store), one))
+
     # --- looks --------------------------------------------------------------------------------------------------
     def generation(self, namespace=NS):
         with self.open() as store, store.reader() as reader:
@@ -190,6 +211,10 @@ class Site:
                 for _incident, _reason, row in batch:
                     found.setdefault(row[0], []).append(row)
         return found
+
+    def rows_aside(self, namespace=NS):
+        with self.open() as store, store.reader() as reader:
+            return [one for batch in reader.aside(namespace) for one in batch]
 
     def value_of(self, row, namespace=NS):
         """The value that a sealed row holds; raises when it does not open."""

@@ -101,6 +101,9 @@ def test_what_was_damaged_is_as_before_and_the_rest_is_not_touched(site):
     assert done["plan"]["suspect_keys"] == ["{made}"]
     assert done["plan"]["records"]["repair"] == 6 and done["validate"]["verdict"] == "pass"
     assert site.app.get(site.key("s00003")).startswith(b"value 3")  # the application reads again
+    site.close_incident()
+    site.forget_incidents(0)
+    assert site.dumps() == before and site.dumps(OTHER) == sibling
 
 
 # --- killed in the middle -------------------------------------------------------------------------------------------
@@ -150,6 +153,8 @@ def test_whenever_it_is_killed_the_same_command_finishes_it(site, strategy, step
         assert sorted((key, len(rows)) for key, rows in site.aside().items()) == [
             ("list", 1), ("s00001", 1), ("{made}", 1), ("{{x}}", 1),
         ]  # fmt: skip
+        site.forget_incidents(4)
+        assert site.values() == before
 
 
 # --- nodes that change ----------------------------------------------------------------------------------------------

@@ -76,6 +76,9 @@ def test_what_was_damaged_inside_the_window_is_as_before_and_the_rest_is_not_tou
     assert site.app.get(site.key("s00003")).startswith(b"value 3")  # the application reads again
     if strategy == "soft":
         assert {"made", "list", "bytes", "s00001"} == set(site.aside())
+    site.close_incident()
+    site.forget_incidents(4 if strategy == "soft" else 0)
+    assert site.dumps() == before and site.dumps(OTHER) == sibling
 
 
 def test_without_a_window_what_changed_is_kept_and_what_is_absent_is_listed(site):

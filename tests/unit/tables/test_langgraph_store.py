@@ -43,6 +43,9 @@ def test_after_a_rebuild_the_framework_says_what_it_said_before(site, strategy):
     assert done["validate"]["verdict"] == "pass" and done["validate"]["probes"]["checked"] >= 30
     if strategy == "soft":
         assert {"made", "fact 00001", "a%2Fb", "short"} == set(site.aside())
+    site.close_incident()
+    site.forget_incidents(len(site.rows_aside()))
+    assert (site.dump_of(), site.dump_of(OTHER)) == (dump, sibling)
 
 
 def test_an_undamaged_namespace_is_the_same_to_the_bit_after_a_hard_rebuild(site):

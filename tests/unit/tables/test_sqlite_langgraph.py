@@ -114,6 +114,9 @@ def test_what_was_damaged_inside_the_window_is_as_before_and_the_rest_is_not_tou
     assert site.app.get([NS], "k00003")["n"] == 3  # the application reads again
     if strategy == "soft":
         assert {"made", "k00001", "below/one"} == set(site.aside())
+    site.close_incident()
+    site.forget_incidents(3 if strategy == "soft" else 0)
+    assert site.records() == before and site.dump(TABLES, f"prefix LIKE '{OTHER}%'") == sibling
 
 
 def test_without_a_window_what_changed_is_kept_and_what_is_absent_is_listed(site):
