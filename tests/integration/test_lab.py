@@ -119,7 +119,8 @@ def passed(outcome: Outcome) -> None:
 
 def test_a_run_that_was_killed_leaves_nothing_for_long() -> None:
     unit_postgresql.install()  # what a host with systemd has
-    code = "import time; from ssh_hosts import Lab; from s3_server import S3Server; from systemd_host import SystemdHost; "
+    code = "import time; from s3_server import S3Server; from ssh_hosts import Lab; "
+    code += "from systemd_host import SystemdHost; "
     code += "lab = Lab(real=True, kinds={'h3': SystemdHost}).start(); S3Server(str(lab.folder / 's3')).start(); "
     code += "print(lab.folder, lab.bridge, flush=True); time.sleep(600)"
     environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
