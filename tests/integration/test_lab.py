@@ -23,6 +23,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import machine
+import unit_postgresql
 from lab_writers import Writers, told_lost
 from memory_lab import ENGINES, MemoryLab
 from ssh_hosts import OWNER, USERS
@@ -117,8 +118,11 @@ def passed(outcome: Outcome) -> None:
 
 
 def test_a_run_that_was_killed_leaves_nothing_for_long() -> None:
-    code = "import sys, time; from ssh_hosts import Lab; from s3_server import S3Server; lab = Lab(real=True).start(); "
-    code += "S3Server(str(lab.folder / 's3')).start(); print(lab.folder, lab.bridge, flush=True); time.sleep(600)"
+    unit_postgresql.install()  # what a host with systemd has
+    code = "import time; from s3_server import S3Server; from ssh_hosts import Lab; "
+    code += "from systemd_host import SystemdHost; "
+    code += "lab = Lab(real=True, kinds={'h3': SystemdHost}).start(); S3Server(str(lab.folder / 's3')).start(); "
+    code += "print(lab.folder, lab.bridge, flush=True); time.sleep(600)"
     environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -126,7 +130,7 @@ def test_a_run_that_was_killed_leaves_nothing_for_long() -> None:
         folder = pathlib.Path(place)
         assert machine.owned(folder)
         machine.sweep()
-        assert folder.exists() and f"{bridge}:" in machine.ip("link")
+        assert folder.exists() and f"{bridge}:" in machine.ip("link") and list(machine.cgroups().glob(f"{bridge}*"))
         assert len(machine.users_of(folder)) > 3
         process.kill()
     deadline = time.monotonic() + 30
@@ -135,6 +139,7 @@ def test_a_run_that_was_killed_leaves_nothing_for_long() -> None:
         time.sleep(0.05)
     machine.sweep()
     assert not folder.exists() and f"{bridge}:" not in machine.ip("link")
+    assert not list(machine.cgroups().glob(f"{bridge}*"))
     assert machine.users_of(folder) == []
     assert place not in pathlib.Path("/proc/mounts").read_text()
 

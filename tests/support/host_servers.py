@@ -27,8 +27,8 @@ from tests.support import postgresql_server, valkey_server
 OWNER, APPLICATION, ADMINISTRATOR, REPLICATOR = "memops", "agent", "postgres", "replicator"
 WATCHER = "watcher"  # who the Sentinels are on the servers
 WATCHER_RULES = (
-    "allchannels +multi +slaveof +replicaof +ping +exec +subscribe +config|rewrite +role +publish +info "
-    "+client|setname +client|kill +script|kill +failover +client|pause +client|unpause"
+    "allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info "
+    "+client|setname +client|kill +script|kill +failover +client|pause"
 )
 DATABASE, SERVICE_NAME = postgresql_server.DATABASE, "memory"
 

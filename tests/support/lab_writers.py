@@ -37,7 +37,7 @@ class Writers:
     def _work(self, engine: str, direct: bool, name: str) -> None:
         memory, server = None, 1
         for n in itertools.count():
-            if self.ended.wait(0.01):
+            if self.ended.wait(0.03):
                 break
             key, value = f"{name}-{'direct' if direct else 'watched'}-{n}", {"n": n}
             try:

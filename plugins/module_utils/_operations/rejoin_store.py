@@ -18,7 +18,7 @@ from .._replication import Standing
 from .._store import WHOLE, Store
 from . import incident as incidents
 from .incident import Journal, Run, own_files
-from .replicas import Side
+from .replicas import SWITCHES, Side
 
 LOST: t.Final = "lost_keys.jsonl"
 SHOWN: t.Final = 1000
@@ -47,7 +47,7 @@ def rejoin(
             f"{main.host} is a replica, so nothing can rejoin it.", "fail over first, or name the primary"
         )
     mine = _standing(old)
-    last = main.switch()
+    last = _took_over(main)
     incident = run.incident or (last.incident if last else "rejoin")
     folder = incidents.folder(old.params, incident, run.work_dir)
     if mine is not None and old.server.follows(mine, theirs):
@@ -89,6 +89,15 @@ def rejoin(
         "changed": True, "forensic": snapshot, "position": standing.position, "notes": notes,
         **_told(folder, incident, "; ".join([f"{old.host} follows {main.host}", *notes]), untold),
     }  # fmt: skip
+
+
+def _took_over(main: Side) -> IncidentState | None:
+    """The failover by which ``main`` became the primary; one that was begun since and given up is none."""
+    for state in main.store.incidents(WHOLE):
+        done = state.facts.get("to") == main.place and state.facts.get("promoted_at")
+        if state.facts.get("kind") in SWITCHES and done:
+            return state
+    return main.switch()
 
 
 def _standing(side: Side) -> Standing | None:

@@ -160,6 +160,23 @@ def test_a_copy_anew_is_started_by_the_programs_that_the_former_server_ran_with(
     assert pair.roles() == (away, home)
 
 
+def test_a_configuration_apart_from_the_data_is_found(pair):
+    """As on Debian, where the server's command line names it. Its server was killed."""
+    home, away = pair.roles()
+    server = pair.hosts[home]
+    pair.fail_over(home, away)
+    server.kill()
+    usual, apart = os.path.join(server.data, "postgresql.conf"), os.path.join(server.directory, "apart.conf")
+    os.rename(usual, apart)
+    with open(os.path.join(server.data, "postmaster.opts"), "r+", encoding="ascii") as file:
+        line = file.read().rstrip()
+        file.seek(0)
+        file.write(f'{line} "-c" "config_file={apart}"\n')
+    assert pair.rejoin(home, away)["notes"] == ["pg_rewind took back its own later writes"]
+    assert pair.roles() == (away, home)
+    os.rename(apart, usual)
+
+
 def test_a_forced_failover_tells_what_was_lost_to_the_record(pair):
     home, away = pair.roles()
     refused("cannot be asked|what keeps", lambda: pair.fail_over(home, away, force=True), MemoryOpsError)

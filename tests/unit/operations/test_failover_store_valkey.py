@@ -183,7 +183,7 @@ def test_what_nobody_compared_before_somebody_else_made_it_follow_is_not_told_to
     assert pair.rejoin(away, home)["lost"] == 0
 
 
-def test_a_forced_failover_tells_what_was_lost_to_the_record(pair):
+def test_a_forced_failover_tells_what_was_lost_to_the_record(pair, monkeypatch):
     home, away = pair.roles()
     with pair.hosts[away].client() as client, pair.hosts[home].client() as other:
         client.config_set("masterauth", "wrong")
@@ -203,6 +203,13 @@ def test_a_forced_failover_tells_what_was_lost_to_the_record(pair):
         assert sorted(back["lost_keys"]) == [f"agent-2: lost-{n}" for n in range(5)]
         client.config_set("masterauth", pair.hosts[away].passwords["memops"])
     assert "lost-1" not in pair.values(away, "agent-2")
+    run = pair.run()
+    with killed_after("replicates", monkeypatch), pytest.raises(Killed):
+        pair.fail_over(away, home, kind="failback", run=run)
+    again = pair.rejoin(home, away)  # the way home began and did not end; what was lost is told all the same
+    assert (again["changed"], again["lost"], again["lost_keys"]) == (False, 5, back["lost_keys"])
+    pair.fail_over(away, home, kind="failback", run=pair.run(takeover=run.attempt))
+    assert pair.rejoin(away, home)["lost"] == 0
 
 
 def test_what_is_quarantined_stays_so_and_nobody_opens_the_store_meanwhile(pair, monkeypatch):
