@@ -34,7 +34,8 @@ def read_route(path: str) -> Route:
     except FileNotFoundError:
         raise StoreUnavailable(
             f"There is no route file {path}.",
-            'correct its path, or write one: {"format": 1, "generation": 1, "default": {"engine": "sqlite", "path": "/…/memory.db"}}',
+            "correct its path, or write one: "
+            '{"format": 1, "generation": 1, "default": {"engine": "sqlite", "path": "/…/memory.db"}}',
         ) from None
     except OSError as exc:
         raise StoreUnavailable(
