@@ -31,7 +31,7 @@ def test_a_quarantine_without_an_open_incident_is_told() -> None:
     states = {"a": "quarantined", "b": "quarantined", "c": "serving"}
     one, two = lines(states, [("a", "closed"), ("b", "open")])
     assert one == "incident inc-1 of b: open since then, last worked on by ann"
-    assert two.startswith("The quarantine of a is left of an incident that ended. Next: ansible-playbook ")
+    assert two.startswith("The quarantine of a is left of an incident that ended. Next: ansible-playbook -i ")
     assert lines({"c": "serving"}, [("c", "closed")]) == ["No incident is open."]
 
 
@@ -44,3 +44,17 @@ def test_a_namespace_below_a_quarantined_one_is_not_told_as_serving() -> None:
     ]}  # fmt: skip
     told = [line.partition(",")[0] for line in drawn(TEMPLATE.with_name("namespaces.j2"), found)]
     assert told == ["namespace a: quarantined", "namespace a.b: fenced by the quarantine of a", "namespace c: serving"]
+
+
+def test_a_name_forges_no_line() -> None:
+    """A tenant chooses its namespace; what stands below one another here is believed at night."""
+    forged = "x: serving\nnamespace a"
+    common = {"state": "quarantined", "records": 1, "isolated": 0, "generation": 1, "fenced_by": None}
+    names = {"namespaces": [{"name": name, **common} for name in (forged, " a", "\u202eb", "ok \u00e9")]}
+    told = [line.partition(": quarantined")[0] for line in drawn(TEMPLATE.with_name("namespaces.j2"), names)]
+    assert told == [
+        r'namespace "x: serving\nnamespace a"', 'namespace " a"', r'namespace "\u202eb"', "namespace ok \u00e9",
+    ]  # fmt: skip
+    assert len(lines({}, [(forged, "open")])) == 1
+    (_none, told_of) = lines({"a b": "quarantined"}, [])
+    assert """ -e '{"memory_namespace": "a b"}', or release it.""" in told_of
