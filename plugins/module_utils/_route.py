@@ -33,7 +33,9 @@ def read_route(path: str) -> Route:
             raw = file.read(64 << 20)
     except FileNotFoundError:
         raise StoreUnavailable(
-            f"There is no route file {path}.", "set memory_route.path to the route file, or write one"
+            f"There is no route file {path}.",
+            "correct its path, or write one: "
+            '{"format": 1, "generation": 1, "default": {"engine": "sqlite", "path": "/…/memory.db"}}',
         ) from None
     except OSError as exc:
         raise StoreUnavailable(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from .sqlite_schema import ASIDE_COLUMNS, RecordsSql
+from .sqlite_schema import ASIDE_COLUMNS, QUARANTINE_TTL, RecordsSql
 
 OWN = "SELECT id FROM memops_generation WHERE namespace = ?"
 
@@ -38,12 +38,19 @@ def told(con: sqlite3.Connection) -> list[str]:
 def lead_back(con: sqlite3.Connection, sql: RecordsSql, at: int) -> list[str]:
     """Each row names the generation with the namespace's newest record again (of several the fullest: one may have been
     in the making); what was written past it comes along where it is newer, the rest is set aside. The fence is down
-    meanwhile. A row that is gone stays so: nobody knows whether the namespace was quarantined."""
+    meanwhile. A row that is gone is made again with a quarantine, since nobody knows whether there was one."""
     done = []
     for name, number in astray(con):
-        if number is None:
-            continue
         own = [row[0] for row in con.execute(OWN, (name,))]
+        if number is None:
+            target = max(own, key=lambda one: (_fullest(con, sql, one), one))
+            con.execute(
+                "INSERT INTO memops_namespace (name, state, generation, serving_ttl, prior_state, lock_number) "
+                f"SELECT ?, 'quarantined', ?, ?, 'serving', coalesce(max(lock), 0) FROM {sql.log} WHERE namespace = ?",
+                (name, target, QUARANTINE_TTL, name),
+            )
+            done.append(f"made the control row of namespace {name!r:.80} again; it is quarantined, as it may have been")
+            continue
         taken = con.execute("SELECT 1 FROM memops_generation WHERE id = ?", (number,)).fetchone() is not None
         if not own and not taken:
             con.execute("INSERT INTO memops_generation (id, namespace, created) VALUES (?, ?, ?)", (number, name, at))

@@ -15,9 +15,9 @@ from .._model import Change, Claim
 from .leases import settable
 from .sqlite_connect import Connected, connect, decoding_leniently, sqlite_errors, translate
 from .sqlite_log import append, append_operator, position, reserved
+from .sqlite_schema import QUARANTINE_TTL
 from .sqlite_structure import missing
 
-QUARANTINE_TTL = 1.0
 PROBE_KEY = "\x00memops/probe"
 KEYS_PER_QUERY = 200
 

@@ -215,5 +215,6 @@ CONTROL_TABLES: t.Final[dict[str, str]] = {
   checksum
 )""",
 }
+QUARANTINE_TTL: t.Final = 1.0
 ASIDE_COLUMNS: t.Final = "key, epoch, sequence, created, updated, expires, deleted, key_id, payload, checksum"
 SAMPLE_MASK: t.Final = 1023

@@ -134,7 +134,7 @@ class Structure(Connected):
                 epoch, sequence = newest_given(con)
                 self._keep_up(con, epoch, sequence, 0)
                 done.append(f"set the store's counters to {epoch}.{sequence}")
-            if any(number is not None for _name, number in astray(con)):
+            if astray(con):
                 self._drop_fence(con)
                 done += lead_back(con, self.sql, self.clock())
                 self._raise_fence(con)

@@ -16,8 +16,8 @@ from .leases import believed_end, held_by, incident_closed, left_fenced, same_in
 from .valkey_control import Transaction, incident_field, incident_row, space_of
 from .valkey_errors import valkey_errors
 from .valkey_log import PAGE, aside_of
-from .valkey_transactions import AT_ONCE, Connected, repeated
-from .valkey_values import Names
+from .valkey_transactions import Connected, repeated
+from .valkey_values import AT_ONCE, Names
 
 
 def _state(row: t.Mapping[str, t.Any]) -> IncidentState:

@@ -47,22 +47,24 @@ class RepositoryChecks(Examination):
                     self.add(one, UNKNOWN, exc.message, exc.next_step)
             else:
                 good = [info for info in found if info.good and not info.problem]
-                self.check("backup", self.backup, good, store)
+                self.check("backup", self.backup, good, suspect(found), store)
                 self.check("verified", self.verified, repository, ring, good)
                 self.check("drill", self.drill, repository, ring)
                 self.check("retention", self.retention, repository, ring, found)
                 self.check("object_lock", self.object_lock, repository, good)
         self.check("conditional_put", self.conditional_put, repository)
 
-    def backup(self, good: list[t.Any], store: Store | None) -> None:
+    def backup(self, good: list[t.Any], doubted: t.Any, store: Store | None) -> None:
         """Of the namespace whose newest good snapshot is the oldest: an incident's baseline holds one alone."""
         present = None
         if store is not None:
             with store.reader() as reader:
                 present = [state.name for state in reader.namespaces()]
+        # another backup of the same state would be as suspect
+        again = run("backup") if doubted is None else f"decide about {doubted.id} first, as the check retention says"
         oldest = oldest_saved(good, present)
         if oldest is None:
-            self.add("backup", FAIL, "There is no good snapshot.", run("backup"))
+            self.add("backup", FAIL, "There is no good snapshot.", again)
             return
         namespace, info = oldest
         age = self.now - info.at / 1e6
@@ -70,7 +72,7 @@ class RepositoryChecks(Examination):
         newest = all(one.at <= info.at for one in good)
         what = "The newest good snapshot" if newest else f"The newest good snapshot that holds {namespace}"
         says = f"{what} is {ago(age)} old; the RPO is {ago(self.limits.rpo)}."
-        self.add("backup", verdict, says, "" if verdict == PASS else run("backup"))
+        self.add("backup", verdict, says, "" if verdict == PASS else again)
 
     def verified(self, repository: t.Any, ring: t.Any, good: list[t.Any]) -> None:
         seen = [(info.id, verified(repository, self.name, ring, info.id)) for info in good[:LOOKED_AT]]

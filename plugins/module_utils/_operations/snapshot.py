@@ -6,13 +6,22 @@ PRIVATE to the collection. The manifest is put last; until then there is no snap
 """
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 import typing as t
 
 from .. import _progress
 from .._codec import RecordCodec, encode_value
-from .._errors import InvalidInput, MemoryOpsError, NamespaceUnknown, RepositoryRefused, RepositoryUnavailable
+from .._errors import (
+    InvalidInput,
+    KeyUnavailable,
+    MemoryOpsError,
+    NamespaceUnknown,
+    RepositoryRefused,
+    RepositoryUnavailable,
+    SnapshotUnusable,
+)
 from .._model import READ_OPERATIONS, LogEntry, NamespaceState, Record, StoreIdentity
 from .._repository import Repository, Snapshot, SnapshotInfo
 from .._repository.catalogue import choose_base, new_id, read_problem
@@ -23,6 +32,7 @@ from .._repository.manifest import (
     manifest_key,
     pack_index,
     pack_keys,
+    read_keys,
     seal_line,
 )
 from .._repository.objects import check_name
@@ -32,7 +42,7 @@ from .former_repository import Former
 from .integrity import as_keyring
 from .retention_lock import extend_one
 from .snapshot_crew import Crew
-from .snapshot_manifest import Scanned, body, result_of, summary, suspicions
+from .snapshot_manifest import Scanned, body, lacking_keys, result_of, summary, suspicions
 from .snapshot_scan import Base, Job
 
 CANARY = "\0memops/canary"
@@ -183,13 +193,12 @@ class _Creation:
             before=None if before is None else (before.epoch, before.sequence, before.at),
             forensic=self.purpose == "forensic",
         )
-        # what cannot be sealed must not be begun
-        sealed = pack_keys(job.snapshot, job.secret, self.keyring, self.keyring.export_wrapped())
+        self.keyring.export_wrapped()  # what cannot be sealed must not be begun
         small = identity.sequence <= BIG  # no store has more records than it gave out sequences
         before_records = None if before is None else sum(e["records"] for e in before.namespaces.values())
         _progress.begin("copying records", before_records if self.wanted is None else None)
         scanned = crew.scan(job, self.objects, self.read_back, self._states, small, self._say)
-        return self._publish(job, sealed, scanned, before)
+        return self._publish(job, scanned, before)
 
     # --- before -----------------------------------------------------------------------------------------------------
     def _same_store(self, snapshots: t.Sequence[SnapshotInfo], identity: StoreIdentity) -> None:
@@ -295,9 +304,29 @@ class _Creation:
         if self.progress is not None:
             self.progress({"phase": "snapshot", "records": self.done})
 
+    def _lacking(
+        self, scanned: Scanned, wrapped: t.Mapping[str, t.Any], before: SnapshotInfo | None
+    ) -> list[str]:
+        """Sentences about records under keys that the keyring lacks, and did not lack at the last good snapshot. Such
+        snapshots must not push those out that have the keys."""
+        lacking = lacking_keys(scanned, wrapped)
+        if lacking and before is not None:
+            with contextlib.suppress(KeyUnavailable, SnapshotUnusable):
+                known = read_keys(self.objects, self.name, before.id, self.keyring)[1]
+                former = set(before.manifest["keys"]) - set(known)
+                lacking = {namespace: ids - former for namespace, ids in lacking.items()}
+        return [
+            f"records of namespace {namespace!r} are under the record key {', '.join(sorted(ids)[:3])}, which the "
+            "keyring lacks: nothing opens them"
+            for namespace, ids in sorted(lacking.items())
+            if ids
+        ]
+
     # --- after ------------------------------------------------------------------------------------------------------
-    def _publish(self, job: Job, sealed: bytes, scanned: Scanned, before: SnapshotInfo | None) -> dict[str, t.Any]:
+    def _publish(self, job: Job, scanned: Scanned, before: SnapshotInfo | None) -> dict[str, t.Any]:
         index, entries = summary(scanned)
+        wrapped = self.keyring.export_wrapped()  # after the scan: a rotation may have made the key of some rows since
+        sealed = pack_keys(job.snapshot, job.secret, self.keyring, wrapped)
         # whose applications nothing can keep away, of that every snapshot is fuzzy: then it is told of evidence alone
         if scanned.moved and (job.forensic or "fence-reads" in self.known):
             self.warnings.append(
@@ -312,6 +341,11 @@ class _Creation:
             base = self.repository.snapshot(self.name, job.base.snapshot, self.keyring)
             references[base.id] = [pack for pack in base.manifest["packs"] if pack[0] in used]
         reasons = [] if job.forensic or before is None else suspicions(entries, before, self.wanted is None)
+        lacking = [] if job.forensic else self._lacking(scanned, wrapped, before)
+        if self.purpose == "failback":  # its home may have those keys, and reads it at once
+            self.warnings += [f"Snapshot {job.snapshot}: {line}." for line in lacking]
+        else:
+            reasons += lacking
         packed = pack_index(job.snapshot, job.secret, index)
         manifest = body(
             scanned,

@@ -90,6 +90,16 @@ def suspicions(
     return reasons
 
 
+def lacking_keys(scanned: Scanned, wrapped: t.Mapping[str, t.Any]) -> dict[str, set[str]]:
+    """Namespace → ids of record keys that its records name and that are not among ``wrapped``."""
+    found: dict[str, set[str]] = {}
+    for namespace, tally in scanned.parts:
+        ids = {key for key in tally.key_ids if key and key not in wrapped}
+        if ids:
+            found.setdefault(namespace, set()).update(ids)
+    return found
+
+
 def _lives(entry: t.Mapping[str, t.Any]) -> int:
     """Records that nobody deleted; what is isolated was not."""
     return int(entry["records"] - entry["tombstones"] + entry.get("isolated", 0))

@@ -8,6 +8,7 @@ import sqlite3
 
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceQuarantined
 from tests.unit.engines.sqlite_help import all_rows, new, structure, write
 
 
@@ -57,10 +58,21 @@ def test_a_namespace_without_any_generation_keeps_the_one_that_it_names(store):
     assert (structure(store), store.generations("n"), len(all_rows(store, "n"))) == ([], [1], 1)
 
 
-def test_a_namespace_whose_row_is_gone_is_told_of_and_not_guessed(store):
-    """Whether it was quarantined is not known."""
+def test_a_namespace_whose_row_is_gone_comes_back_quarantined(store):
+    """Whether it was quarantined is not known, and its applications are not to go on with an empty one."""
     write(store, "n", {"a": b"1"})
+    write(store, "n", {"a": b"2"})
     change(store, "DELETE FROM memops_namespace")
     assert structure(store) == ["the control row of namespace 'n' is gone, its records are there"]
-    assert store.repair_structure() == []
-    assert len(structure(store)) == 1
+    assert store.repair_structure() == [
+        "made the control row of namespace 'n' again; it is quarantined, as it may have been"
+    ]
+    assert structure(store) == []
+    assert [r[8] for r in all_rows(store, "n")] == [b"2"]
+    with pytest.raises(NamespaceQuarantined):
+        write(store, "n", {"a": b"3"})
+    claim = store.claim("n", "attempt-1", "operator", new_incident="inc-1")
+    assert store.fence(claim)
+    assert store.unfence(claim)
+    assert write(store, "n", {"a": b"3"})[0][2] == 3
+    assert change(store, "SELECT max(lock) FROM memory_access_log WHERE operation = 'write'") == [(3,)]

@@ -119,8 +119,11 @@ def test_bad_arguments(route, tmp_path):
         switch_route(route, None, None)
     with pytest.raises(InvalidInput):
         switch_route(route, "", TWO)
-    with pytest.raises(StoreUnavailable, match="no route file"):
+    with pytest.raises(StoreUnavailable, match="no route file") as caught:
         read_route(str(tmp_path / "none"))
+    said = tmp_path / "said"  # what the sentence says can be pasted
+    said.write_text(str(caught.value).partition("write one: ")[2])
+    assert resolve(read_route(str(said)), "a")["engine"] == "sqlite"
     with pytest.raises(StoreUnavailable, match="no route file"):
         switch_route(str(tmp_path / "none"), "a", TWO)
     with pytest.raises(StoreUnavailable, match="cannot be written"):

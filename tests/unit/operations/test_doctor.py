@@ -309,6 +309,8 @@ def test_what_retention_does_not_remove(site):
     suspect = site.backup()
     accept = f"agent_memory.accept -e memory_snapshot={suspect['snapshot']}"
     failed(examined(site), "retention", suspect["snapshot"], "is suspect", accept)
+    late = examined(site, now=time.time() + DAY)
+    failed(late, "backup", f"decide about {suspect['snapshot']} first")  # another backup would be as suspect
     place.accept(NAME, suspect["snapshot"], site.ring(), "ann")
     assert of(examined(site), "retention")["verdict"] == "pass"
     manifest = pathlib.Path(site.folder, "repository", "snapshots", NAME, one, "manifest.json")

@@ -31,7 +31,7 @@ def test_a_quarantine_without_an_open_incident_is_told() -> None:
     states = {"a": "quarantined", "b": "quarantined", "c": "serving"}
     one, two = lines(states, [("a", "closed"), ("b", "open")])
     assert one == "incident inc-1 of b: open since then, last worked on by ann"
-    assert two.startswith("The quarantine of a is left of an incident that ended. Next: ansible-playbook ")
+    assert two.startswith("The quarantine of a is left of an incident that ended. Next: ansible-playbook -i ")
     assert lines({"c": "serving"}, [("c", "closed")]) == ["No incident is open."]
 
 
@@ -58,3 +58,17 @@ def test_of_thousands_that_serve_a_part_is_told_and_all_that_do_not() -> None:
     assert drawn(path, found, memory_namespace="t1999") == ["namespace t1999: serving, 1 record, generation 1"]
     assert drawn(path, found, memory_namespace="nobody") == ["The store holds no namespace nobody."]
     assert drawn(path, {"namespaces": []}) == ["The store holds no namespace."]
+
+
+def test_a_name_forges_no_line() -> None:
+    """A tenant chooses its namespace; what stands below one another here is believed at night."""
+    forged = "x: serving\nnamespace a"
+    common = {"state": "quarantined", "records": 1, "isolated": 0, "generation": 1, "fenced_by": None}
+    names = {"namespaces": [{"name": name, **common} for name in (forged, " a", "\u202eb", "ok \u00e9")]}
+    told = [line.partition(": quarantined")[0] for line in drawn(TEMPLATE.with_name("namespaces.j2"), names)]
+    assert told == [
+        r'namespace "x: serving\nnamespace a"', 'namespace " a"', r'namespace "\u202eb"', "namespace ok \u00e9",
+    ]  # fmt: skip
+    assert len(lines({}, [(forged, "open")])) == 1
+    (_none, told_of) = lines({"a b": "quarantined"}, [])
+    assert """ -e '{"memory_namespace": "a b"}', or release it.""" in told_of
