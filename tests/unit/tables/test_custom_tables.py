@@ -157,7 +157,7 @@ def test_rows_without_a_namespace_or_a_key_are_told_of_by_every_backup(made):
         assert (reader.count("ann"), told in store.warnings()) == (8, True)
 
 
-@pytest.mark.parametrize(("kind", "form", "times"), [
+TIMES = (
     ("integer", "seconds", {"1795972284": 1795972284000000, "-1": -1000000}),
     ("smallint", "milliseconds", {"32767": 32767000}),
     ("bigint", "milliseconds", {"1795972284123": 1795972284123000, "9000000000000000001": 0}),
@@ -165,15 +165,22 @@ def test_rows_without_a_namespace_or_a_key_are_told_of_by_every_backup(made):
     ("numeric", "seconds", {"1795972284.000001": 1795972284000001, "NaN": 0, "-Infinity": 0}),
     ("timestamp", "timestamp", {"2026-01-01": 1767225600000000, "infinity": 0, "294276-12-31": 0}),
     ("date", "timestamp", {"2026-01-01": 1767225600000000, "-infinity": 0, "5874897-12-31": 0}),
-])  # fmt: skip
-def test_a_time_of_any_number_is_read_or_is_none(made, kind, form, times):
-    values = ", ".join(f"('ann', '{text}', '{text}')" for text in times)
-    site = made(
-        f'CREATE TABLE "Memories" (tenant text, "Key" text, text text, changed {kind}, PRIMARY KEY (tenant, "Key"));'
-        f'INSERT INTO "Memories" (tenant, "Key", changed) VALUES {values}',
-        table={**MEMORIES, "updated": {"column": "changed", "form": form}},
-    )  # fmt: skip
-    assert {key: row[4] for key, row in site.rows("ann").items()} == times
+)
+
+
+def test_a_time_of_any_number_is_read_or_is_none(made):
+    def one(number, kind, times):
+        values = ", ".join(f"('ann', '{text}', '{text}')" for text in times)
+        return (
+            f'CREATE TABLE m{number} (tenant text, "Key" text, changed {kind}, PRIMARY KEY (tenant, "Key"));'
+            f"INSERT INTO m{number} VALUES {values};"
+        )
+
+    site = made(*(one(number, kind, times) for number, (kind, _form, times) in enumerate(TIMES)))
+    for number, (_kind, form, times) in enumerate(TIMES):
+        table = {**MEMORIES, "name": f"m{number}", "payload": [], "updated": {"column": "changed", "form": form}}
+        site.store["tables"] = [table]
+        assert {key: row[4] for key, row in site.rows("ann").items()} == times
 
 
 def test_how_a_server_writes_times_is_no_part_of_a_key(made):
@@ -253,3 +260,51 @@ def test_a_column_that_came_with_another_default_for_each_row(made):
     site.application.execute("DELETE FROM \"Memories\" WHERE tenant = 'bob' AND \"Key\" = 'note 1'")
     with pytest.raises(CannotProceed, match=r"(seen|label) since, whose default is another for each row \("):
         site.rebuild("bob", absent="restore")
+
+
+def test_a_table_that_refers_to_itself(made):
+    """What is removed takes nobody with it, however the damage hung good rows below it."""
+    site = made(
+        'CREATE TABLE "Memories" (tenant text, "Key" text, text text, changed timestamptz DEFAULT now(), above text, '
+        'PRIMARY KEY (tenant, "Key"), FOREIGN KEY (tenant, above) REFERENCES "Memories" ON DELETE CASCADE);'
+        "INSERT INTO \"Memories\" (tenant, \"Key\", above) SELECT 'ann', 'note ' || n, "
+        "CASE WHEN n > 1 THEN 'note ' || n - 1 END FROM generate_series(1, 9) n;",
+    )  # fmt: skip
+    before = site.dump("true", ['"Memories"'])
+    site.backup()
+    site.application.execute(
+        "INSERT INTO \"Memories\" (tenant, \"Key\", above) VALUES ('ann', 'new', 'note 9');"
+        "UPDATE \"Memories\" SET above = 'new', changed = now() WHERE \"Key\" = 'note 2'"
+    )
+    damaged, run = site.dump("true", ['"Memories"']), attempt()
+    with pytest.raises(CannotProceed, match="1 others of it that refer to them, which are deleted"):
+        site.rebuild("ann", Window(keys=frozenset(["new"])), "soft", run=run)
+    assert site.dump("true", ['"Memories"']) == damaged
+    wider = Window(keys=frozenset(["new", "note 2"]))
+    site.step("diagnose", run, "ann", window=wider, again=True)
+    assert site.rebuild("ann", wider, "soft", run=run)["validate"]["verdict"] == "pass"
+    assert site.dump("true", ['"Memories"']) == before
+
+
+def test_a_row_whose_own_row_above_it_is_gone_says_what_to_bring_back(made):
+    site = made(
+        "CREATE TABLE users (tenant text PRIMARY KEY); INSERT INTO users VALUES ('ann'), ('bob'), ('eve');",
+        PLAIN, FILL, 'ALTER TABLE "Memories" ADD FOREIGN KEY (tenant) REFERENCES users ON DELETE CASCADE',
+    )  # fmt: skip
+    site.backup()
+    site.application.execute("DELETE FROM users WHERE tenant = 'ann'")
+    with pytest.raises(CannotProceed, match="bring back the row of the other table that it refers to"):
+        site.rebuild("ann", absent="restore")
+
+
+def test_what_only_one_row_may_have_comes_back_to_each_that_had_it(made):
+    site = made(PLAIN, FILL, 'ALTER TABLE "Memories" ADD place int, ADD UNIQUE (tenant, place);'
+                'UPDATE "Memories" SET place = substr("Key", 6)::int')  # fmt: skip
+    before = site.dump("tenant = 'ann'", ['"Memories"'])
+    site.backup()
+    for place, key in ((100, 1), (1, 2), (2, 1)):
+        site.application.execute(
+            f"UPDATE \"Memories\" SET place = {place} WHERE tenant = 'ann' AND \"Key\" = 'note {key}'"
+        )
+    site.rebuild("ann", Window(keys=frozenset(["note 1", "note 2"])), "hard")
+    assert site.dump("tenant = 'ann'", ['"Memories"']) == before
