@@ -210,7 +210,9 @@ class TablesRecords(Operators):
                 data = gathered.setdefault(one.name, (one.columns, []))[1]
                 if table is None:
                     raise _other(row[0], one.name, "is not there")
-                data += map(pack_row, one.rows)
+                here = {column.name: column for column in table.columns}
+                whose = [here.get(name) for name, _kind in one.columns]
+                data += (pack_row([c.received(v) if c else v for c, v in zip(whose, cells)]) for cells in one.rows)
         for name, (columns, data) in gathered.items():
             self._fill(session, known[name], columns, data, some[0][0][0])
         inside = self.live.sql[number].inside(namespace, "t")

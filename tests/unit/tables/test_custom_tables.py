@@ -308,3 +308,23 @@ def test_what_only_one_row_may_have_comes_back_to_each_that_had_it(made):
         )
     site.rebuild("ann", Window(keys=frozenset(["note 1", "note 2"])), "hard")
     assert site.dump("tenant = 'ann'", ['"Memories"']) == before
+
+
+def test_an_array_of_a_type_that_was_made_anew_comes_back(made):
+    """As in another database, the type has another number there, which PostgreSQL puts into the bytes of each array."""
+    type_and_table = (
+        "CREATE TYPE mood AS ENUM ('calm', 'wild');"
+        'CREATE TABLE "Memories" (tenant text, "Key" text, text mood[], changed date, PRIMARY KEY (tenant, "Key"));'
+        "INSERT INTO \"Memories\" VALUES ('ann', 'one', '{calm,wild}', '2026-01-01'), "
+        "('ann', 'none', '{}', '2026-01-01'), ('ann', 'null', NULL, '2026-01-01'), "
+        "('ann', 'two', '{{calm,NULL},{wild,calm}}', '2026-01-01');"
+    )
+    site = made(type_and_table)
+    before = site.dump("true", ['"Memories"'])
+    site.backup()
+    site.application.execute(f'DROP TABLE "Memories"; DROP TYPE mood; CREATE TYPE other AS (a int); {type_and_table}')
+    site.application.execute("UPDATE \"Memories\" SET text = '{wild}' WHERE \"Key\" = 'two'")
+    site.application.execute("DELETE FROM \"Memories\" WHERE \"Key\" IN ('one', 'none')")
+    done = site.rebuild("ann", absent="restore")
+    assert done["plan"]["records"]["repair"] == 3
+    assert site.dump("true", ['"Memories"']) == before
