@@ -5,10 +5,17 @@
 rows, empty names, odd times, triggers, rows of other tables that go with a memory."""
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, InvalidInput
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    CannotProceed,
+    InvalidInput,
+    StoreUnavailable,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
+from tests.support.postgresql_server import PostgresqlServer
 from tests.unit.operations.runbook import attempt
 from tests.unit.tables.tables_help import TablesSite
 
@@ -328,3 +335,33 @@ def test_an_array_of_a_type_that_was_made_anew_comes_back(made):
     done = site.rebuild("ann", absent="restore")
     assert done["plan"]["records"]["repair"] == 3
     assert site.dump("true", ['"Memories"']) == before
+
+
+def test_who_stands_in_the_way_of_a_fence_goes_or_is_named(tmp_path):
+    """An automatic vacuum of a large table takes hours, and ends for who waits long enough; a prepared transaction has
+    no session."""
+    slow = "autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 1"
+    with PostgresqlServer("max_prepared_transactions = 1", "autovacuum_naptime = 1s") as server:
+        site = CustomSite(tmp_path, server, PLAIN + FILL)
+        site.store["busy_timeout"] = 3
+        site.application.execute(
+            f'ALTER TABLE "Memories" SET ({slow}, autovacuum_vacuum_scale_factor = 0);'
+            "INSERT INTO \"Memories\" SELECT 'eve', n::text, repeat('x', 1000) FROM generate_series(1, 4000) n;"
+            "UPDATE \"Memories\" SET text = text || 'y'"
+        )
+        end = time.monotonic() + 60
+        while not site.sql("SELECT 1 FROM pg_stat_progress_vacuum WHERE relid = '\"Memories\"'::regclass"):
+            assert time.monotonic() < end, "no vacuum began"
+            time.sleep(0.1)
+        run = attempt()
+        assert site.step("isolate", run, "ann")["changed"]
+        site.application.execute('ALTER TABLE "Memories" SET (autovacuum_enabled = off)')
+        site.step("release", run, "ann")
+        site.application.execute("BEGIN; UPDATE \"Memories\" SET text = 'x' WHERE tenant = 'bob'")
+        site.application.execute("PREPARE TRANSACTION 'half done'")
+        site.store["busy_timeout"] = 1
+        with pytest.raises(StoreUnavailable, match=r"prepared as 'half done'.* ROLLBACK PREPARED 'half done'"):
+            site.step("isolate", run, "eve")
+        site.application.execute("ROLLBACK PREPARED 'half done'")
+        assert site.step("isolate", run, "eve")["changed"]
+        site.wipe()
