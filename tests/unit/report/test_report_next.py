@@ -252,3 +252,15 @@ def test_what_was_left_away_is_told_with_the_command_that_brings_it_back():
     plan["absent_keys"] = [f"k{n}" for n in range(12)]
     text = " ".join(_report_text.render(build(steps)).split())
     assert "12 records of the last good snapshot are absent" in text and "k4 …" in text and "2 of 1,000" in text
+
+
+def test_a_namespace_that_is_judged_or_watched_without_an_incident_is_led_into_none() -> None:
+    report = build([extra("validate")], incident=None)
+    text = _report_text.render(report)
+    assert report["next_command"] == "" and "Next: " not in text and "Only " not in text
+    assert "No incident is open, and nothing is left to do." in text
+    failed = build([extra("validate", "fail")], incident=None)
+    assert " memops.agent_memory.rebuild " in failed["next_command"]
+    assert "This run changed nothing" in " ".join(_report_text.render(failed).split())
+    watched = build([extra("monitor", "fail", error="cannot-proceed")], incident=None)
+    assert watched["next_command"].endswith("memops.agent_memory.info")
