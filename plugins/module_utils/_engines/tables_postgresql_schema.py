@@ -66,7 +66,7 @@ class LiveRoot:
     root: Root
     table: Table
     companions: tuple[tuple[Companion, Table], ...]
-    target: tuple[str, ...]  # the columns of the unique index by which a row is found again
+    target: tuple[str, ...]  # the columns of the unique index by which a row is found again; see need_unique
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -202,7 +202,7 @@ def _has(table: Table, wanted: t.Iterable[str], where: str) -> None:
 
 
 def _checked(root: Root, table: Table, where: str) -> tuple[str, ...]:
-    """The columns by which a record's row is found again. Errors: InvalidInput."""
+    """The columns by which a record's row is found again; none without such an index. Errors: InvalidInput."""
     rule = root.namespace
     moments = [moment.column for moment in (root.created, root.updated, root.expires) if moment is not None]
     _has(table, [*rule.columns, *root.key, *moments, *root.payload, *root.json, *root.vectors], where)
@@ -215,9 +215,19 @@ def _checked(root: Root, table: Table, where: str) -> tuple[str, ...]:
     for columns in table.unique:
         if columns <= named:
             return tuple(sorted(columns))
+    return ()  # the index may have gone with the damage: what can be fenced without it is fenced
+
+
+def need_unique(live: LiveRoot) -> None:
+    """Errors: InvalidInput where nothing tells one record's row from another's: nothing is read or put then."""
+    if live.target:
+        return
+    rule = live.root.namespace
+    named = sorted({*live.root.key, *(() if rule.kind == "json" else rule.columns)})
     raise InvalidInput(
-        f"Nothing makes {' and '.join(sorted(named))} unique in the table {root.name} of {where}.",
-        "name the columns of its primary key as the record's key",
+        f"Nothing makes {' and '.join(named)} unique in the table {live.root.name}.",
+        "name the columns of its primary key as the record's key, or, where that index is lost, have the owner make it "
+        f"again: CREATE UNIQUE INDEX ON {live.table.name} ({', '.join(map(quoted, named))})",
     )
 
 

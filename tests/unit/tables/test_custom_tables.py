@@ -365,3 +365,18 @@ def test_who_stands_in_the_way_of_a_fence_goes_or_is_named(tmp_path):
         site.application.execute("ROLLBACK PREPARED 'half done'")
         assert site.step("isolate", run, "eve")["changed"]
         site.wipe()
+
+
+def test_a_primary_key_that_went_with_the_damage_keeps_nobody_from_isolating(made):
+    site = made(PLAIN, FILL)
+    site.backup()
+    site.application.execute('ALTER TABLE "Memories" DROP CONSTRAINT "Memories_pkey"')
+    site.application.execute("DELETE FROM \"Memories\" WHERE tenant = 'ann' AND \"Key\" > 'note 4'")
+    run = attempt()
+    assert site.step("isolate", run, "ann")["changed"]
+    assert site.ask("SELECT count(*) FROM \"Memories\" WHERE tenant = 'ann'") == [(0,)]
+    with pytest.raises(InvalidInput, match=r"Nothing makes Key and tenant unique .*CREATE UNIQUE INDEX ON") as caught:
+        site.rebuild("ann", absent="restore", run=run)
+    site.application.execute(str(caught.value).partition("make it again: ")[2])
+    site.rebuild("ann", absent="restore", run=run)
+    assert len(site.rows("ann")) == 8
