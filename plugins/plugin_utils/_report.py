@@ -327,8 +327,11 @@ def _next_command(
     if refused is not None and refused.result.get("error") == "capability-missing" and run.state == "untouched":
         # refused before anything was changed; a rebuild would be, too, until what preflight warns of is mended
         return f"ansible-playbook {where} memops.agent_memory.preflight -e {_variable(namespace)}"
-    if {name for name in run.current if not name.startswith(TOLD)} == {"release"} and run.state == "untouched":
-        return f"ansible-playbook {where} memops.agent_memory.info"  # there was no quarantine to lift
+    alone = {name for name in run.current if not name.startswith(TOLD)}
+    if alone in ({"release"}, {"monitor"}) and run.state == "untouched":
+        return f"ansible-playbook {where} memops.agent_memory.info"  # no quarantine to lift, or no release to watch
+    if alone == {"validate"} and run.state == "untouched" and run.passed("validate"):
+        return ""  # nothing is wrong, and no incident is open
     if run.state == "released" and run.lifted_alone:
         return ""  # the incident ended with the release
     if run.state == "closed":

@@ -26,6 +26,8 @@ SINGLE = {
     **{name: (name, "") for name in ORDER if name not in ("preflight", "baseline")},
     "baseline": ("snapshot", " -e memory_purpose=baseline"),
 }
+#: Steps that change no memory, whatever becomes of them.
+LOOKING = frozenset(("preflight", "diagnose", "validate"))
 STATES = {
     "untouched": "As far as is known, nothing was changed: the namespace serves as before.",
     "quarantined": "The namespace is quarantined: applications can neither read nor write it.",
@@ -222,7 +224,7 @@ def state_known(report: t.Mapping[str, t.Any]) -> bool:
 def state_sentence(report: t.Mapping[str, t.Any]) -> str:
     if not state_known(report):
         refused = " memops.agent_memory.preflight " in report["next_command"]  # before anything was changed
-        untouched = refused or ran(report) == ["preflight"]
+        untouched = refused or {*ran(report)} <= LOOKING  # without an incident these have nothing to change
         did = "This run changed nothing, but what" if untouched else "What was changed and what"
         return f"{did} state the namespace is in is not known: the playbook memops.agent_memory.info asks the store."
     if whole(report):
@@ -255,7 +257,7 @@ def under_way(report: t.Mapping[str, t.Any]) -> bool:
 def next_step(report: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], str]:
     """Name and command of the runbook's next step alone; (None, "") when another playbook's turn has come."""
     missing = [name for name in report["details"]["not_run"] if name in SINGLE]
-    if _nothing_to_release(report) or _released_as_it_was(report):
+    if _nothing_to_release(report) or _released_as_it_was(report) or _judged_alone(report):
         return None, ""
     last = max((ORDER.index(name) for name in ran(report) if name in ORDER), default=-1)
     name = next((name for name in missing if ORDER.index(name) > last), missing[0] if missing else None)
@@ -268,6 +270,11 @@ def next_step(report: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], str]:
 
 def _nothing_to_release(report: t.Mapping[str, t.Any]) -> bool:
     return report["state"] == "untouched" and any(step["name"] == "release" for step in report["steps"])
+
+
+def _judged_alone(report: t.Mapping[str, t.Any]) -> bool:
+    """A namespace in which nothing happened was found to be sound."""
+    return report["state"] == "untouched" and report["incident"] is None and ran(report) == ["validate"]
 
 
 def _released_as_it_was(report: t.Mapping[str, t.Any]) -> bool:
@@ -285,6 +292,8 @@ def title(report: t.Mapping[str, t.Any]) -> str:
 
 def headline(report: t.Mapping[str, t.Any]) -> str:
     if under_way(report):
+        if _judged_alone(report):
+            return "No incident is open, and nothing is left to do."
         if _nothing_to_release(report):
             if any(step["changed"] for step in report["steps"]):
                 return "The namespace was not quarantined; records that were out of service are back."

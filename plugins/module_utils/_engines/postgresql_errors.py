@@ -9,7 +9,14 @@ from __future__ import annotations
 import re
 import typing as t
 
-from .._errors import InvalidInput, MemoryOpsError, NamespaceQuarantined, StoreDamaged, StoreUnavailable
+from .._errors import (
+    CannotProceed,
+    InvalidInput,
+    MemoryOpsError,
+    NamespaceQuarantined,
+    StoreDamaged,
+    StoreUnavailable,
+)
 
 #: Every refusal by the fence starts with this and has this SQLSTATE.
 FENCE_MESSAGE: t.Final = "memops fence"
@@ -123,6 +130,18 @@ def translate(exc: Exception, where: str, lost: bool = False, standby: bool = Tr
         if state.startswith("54"):
             return InvalidInput(f"The store {where} does not take this record: {text}.", "split the record")
         return StoreUnavailable(f"The store {where} has no resources left: {text}.", "look at the server, try again")
+    if state == "23503":
+        return CannotProceed(
+            f"The store {where} does not take this record: {text}. Nothing was changed.",
+            "bring back the row of the other table that it refers to (the application's own backup has it), then run "
+            "the same command again",
+        )
+    if state in ("23505", "23P01"):
+        return CannotProceed(
+            f"The store {where} does not take this record: {text}. Nothing was changed.",
+            "another row has what only one may have: look which of the two is right, change or remove the other, then "
+            "run the same command again",
+        )
     if state[:2] in ("22", "23", "21") or exc.__class__.__name__ in ("DataError", "NumericValueOutOfRange"):
         return InvalidInput(f"The store {where} does not take this record: {text}.", "correct or split the record")
     return StoreUnavailable(f"The store {where} does not work: {text}.", "look at the log of the PostgreSQL server")

@@ -238,8 +238,8 @@ class TablesPostgresqlStore(WithoutLog, TablesSearch, TablesStructure, TablesGen
                     )
                 if text is None:
                     return None
-                one = table.column(column)
-                found: Cell = session.row(f"SELECT {one.send}(({text.replace('%', '%%')})::{one.base})")[0]
+                one, default = table.column(column), text.replace("%", "%%")
+                found: Cell = session.row(f"SELECT {one.sent(f'({default})::{one.base}')}")[0]
                 return found
 
         return default

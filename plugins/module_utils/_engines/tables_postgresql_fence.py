@@ -25,6 +25,7 @@ from .leases import settable
 from .postgresql_arrays import Ints, Texts
 from .postgresql_operators import HOLD, QUARANTINE_TTL
 from .postgresql_rows import escaped, lenient
+from .postgresql_schema import literal
 from .postgresql_session import Session
 from .tables_postgresql_reader import Live
 from .tables_postgresql_records import TablesRecords
@@ -211,9 +212,9 @@ class TablesFence(TablesRecords):
     def _hold(self, session: Session, names: t.Sequence[str], mode: str = "ACCESS EXCLUSIVE") -> None:
         """All transactions at work on these tables have ended, and the next ones wait. In short turns: who comes
         meanwhile stands behind us. Errors: StoreUnavailable that names who does not end."""
-        deadline = time.monotonic() + self.address.busy_timeout
+        deadline, turn = time.monotonic() + self.address.busy_timeout, TURN
         while True:
-            session.say(f"SAVEPOINT memops_hold; SET LOCAL lock_timeout = '{TURN}'")
+            session.say(f"SAVEPOINT memops_hold; SET LOCAL lock_timeout = '{turn}'")
             try:
                 session.say(f"LOCK TABLE {', '.join(names)} IN {mode} MODE")
                 session.say(f"SET LOCAL lock_timeout = '{max(1, int(self.address.busy_timeout * 1000))}ms'")
@@ -225,19 +226,46 @@ class TablesFence(TablesRecords):
                 if time.monotonic() > deadline:
                     what = "fenced" if mode == "ACCESS EXCLUSIVE" else "repaired"
                     raise self._unended(f"The table {names[0]}", session, what) from None
+                turn = self._next_turn(session)
             time.sleep(PAUSE)
+
+    def _next_turn(self, session: Session) -> str:
+        """An automatic vacuum goes away for whoever has waited as long as the server does before it looks for a
+        deadlock: turns that end before that leave it at work, perhaps for hours."""
+        vacuum, patience = session.row(
+            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE granted AND mode = 'ShareUpdateExclusiveLock' "
+            "AND pid <> pg_backend_pid() AND relation::bigint = ANY(%s)), "
+            "(extract(epoch FROM current_setting('deadlock_timeout')::interval) * 1000)::int",
+            self._homes(),
+        )
+        return f"{patience + 200}ms" if vacuum else TURN
+
+    def _homes(self) -> Ints:
+        return Ints([table.oid for table, _rule in fenced_tables(self.live)])
 
     def _unended(self, what: str, session: Session, done: str = "fenced") -> StoreUnavailable:
         rows = session.rows(
-            "SELECT DISTINCT a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, '') FROM pg_locks l "
+            "SELECT a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''), "
+            "bool_or(l.mode = 'ShareUpdateExclusiveLock') FROM pg_locks l "
             "JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.granted AND l.pid <> pg_backend_pid() "
-            "AND l.relation::bigint = ANY(%s) ORDER BY 1 LIMIT 5",
-            Ints([table.oid for table, _rule in fenced_tables(self.live)]),
+            "AND l.relation::bigint = ANY(%s) GROUP BY 1, 2, 3 ORDER BY 1 LIMIT 5",
+            self._homes(),
         )
-        who = "; ".join(f"pid {pid}, {user} {program}".rstrip() for pid, user, program in rows)
+        prepared = session.rows(  # one that was prepared has no session
+            "SELECT DISTINCT p.gid FROM pg_prepared_xacts p JOIN pg_locks x ON x.transactionid = p.transaction AND "
+            "x.pid IS NULL JOIN pg_locks l ON l.pid IS NULL AND l.virtualtransaction = x.virtualtransaction "
+            "WHERE l.relation::bigint = ANY(%s) LIMIT 5",
+            self._homes(),
+        )
+        named = [
+            f"pid {pid}, {f'{user} {program}'.strip() or ('a vacuum or an index that is made' if vacuum else '')}"
+            for pid, user, program, vacuum in rows
+        ]
+        who = "; ".join([one.rstrip(", ") for one in named] + [f"prepared as {gid!r:.80}" for (gid,) in prepared])
+        ends = [f"SELECT pg_terminate_backend({row[0]})" for row in rows]
+        ends += [f"ROLLBACK PREPARED {literal(gid)}, or COMMIT PREPARED" for (gid,) in prepared]
         return StoreUnavailable(
             f"{what} cannot be {done} yet: a transaction that is at work on it does not end"
             + (f" ({who})." if who else "."),
-            "end it, then run the same command again: "
-            + (f"SELECT pg_terminate_backend({rows[0][0]})" if rows else "see pg_stat_activity"),
+            "end it, then run the same command again: " + (ends[0] if ends else "see pg_stat_activity"),
         )

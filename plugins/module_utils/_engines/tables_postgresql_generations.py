@@ -20,7 +20,7 @@ from .postgresql_rows import HEAD_BYTES, escaped
 from .postgresql_session import Session
 from .tables_postgresql_fence import TablesFence
 from .tables_postgresql_indexes import built_after
-from .tables_postgresql_others import as_written, changing
+from .tables_postgresql_others import as_written, changing, itself, referring
 from .tables_postgresql_reader import Live, record
 from .tables_postgresql_records import begins, of_root
 from .tables_postgresql_schema import text_literal
@@ -105,10 +105,22 @@ class TablesGenerations(TablesFence, Generations):
                 old, new,
             )
         ]  # fmt: skip
+        first = bool(gone) and itself(referring(session, self.live))
+        if not first:
+            self._take_all_away(session, name, gone)
+        self._replace_changed(session, name, new, old)
+        if first:
+            self._take_all_away(session, name, gone)
+
+    def _take_all_away(self, session: Session, name: str, gone: t.Sequence[str]) -> None:
         for live in reversed(self.live.roots):
             away = [key for key in gone if of_root(live, key)]
             for start in range(0, len(away), PAGE):
                 self._take_away(session, name, away[start : start + PAGE])
+
+    def _replace_changed(self, session: Session, name: str, new: int, old: int) -> None:
+        s = self.sql
+        same = "o.key = n.key AND o.key_mark = n.key_mark"
         for live in self.live.roots:
             head = begins(live).encode()
             after: list[t.Any] = [head[:-1], b""]

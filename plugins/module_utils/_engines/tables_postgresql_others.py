@@ -17,16 +17,16 @@ from .postgresql_session import Session
 from .tables_postgresql_reader import Live
 from .tables_postgresql_schema import LiveRoot
 
-#: Foreign keys of tables that the layout does not know: table, oid of what it refers to, what a deletion does there,
-#: its columns, and those that they refer to.
+#: Foreign keys by which a deletion reaches rows that refer to what is deleted: table, its oid, that of what it refers
+#: to, what is done there, its columns, and those that they refer to.
 _REFERRING: t.Final = """
-SELECT f.conrelid::regclass::text, f.confrelid::bigint, f.confdeltype::text,
+SELECT f.conrelid::regclass::text, f.conrelid::bigint, f.confrelid::bigint, f.confdeltype::text,
   ARRAY(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY AS k(number, place)
     JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number ORDER BY k.place),
   ARRAY(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY AS k(number, place)
     JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.number ORDER BY k.place)
 FROM pg_constraint f WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confdeltype IN ('c', 'n', 'd')
-AND f.confrelid::bigint = ANY(%s) AND f.conrelid::bigint <> ALL(%s) ORDER BY 1"""
+AND f.confrelid::bigint = ANY(%s) ORDER BY 1"""
 _DOES: t.Final = {"c": "are deleted", "n": "forget it", "d": "forget it"}
 #: Row triggers that run before a row is put or removed, but for those that are off.
 _BEFORE: t.Final = """
@@ -47,20 +47,39 @@ def homes(live: Live) -> Ints:
 
 
 class Referring(t.NamedTuple):
-    """A foreign key of a table that the layout does not know."""
+    """A foreign key by which a deletion reaches further."""
 
     table: str
+    oid: int
     home: int
     does: str
     pairs: tuple[tuple[str, str], ...]  # its column, and the one that this refers to
 
 
 def referring(session: Session, live: Live) -> list[Referring]:
-    ours = homes(live)
-    return [
-        Referring(table, home, _DOES[does], tuple(zip(own, theirs)))
-        for table, home, does, own, theirs in session.rows(_REFERRING, ours, ours)
+    """Those of tables that the layout does not know, and of root tables to themselves: what else refers to each other
+    goes and comes together."""
+    known = {table.oid: table.oid in {one.table.oid for one in live.roots} for r in live.roots for table in r.tables}
+    found = [
+        Referring(table, oid, home, _DOES[does], tuple(zip(own, theirs)))
+        for table, oid, home, does, own, theirs in session.rows(_REFERRING, homes(live))
     ]
+    return [one for one in found if one.oid not in known or (one.oid == one.home and known[one.oid])]
+
+
+def itself(others: t.Sequence[Referring]) -> bool:
+    """Whether a table refers to itself: then what is repaired goes in before what is removed goes out."""
+    return any(one.oid == one.home for one in others)
+
+
+def stands_alone(session: Session, live: LiveRoot) -> bool:
+    """Whether no row but those of its own companions refers to a row of this table."""
+    ours = Ints([table.oid for _companion, table in live.companions])
+    return not session.row(
+        "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE contype = 'f' AND confrelid::bigint = %s "
+        "AND conrelid::bigint <> ALL(%s))",
+        live.table.oid, ours,
+    )[0]  # fmt: skip
 
 
 def spare(
@@ -80,9 +99,17 @@ def spare(
             pairs = " AND ".join(f"x.{quoted(own)} = r.{quoted(parent)}" for own, parent in found[0].parent)
             rows += f" JOIN {found[1].name} x ON {pairs}"
         same = " AND ".join(f"o.{quoted(own)} = {alias}.{quoted(theirs)}" for own, theirs in other.pairs)
-        count = session.row(
-            f"SELECT count(*) FROM {given} {rows} JOIN {other.table} o ON {same} WHERE {which}", *arrays
-        )[0]
+        text = f"SELECT count(*) FROM {given} {rows} JOIN {other.table} o ON {same} WHERE {which}"
+        if other.oid == other.home:
+            gone = f"SELECT r.tableoid, r.ctid FROM {given} JOIN {live.table.name} r ON true WHERE {which}"
+            text += f" AND (o.tableoid, o.ctid) NOT IN ({gone})"
+        count = session.row(text, *arrays, *(arrays if other.oid == other.home else ()))[0]
+        if count and other.oid == other.home:
+            raise CannotProceed(
+                f"To remove rows of {live.table.plain} would reach {count} others of it that refer to them, which "
+                f"{other.does} then. Nothing was changed.",
+                "narrow what is repaired (memory_keys, memory_pattern), or name those rows too",
+            )
         if count:
             raise CannotProceed(
                 f"To remove rows of {live.table.plain} would reach {count} rows of {other.table}, which {other.does} "
@@ -99,6 +126,7 @@ def told(session: Session, live: Live) -> list[str]:
         f"rows of {other.table} {other.does} when their row of {names.get(other.home, 'a partition')} is removed, and "
         "no snapshot holds them: a repair that would remove such a row refuses"
         for other in referring(session, live)
+        if other.oid != other.home
     ]
 
 

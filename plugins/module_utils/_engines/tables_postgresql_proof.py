@@ -101,7 +101,8 @@ class TablesProof(TablesFence):
             values[column.name] = "NULL" if absent else fixed.get(column.name) or _sample(column.kind, column.base)
         names = ", ".join(map(quoted, values))
         casts = ", ".join(f"{text}::{table.column(name).base}" for name, text in values.items())
-        where = " AND ".join(f"{quoted(name)} = {values[name]}::{table.column(name).base}" for name in live.target)
+        which = live.target or fixed
+        where = " AND ".join(f"{quoted(name)} = {values[name]}::{table.column(name).base}" for name in which)
         return _Probe(
             f"INSERT INTO {table.name} ({names}) OVERRIDING SYSTEM VALUE VALUES ({casts})",
             where,

@@ -21,7 +21,7 @@ from .postgresql_reader import PostgresqlReader
 from .postgresql_rows import BATCH_BYTES, encodable
 from .postgresql_schema import RecordsSql, quoted
 from .postgresql_session import Session
-from .tables_postgresql_schema import LiveRoot, text_literal
+from .tables_postgresql_schema import LiveRoot, need_unique, text_literal
 from .tables_postgresql_sql import RootSql, checksummed, listed
 
 UNMADE = 0  # the generation of a namespace that no operator ever touched
@@ -37,15 +37,22 @@ class Live:
 
     def names(self, namespace: str) -> str:
         """name, number of the root, place, size of every record."""
+        self.need_unique()
         return " UNION ALL ".join(sql.names(namespace, number) for number, sql in enumerate(self.sql))
 
     def records(self, namespace: str) -> str:
         """Every record with its checksum; the roots one after the other."""
+        self.need_unique()
         every = [
             f"{sql.records(namespace, f'{sql.live.table.name} r')} WHERE {sql.inside(namespace)}{sql.named}"
             for sql in self.sql
         ]
         return " UNION ALL ".join(checksummed(records, namespace) for records in every)
+
+    def need_unique(self) -> None:
+        """Errors: InvalidInput."""
+        for live in self.roots:
+            need_unique(live)
 
     def any(self, session: Session, namespace: str) -> bool:
         """Whether the namespace has rows. One that cannot be has none."""
@@ -77,6 +84,7 @@ class Live:
         self, session: Session, namespace: str, keys: t.Sequence[str], lock: str = ""
     ) -> dict[str, tuple[int, str]]:
         """Of those of these keys that have a row: the number of its root, and its place."""
+        self.need_unique()
         found: dict[str, tuple[int, str]] = {}
         wanted: dict[int, list[tuple[str, RecordName]]] = {}
         roots = [live.root for live in self.roots]

@@ -20,7 +20,7 @@ from .postgresql_operators import Operators
 from .postgresql_rows import escaped
 from .postgresql_schema import literal, quoted
 from .postgresql_session import Session
-from .tables_postgresql_others import as_written, changing, referring, spare
+from .tables_postgresql_others import as_written, changing, itself, referring, spare, stands_alone
 from .tables_postgresql_reader import Live, key_columns
 from .tables_postgresql_schema import LiveRoot, Table
 
@@ -83,9 +83,13 @@ class TablesRecords(Operators):
         aside = [(there[c.key], c.aside) for c in apply if c.aside is not None and c.key in there]
         if aside:
             self._rows_aside(session, claim, aside)
-        self._take_away(session, name, [c.key for c in apply if c.row is None])
-        rows = [c.row for c in apply if c.row is not None]
+        rows, gone = [c.row for c in apply if c.row is not None], [c.key for c in apply if c.row is None]
+        first = bool(gone) and itself(referring(session, self.live))
+        if not first:
+            self._take_away(session, name, gone)
         self._put_live(session, name, rows)
+        if first:
+            self._take_away(session, name, gone)
         self._no_longer_aside(session, name, [row for row in rows if row[0] not in there])
         return refused
 
@@ -206,12 +210,18 @@ class TablesRecords(Operators):
                 data = gathered.setdefault(one.name, (one.columns, []))[1]
                 if table is None:
                     raise _other(row[0], one.name, "is not there")
-                data += map(pack_row, one.rows)
+                here = {column.name: column for column in table.columns}
+                whose = [here.get(name) for name, _kind in one.columns]
+                data += (pack_row([c.received(v) if c else v for c, v in zip(whose, cells)]) for cells in one.rows)
         for name, (columns, data) in gathered.items():
             self._fill(session, known[name], columns, data, some[0][0][0])
         inside = self.live.sql[number].inside(namespace, "t")
         own = [name for name, _kind in gathered[live.table.plain][0]]
         target = ", ".join(map(quoted, live.target))
+        if len(live.table.unique) > 1 and stands_alone(session, live):
+            # what is unique beside the key may have changed places among these rows
+            keys = " AND ".join(f"t.{quoted(c)} = w.{quoted(c)}" for c in live.target)
+            session.run(f"DELETE FROM {live.table.name} t USING {_temporary(live.table)} w WHERE {keys} AND {inside}")
         sets = ", ".join(f"{quoted(c)} = excluded.{quoted(c)}" for c in own if c not in live.target)
         done = session.run(
             f"INSERT INTO {live.table.name} AS t ({', '.join(map(quoted, own))}) OVERRIDING SYSTEM VALUE "

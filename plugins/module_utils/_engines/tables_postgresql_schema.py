@@ -18,6 +18,7 @@ if t.TYPE_CHECKING:
     from .postgresql_session import Session
 
 JSONB: t.Final = ("json", "jsonb")
+ELEMENT: t.Final = 8  # where an array's bytes have its element's type: behind the number of dimensions and the flags
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,19 @@ class Column:
     send: str  # the function that gives its value without loss
     sequence: str | None  # that numbers it
     empty: bool = False  # it may be NULL
+    element: int = 0  # of an array of a type that this database made: the oid of that type here
+
+    def sent(self, value: str) -> str:
+        """Its bytes. An array says of which type it is by a number of this database alone: none is kept."""
+        if not self.element:
+            return f"{self.send}({value})"
+        return f"overlay({self.send}({value}) PLACING '\\x00000000'::bytea FROM {ELEMENT + 1} FOR 4)"
+
+    def received(self, cell: t.Any) -> t.Any:
+        """What ``sent`` gave, as the server takes it."""
+        if not self.element or cell is None or len(cell) < ELEMENT + 4:
+            return cell
+        return cell[:ELEMENT] + self.element.to_bytes(4, "big") + cell[ELEMENT + 4 :]
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ class LiveRoot:
     root: Root
     table: Table
     companions: tuple[tuple[Companion, Table], ...]
-    target: tuple[str, ...]  # the columns of the unique index by which a row is found again
+    target: tuple[str, ...]  # the columns of the unique index by which a row is found again; see need_unique
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -62,7 +76,8 @@ class LiveRoot:
 _COLUMNS: t.Final = """
 SELECT c.relname::text, c.oid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod),
   format_type(a.atttypid, NULL), quote_ident(pn.nspname) || '.' || quote_ident(p.proname),
-  pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname), NOT a.attnotnull
+  pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname), NOT a.attnotnull,
+  CASE WHEN p.proname = 'array_send' AND ty.typelem >= 16384 THEN ty.typelem::bigint ELSE 0 END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 JOIN pg_type ty ON ty.oid = a.atttypid LEFT JOIN pg_proc p ON p.oid = ty.typsend
@@ -134,14 +149,14 @@ def _absent(session: Session, name: str, schema: str, where: str) -> StoreMissin
 
 def _tables(session: Session, schema: str, names: list[str]) -> dict[str, Table]:
     columns: dict[tuple[str, int], list[Column]] = {}
-    for name, oid, column, kind, base, send, sequence, empty in session.rows(_COLUMNS, schema, names):
+    for name, oid, column, kind, base, send, sequence, empty, element in session.rows(_COLUMNS, schema, names):
         if send is None:
             raise InvalidInput(
                 f"The column {column} of {name} has the type {kind}, whose values cannot be sent without loss.",
                 "leave this table out",
             )
         plain = kind.rpartition(".")[2] if "(" not in kind.rpartition(".")[0] else kind
-        columns.setdefault((name, oid), []).append(Column(column, plain, base, send, sequence, empty))
+        columns.setdefault((name, oid), []).append(Column(column, plain, base, send, sequence, empty, element))
     unique: dict[int, list[frozenset[str]]] = {}
     for oid, parts in session.rows(_UNIQUE, Ints([oid for _name, oid in columns])):
         unique.setdefault(oid, []).append(frozenset(parts))
@@ -187,7 +202,7 @@ def _has(table: Table, wanted: t.Iterable[str], where: str) -> None:
 
 
 def _checked(root: Root, table: Table, where: str) -> tuple[str, ...]:
-    """The columns by which a record's row is found again. Errors: InvalidInput."""
+    """The columns by which a record's row is found again; none without such an index. Errors: InvalidInput."""
     rule = root.namespace
     moments = [moment.column for moment in (root.created, root.updated, root.expires) if moment is not None]
     _has(table, [*rule.columns, *root.key, *moments, *root.payload, *root.json, *root.vectors], where)
@@ -200,9 +215,19 @@ def _checked(root: Root, table: Table, where: str) -> tuple[str, ...]:
     for columns in table.unique:
         if columns <= named:
             return tuple(sorted(columns))
+    return ()  # the index may have gone with the damage: what can be fenced without it is fenced
+
+
+def need_unique(live: LiveRoot) -> None:
+    """Errors: InvalidInput where nothing tells one record's row from another's: nothing is read or put then."""
+    if live.target:
+        return
+    rule = live.root.namespace
+    named = sorted({*live.root.key, *(() if rule.kind == "json" else rule.columns)})
     raise InvalidInput(
-        f"Nothing makes {' and '.join(sorted(named))} unique in the table {root.name} of {where}.",
-        "name the columns of its primary key as the record's key",
+        f"Nothing makes {' and '.join(named)} unique in the table {live.root.name}.",
+        "name the columns of its primary key as the record's key, or, where that index is lost, have the owner make it "
+        f"again: CREATE UNIQUE INDEX ON {live.table.name} ({', '.join(map(quoted, named))})",
     )
 
 

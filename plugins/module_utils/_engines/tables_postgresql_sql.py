@@ -137,7 +137,7 @@ def _sound(live: LiveRoot, version: int) -> str:
 
 def row_sql(table: Table, alias: str, sent: str) -> tuple[str, str]:
     """(a lateral join that sends the columns, the bytes of a row)."""
-    columns = ", ".join(f"{c.send}({alias}.{quoted(c.name)}) AS c{n}" for n, c in enumerate(table.columns))
+    columns = ", ".join(f"{c.sent(f'{alias}.{quoted(c.name)}')} AS c{n}" for n, c in enumerate(table.columns))
     null = r"'\xffffffff'::bytea"
     sends = [f"{sent}.c{n}" for n in range(len(table.columns))]
     cells = " || ".join(f"coalesce(int4send(octet_length({one})) || {one}, {null})" for one in sends)

@@ -42,6 +42,7 @@ def suspended(con: sqlite3.Connection, schema: Schema) -> t.Iterator[None]:
 def _indexing(con: sqlite3.Connection, table: Table) -> set[str]:
     """Triggers of this table that write into virtual tables alone, by SQLite's own word; names in small letters."""
     written: dict[str, set[str]] = {}
+    known: dict[str, set[str]] = {}
 
     def note(action: int, target: str | None, _column: str | None, _schema: str | None, trigger: str | None) -> int:
         if trigger is not None and target is not None and action in _WRITES:
@@ -56,9 +57,10 @@ def _indexing(con: sqlite3.Connection, table: Table) -> set[str]:
             f"INSERT INTO {table.plain} ({table.listed}) SELECT {table.listed} FROM {table.plain}",
             f"UPDATE {table.plain} SET {same}",
         ):
-            con.execute(f"EXPLAIN {text}").close()
-    except sqlite3.Error:  # such as a module that is not here: nothing of that kind can run
-        return set()
+            written.clear()
+            with contextlib.suppress(sqlite3.Error):  # such as a module that is not here: none of these can run
+                con.execute(f"EXPLAIN {text}").close()
+                known.update(written)  # each runs for one of the three
     finally:
         con.set_authorizer(_allow)
     virtual = {
@@ -67,7 +69,7 @@ def _indexing(con: sqlite3.Connection, table: Table) -> set[str]:
             "SELECT name FROM main.sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%'"
         )
     }
-    return {trigger for trigger, targets in written.items() if targets <= virtual}
+    return {trigger for trigger, targets in known.items() if targets <= virtual}
 
 
 def _allow(*_what: t.Any) -> int:

@@ -11,13 +11,13 @@ import typing as t
 from dataclasses import dataclass
 
 from .._benchmark import concerning, parse
-from .._errors import InvalidInput, LeaseHeld, MemoryOpsError
+from .._errors import InvalidInput, LeaseHeld, MemoryOpsError, NamespaceUnknown
 from .._model import STRATEGIES
 from .._search import Search, need_search
 from .._store import Store
 from . import benchmark as benchmarks
+from . import commands, integrity, investigate, logreview, sources
 from . import incident as incidents
-from . import integrity, investigate, logreview, sources
 from .incident import Run, now_us, rfc3339
 from .plan_unlogged import Window, told, told_otherwise
 
@@ -61,7 +61,10 @@ def preflight(
         parse(benchmark)
         need_search(store, benchmark, search, namespace)
     with store.reader() as reader:
-        state = reader.namespace(namespace)
+        try:
+            state = reader.namespace(namespace)
+        except NamespaceUnknown as exc:
+            raise _lost(exc, open_repository, open_keyring, name, namespace) from None
         identity = reader.identity
         count = reader.count(namespace)
     refuse_if_held(store, namespace, run)
@@ -158,6 +161,28 @@ def _unasked(store: Store, namespace: str, benchmark: str | None, search: Search
     if why is None:
         return []
     return [f"The benchmark has no answer today, so no validation will pass: {why}."]
+
+
+def _lost(
+    unknown: NamespaceUnknown,
+    open_repository: t.Callable[[], t.Any],
+    open_keyring: t.Callable[[], t.Any],
+    name: str,
+    namespace: str,
+) -> NamespaceUnknown:
+    """The same, and what to do where a snapshot has the namespace: its store was lost, and is a new one now."""
+    try:
+        chosen = sources.choose(open_repository(), name, open_keyring(), namespace, limit=1)
+    except MemoryOpsError:
+        return unknown
+    if not chosen.snapshots:
+        return unknown
+    restore = commands.run("restore", memory_namespace=namespace, memory_create="true")
+    return NamespaceUnknown(
+        f"{unknown.message} Snapshot {chosen.snapshots[0].id} has it.",
+        f"where the store was lost and this is a new one, bring it back: {restore}; otherwise correct the "
+        "namespace, or the store's address",
+    )
 
 
 def _try(opener: t.Callable[[], t.Any], lost: str, warnings: list[str]) -> t.Any:

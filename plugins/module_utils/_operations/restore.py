@@ -26,6 +26,7 @@ from .._model import Claim, LogEntry, NamespaceState
 from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
 from .._store import Store, open_store
+from . import commands
 from .coverage import newest_whole
 from .incident import now_us
 from .incoming import Incoming, checked
@@ -113,7 +114,9 @@ def restore(
         state = _state(store, target)
         if state is None and not create and target == namespace:
             raise NamespaceUnknown(
-                f"The store has no namespace {target!r:.80}.", "allow the restore to create it, or correct the name"
+                f"The store has no namespace {target!r:.80}.",
+                "correct the name, or let the restore make it: "
+                + commands.run("restore", memory_namespace=target, memory_create="true"),
             )
         same_layout(store, snapshot)
         rebase = checked(store, expiry)

@@ -38,6 +38,7 @@ from .._repository.manifest import (
 from .._repository.objects import check_name
 from .._repository.packs import put_checked
 from .._store import Reader, Store, open_store
+from . import commands
 from .former_repository import Former
 from .integrity import as_keyring
 from .retention_lock import extend_one
@@ -206,7 +207,9 @@ class _Creation:
             if info.lineage and info.lineage != identity.lineage:
                 raise RepositoryRefused(
                     f"The snapshots of {self.name} in {self.objects.location} are of another store.",
-                    "use another memory_cluster name or another prefix for this store",
+                    "where that one was lost and this is new in its place, bring it back first: "
+                    f"{commands.run('restore', memory_create='true')}; otherwise use another memory_cluster name or "
+                    "another prefix for this store",
                 )
 
     def _last_good(self, snapshots: t.Sequence[SnapshotInfo]) -> SnapshotInfo | None:

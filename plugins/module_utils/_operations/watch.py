@@ -182,4 +182,7 @@ def _over(store: Store, namespace: str, check: bool) -> dict[str, t.Any]:
             return {**state.facts["monitored"], "incident": state.incident, "changed": False}
     if check:
         return {"verdict": "could-not-verify", "changed": True, "samples": [], "breaches": [], "incident": None}
-    raise CannotProceed(f"{namespace} has no incident to watch.", f"isolate it first: memory_namespace={namespace}")
+    raise CannotProceed(
+        f"{namespace} has no incident to watch: a watch follows the release of a rebuild.",
+        "look how it stands: the playbook memops.agent_memory.info",
+    )

@@ -303,3 +303,15 @@ def test_a_colleague_who_was_told_to_wait_spoils_no_report(error, name):
     steps.insert(min(place + 1, len(steps) - 1), away)
     assert build(steps)["verdict"] == "pass"
     assert build([*good("isolate"), away])["verdict"] == "fail"  # what the colleague is shown
+
+
+def test_a_namespace_that_is_judged_or_watched_without_an_incident_is_led_into_none() -> None:
+    report = build([extra("validate")], incident=None)
+    text = _report_text.render(report)
+    assert report["next_command"] == "" and "Next: " not in text and "Only " not in text
+    assert "No incident is open, and nothing is left to do." in text
+    failed = build([extra("validate", "fail")], incident=None)
+    assert " memops.agent_memory.rebuild " in failed["next_command"]
+    assert "This run changed nothing" in " ".join(_report_text.render(failed).split())
+    watched = build([extra("monitor", "fail", error="cannot-proceed")], incident=None)
+    assert watched["next_command"].endswith("memops.agent_memory.info")

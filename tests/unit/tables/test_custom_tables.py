@@ -5,10 +5,17 @@
 rows, empty names, odd times, triggers, rows of other tables that go with a memory."""
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, InvalidInput
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    CannotProceed,
+    InvalidInput,
+    StoreUnavailable,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
+from tests.support.postgresql_server import PostgresqlServer
 from tests.unit.operations.runbook import attempt
 from tests.unit.tables.tables_help import TablesSite
 
@@ -157,7 +164,7 @@ def test_rows_without_a_namespace_or_a_key_are_told_of_by_every_backup(made):
         assert (reader.count("ann"), told in store.warnings()) == (8, True)
 
 
-@pytest.mark.parametrize(("kind", "form", "times"), [
+TIMES = (
     ("integer", "seconds", {"1795972284": 1795972284000000, "-1": -1000000}),
     ("smallint", "milliseconds", {"32767": 32767000}),
     ("bigint", "milliseconds", {"1795972284123": 1795972284123000, "9000000000000000001": 0}),
@@ -165,15 +172,22 @@ def test_rows_without_a_namespace_or_a_key_are_told_of_by_every_backup(made):
     ("numeric", "seconds", {"1795972284.000001": 1795972284000001, "NaN": 0, "-Infinity": 0}),
     ("timestamp", "timestamp", {"2026-01-01": 1767225600000000, "infinity": 0, "294276-12-31": 0}),
     ("date", "timestamp", {"2026-01-01": 1767225600000000, "-infinity": 0, "5874897-12-31": 0}),
-])  # fmt: skip
-def test_a_time_of_any_number_is_read_or_is_none(made, kind, form, times):
-    values = ", ".join(f"('ann', '{text}', '{text}')" for text in times)
-    site = made(
-        f'CREATE TABLE "Memories" (tenant text, "Key" text, text text, changed {kind}, PRIMARY KEY (tenant, "Key"));'
-        f'INSERT INTO "Memories" (tenant, "Key", changed) VALUES {values}',
-        table={**MEMORIES, "updated": {"column": "changed", "form": form}},
-    )  # fmt: skip
-    assert {key: row[4] for key, row in site.rows("ann").items()} == times
+)
+
+
+def test_a_time_of_any_number_is_read_or_is_none(made):
+    def one(number, kind, times):
+        values = ", ".join(f"('ann', '{text}', '{text}')" for text in times)
+        return (
+            f'CREATE TABLE m{number} (tenant text, "Key" text, changed {kind}, PRIMARY KEY (tenant, "Key"));'
+            f"INSERT INTO m{number} VALUES {values};"
+        )
+
+    site = made(*(one(number, kind, times) for number, (kind, _form, times) in enumerate(TIMES)))
+    for number, (_kind, form, times) in enumerate(TIMES):
+        table = {**MEMORIES, "name": f"m{number}", "payload": [], "updated": {"column": "changed", "form": form}}
+        site.store["tables"] = [table]
+        assert {key: row[4] for key, row in site.rows("ann").items()} == times
 
 
 def test_how_a_server_writes_times_is_no_part_of_a_key(made):
@@ -253,3 +267,116 @@ def test_a_column_that_came_with_another_default_for_each_row(made):
     site.application.execute("DELETE FROM \"Memories\" WHERE tenant = 'bob' AND \"Key\" = 'note 1'")
     with pytest.raises(CannotProceed, match=r"(seen|label) since, whose default is another for each row \("):
         site.rebuild("bob", absent="restore")
+
+
+def test_a_table_that_refers_to_itself(made):
+    """What is removed takes nobody with it, however the damage hung good rows below it."""
+    site = made(
+        'CREATE TABLE "Memories" (tenant text, "Key" text, text text, changed timestamptz DEFAULT now(), above text, '
+        'PRIMARY KEY (tenant, "Key"), FOREIGN KEY (tenant, above) REFERENCES "Memories" ON DELETE CASCADE);'
+        "INSERT INTO \"Memories\" (tenant, \"Key\", above) SELECT 'ann', 'note ' || n, "
+        "CASE WHEN n > 1 THEN 'note ' || n - 1 END FROM generate_series(1, 9) n;",
+    )  # fmt: skip
+    before = site.dump("true", ['"Memories"'])
+    site.backup()
+    site.application.execute(
+        "INSERT INTO \"Memories\" (tenant, \"Key\", above) VALUES ('ann', 'new', 'note 9');"
+        "UPDATE \"Memories\" SET above = 'new', changed = now() WHERE \"Key\" = 'note 2'"
+    )
+    damaged, run = site.dump("true", ['"Memories"']), attempt()
+    with pytest.raises(CannotProceed, match="1 others of it that refer to them, which are deleted"):
+        site.rebuild("ann", Window(keys=frozenset(["new"])), "soft", run=run)
+    assert site.dump("true", ['"Memories"']) == damaged
+    wider = Window(keys=frozenset(["new", "note 2"]))
+    site.step("diagnose", run, "ann", window=wider, again=True)
+    assert site.rebuild("ann", wider, "soft", run=run)["validate"]["verdict"] == "pass"
+    assert site.dump("true", ['"Memories"']) == before
+
+
+def test_a_row_whose_own_row_above_it_is_gone_says_what_to_bring_back(made):
+    site = made(
+        "CREATE TABLE users (tenant text PRIMARY KEY); INSERT INTO users VALUES ('ann'), ('bob'), ('eve');",
+        PLAIN, FILL, 'ALTER TABLE "Memories" ADD FOREIGN KEY (tenant) REFERENCES users ON DELETE CASCADE',
+    )  # fmt: skip
+    site.backup()
+    site.application.execute("DELETE FROM users WHERE tenant = 'ann'")
+    with pytest.raises(CannotProceed, match="bring back the row of the other table that it refers to"):
+        site.rebuild("ann", absent="restore")
+
+
+def test_what_only_one_row_may_have_comes_back_to_each_that_had_it(made):
+    site = made(PLAIN, FILL, 'ALTER TABLE "Memories" ADD place int, ADD UNIQUE (tenant, place);'
+                'UPDATE "Memories" SET place = substr("Key", 6)::int')  # fmt: skip
+    before = site.dump("tenant = 'ann'", ['"Memories"'])
+    site.backup()
+    for place, key in ((100, 1), (1, 2), (2, 1)):
+        site.application.execute(
+            f"UPDATE \"Memories\" SET place = {place} WHERE tenant = 'ann' AND \"Key\" = 'note {key}'"
+        )
+    site.rebuild("ann", Window(keys=frozenset(["note 1", "note 2"])), "hard")
+    assert site.dump("tenant = 'ann'", ['"Memories"']) == before
+
+
+def test_an_array_of_a_type_that_was_made_anew_comes_back(made):
+    """As in another database, the type has another number there, which PostgreSQL puts into the bytes of each array."""
+    type_and_table = (
+        "CREATE TYPE mood AS ENUM ('calm', 'wild');"
+        'CREATE TABLE "Memories" (tenant text, "Key" text, text mood[], changed date, PRIMARY KEY (tenant, "Key"));'
+        "INSERT INTO \"Memories\" VALUES ('ann', 'one', '{calm,wild}', '2026-01-01'), "
+        "('ann', 'none', '{}', '2026-01-01'), ('ann', 'null', NULL, '2026-01-01'), "
+        "('ann', 'two', '{{calm,NULL},{wild,calm}}', '2026-01-01');"
+    )
+    site = made(type_and_table)
+    before = site.dump("true", ['"Memories"'])
+    site.backup()
+    site.application.execute(f'DROP TABLE "Memories"; DROP TYPE mood; CREATE TYPE other AS (a int); {type_and_table}')
+    site.application.execute("UPDATE \"Memories\" SET text = '{wild}' WHERE \"Key\" = 'two'")
+    site.application.execute("DELETE FROM \"Memories\" WHERE \"Key\" IN ('one', 'none')")
+    done = site.rebuild("ann", absent="restore")
+    assert done["plan"]["records"]["repair"] == 3
+    assert site.dump("true", ['"Memories"']) == before
+
+
+def test_who_stands_in_the_way_of_a_fence_goes_or_is_named(tmp_path):
+    """An automatic vacuum of a large table takes hours, and ends for who waits long enough; a prepared transaction has
+    no session."""
+    slow = "autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 1"
+    with PostgresqlServer("max_prepared_transactions = 1", "autovacuum_naptime = 1s") as server:
+        site = CustomSite(tmp_path, server, PLAIN + FILL)
+        site.store["busy_timeout"] = 3
+        site.application.execute(
+            f'ALTER TABLE "Memories" SET ({slow}, autovacuum_vacuum_scale_factor = 0);'
+            "INSERT INTO \"Memories\" SELECT 'eve', n::text, repeat('x', 1000) FROM generate_series(1, 4000) n;"
+            "UPDATE \"Memories\" SET text = text || 'y'"
+        )
+        end = time.monotonic() + 60
+        while not site.sql("SELECT 1 FROM pg_stat_progress_vacuum WHERE relid = '\"Memories\"'::regclass"):
+            assert time.monotonic() < end, "no vacuum began"
+            time.sleep(0.1)
+        run = attempt()
+        assert site.step("isolate", run, "ann")["changed"]
+        site.application.execute('ALTER TABLE "Memories" SET (autovacuum_enabled = off)')
+        site.step("release", run, "ann")
+        site.application.execute("BEGIN; UPDATE \"Memories\" SET text = 'x' WHERE tenant = 'bob'")
+        site.application.execute("PREPARE TRANSACTION 'half done'")
+        site.store["busy_timeout"] = 1
+        with pytest.raises(StoreUnavailable, match=r"prepared as 'half done'.* ROLLBACK PREPARED 'half done'"):
+            site.step("isolate", run, "eve")
+        site.application.execute("ROLLBACK PREPARED 'half done'")
+        assert site.step("isolate", run, "eve")["changed"]
+        site.wipe()
+
+
+def test_a_primary_key_that_went_with_the_damage_keeps_nobody_from_isolating(made):
+    site = made(PLAIN, FILL)
+    site.backup()
+    site.application.execute('ALTER TABLE "Memories" DROP CONSTRAINT "Memories_pkey"')
+    site.application.execute("DELETE FROM \"Memories\" WHERE tenant = 'ann' AND \"Key\" > 'note 4'")
+    run = attempt()
+    assert site.step("isolate", run, "ann")["changed"]
+    assert site.ask("SELECT count(*) FROM \"Memories\" WHERE tenant = 'ann'") == [(0,)]
+    with pytest.raises(InvalidInput, match=r"Nothing makes Key and tenant unique .*CREATE UNIQUE INDEX ON") as caught:
+        site.rebuild("ann", absent="restore", run=run)
+    site.application.execute(str(caught.value).partition("make it again: ")[2])
+    site.rebuild("ann", absent="restore", run=run)
+    assert len(site.rows("ann")) == 8

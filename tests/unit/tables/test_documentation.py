@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 
@@ -111,13 +112,16 @@ def test_what_the_database_does_not_have_is_named(site):
     for more, kind, said in (
         ({"name": "memory"}, StoreMissing, "no table memory in schema"),
         ({"key": ["number"]}, InvalidInput, "has no column number; it has tenant, agent, id"),
-        ({"key": ["content"]}, InvalidInput, "Nothing makes agent and content and tenant unique"),
         ({"namespace": {"json": "content", "fields": ["a"]}}, InvalidInput, "content of memories is text, not JSON"),
         ({"payload": ["body"]}, InvalidInput, "has no column body"),
     ):
         tables = [{**example()[0], **more, "numbers": []}]
         with pytest.raises(kind, match=said):
             open_store({**site.store, "tables": tables})
+    store = open_store({**site.store, "tables": [{**example()[0], "key": ["content"], "numbers": []}]})
+    with contextlib.closing(store), store.reader() as reader:
+        with pytest.raises(InvalidInput, match="Nothing makes agent and content and tenant unique"):
+            next(reader.scan("any/body"))
     with pytest.raises(StoreMissing, match=f"but there is one in {site.schema}"):
         open_store({**site.store, "table_schema": "pg_catalog"})
 

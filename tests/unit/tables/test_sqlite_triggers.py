@@ -10,9 +10,15 @@ import shlex
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    CannotProceed,
+    NamespaceUnknown,
+    RepositoryRefused,
+)
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import preflight, restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
-from tests.unit.operations.runbook import STEPS, attempt
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from tests.unit.operations.runbook import NAME, STEPS, attempt
 from tests.unit.tables.sqlite_help import TablesSite
 
 MEMORIES = {
@@ -150,3 +156,27 @@ def test_a_number_that_was_given_again_while_its_row_was_away(tmp_path):
     assert site.step("release", run, "ann")["changed"]
     assert site.sql("SELECT id, text FROM memories WHERE tenant = 'ann'") == [(2, "two"), (3, "three")]
     assert site.sql("SELECT id, text FROM memories WHERE tenant = 'bob'") == [(1, "one"), (5, "new"), (6, "newer")]
+
+
+def test_a_file_that_was_lost_and_made_anew_says_how_it_comes_back(site):
+    before = site.everything()
+    site.backup()
+    with contextlib.closing(site.database()) as con:
+        con.executescript("DELETE FROM memories; DELETE FROM history;")
+        con.executescript("".join(f"DROP TABLE IF EXISTS {name};" for (name,) in con.execute(
+            "SELECT name FROM sqlite_master WHERE name LIKE 'memops_%' AND type = 'table'").fetchall()))  # fmt: skip
+    places = {"name": NAME, "open_keyring": site.ring, "open_repository": lambda: Repository.open(site.repository)}
+    with site.open() as store, pytest.raises(NamespaceUnknown, match=r"Snapshot \S+ has it") as caught:
+        preflight.preflight(store=store, store_params=site.store, namespace="ann", run=attempt(), **places)
+    assert "memops.agent_memory.restore -e memory_namespace=ann -e memory_create=true" in str(caught.value)
+    with pytest.raises(RepositoryRefused, match=r"bring it back first: .*restore -e memory_create=true"):
+        site.backup()
+    again = {
+        "store_params": site.store, "repository": site.repository, "keyring": site.ring(), "name": NAME,
+        "attempt": attempt().attempt, "owner": "the test",
+    }  # fmt: skip
+    with pytest.raises(NamespaceUnknown, match=r"let the restore make it: .* -e memory_create=true"):
+        restore.restore_whole(**again)
+    restore.restore_whole(**again, create=True)
+    assert site.everything()["memories"] == before["memories"]
+    site.backup()
