@@ -15,6 +15,7 @@ there is a further such cluster in it alone, ``debian``: PostgreSQL as Debian's 
 """
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -119,17 +120,20 @@ class MemoryLab(Site):
 
     def _start_servers(self) -> None:
         kinds = {"postgresql": HostPostgresql, "valkey": HostValkey, "debian": UnitPostgresql}
-        for engine, kind in kinds.items():
-            if engine not in (*self.engines, *self.units):
-                continue
-            names = HOSTS[engine]
-            for number, name in enumerate(names):
-                like = self.servers[names[0]] if number == 1 else None
-                self.servers[name] = kind(self.host(name), self.words, like).start()
-            if engine == "valkey":
-                self.sentinels = [HostSentinel(self.host(name), self.servers[names[0]]) for name in names]
-                for sentinel in self.sentinels:
-                    sentinel.start()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            chosen = [(engine, kinds[engine]) for engine in (*self.engines, *self.units) if engine in kinds]
+            for started in [pool.submit(self._start_cluster, *each) for each in chosen]:
+                started.result()
+
+    def _start_cluster(self, engine: str, kind: type[t.Any]) -> None:
+        names = HOSTS[engine]
+        for number, name in enumerate(names):
+            like = self.servers[names[0]] if number == 1 else None
+            self.servers[name] = kind(self.host(name), self.words, like).start()
+        if engine == "valkey":
+            self.sentinels = [HostSentinel(self.host(name), self.servers[names[0]]) for name in names]
+            for sentinel in self.sentinels:
+                sentinel.start()
 
     def _prepare(self) -> None:
         """The role makes the first host ready, which the others are copies of: /opt is theirs already."""
