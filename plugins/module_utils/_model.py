@@ -47,6 +47,11 @@ def is_isolated(row: Row) -> bool:
     return deleted.__class__ is int and updated.__class__ is int and deleted > updated
 
 
+#: Entries of the access log that change nothing, and those that carry a record's version.
+READ_OPERATIONS: t.Final = frozenset(("hit", "miss", "corrupt", "expired", "refused"))
+WRITE_OPERATIONS: t.Final = frozenset(("write", "delete"))
+
+
 class LogEntry(t.NamedTuple):
     """One entry of the access log. Writes and deletes carry the record's (epoch, sequence) and checksum as digest."""
 

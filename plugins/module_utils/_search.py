@@ -32,7 +32,6 @@ from ._table_values import readable, sqlite_value
 
 TIMEOUT: t.Final = 60.0  # seconds for all cases together, the start of the interpreter included
 TOP: t.Final = 10
-FIELDS: t.Final = {"mem0": "data"}  # of the JSON value, where not all of it is what is remembered
 Answer = t.Dict[str, t.Any]
 
 
@@ -192,7 +191,7 @@ def _judged_key(case: _benchmark.Case, reader: Reader, namespace: str, framework
 
 
 def remembered(payload: bytes, framework: Framework) -> t.Any:
-    """What the framework calls the value of a record: of LangGraph the item's value, of mem0 the text."""
+    """What the framework calls the value of a record."""
     column = framework.root.payload[0]
     engine, tables = unpack(payload)
     if engine == "sqlite":
@@ -202,7 +201,7 @@ def remembered(payload: bytes, framework: Framework) -> t.Any:
     if isinstance(value, (str, bytes)):
         with contextlib.suppress(ValueError):
             value = json.loads(value)
-    field = FIELDS.get(framework.manner)
+    field = framework.root.remembered
     return value.get(field) if field and isinstance(value, dict) else value
 
 

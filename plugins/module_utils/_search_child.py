@@ -8,6 +8,7 @@ and runs under any Python from 3.8 on. One JSON object comes in on standard inpu
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -45,6 +46,10 @@ class Langgraph:
     def __init__(self, store: t.Any, within: t.Any) -> None:
         self.store, self.within = store, within
 
+    @staticmethod
+    def prepare() -> None:
+        """Nothing has to be."""
+
     def some(self, **options: t.Any) -> list[t.Any]:
         return list(self.store.search(tuple(self.within.split(".")), refresh_ttl=False, **options))
 
@@ -68,9 +73,13 @@ class Mem0:
 
     def __init__(self, memory: t.Any, within: t.Any) -> None:
         self.memory, self.within = memory, dict(within)
-        kind: t.Any = type(getattr(memory, "vector_store", None))
-        if hasattr(kind, "_ensure_collection"):  # it would make what is there, where that is in no schema called public
-            kind._ensure_collection = lambda _store: None
+
+    @staticmethod
+    def prepare() -> None:
+        """It would make its table, which is there, where that is in no schema called public: in former releases as soon
+        as its object is made."""
+        with contextlib.suppress(ImportError, AttributeError):
+            importlib.import_module("mem0.vector_stores.pgvector").PGVector.create_col = lambda _store: None
 
     def listed(self, method: str, top: int, *query: str) -> list[t.Any]:
         call = getattr(self.memory, method)
@@ -98,14 +107,18 @@ def text_of(value: t.Any) -> str:
 def made(asked: dict[str, t.Any], kept: list[t.Any]) -> t.Any:
     """What the factory gives; a context manager is entered, and kept so that it stays open."""
     module, _colon, name = asked["factory"].partition(":")
+    open_as_address(asked["connection"])
     found: t.Any = importlib.import_module(module)
+    open_as_address(asked["connection"])  # of the sqlite3 that the module may have put in place of Python's
     for part in name.split("."):
         found = getattr(found, part)
+    manner = MANNERS[asked["manner"]]
+    manner.prepare()
     found = found(asked["connection"], **asked["arguments"])
     if hasattr(found, "__enter__") and not hasattr(found, "search"):
         kept.append(found)
         found = found.__enter__()
-    return MANNERS[asked["manner"]](found, asked["within"])
+    return manner(found, asked["within"])
 
 
 def twice(call: t.Callable[[], t.Any]) -> t.Any:
@@ -131,6 +144,8 @@ def answered(memory: t.Any, query: str | None, asked: dict[str, t.Any]) -> dict[
 
 def open_as_address(connection: str) -> None:
     """Let sqlite3 take the address for what it is: frameworks hand it on as if it were a path."""
+    if not connection.startswith("file:"):
+        return
     import sqlite3
 
     plain = sqlite3.connect
@@ -166,8 +181,6 @@ def main() -> None:
     os.environ.setdefault("MEM0_TELEMETRY", "False")  # a question of ours is no use of the application
     os.environ.update(asked["variables"])
     sys.path[:0] = asked["path"]
-    if asked["connection"].startswith("file:"):
-        open_as_address(asked["connection"])
     kept: list[t.Any] = []
     try:
         memory = made(asked, kept)

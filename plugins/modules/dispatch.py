@@ -53,6 +53,7 @@ options:
       - snapshot_undelete
       - snapshot_verify
       - store_info
+      - store_retention
       - undo
       - validate
 attributes:
@@ -117,6 +118,7 @@ MODULES = [
     "snapshot_undelete",
     "snapshot_verify",
     "store_info",
+    "store_retention",
     "undo",
     "validate",
 ]
@@ -184,6 +186,8 @@ def main_of(module: str) -> t.Callable[[], None]:
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.snapshot_verify import main as run
     elif module == "store_info":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.store_info import main as run
+    elif module == "store_retention":
+        from ansible_collections.memops.agent_memory.plugins.module_utils._modules.store_retention import main as run
     elif module == "undo":
         from ansible_collections.memops.agent_memory.plugins.module_utils._modules.undo import main as run
     elif module == "validate":

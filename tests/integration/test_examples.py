@@ -38,8 +38,8 @@ ORDER = [
     "store_info", "dispatch", "snapshot", "snapshot_info", "snapshot_verify", "metrics", "preflight", "isolate",
     "forensic", "diagnose", "plan", "apply", "validate", "release", "monitor", "route", "promote", "second_isolate",
     "standby", "failback", "undo", "rotate_keys", "second_release", "restore", "snapshot_export", "snapshot_hold",
-    "snapshot_retention", "snapshot_undelete", "scrub", "snapshot_accept", "keyring_rewrap", "snapshot_rewrap", "drill",
-    "doctor", "note_step", "notify", "report",
+    "snapshot_retention", "snapshot_undelete", "store_retention", "scrub", "snapshot_accept", "keyring_rewrap",
+    "snapshot_rewrap", "drill", "doctor", "note_step", "notify", "report",
 ]
 # fmt: on
 REPLICATED = ["replication_info", "failover_store", "rejoin"]  # on two servers, one the other's replica

@@ -30,6 +30,7 @@ def test_hold_remove_bring_back_and_find(tmp_path: pathlib.Path) -> None:
         taken.append(create(repository=repository, purpose="scheduled", **given)["snapshot"])
     old = taken[1]  # the other one is its base, and stays
     site.fill("agent-7", 52)
+    site.read("agent-7", 20)
     case = {"memory_hold": "case-17", "memory_hold_reason": "a dispute", "memory_snapshot": old}
 
     before = site.fingerprint()
@@ -43,10 +44,12 @@ def test_hold_remove_bring_back_and_find(tmp_path: pathlib.Path) -> None:
     assert re.search(rf"snapshot {old}: scheduled of \S+, held: case-17 \(.*: a dispute\)", held.text)
 
     lifted = {"memory_hold": "case-17", "memory_hold_state": "absent"}
-    gone = site.play("hold", OURS + "backup", OURS + "info", memory_verdict="unverified", **lifted, **KEEP)
+    more = {**KEEP, "memory_keep_read_log": "0s", "memory_verdict": "unverified"}
+    gone = site.play("hold", OURS + "backup", OURS + "info", **lifted, **more)
     assert gone.status == 0 and f"Hold case-17 lifted from {old}." in gone.text, gone.text
     told = " ".join(gone.text.split())
     assert f"Removed 1 old snapshots ({old}); undelete brings them back for 1d." in told, told
+    assert "Dropped 20 old entries of the access log." in told, told
     assert f"removed snapshot {old}: since " in gone.text and f"snapshot {old}: scheduled" not in gone.text
 
     long_ago = {"memory_last_good_before": "2020-01-01T00:00:00Z"}

@@ -12,23 +12,28 @@ import pytest
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
+from tests.support.frameworks import former_mem0
 from tests.unit.operations.runbook import NAME, attempt
 from tests.unit.tables.tables_help import Framework
 
 
 class Case(t.NamedTuple):
-    """A layout, the namespace that is damaged and its sibling, the tables, and damage past the framework."""
+    """A layout, the namespace that is damaged and its sibling, the tables, and damage past the framework. ``former``:
+    where the framework's former release is found, if it is to be that."""
 
     layout: str
     namespace: str
     sibling: str
     tables: tuple[str, ...]
     damage: str
+    former: t.Callable[[], str] | None = None
 
 
 CASES = (
     Case("mem0", "user_id=ann", "user_id=anne", ("mem0",),
          "UPDATE mem0 SET vector = NULL WHERE payload ->> 'user_id' = 'ann' AND payload ->> 'n' = '5'"),
+    Case("mem0", "agent_id=7", "agent_id=70", ("mem0",),
+         "UPDATE mem0 SET vector = NULL WHERE payload ->> 'agent_id' = '7' AND payload ->> 'n' = '5'", former_mem0),
     Case("openai_agents", "session-1", "secret-2", ("agent_sessions", "agent_messages"),
          "UPDATE agent_messages SET message_data = 'cut o' WHERE session_id = 'session-1' AND "
          "id = (SELECT min(id) FROM agent_messages WHERE session_id = 'session-1')"),
@@ -43,14 +48,15 @@ CASES = (
 )  # fmt: skip
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.layout)
+@pytest.fixture(params=CASES, ids=lambda case: case.layout + ("-former" if case.former else ""))
 def case(request: pytest.FixtureRequest) -> Case:
     return t.cast(Case, request.param)
 
 
 @pytest.fixture
 def site(case: Case, tmp_path: t.Any, postgresql_server: t.Any) -> t.Iterator[t.Any]:
-    one = Framework(tmp_path, postgresql_server, case.layout, case.tables)
+    variables = {"PYTHONPATH": case.former()} if case.former else {}
+    one = Framework(tmp_path, postgresql_server, case.layout, case.tables, **variables)
     yield one
     one.wipe()
 

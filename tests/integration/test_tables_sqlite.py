@@ -23,9 +23,7 @@ NAMESPACE = "agent-7"
 def tables(tmp_path: pathlib.Path) -> t.Iterator[t.Any]:
     with FrameworkProcess("langgraph_application.py") as app:
         one = LanggraphSite(tmp_path, app)
-        app.vectors()
         one.fill(NAMESPACE, 150)
-        one.vectors(NAMESPACE)
         one.fill("agent-8", 20)
         yield one
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import inspect
 import json
 import operator
 import os
@@ -31,7 +32,7 @@ def alchemy(url: str) -> str:
 
 
 class Mem0:
-    """Namespaces are users; one of them has an expiry."""
+    """Namespaces are users; one of their memories has an expiry, which releases before 2 (``former``) do not know."""
 
     def __init__(self, url: str) -> None:
         os.environ.update(MEM0_TELEMETRY="False", OPENAI_API_KEY="none is asked", MEM0_DIR=os.environ["APP_FOLDER"])
@@ -43,6 +44,7 @@ class Mem0:
             {"vector_store": {"provider": "pgvector", "config": store}, "history_db_path": history}
         )
         self.memory.embedding_model = self
+        self.former = "top_k" not in inspect.signature(self.memory.search).parameters
 
     def embed(self, text: str, memory_action: t.Any = None) -> list[float]:
         return [byte / 255 - 0.5 for byte in hashlib.sha256(text.encode()).digest()[:8]]
@@ -53,12 +55,16 @@ class Mem0:
     def fill(self, namespace: str) -> None:
         for number in range(COUNT):
             self.memory.add(f"fact {number} of {namespace}", infer=False, metadata={"n": number}, **who(namespace))
-        self.memory.add("over some day", infer=False, expiration_date="2060-02-29", **who(namespace))
+        expiry = {} if self.former else {"expiration_date": "2060-02-29"}
+        self.memory.add("over some day", infer=False, **expiry, **who(namespace))
 
     def view(self, namespace: str) -> t.Any:
-        found = self.memory.get_all(filters=who(namespace), top_k=1000)["results"]
-        ranked = self.memory.search("fact 3", filters=who(namespace), top_k=50)["results"]
+        found = self.memory.get_all(**self.within(namespace, 1000))["results"]
+        ranked = self.memory.search("fact 3", **self.within(namespace, 50))["results"]
         return [sorted(found, key=lambda one: str(one["id"])), ranked]
+
+    def within(self, namespace: str, most: int) -> dict[str, t.Any]:
+        return {"limit": most, **who(namespace)} if self.former else {"top_k": most, "filters": who(namespace)}
 
     def damage(self, namespace: str) -> None:
         rows = sorted(self.view(namespace)[0], key=lambda one: str(one["memory"]))

@@ -5,27 +5,18 @@
     PYTHON langgraph_app.py serve URL DIMS       # one JSON request a line, one JSON answer a line
     PYTHON langgraph_app.py agent URL DIMS NS    # writes and reads its namespace until its input ends, then reports
 
-Runs in the environment of tests/support/frameworks.py. URL: of PostgreSQL. DIMS: of the vector index; 0: none. The
-embedding function is a hash, so the same text always has the same place.
+Runs in the environment of tests/support/frameworks.py. URL: of PostgreSQL. DIMS: of the vector index; 0: none.
 """
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import threading
 import typing as t
 
+from embedding import embed
 from langgraph.store.base import PutOp
 from langgraph.store.postgres import PostgresStore
-
-
-def embed(texts: t.Sequence[str], dims: int) -> list[list[float]]:
-    found = []
-    for text in texts:
-        raw = b"".join(hashlib.sha256(f"{n} {text}".encode()).digest() for n in range(dims * 2 // 32 + 1))
-        found.append([int.from_bytes(raw[2 * n : 2 * n + 2], "big") / 65535 - 0.5 for n in range(dims)])
-    return found
 
 
 def opened(url: str, dims: int) -> t.Any:

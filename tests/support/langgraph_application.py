@@ -1,21 +1,24 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""An application that keeps its memories with LangGraph's SqliteStore and knows nothing of the collection. It runs
-under the interpreter of tests/support/frameworks.py, and is called by tests/support/framework_process.py.
+"""An application that keeps its memories with LangGraph's SqliteStore, a vector of 8 numbers for all of each, and knows
+nothing of the collection. It runs under the interpreter of tests/support/frameworks.py, and is called by
+tests/support/framework_process.py.
 """
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 import threading
 import time
 import typing as t
 
+from embedding import embed
+from extensible_sqlite import sqlite3  # before the framework
 from langgraph.store.base import PutOp
 from langgraph.store.sqlite import SqliteStore
 
 BUSY = 20.0
+DIMS = 8
 
 
 class Application:
@@ -31,11 +34,13 @@ class Application:
         if self.con is not None:
             self.con.close()
 
-    def put(self, namespace: list[str], key: str, value: dict[str, t.Any], ttl: float | None = None) -> None:
-        self.store.put(tuple(namespace), key, value, ttl=ttl)
+    def put(
+        self, namespace: list[str], key: str, value: dict[str, t.Any], ttl: float | None = None, index: t.Any = None
+    ) -> None:
+        self.store.put(tuple(namespace), key, value, ttl=ttl, index=index)
 
-    def fill(self, namespace: list[str], values: dict[str, t.Any]) -> None:
-        self.store.batch([PutOp(tuple(namespace), key, value) for key, value in values.items()])
+    def fill(self, namespace: list[str], values: dict[str, t.Any], index: t.Any = None) -> None:
+        self.store.batch([PutOp(tuple(namespace), key, value, index) for key, value in values.items()])
 
     def get(self, namespace: list[str], key: str) -> t.Any:
         found = self.store.get(tuple(namespace), key, refresh_ttl=False)
@@ -52,18 +57,20 @@ class Application:
             for item in found
         ]
 
+    def ranked(self, namespace: list[str], *texts: str) -> list[t.Any]:
+        """What is found for each of these texts, in the order of their nearness, which is given with it."""
+        return [
+            [[list(item.namespace), item.key, item.value, item.score] for item in self.store.search(
+                tuple(namespace), query=text, limit=20, refresh_ttl=False
+            )]
+            for text in texts
+        ]  # fmt: skip
+
     def namespaces(self) -> list[list[str]]:
         return sorted(list(one) for one in self.store.list_namespaces(limit=10_000))
 
     def sweep(self) -> int:
         return self.store.sweep_ttl()
-
-    def vectors(self) -> None:
-        """The tables of a vector index, as the framework makes them where SQLite takes extensions."""
-        self.con.executescript("CREATE TABLE IF NOT EXISTS vector_migrations (v INTEGER PRIMARY KEY)")
-        for version, text in enumerate(SqliteStore.VECTOR_MIGRATIONS):
-            self.con.executescript(text)
-            self.con.execute("INSERT INTO vector_migrations (v) VALUES (?)", (version,))
 
     def begin(self, namespace: list[str]) -> None:
         """From now on another thread goes on writing and reading there."""
@@ -113,13 +120,13 @@ class Live(threading.Thread):
                     self.other.append(repr(exc))
             except Exception as exc:  # whatever else reaches the application is a fault of ours
                 self.other.append(repr(exc))
-            time.sleep(0.002)
+            time.sleep(0.01)  # so that others have a turn at the file
         con.close()
 
 
 def opened(path: str) -> tuple[sqlite3.Connection, SqliteStore]:
     con = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=BUSY)
-    store = SqliteStore(con)
+    store = SqliteStore(con, index={"dims": DIMS, "embed": lambda texts: embed(texts, DIMS)})
     store.setup()
     return con, store
 

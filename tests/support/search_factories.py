@@ -2,27 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an application gives for its own search to be asked: factories of its memory object around a connection.
 
-They run in the environment of tests/support/frameworks.py. The embedding function is a hash: the same text is found
-first, and every other one is somewhere.
+They run in the environment of tests/support/frameworks.py.
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import sqlite3
-import struct
 import sys
 import threading
 import typing as t
 
-
-def embed(texts: t.Sequence[str], dims: int) -> list[list[float]]:
-    """As langgraph_app.py has it."""
-    found = []
-    for text in texts:
-        raw = b"".join(hashlib.sha256(f"{n} {text}".encode()).digest() for n in range(dims * 2 // 32 + 1))
-        found.append([int.from_bytes(raw[2 * n : 2 * n + 2], "big") / 65535 - 0.5 for n in range(dims)])
-    return found
+import extensible_sqlite  # noqa: F401
+from embedding import embed
 
 
 def refusing(texts: t.Sequence[str]) -> list[list[float]]:
@@ -95,31 +87,15 @@ class Hashing:
 
 
 # --- SQLite ---------------------------------------------------------------------------------------------------------
-class Loading(sqlite3.Connection):
-    """For interpreters that were built without the loading of extensions: sqlite-vec's one function that is asked."""
-
-    def enable_load_extension(self, _enabled: bool) -> None:
-        self.create_function("vec_distance_cosine", 2, distance)
-
-    def load_extension(self, _path: str) -> None: ...
-
-
-def distance(one: bytes, other: bytes) -> float:
-    a, b = struct.unpack(f"{len(one) // 4}f", one), struct.unpack(f"{len(other) // 4}f", other)
-    dot = sum(x * y for x, y in zip(a, b))
-    return float(1 - dot / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5)
-
-
-def langgraph_sqlite(connection: str, dims: int = 8, write: bool = False) -> t.Any:
+@contextlib.contextmanager
+def langgraph_sqlite(connection: str, dims: int = 8, write: bool = False) -> t.Iterator[t.Any]:
     from langgraph.store.sqlite import SqliteStore
 
-    if not dims:
-        return SqliteStore.from_conn_string(connection)
-    con = sqlite3.connect(connection, check_same_thread=False, isolation_level=None, factory=Loading)
-    store = SqliteStore(con, index=index(dims))
-    if write:
-        store.put(("agent-7",), "made by a probe", {"text": "x"})
-    return store
+    found = {"dims": dims, "embed": lambda texts: embed(texts, dims)} if dims else None
+    with SqliteStore.from_conn_string(connection, index=found) as store:
+        if write:
+            store.put(("agent-7",), "made by a probe", {"text": "x"})
+        yield store
 
 
 # --- what never works -----------------------------------------------------------------------------------------------

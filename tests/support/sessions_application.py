@@ -142,7 +142,11 @@ class Mem0History:
         made, at = f"2026-01-{number % 28 + 1:02}T10:00:00+00:00", "2026-02-01T03:00:00.5-07:00"
         self.storage.add_history(memory, None, f"fact {number}", "ADD", created_at=made)
         self.storage.add_history(memory, f"fact {number}", "newer", "UPDATE", created_at=made, updated_at=at)
-        self.storage.save_messages([{"role": "user", "content": f"message {number}"}], scope)
+        if hasattr(self.storage, "save_messages"):  # not before release 2
+            self.storage.save_messages([{"role": "user", "content": f"message {number}"}], scope)
+
+    def history(self, memory: str) -> list[t.Any]:
+        return self.storage.get_history(memory)
 
     def everything(self, memories: list[str], scopes: list[str]) -> list[t.Any]:
         return [[self.storage.get_history(one) for one in memories]] + [

@@ -212,6 +212,8 @@ class LogKeeping(Connected):
                 f"DELETE FROM {s.aside} WHERE incident = '' AND (epoch, sequence) <= (%s::bigint, %s::bigint)",
                 epoch, sequence,
             )  # fmt: skip
+        if (epoch, sequence) == (0, 0):  # reads alone: none of them is further on
+            last = min(last, before_id - 1)
         while low <= last:
             high = min(low + PRUNE_IDS - 1, last)
             with self._transaction() as session:

@@ -148,6 +148,8 @@ class LogKeeping(Connected):
             con.execute(
                 "DELETE FROM memops_aside WHERE incident = '' AND (epoch, sequence) <= (?, ?)", (epoch, sequence)
             )
+        if (epoch, sequence) == (0, 0):  # reads alone: none of them is further on
+            last = min(last, before_id - 1)
         while low <= last:
             high = min(low + PRUNE_IDS - 1, last)
             with self._transaction() as con:

@@ -20,7 +20,7 @@ from .._table_records import overlap
 from .sqlite_connect import RESTORE, Opened, read_identity, read_namespace
 from .sqlite_schema import CONTROL_TABLES, FORMAT
 from .tables_sqlite_rows import Records
-from .tables_sqlite_sql import HELD, PARTS, Schema, Table, name, parts_of, prepared, read_schema
+from .tables_sqlite_sql import HELD, PARTS, Schema, Table, holds, name, parts_of, prepared, read_schema
 
 OWN_TABLES: t.Final = ("memops_store", "memops_namespace", "memops_generation", "memops_incident", "memops_aside")
 FENCE_TABLE: t.Final = (
@@ -181,14 +181,8 @@ class TablesOpened(Opened):
         """The schema, with a table for each of its tables that holds rows."""
         schema = self.schema(con)
         for table in schema.tables:
-            there = [row[1] for row in con.execute(f"PRAGMA main.table_info({name(HELD + table.name)})")][3:]
-            if there and there != [column.name for column in table.columns]:
-                if con.execute(f"SELECT 1 FROM {table.held()} LIMIT 1").fetchone():
-                    raise CannotProceed(
-                        f"The columns of the table {table.name} in {self.path} changed while records of it lay aside.",
-                        "release what is quarantined, then run the same command again",
-                    )
-                con.execute(f"DROP TABLE {table.held()}")
+            if not holds(con, table, self.path):
+                con.execute(f"DROP TABLE IF EXISTS {table.held()}")
             for text in table.make_held():
                 con.execute(text)
         return schema
@@ -202,10 +196,25 @@ class TablesOpened(Opened):
 
     def _put_in(self, con: sqlite3.Connection, namespace: str, number: int) -> None:
         """Move the rows of a generation into the application's tables. Errors: CannotProceed."""
-        for table in self.schema(con).tables:
+        schema = self.schema(con)
+        for root in self.layout.tables("sqlite"):
+            for table_name in (root.name, *(one.name for one in root.companions)):
+                if schema.named(table_name) is None:
+                    self._nothing_lies_aside(con, table_name, namespace, number)
+        for table in schema.tables:
             held = {row[1] for row in con.execute(f"PRAGMA main.table_info({name(HELD + table.name)})")}
             if held:
                 self._put_table(con, namespace, number, table, held)
+
+    def _nothing_lies_aside(self, con: sqlite3.Connection, table: str, namespace: str, number: int) -> None:
+        """Of a table that the application does not have any more."""
+        held = f"main.{name(HELD + table)}"
+        known = con.execute("SELECT 1 FROM main.sqlite_master WHERE name = ?", (HELD + table,)).fetchone()
+        if known and con.execute(f"SELECT 1 FROM {held} WHERE memops_generation = ? LIMIT 1", (number,)).fetchone():
+            raise CannotProceed(
+                f"The table {table} in {self.path} is gone, and rows of {namespace!r:.80} for it lie aside.",
+                "let the application make the table again, then run the same command again",
+            )
 
     def _put_table(
         self, con: sqlite3.Connection, namespace: str, number: int, table: Table, held: t.Collection[str]

@@ -18,6 +18,7 @@ from .leases import settable
 from .sqlite_connect import connect, sqlite_errors, translate
 from .tables_sqlite_connect import TablesOpened, state_of
 from .tables_sqlite_sql import Schema, Table, name
+from .tables_sqlite_structure import fence_findings
 
 QUARANTINE_TTL = 1.0
 PROBE = "memops-probe"
@@ -88,6 +89,7 @@ class TablesFence(TablesOpened):
                 schema = self.schema(con)
                 state = state_of(con, schema, namespace, self.path).state
                 con.execute("BEGIN IMMEDIATE")
+                missing = fence_findings(con, schema)
                 refused = [self._try(con, schema, root, namespace, detail) for root in schema.roots]
                 rows = sum(_rows(con, table, namespace) for table in schema.tables)
             finally:
@@ -95,13 +97,14 @@ class TablesFence(TablesOpened):
                     if con.in_transaction:
                         con.execute("ROLLBACK")
                 con.close()
+        detail += missing
         held = state == "quarantined" and not rows
         if state == "quarantined":
             detail.append(f"SELECT: {rows} rows of the namespace are in the application's tables")
         else:
             detail.append(f"SELECT: the namespace is {state}")
         return {
-            "writes_refused": all(refused),
+            "writes_refused": all(refused) and not missing,
             "reads_refused": held,
             "reads_accepted": state != "quarantined",
             "detail": detail,

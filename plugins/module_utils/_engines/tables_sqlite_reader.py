@@ -190,8 +190,6 @@ class TablesReader(ReaderWithoutLog):
         place = self._where(namespace, generation)
         if place is None:
             raise AssertionError(namespace)
-        if place[0] == "main" and not self._has(HELD + self._schema.tables[0].name):
-            return
         with sqlite_errors(self._path):
             yield from self._records.scan(*place, namespace, after, until, batch, descending)
 
@@ -201,8 +199,6 @@ class TablesReader(ReaderWithoutLog):
         with self._at_once():
             if place is None:
                 return self._records.live(namespace, fit)
-            if place[0] == "main" and not self._has(HELD + self._schema.tables[0].name):
-                return {}
             found: dict[str, Row] = {}
             for start in range(0, len(fit), 400):
                 part = fit[start : start + 400]
@@ -212,11 +208,14 @@ class TablesReader(ReaderWithoutLog):
 
     def boundaries(self, namespace: str, parts: int) -> list[str]:
         place = self._where(namespace, None)
-        if place is None or (place[0] == "main" and not self._has(HELD + self._schema.tables[0].name)):
+        if place is None:
+            raise AssertionError(namespace)
+        roots = [root for root in self._schema.roots if place[0] != "main" or self._has(HELD + root.name)]
+        if not roots:
             return []
         keys = " UNION ALL ".join(
             f"SELECT memops_key FROM {root.held(place[0])} WHERE memops_generation = {place[1]} AND memops_key > ''"
-            for root in self._schema.roots
+            for root in roots
         )
         rows = self.count(namespace)
         found: list[str] = []

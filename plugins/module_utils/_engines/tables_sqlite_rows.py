@@ -18,7 +18,7 @@ from .._errors import CannotProceed, InvalidInput, RecordCorrupt
 from .._model import Row
 from .._table_records import header, pack, parse_name, unpack
 from .._table_values import sqlite_cell, sqlite_value
-from .tables_sqlite_sql import Schema, Table, name
+from .tables_sqlite_sql import Schema, Table, holds, name
 from .tables_sqlite_times import BadTime, microseconds
 
 BATCH_BYTES = 8 << 20
@@ -94,13 +94,18 @@ class Records:
         down: bool = False,
         keys: t.Sequence[str] | None = None,
     ) -> t.Iterator[list[Row]]:
-        """Records in key order; ``where``: main or temp."""
+        """Records in key order; ``where``: main or temp. Errors: CannotProceed."""
         for root in self._roots[::-1] if down else self._roots:
-            yield from self._scan(root, where, number, namespace, after, until, batch, down, keys)
+            # a table that the application made after its rows were taken out has none there
+            tables = [
+                table for table in self.schema.group(root) if where != "main" or holds(self.con, table, self.path)
+            ]
+            if tables and tables[0] is root:
+                yield from self._scan(tables, where, number, namespace, after, until, batch, down, keys)
 
     def _scan(
         self,
-        root: Table,
+        tables: t.Sequence[Table],
         where: str,
         number: int,
         namespace: str,
@@ -110,6 +115,7 @@ class Records:
         down: bool,
         keys: t.Sequence[str] | None,
     ) -> t.Iterator[list[Row]]:
+        root = tables[0]
         # With pages of some rows and nothing open in between, a file without a write-ahead log is never held for long.
         below: str | None = None
         while True:
@@ -126,7 +132,7 @@ class Records:
             )
             found, more = self._page(query, bound, batch)
             if found:
-                yield [*self._rows(root, where, number, namespace, found)]
+                yield [*self._rows(tables, where, number, namespace, found)]
                 if down:
                     below = found[-1][0]
                 else:
@@ -152,10 +158,9 @@ class Records:
         return found, False
 
     def _rows(
-        self, root: Table, where: str, number: int, namespace: str, found: t.Sequence[Found]
+        self, tables: t.Sequence[Table], where: str, number: int, namespace: str, found: t.Sequence[Found]
     ) -> t.Iterator[Row]:
         parts: dict[str, list[list[Found]]] = {}
-        tables = self.schema.group(root)
         for row in found:
             parts.setdefault(row[0], [[] for _table in tables])[0].append(row[1:])
         low, high = sorted((found[0][0], found[-1][0]), key=str.encode)
@@ -205,7 +210,7 @@ class Records:
 
     # --- writing ------------------------------------------------------------------------------------------------
     def cells(self, row: Row) -> list[tuple[Table, list[list[t.Any]]]]:
-        """The rows of each table that a record is. Errors: InvalidInput, CannotProceed (other columns than today)."""
+        """The rows of each table that a record is. Errors: InvalidInput, CannotProceed (other tables than today)."""
         try:
             engine, tables = unpack(row[8])
             found = [(part, [[sqlite_value(cell) for cell in one] for one in part.rows]) for part in tables]
@@ -219,13 +224,18 @@ class Records:
         out = []
         for part, rows in found:
             table = self.schema.named(part.name)
-            today = None if table is None else {column.name for column in table.columns}
+            if table is None:
+                raise CannotProceed(
+                    f"{self.path} has no table {part.name}, which has rows of {row[0]!r:.80} in the snapshot.",
+                    "start the application as it was configured then (with its vector index), so that it makes the "
+                    "table; then run this again",
+                )
+            today = {column.name for column in table.columns}
             then = {column for column, _kind in part.columns}
-            if table is None or today != then:
-                differing = sorted(then ^ (today or set()))
+            if today != then:
                 raise CannotProceed(
                     f"The table {part.name} in {self.path} has other columns than when {row[0]!r:.80} was saved: "
-                    f"{', '.join(differing)}.",
+                    f"{', '.join(sorted(then ^ today))}.",
                     "use the version of the application that the snapshot is from, restore, then let it migrate",
                 )
             places = {column: place for place, (column, _kind) in enumerate(part.columns)}

@@ -12,7 +12,7 @@ import sqlite3
 import typing as t
 from dataclasses import dataclass
 
-from .._errors import InvalidInput
+from .._errors import CannotProceed, InvalidInput
 from .._layouts.tables import Companion, Namespaces, Root, TablesLayout
 from .._table_records import escape, namespace_columns
 from .sqlite_connect import lenient
@@ -282,6 +282,20 @@ def _rowid(con: sqlite3.Connection, table: str, columns: t.Collection[str]) -> s
     if len(keys) == 1 and keys[0][2].upper() == "INTEGER":
         return None
     return next((alias for alias in ("rowid", "_rowid_", "oid") if alias not in columns), None)
+
+
+def holds(con: sqlite3.Connection, table: Table, path: str) -> bool:
+    """Whether there is the table that holds rows of this one, as it is now. Errors: CannotProceed when rows lie in one
+    that is otherwise: the application migrated meanwhile."""
+    there = [row[1] for row in con.execute(f"PRAGMA main.table_info({name(HELD + table.name)})")][3:]
+    if there == [column.name for column in table.columns]:
+        return True
+    if there and con.execute(f"SELECT 1 FROM {table.held()} LIMIT 1").fetchone():
+        raise CannotProceed(
+            f"The columns of the table {table.name} in {path} changed while records of it lay aside.",
+            "release what is quarantined, then run the same command again",
+        )
+    return False
 
 
 def parts_of(rule: Namespaces, namespace: str) -> list[str | None]:

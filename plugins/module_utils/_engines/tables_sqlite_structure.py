@@ -22,13 +22,13 @@ def structure(con: sqlite3.Connection, schema: Schema) -> list[str]:
     """Findings in words, at most MOST_LINES."""
     lines = _integrity(con)
     try:
-        lines += _fence(con, schema)
+        lines += fence_findings(con, schema)
     except sqlite3.DatabaseError as exc:
         lines += [] if lines else [str(exc)]
     return lines[:MOST_LINES]
 
 
-def _fence(con: sqlite3.Connection, schema: Schema) -> list[str]:
+def fence_findings(con: sqlite3.Connection, schema: Schema) -> list[str]:
     """Triggers that are missing while something is fenced."""
     if not has_control(con) or not con.execute("SELECT 1 FROM memops_fence").fetchone():
         return []

@@ -18,6 +18,7 @@ MEM0 = described(
         updated=Moment("payload", "text", "updated_at"),
         expires=Moment("payload", "date", "expiration_date"),
         payload=("payload",),
+        remembered="data",
         json=("payload",),
         vectors=("vector",),
     ),

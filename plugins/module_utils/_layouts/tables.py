@@ -83,6 +83,7 @@ class Root:
     updated: Moment | None = None
     expires: Moment | None = None
     payload: tuple[str, ...] = ()  # the columns that hold what is remembered
+    remembered: str = ""  # the field of the first one's JSON value that alone is what the application calls the memory
     json: tuple[str, ...] = ()  # those that hold JSON
     vectors: tuple[str, ...] = ()
     companions: tuple[Companion, ...] = ()

@@ -60,6 +60,8 @@ def restore(
     expiry: str = "keep",
     check: bool = False,
     progress: Progress = None,
+    snapshot: Snapshot | None = None,
+    opened: _Opened | None = None,
 ) -> dict[str, t.Any]:
     """Bring a namespace back from a snapshot (``snapshot_id`` None: the newest good one that holds it).
 
@@ -67,8 +69,9 @@ def restore(
     these, which the snapshot has to have; what the store holds newer and intact stays unless ``overwrite``.
     ``create``: make a missing store or namespace. ``as_secondary``: keep a standby copy warm. ``claim``: of the
     incident under way; without one the restore opens and closes its own. ``expiry``: keep | rebase, by the time that
-    passed since the snapshot. ``check``: write nothing, say what would happen. Damaged records of a snapshot are left
-    out and listed, never brought back.
+    passed since the snapshot. ``check``: write nothing, say what would happen. ``snapshot`` and ``opened``: where the
+    caller has them open, for many namespaces. Damaged records of a snapshot are left out and listed, never brought
+    back.
 
     Returns {changed, check, snapshot, namespace, to_namespace, records, restored, unchanged, damaged, newer,
     listed keys of each, digest, generation, previous_generation, log_entries, adopted_keys, warnings, seconds}.
@@ -81,10 +84,10 @@ def restore(
     check_namespace(target)
     if as_secondary and (keys is not None or target != namespace):
         raise InvalidInput("A secondary takes whole namespaces under their own names.", "leave keys and name out")
-    if snapshot_id is None:
+    if snapshot is None and snapshot_id is None:
         snapshot = place.newest_good(name, keyring, namespace)
-    else:
-        snapshot = place.snapshot(name, snapshot_id, keyring)
+    elif snapshot is None:
+        snapshot = place.snapshot(name, t.cast(str, snapshot_id), keyring)
     if namespace not in snapshot.namespaces():
         snapshot.chunks(namespace)  # says which there are
     result: dict[str, t.Any] = {
@@ -103,8 +106,8 @@ def restore(
             f"Snapshot {snapshot.id} is fuzzy: the store was written while it was taken, so some records are of a "
             "later moment than others; each is whole."
         )
-    with contextlib.closing(_open(store_params, create, check)) as opened:
-        store = opened.store
+    with contextlib.ExitStack() as stack:
+        store = (opened or stack.enter_context(contextlib.closing(_Opened(store_params, create, check)))).store
         if store is None:
             return {**result, "changed": True, "would": "make the store and restore the namespace"}
         state = _state(store, target)
@@ -170,16 +173,18 @@ def restore_whole(
         place = Repository.open(place)
     name, keyring = arguments["name"], arguments["keyring"]
     if snapshot_id is None:
-        snapshot_id = newest_whole(place, name, keyring, namespaces).id
-    if namespaces is None:
-        namespaces = place.snapshot(name, snapshot_id, keyring).namespaces()
-    results = {
-        namespace: restore(**{**arguments, "repository": place}, namespace=namespace, snapshot_id=snapshot_id)
-        for namespace in namespaces
-    }
+        snapshot = newest_whole(place, name, keyring, namespaces)
+    else:
+        snapshot = place.snapshot(name, snapshot_id, keyring)
+    results = {}
+    where = (arguments["store_params"], arguments.get("create", False), arguments.get("check", False))
+    with contextlib.closing(_Opened(*where)) as opened:
+        for namespace in snapshot.namespaces() if namespaces is None else namespaces:
+            given = {**arguments, "repository": place, "snapshot": snapshot, "opened": opened}
+            results[namespace] = restore(**given, namespace=namespace)
     return {
         "changed": any(result["changed"] for result in results.values()),
-        "snapshot": snapshot_id,
+        "snapshot": snapshot.id,
         "namespaces": results,
     }
 
@@ -227,26 +232,27 @@ class Work:
 
 
 class _Opened:
-    def __init__(self, store: Store | None) -> None:
-        self.store = store
+    """``store`` is None in the rehearsal of a restore that would make it."""
+
+    def __init__(self, store_params: t.Mapping[str, t.Any], create: bool, check: bool) -> None:
+        self.store: Store | None = None
+        try:
+            self.store = open_store(store_params, create=create and not check)
+        except StoreMissing:
+            if not create:
+                raise
 
     def close(self) -> None:
         if self.store is not None:
             self.store.close()
 
 
-def _open(store_params: t.Mapping[str, t.Any], create: bool, check: bool) -> _Opened:
-    try:
-        return _Opened(open_store(store_params, create=create and not check))
-    except StoreMissing:
-        if create:
-            return _Opened(None)  # a rehearsal makes none
-        raise
-
-
 def _state(store: Store, namespace: str) -> NamespaceState | None:
     with store.reader() as reader:
-        return next((state for state in reader.namespaces() if state.name == namespace), None)
+        try:
+            return reader.namespace(namespace)
+        except NamespaceUnknown:
+            return None
 
 
 @contextlib.contextmanager

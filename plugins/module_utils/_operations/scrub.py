@@ -20,6 +20,7 @@ from . import incident as incidents
 from . import integrity, verify
 from .incident import now_us, rfc3339
 
+NOTE_SECONDS = 5.0  # between two notes of what was checked: with many namespaces each is as long as all
 FILE = "scrub.json"
 DEEP = ("hashed", "opened", "restored")  # a listing alone checks nothing that lies in a snapshot
 
@@ -57,20 +58,27 @@ def scrub(
     targets = sorted(_targets(store, keyring, repository, name, namespaces, noted))
     checked: list[dict[str, t.Any]] = []
     store.close()  # each scan opens it for itself, and none may be open while one forks
+    looked, written = False, started
     while targets and not check and (not checked or time.monotonic() - started < seconds):
         target = targets.pop(0)
         begun = time.monotonic()
         if target.kind == "namespace":
-            found = _scan(store_params, keyring, target.name)
+            # what the engine checks itself is the store's: once is enough, and it may take longer than all the rest
+            found = _scan(store_params, keyring, target.name, structure=not looked)
+            looked = looked or found.pop("looked")
             only_keys = found.pop("only_keys")
             noted[target.name] = {
                 "at": now_us(), "verdict": found["verdict"], "findings": found["findings"], "only_keys": only_keys,
             }  # fmt: skip
-            _write_notes(folder, noted)
+            if time.monotonic() - written > NOTE_SECONDS:
+                _write_notes(folder, noted)
+                written = time.monotonic()
         else:
             found = _verify(repository, keyring, name, target.name, depth)
         about = {"kind": target.kind, "name": target.name, "last": rfc3339(target.last or None)}
         checked.append({**about, **found, "seconds": round(time.monotonic() - begun, 3)})
+    if any(one["kind"] == "namespace" for one in checked):
+        _write_notes(folder, noted)
     verdicts = {one["verdict"] for one in checked}
     return {
         "verdict": "fail" if "fail" in verdicts else "pass" if verdicts == {"pass"} else "could-not-verify",
@@ -124,22 +132,28 @@ def last_checked(repository: t.Any, keyring: t.Any, name: str, snapshot_id: str)
     return max([int(one["at"]) for one in checks if one.get("depth") in DEEP], default=0)
 
 
-def _scan(store_params: t.Mapping[str, t.Any], keyring: t.Any, namespace: str) -> dict[str, t.Any]:
+def _scan(
+    store_params: t.Mapping[str, t.Any], keyring: t.Any, namespace: str, structure: bool
+) -> dict[str, t.Any]:
+    """``looked``: whether the engine checked itself."""
     try:
         scan = integrity.scan(
-            store_params=store_params, keyring=keyring, namespace=namespace, limit=20, application=True
-        )
+            store_params=store_params, keyring=keyring, namespace=namespace, limit=20, structure=structure,
+            application=True,
+        )  # fmt: skip
     except MemoryOpsError as exc:
         away = isinstance(exc, (StoreUnavailable, KeyUnavailable))
         return {
             "verdict": "could-not-verify" if away else "fail",
             "records": 0, "findings": 0 if away else 1, "reasons": [exc.message], "only_keys": False,
+            "looked": False,
         }  # fmt: skip
     return {
         "verdict": scan["verdict"],
         "records": scan["rows"],
         "findings": sum(scan["findings"].values()),
         "reasons": scan["reasons"],
+        "looked": scan["structure"] is not None,
         "only_keys": {kind for kind, count in scan["findings"].items() if count} == integrity.TOLD,
     }
 

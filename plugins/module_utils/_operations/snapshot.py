@@ -13,7 +13,7 @@ import typing as t
 from .. import _progress
 from .._codec import RecordCodec, encode_value
 from .._errors import InvalidInput, MemoryOpsError, NamespaceUnknown, RepositoryRefused, RepositoryUnavailable
-from .._model import LogEntry, NamespaceState, Record, StoreIdentity
+from .._model import READ_OPERATIONS, LogEntry, NamespaceState, Record, StoreIdentity
 from .._repository import Repository, Snapshot, SnapshotInfo
 from .._repository.catalogue import choose_base, new_id, read_problem
 from .._repository.manifest import (
@@ -36,7 +36,6 @@ from .snapshot_manifest import Scanned, body, result_of, summary, suspicions
 from .snapshot_scan import Base, Job
 
 CANARY = "\0memops/canary"
-READS = frozenset(("hit", "miss", "corrupt", "expired", "refused"))  # log entries that change nothing
 BIG = 50_000  # records from which on a second process is worth its start
 
 Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]
@@ -234,7 +233,7 @@ class _Creation:
         }:
             return None
         for entries in reader.log(after_id=info.manifest["log_last_id"]):
-            if any(entry[3] not in READS for entry in entries):
+            if any(entry[3] not in READ_OPERATIONS for entry in entries):
                 return None  # an operator's change takes no sequence but is logged
         return self.repository.snapshot(self.name, info.id, self.keyring)
 

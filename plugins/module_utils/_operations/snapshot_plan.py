@@ -16,14 +16,18 @@ from .snapshot_check import Tally
 from .snapshot_scan import Base, Job, LogCopier, LogRange, Range, Tallies, Task
 
 PIECES = 4  # ranges of a big namespace, and of the log, for each process
+LEAST_RECORDS = 20_000  # in one range, where there are namespaces enough for all processes
 LEAST_ENTRIES = 50_000  # of the log in one range
 
 
 def plan(reader: Reader, states: t.Sequence[NamespaceState], job: Job, count: int) -> list[Task]:
     """Ranges of records in key order and of the log in the order of ids, for ``count`` processes."""
     tasks: list[Task] = []
+    pieces = PIECES * count if count > 1 else 1
+    many = len(states) > pieces
     for state in states:
-        tasks += _ranges(reader, state.name, job.base, PIECES * count if count > 1 else 1)
+        parts = min(pieces, _records(reader, state.name, job.base) // LEAST_RECORDS) if many else pieces
+        tasks += _ranges(reader, state.name, job.base, parts)
     tasks += _log_ranges(reader, [state.name for state in states], job, count)
     return tasks
 
@@ -64,6 +68,15 @@ def _log_ranges(reader: Reader, names: t.Sequence[str], job: Job, count: int) ->
         until = end if piece == pieces - 1 else after + (end - after) // (pieces - piece)
         yield LogRange(tuple(names), after, until, False)
         after = until
+
+
+def _records(reader: Reader, namespace: str, base: Base | None) -> int:
+    """About how many the namespace has; where the base knows it nothing is counted."""
+    known = 0 if base is None else sum(chunk.rows for chunk in base.of(namespace, "records").values())
+    try:
+        return known or reader.count(namespace)
+    except MemoryOpsError:
+        return 0  # damaged: one range, whose scan tells where
 
 
 def _ranges(reader: Reader, namespace: str, base: Base | None, parts: int) -> list[Range]:

@@ -161,7 +161,7 @@ def unpack_index(snapshot_id: str, secret: bytes, data: bytes) -> Index:
         return {
             namespace: {
                 "records": [
-                    ChunkRef(origins[row[0]], *row[1:])._replace(sums=sums)
+                    ChunkRef._make((origins[row[0]], *row[1:], sums))
                     for row, sums in zip_longest(kinds["records"], kinds.get("sums", ()))
                 ],
                 "log": [ChunkRef(origins[row[0]], *row[1:]) for row in kinds["log"]],

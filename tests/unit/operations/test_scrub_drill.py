@@ -11,6 +11,7 @@ import shutil
 
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite_reader import SqliteReader
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceUnknown, SnapshotUnusable
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import drill, evidence, scrub
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
@@ -135,3 +136,16 @@ def test_evidence_that_was_changed_is_met(site):
     path.write_bytes(data)
     with pytest.raises(SnapshotUnusable):
         evidence.newest(Repository.open(site.repository), site.ring(), NAME)
+
+
+def test_what_the_engine_checks_itself_is_asked_once_however_many_namespaces_there_are(site, monkeypatch):
+    with site.memory() as memory:
+        for number in range(4):
+            memory.write(f"tenant-{number}", "k", number)
+    asked = []
+    structure = SqliteReader.structure
+    monkeypatch.setattr(SqliteReader, "structure", lambda self: asked.append(1) or structure(self))
+    assert scrubbed(site)["verdict"] == "pass" and len(asked) == 1
+    monkeypatch.setattr(SqliteReader, "structure", lambda self: ["row 7 missing from index x"])
+    found = scrubbed(site)
+    assert found["verdict"] == "fail" and len(found["reasons"]) == 1 and "1 × index" in found["reasons"][0]

@@ -15,6 +15,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._codec import 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite import SqliteStore
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import export, restore, restore_fill
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.stores import fill, keyring_params, log_of, new_store, rows_of
 
@@ -356,3 +357,26 @@ def test_export(filled: Place, tmp_path: t.Any) -> None:
     log = (tmp_path / "out" / "log.jsonl").read_text(encoding="ascii").splitlines()
     assert len(log) == result["log_entries"] == 506
     assert {os.stat(path).st_mode & 0o777 for path in result["files"]} == {0o600}
+
+
+def test_many_namespaces_come_from_one_snapshot_that_is_opened_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest and its index grow with the namespaces: to read them for each would be their number squared."""
+    for number in range(12):
+        place.fill(f"tenant-{number:02}", {"k": number})
+    place.snapshot()
+    fetched: list[str] = []
+    get = DirectoryObjects.get
+
+    def noted(self: DirectoryObjects, key: str, *part: t.Any) -> bytes:
+        fetched.append(key)
+        return get(self, key, *part)
+
+    monkeypatch.setattr(DirectoryObjects, "get", noted)
+    done = restore.restore_whole(
+        store_params=new_store(place.directory, "copy.db"), repository=place.repository, keyring=place.keyring,
+        name=NAME, create=True, as_secondary=True,
+    )  # fmt: skip
+    assert len(done["namespaces"]) == 12 and done["changed"]
+    assert [sum(key.endswith(end) for key in fetched) for end in ("/index", "/manifest.json")] == [1, 2]

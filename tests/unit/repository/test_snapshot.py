@@ -19,6 +19,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     restore,
     snapshot,
     snapshot_crew,
+    snapshot_plan,
     snapshot_scan,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
@@ -447,3 +448,23 @@ def test_the_log_of_the_base_is_referred_to_on_postgresql_too(
         entries = [tuple(entry) for part in found.log("n") for entry in part]
         assert entries == log_of(place.store, "n")[: len(entries)] and len(entries) >= 3004  # the canary is one more
     assert len(entries) == 3005
+
+
+def test_of_many_namespaces_each_is_one_range_unless_it_is_big(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        place.fill(f"tenant-{number:02}", many(3))
+    place.fill("big", many(40))
+
+    def ranges(count: int) -> dict[str, int]:
+        with open_store(place.store).reader() as reader:
+            job = snapshot_scan.Job("n", "s", b"", None, None, False)
+            found: dict[str, int] = {}
+            for task in snapshot_plan.plan(reader, reader.namespaces(), job, count):
+                if isinstance(task, snapshot_scan.Range):
+                    found[task.namespace] = found.get(task.namespace, 0) + 1
+            return found
+
+    assert set(ranges(2).values()) == {1}
+    monkeypatch.setattr(snapshot_plan, "LEAST_RECORDS", 10)
+    cut = ranges(2)
+    assert cut.pop("big") == 4 and set(cut.values()) == {1}

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import struct
 
-from tests.unit.operations.runbook import MASTER, NAME, Site
+from tests.unit.operations.runbook import MASTER, NAME, NS, Site
 
 FAR = "2099-01-01 00:00:00"
 ODD = ("a/b", "50%", "%2F", "", "ключ", "nul\0inside", "x" * 300, "'quoted\"", "zz\uffff")
@@ -17,6 +16,7 @@ class TablesSite(Site):
     """The file of one application as a store, its keyring and its repository. ``database`` opens it past everything."""
 
     layout: str
+    namespace: str = NS
 
     def __init__(self, folder, app):
         self.folder = str(folder)
@@ -54,6 +54,11 @@ class TablesSite(Site):
             found[table] = self.sql(f"SELECT {first}{listed} FROM {table} WHERE {where} ORDER BY rowid")
         return found
 
+    def last_attempt(self):
+        """Of the open incident, if there is one."""
+        with self.open() as store:
+            return next((one.attempt for one in store.incidents(self.namespace) if one.state == "open"), None)
+
     def schema(self):
         return self.sql(
             "SELECT type, name, sql FROM sqlite_master WHERE tbl_name NOT LIKE 'memops%' "
@@ -75,21 +80,6 @@ class LanggraphSite(TablesSite):
         self.app.put([namespace], "ends", {"text": "some day"}, 60 * 24 * 365)
         self.app.put([namespace], "ends too", {"text": "some day"}, 60.5)
         self.sql("UPDATE store SET expires_at = ? WHERE key = 'ends too'", FAR)  # as a refresh of the TTL writes it
-
-    def vectors(self, namespace="agent-7", dimensions=8):
-        """Vectors for all records of a namespace, as the framework's index stores them."""
-        con = self.database()
-        con.execute("BEGIN")
-        for prefix, key in con.execute(
-            "SELECT prefix, key FROM store WHERE prefix = ? OR prefix LIKE ? || '.%'", (namespace, namespace)
-        ).fetchall():
-            blob = struct.pack(f"{dimensions}f", *(len(key) + n / 7 for n in range(dimensions)))
-            con.execute(
-                "INSERT INTO store_vectors (prefix, key, field_name, embedding) VALUES (?, ?, '$', ?)",
-                (prefix, key, blob),
-            )
-        con.execute("COMMIT")
-        con.close()
 
     def records(self, namespace="agent-7"):
         """{key: row} as the layout has them."""

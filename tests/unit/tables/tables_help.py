@@ -117,13 +117,13 @@ class TablesSite(Site):
 
 
 class Framework(TablesSite):
-    """With one of the frameworks of tests/support/framework_apps.py."""
+    """With one of the frameworks of tests/support/framework_apps.py. ``variables``: of its process's environment."""
 
-    def __init__(self, folder, server, layout, tables):
+    def __init__(self, folder, server, layout, tables, **variables):
         super().__init__(folder, server, layout)
         self.tables = tables
         self.app = Application(
-            "framework_apps.py", layout, self.url, APP_FOLDER=self.folder, APP_SCHEMA=self.schema
+            "framework_apps.py", layout, self.url, APP_FOLDER=self.folder, APP_SCHEMA=self.schema, **variables
         )  # fmt: skip
 
     def wipe(self):

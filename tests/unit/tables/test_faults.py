@@ -192,9 +192,7 @@ def app():
 @pytest.fixture
 def file(tmp_path, app):
     one = LanggraphSite(tmp_path, app)
-    app.vectors()
     one.fill(count=40)
-    one.vectors()
     return one
 
 
@@ -230,14 +228,15 @@ def test_a_full_disk_in_quarantine(file):
     assert file.dump(("store", "store_vectors")) == tables  # nothing is half moved
     assert file.app.get([NS], "k00001") and not file.sql("SELECT 1 FROM sqlite_master WHERE type = 'trigger'")
     file.app.put([NS], "k00001", {"text": "garbage"})
-    run = attempt(takeover=_last(file))
+    run = attempt(takeover=file.last_attempt())
     for name in ("isolate", "forensic", "diagnose", "plan"):
         options = {"diagnose": {"window": Window(onset=started)}, "plan": {"strategy": "hard"}}
         file.step(name, run, **options.get(name, {}))
-    said = limited(os.path.getsize(file.path) + 4096, lambda: file.step("apply", attempt(takeover=_last(file))))
+    run = attempt(takeover=file.last_attempt())
+    said = limited(os.path.getsize(file.path) + 4096, lambda: file.step("apply", run))
     assert said is not None and said[0] == "StoreUnavailable" and said[2], said
     assert file.app.get([NS], "k00001") is None and file.state() == "quarantined"
-    run = attempt(takeover=_last(file))
+    run = attempt(takeover=file.last_attempt())
     for name in ("apply", "validate", "release"):
         file.step(name, run)
     assert file.records() == before
@@ -260,8 +259,3 @@ def test_a_file_that_somebody_holds_is_waited_for_and_then_named(file):
     waiting.join()
     assert done[0]["changed"] and file.state() == "quarantined"
     other.close()
-
-
-def _last(site):
-    with site.open() as store:
-        return next((one.attempt for one in store.incidents(NS) if one.state == "open"), None)

@@ -28,10 +28,6 @@ STEPS = ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "releas
 
 
 class OnSqlite(LanggraphSite):
-    def __init__(self, folder, app):
-        super().__init__(folder, app)
-        app.vectors()
-
     def put(self, namespace, items, ttl=None):
         for key, value in items.items():
             self.app.put(namespace.split("."), key, value, ttl)

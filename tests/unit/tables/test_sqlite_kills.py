@@ -31,7 +31,6 @@ def app():
 @pytest.fixture
 def site(tmp_path, app):
     one = LanggraphSite(tmp_path, app)
-    app.vectors()
     return one
 
 
@@ -105,7 +104,6 @@ class Site(LanggraphSite):
 def test_whenever_it_is_killed_the_same_command_finishes_it(site, strategy):
     site.__class__ = Site
     site.fill()
-    site.vectors()
     before = site.records()
     site.backup()
     started = now_us()
@@ -153,7 +151,6 @@ def test_random_damage_is_repaired_as_the_rules_say(site, between, damage, insid
                          namespace, name)  # fmt: skip
 
     site.app.fill([namespace], {name: {"first": name} for name in NAMES[:9]})
-    site.vectors(namespace)
     site.backup()
     older: set = set()
     do([one for one in between if one[1] != "break"], older)

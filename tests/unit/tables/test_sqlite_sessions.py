@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 
 import pytest
@@ -14,11 +15,13 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.table
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts import ALL_CAPABILITIES, layouts
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.tables import TablesLayout
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from tests.support.framework_process import FrameworkProcess
+from tests.support.frameworks import former_mem0
 from tests.support.sessions_application import KEY
-from tests.unit.operations.runbook import attempt
+from tests.unit.operations.runbook import NAME, attempt
 from tests.unit.tables.sqlite_help import TablesSite
 
 AES = "an AES key of 32 characters ....."[:32]
@@ -122,9 +125,12 @@ class Mem0Site(TablesSite):
     def write(self):
         self.app.write("memory more", self.scopes[0], 9)
 
-    def damage(self):
+    def damage_of_history(self):
         self.sql("UPDATE history SET created_at = 'garbage' WHERE memory_id = 'memory 3' AND event = 'ADD'")
         self.sql("UPDATE history SET new_memory = 'poisoned' WHERE memory_id = 'memory 4'")
+
+    def damage(self):
+        self.damage_of_history()
         self.sql("DELETE FROM messages WHERE content = 'message 5'")
 
 
@@ -161,7 +167,7 @@ def site(tmp_path, framework):
 
 
 def rebuild(site, window=None, strategy="auto", absent="auto"):
-    run, done = attempt(), {}
+    run, done = attempt(takeover=site.last_attempt()), {}
     options = {"diagnose": {"window": window}, "plan": {"strategy": strategy, "absent": absent}}
     for name in ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "release"):
         done[name] = site.step(name, run, namespace=site.namespace, **options.get(name, {}))
@@ -285,6 +291,48 @@ def test_records_of_one_memory_and_of_one_session_begin_alike(tmp_path, processe
         assert store.warnings() == []
         with pytest.raises(InvalidInput, match="there is one"):
             store.reader().namespace("ann")
+    site.app.close()
+
+
+def test_a_history_that_lost_rows_and_one_that_is_lost(tmp_path, processes):
+    site = Mem0Site(tmp_path, processes("mem0"))
+    site.fill()
+    before = site.rows("all")
+    site.backup()
+    site.sql("DELETE FROM history WHERE memory_id IN ('memory 1', 'memory 2')")
+    site.sql("UPDATE history SET new_memory = 'poisoned' WHERE memory_id = 'memory 4'")
+    site.write()
+    made = {key: row for key, row in site.rows("all").items() if key not in before}
+    planned = rebuild(site, absent="restore")["plan"]  # whoever's the memories are
+    assert planned["records"]["repair"] == 6 and not planned["absent_keys"]
+    assert site.rows("all") == {**before, **made} and len(made) == 3
+    site.app.close()
+    os.unlink(site.path)
+    site = Mem0Site(tmp_path, site.app)  # it makes another one when it starts
+    restore.restore(
+        store_params=site.store, repository=site.repository, keyring=site.ring(), name=NAME, namespace="all",
+        create=True,
+    )  # fmt: skip
+    assert site.rows("all") == before and all(site.told()[0])
+    site.app.close()
+
+
+def test_a_history_of_a_release_before_2_that_is_upgraded_while_quarantined(tmp_path, processes):
+    with FrameworkProcess("sessions_application.py", "mem0", PYTHONPATH=former_mem0()) as former:
+        site = Mem0Site(tmp_path, former)
+        site.fill()
+        before, told = site.rows("all"), [former.history(memory) for memory in site.memories]
+        assert site.sql("SELECT name FROM sqlite_master WHERE type = 'table'") == [("history",)]
+        site.backup()
+        site.damage_of_history()
+        site.step("isolate", attempt(), namespace="all")
+        former.close()
+    site.app = processes("mem0")
+    site.app.open(site.path)  # it makes a table for messages
+    rebuild(site, Window(keys=frozenset(key for key in before if key.startswith("history/memory 4/"))), "hard")
+    assert site.rows("all") == before and [site.app.history(memory) for memory in site.memories] == told
+    site.app.write("memory 9", "user_id=ann", 9)
+    assert len(site.rows("all")) == len(before) + 3  # two changes and a message
     site.app.close()
 
 

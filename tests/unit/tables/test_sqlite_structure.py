@@ -34,9 +34,7 @@ def app():
 @pytest.fixture
 def site(tmp_path, app):
     one = LanggraphSite(tmp_path, app)
-    app.vectors()
     one.fill()
-    one.vectors()
     return one
 
 
@@ -215,11 +213,12 @@ def test_what_is_no_such_file_is_said(tmp_path, site):
 
 
 def test_many_records_are_checked_by_two_processes_of_one_point(site):
-    site.app.fill([NS], {f"many {number:06}": {"n": number} for number in range(11_000)})
+    site.app.fill([NS], {f"many {number:06}": {"n": number} for number in range(11_000)}, False)
+    ((count,),) = site.sql("SELECT count(*) FROM store WHERE prefix = ? OR prefix LIKE ?", NS, NS + ".%")
     for mode in ("delete", "wal"):
         site.sql(f"PRAGMA journal_mode = {mode}")
         found = integrity.scan(store_params=site.store, keyring=site.ring(), namespace=NS)
-        assert (found["verdict"], found["workers"], found["rows"]) == ("pass", 2, len(site.records()))
+        assert (found["verdict"], found["workers"], found["rows"]) == ("pass", 2, count)
 
 
 def test_columns_that_came_or_went_meanwhile(site):
@@ -228,17 +227,53 @@ def test_columns_that_came_or_went_meanwhile(site):
     site.sql("ALTER TABLE store ADD COLUMN extra TEXT DEFAULT 'new'")
     with site.open() as store, store.reader() as reader:
         assert reader.count(NS)
+    with pytest.raises(CannotProceed, match="changed while records of it lay aside"):
+        site.records()
     site.step("release", run)
     assert {row[0] for row in site.sql("SELECT extra FROM store WHERE prefix = ?", NS)} == {"new"}
     site.step("isolate", attempt())
     site.sql("ALTER TABLE store DROP COLUMN extra")
     with pytest.raises(CannotProceed, match="has lost the column extra"):
-        site.step("release", attempt(takeover=site_attempt(site)))
+        site.step("release", attempt(takeover=site.last_attempt()))
     site.sql("ALTER TABLE store ADD COLUMN extra TEXT")
-    site.step("release", attempt(takeover=site_attempt(site)))
+    site.step("release", attempt(takeover=site.last_attempt()))
     assert {row[0] for row in site.sql("SELECT extra FROM store WHERE prefix = ?", NS)} == {"new"}
 
 
-def site_attempt(site):
+def test_an_application_that_gets_a_vector_index_while_its_namespace_is_quarantined(tmp_path, app):
+    site = LanggraphSite(tmp_path, app)
+    site.fill(count=5)
+    for table in ("store_vectors", "vector_migrations"):  # as without an index
+        site.sql(f"DROP TABLE {table}")
+    before = site.records()
+    site.backup()
+    run = attempt()
+    site.step("isolate", run)
+    site.app.open(site.path)  # with one
+    missing = [
+        f"the trigger memops_fence_{verb}_store_vectors of the fence is missing or changed"
+        for verb in ("insert", "update", "delete")
+    ]
     with site.open() as store:
-        return next(one.attempt for one in store.incidents(NS) if one.state == "open")
+        proof = store.prove(NS)
+    assert findings(site) == missing and not proof["writes_refused"] and proof["detail"][-4:-1] == missing
+    assert site.records() == before
+    for name in ("forensic", "diagnose", "plan", "apply", "validate"):
+        site.step(name, run, **({"strategy": "hard"} if name == "plan" else {}))
+    assert findings(site) == []  # the rebuild raised them
+    site.step("release", run)
+    assert site.records() == before and not site.sql("SELECT 1 FROM sqlite_master WHERE type = 'trigger'")
+    site.app.put([NS], "new", {"text": "new"})
+    assert site.app.ranked([NS], "new")[0][0][1] == "new"
+
+
+def test_a_table_that_is_gone_when_its_rows_are_to_come_back(site):
+    before, run = site.dump(("store", "store_vectors")), attempt()
+    site.step("isolate", run)
+    (made,) = site.sql("SELECT sql FROM sqlite_master WHERE name = 'store_vectors'")[0]
+    site.sql("DROP TABLE store_vectors")
+    with pytest.raises(CannotProceed, match=r"table store_vectors .* is gone"):
+        site.step("release", run)
+    site.sql(made)
+    site.step("release", run)
+    assert site.dump(("store", "store_vectors")) == before

@@ -1,0 +1,70 @@
+#!/usr/bin/python
+# Copyright (c) 2026 memops.agent_memory contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: store_retention
+short_description: Drop old entries of the access log
+version_added: 1.0.0
+description:
+  - Every read and write of an application is an entry of the store's access log. This drops those that are older than
+    is asked for and that the newest good snapshot of every namespace holds.
+  - Nothing goes while a namespace is quarantined, while one is in no good snapshot, or when the newest good snapshot is
+    of another copy of the store. The result says which of these it was.
+  - The log is looked at once a day, or each thirtieth of the shorter time.
+  - Without effect on layouts that keep no access log in the store.
+author:
+  - The memops.agent_memory maintainers (@memops)
+options:
+  keep_reads:
+    description: Seconds for which the entries of reads are kept. Left out, they stay for good.
+    type: float
+  keep_writes:
+    description:
+      - Seconds for which the entries of writes and deletions are kept, and with them what applications soft-deleted.
+        Left out, they stay for good.
+      - From then on a record that is older is proven by the same record in a good snapshot, no longer by the log. Keep
+        snapshots that long.
+    type: float
+extends_documentation_fragment:
+  - memops.agent_memory.memory
+  - memops.agent_memory.memory.attributes
+  - memops.agent_memory.memory.actiongroup_memory
+"""
+
+EXAMPLES = r"""
+- name: Keep the entries of reads for thirty days, and of writes for a year
+  memops.agent_memory.store_retention:
+    store:
+      path: /var/lib/agents/memory.db
+    repository:
+      url: s3://agent-memory/production
+    keyring:
+      path: /etc/memops/keyring.json
+      master_key_file: /etc/memops/master.key
+    keep_reads: 2592000
+    keep_writes: 31536000
+"""
+
+RETURN = r"""
+reads:
+  description: Entries of reads that went; in check mode, that would go.
+  type: int
+  returned: success
+writes:
+  description: Entries of writes and deletions that went; in check mode, that would go.
+  type: int
+  returned: success
+reason:
+  description: Why none could go. Empty where nothing stood in the way.
+  type: str
+  returned: success
+"""
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules.store_retention import main
+
+if __name__ == "__main__":
+    main()
