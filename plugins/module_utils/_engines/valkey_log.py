@@ -204,7 +204,7 @@ class LogKeeping(Connected):
     def prune_log(self, before_id: int, writes_through: tuple[int, int]) -> int:
         last = self._prune_floor(writes_through)
         if writes_through == (0, 0):  # reads alone: none of them is further on
-            last = min(last, before_id - 1)
+            last = max(0, min(last, before_id - 1))
         for raw in self._ask("HKEYS", self.names.namespaces):
             self._prune_aside(raw.decode(), writes_through)
         return sum(
