@@ -7,15 +7,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: store_retention
-short_description: Drop old entries of the access log
+short_description: Drop old entries of the access log, and old tombstones
 version_added: 1.0.0
 description:
   - Every read and write of an application is an entry of the store's access log. This drops those that are older than
     is asked for and that the newest good snapshot of every namespace holds.
   - Nothing goes while a namespace is quarantined, while one is in no good snapshot, or when the newest good snapshot is
     of another copy of the store. The result says which of these it was.
-  - The log is looked at once a day, or each thirtieth of the shorter time.
-  - Without effect on layouts that keep no access log in the store.
+  - Every deletion leaves a tombstone, so that no copy of the record comes back. This drops those that are older than is
+    asked for and than every snapshot of their namespace that the repository has, removed ones that can be brought back
+    included. So no snapshot is left that could bring the record back.
+  - No tombstone goes while an incident is open, while the newest snapshot is suspect, or while a snapshot cannot be
+    read, nor of a namespace of which a snapshot of another copy of the store is kept.
+  - Each is looked at once a day, or each thirtieth of the shorter time.
+  - Without effect on layouts that keep no access log and no tombstones in the store.
 author:
   - The memops.agent_memory maintainers (@memops)
 options:
@@ -29,6 +34,11 @@ options:
       - From then on a record that is older is proven by the same record in a good snapshot, no longer by the log. Keep
         snapshots that long.
     type: float
+  keep_tombstones:
+    description:
+      - Seconds for which tombstones are kept at least. Left out, they stay for good.
+      - Longer than a copy of the store is ever away, and than any snapshot takes.
+    type: float
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.attributes
@@ -36,7 +46,7 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Keep the entries of reads for thirty days, and of writes for a year
+- name: Keep the entries of reads for thirty days, of writes for a year, and tombstones for ninety days
   memops.agent_memory.store_retention:
     store:
       path: /var/lib/agents/memory.db
@@ -47,6 +57,7 @@ EXAMPLES = r"""
       master_key_file: /etc/memops/master.key
     keep_reads: 2592000
     keep_writes: 31536000
+    keep_tombstones: 7776000
 """
 
 RETURN = r"""
@@ -58,8 +69,12 @@ writes:
   description: Entries of writes and deletions that went; in check mode, that would go.
   type: int
   returned: success
+tombstones:
+  description: Tombstones that went; in check mode, that would go.
+  type: int
+  returned: success
 reason:
-  description: Why none could go. Empty where nothing stood in the way.
+  description: Why none could go, of entries or of tombstones. Empty where nothing stood in the way.
   type: str
   returned: success
 """

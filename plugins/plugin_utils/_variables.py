@@ -86,6 +86,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_keep_grace",
         "memory_keep_last",
         "memory_keep_read_log",
+        "memory_keep_tombstones",
         "memory_keep_within",
         "memory_keep_write_log",
         "memory_key_age",

@@ -11,7 +11,7 @@ import typing as t
 
 from .._ansible import Context, diff, execute
 from .._errors import RepositoryMissing
-from .._operations.log_retention import apply
+from .._operations import log_retention, tombstone_retention
 
 
 def operate(context: Context) -> dict[str, t.Any]:
@@ -21,20 +21,32 @@ def operate(context: Context) -> dict[str, t.Any]:
         if not context.check:
             raise
         repository = None  # the backup that makes it was only rehearsed
-    found = apply(
-        store=context.store,
-        store_params=context.store_params,
-        repository=repository,
-        keyring=context.keyring(),
-        name=context.name,
-        keep_reads=context.params["keep_reads"],
-        keep_writes=context.params["keep_writes"],
-        work_dir=context.params["work_dir"],
-        check=context.check,
+    common: dict[str, t.Any] = {
+        "store": context.store,
+        "store_params": context.store_params,
+        "repository": repository,
+        "keyring": context.keyring(),
+        "name": context.name,
+        "work_dir": context.params["work_dir"],
+        "check": context.check,
+    }
+    logged = log_retention.apply(
+        **common, keep_reads=context.params["keep_reads"], keep_writes=context.params["keep_writes"]
     )
-    before = {"old entries of reads": found["reads"], "old entries of writes": found["writes"]}
-    return {**found, "diff": diff(before, dict.fromkeys(before, 0), context.name)}
+    buried = tombstone_retention.apply(**common, keep_tombstones=context.params["keep_tombstones"])
+    before = {
+        "old entries of reads": logged["reads"],
+        "old entries of writes": logged["writes"],
+        "old tombstones": buried["tombstones"],
+    }
+    return {
+        **logged,
+        **buried,
+        "changed": logged["changed"] or buried["changed"],
+        "reason": "; ".join(dict.fromkeys(filter(None, (logged["reason"], buried["reason"])))),
+        "diff": diff(before, dict.fromkeys(before, 0), context.name),
+    }
 
 
 def main() -> None:
-    execute(operate, {"keep_reads": {"type": "float"}, "keep_writes": {"type": "float"}})
+    execute(operate, {option: {"type": "float"} for option in ("keep_reads", "keep_writes", "keep_tombstones")})

@@ -9,21 +9,14 @@ the same record in a good snapshot does.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import time
 import typing as t
 
-from .._errors import MemoryOpsError
 from .._model import READ_OPERATIONS, WRITE_OPERATIONS
 from .._repository import Repository
 from .._store import Reader, Store
 from .coverage import good_of, newest_of_each
-from .former_repository import FOLDER
-from .incident import base, folder, own_files
-
-DAY: t.Final = 86400.0
+from .retention_note import Note
 
 
 class _Found(t.NamedTuple):
@@ -63,8 +56,8 @@ def apply(
     if not wanted:
         return {**nothing, "reason": ""}
     identity, now = store.identity(), time.time()
-    noted = _Note(store_params, name, work_dir, identity.store_id)
-    if 0 <= now - noted.at < min(DAY, min(wanted) / 30):
+    noted = Note(store_params, name, work_dir, identity.store_id, "log_retention")
+    if noted.fresh(now, min(wanted)):
         return {**nothing, "reason": ""}
     with store.reader() as reader:
         states = reader.namespaces()
@@ -83,13 +76,13 @@ def apply(
             return {**nothing, "reason": "the newest good snapshot is of another copy of this store"}
         end = min(manifest["log_last_id"] for manifest in manifests)
         point = min((manifest["point"]["epoch"], manifest["point"]["sequence"]) for manifest in manifests)
-        reads = _older(reader, noted.reads, end, keep_reads, now, READ_OPERATIONS, None)
-        writes = _older(reader, noted.writes, end, keep_writes, now, WRITE_OPERATIONS, point)
+        reads = _older(reader, noted.number("reads"), end, keep_reads, now, READ_OPERATIONS, None)
+        writes = _older(reader, noted.number("writes"), end, keep_writes, now, WRITE_OPERATIONS, point)
     some = bool(reads.entries or writes.entries)
     if not check:
         if some:
             store.prune_log(reads.last + 1 if reads.entries else 0, writes.newest)
-        noted.keep(reads.last, writes.last, now)
+        noted.keep(now, reads=reads.last, writes=writes.last)
     return {"changed": some, "reads": reads.entries, "writes": writes.entries, "reason": ""}
 
 
@@ -120,29 +113,3 @@ def _older(
 
 def _version(entry: t.Any) -> tuple[int, int]:
     return entry.epoch or 0, entry.sequence or 0
-
-
-class _Note:
-    """Where the last look ended, on the memory host, so that the next one goes on from there. Without it, or with that
-    of another store, it begins anew."""
-
-    def __init__(
-        self, store_params: t.Mapping[str, t.Any], name: str, work_dir: str | None, store_id: str
-    ) -> None:
-        self._params, self._work_dir, self._store_id = store_params, work_dir, store_id
-        self._file = f"{name}.log_retention.json"
-        self.reads, self.writes, self.at = 0, 0, 0.0
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            with open(os.path.join(work_dir or base(store_params), FOLDER, self._file), encoding="utf-8") as file:
-                found = json.load(file)
-            if found["store_id"] == store_id:
-                self.reads, self.writes, self.at = int(found["reads"]), int(found["writes"]), float(found["at"])
-
-    def keep(self, reads: int, writes: int, at: float) -> None:
-        with contextlib.suppress(OSError, MemoryOpsError):
-            path = os.path.join(folder(self._params, FOLDER, self._work_dir), self._file)
-            with own_files(os.path.dirname(path)):
-                handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with open(handle, "w", encoding="utf-8") as file:
-                    json.dump({"store_id": self._store_id, "reads": reads, "writes": writes, "at": at}, file)
-                os.replace(path + ".new", path)

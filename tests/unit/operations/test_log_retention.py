@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import READ_OPERATIONS, WRITE_OPERATIONS
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import log_retention, restore
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident, log_retention, restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.unit.operations.runbook import NAME, NS, OTHER, Site, attempt
@@ -85,7 +85,7 @@ def test_what_is_younger_stays_and_a_look_a_day_is_enough(site):
 
 
 def note_folder(site):
-    return os.path.join(log_retention.base(site.store), "backup")
+    return os.path.join(incident.base(site.store), "backup")
 
 
 def test_a_damaged_time_stops_nothing(site):
