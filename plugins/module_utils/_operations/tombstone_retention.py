@@ -122,9 +122,12 @@ class _Kept:
         self._begun = min((_begun(one) for one in bare if one not in self._removed), default=1 << 62)
         self.doubt = ""
         doubtful = suspect(listed)
+        hidden = sorted(_hidden(repository, name) - there - self._removed)
         broken = [info for info in self._all if info.problem]
         if doubtful is not None:
             self.doubt = f"snapshot {doubtful.id} is suspect"
+        elif hidden:
+            self.doubt = f"somebody deleted snapshot {hidden[0]} in the bucket, and undelete brings it back"
         elif broken:
             self.doubt = f"snapshot {broken[0].id} cannot be read, so nobody knows what it holds: {broken[0].problem}"
 
@@ -145,6 +148,14 @@ class _Kept:
             since=max(_since(info, changes) for info in holding),
             before=min([self._begun, *(info.at for info in holding)]),
         )
+
+
+def _hidden(repository: Repository, name: str) -> set[str]:
+    """Snapshots whose manifest was deleted while a lock keeps it, by retention or by somebody beside us."""
+    if repository.objects.locks is None:
+        return set()
+    found = repository.objects.locks.uncover(f"snapshots/{name}/", lambda key: key.endswith("/manifest.json"), True)
+    return {key.split("/")[2] for key in found}
 
 
 def _since(info: SnapshotInfo, changes: t.Sequence[IncidentState]) -> int:
