@@ -22,6 +22,9 @@ KEEP = {"memory_keep_last": 1, "memory_keep_within": "0s"}
 
 def test_hold_remove_bring_back_and_find(tmp_path: pathlib.Path) -> None:
     site = Site(tmp_path, secondary=False)
+    with contextlib.closing(site.memory()) as memory:
+        memory.write("agent-7", "passing", "soon forgotten")
+        memory.delete("agent-7", "passing")
     taken = []
     for count in (50, 51):
         site.fill("agent-7", count)
@@ -44,12 +47,12 @@ def test_hold_remove_bring_back_and_find(tmp_path: pathlib.Path) -> None:
     assert re.search(rf"snapshot {old}: scheduled of \S+, held: case-17 \(.*: a dispute\)", held.text)
 
     lifted = {"memory_hold": "case-17", "memory_hold_state": "absent"}
-    more = {**KEEP, "memory_keep_read_log": "0s", "memory_verdict": "unverified"}
+    more = {**KEEP, "memory_keep_read_log": "0s", "memory_keep_tombstones": "0s", "memory_verdict": "unverified"}
     gone = site.play("hold", OURS + "backup", OURS + "info", **lifted, **more)
     assert gone.status == 0 and f"Hold case-17 lifted from {old}." in gone.text, gone.text
     told = " ".join(gone.text.split())
     assert f"Removed 1 old snapshots ({old}); undelete brings them back for 1d." in told, told
-    assert "Dropped 20 old entries of the access log." in told, told
+    assert "Dropped 20 old entries of the access log. Dropped 1 old tombstones." in told, told
     assert f"removed snapshot {old}: since " in gone.text and f"snapshot {old}: scheduled" not in gone.text
 
     long_ago = {"memory_last_good_before": "2020-01-01T00:00:00Z"}
