@@ -15,10 +15,11 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import holds, log_retention
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from tests.support.engines import ENGINES
 from tests.unit.operations.runbook import NAME, NS, Site
 from tests.unit.operations.test_tombstone_retention import bring, keep_newest, manifest_of, retain, take
 
-SEEDS = int(os.environ.get("MEMOPS_TOMBSTONE_SEEDS", "2"))
+SEEDS = int(os.environ.get("MEMOPS_TOMBSTONE_SEEDS", "1"))
 KEYS = [f"k{n:02d}" for n in range(14)]
 
 
@@ -28,7 +29,7 @@ class History:
 
     def __init__(self, site, seed):
         self.site, self.random = site, random.Random(seed)
-        self.pruning, self.restoring = seed % 2 == 0, seed % 4 == 3
+        self.pruning, self.restoring = seed % 2 == 0, seed % 5 == 4
         self.values = {}  # what applications must get
         self.saved = {}  # of each snapshot that is there, or can be again: (its rows, values)
         self.buried = 0
@@ -136,10 +137,11 @@ class History:
         return len(chosen)
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_nothing_that_was_deleted_comes_back_and_nothing_is_called_lost(bench, tmp_path, seed):
+@pytest.mark.parametrize("number", range(SEEDS))
+def test_nothing_that_was_deleted_comes_back_and_nothing_is_called_lost(bench, tmp_path, number):
+    seed = ENGINES.index(bench.engine) + len(ENGINES) * number  # each engine has others
     history = History(Site(tmp_path / "site", bench=bench), seed)
-    history.run(30)
+    history.run(20)
     if history.restoring:
         return
     damaged = history.damage()

@@ -32,6 +32,10 @@ GONE = [f"user/{n:03d}" for n in range(30, 35)]
 DAY = 86400.0
 
 
+#: For what no engine has a part in.
+EMBEDDED = pytest.mark.parametrize("bench", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
 def site(bench, tmp_path):
     made = Site(tmp_path / "site", bench=bench)
@@ -122,6 +126,7 @@ def manifest_of(site, snapshot_id):
     return next(pathlib.Path(site.repository["url"][len("file://") :]).glob(f"**/{snapshot_id}/manifest.json"))
 
 
+@EMBEDDED
 def test_nothing_goes_while_anything_is_in_doubt(site):
     with site.open() as store:
         given = {"store_params": site.store, "repository": None, "keyring": site.ring(), "name": NAME}
@@ -168,6 +173,7 @@ def test_a_sharp_drop_and_what_damage_made_a_deletion_stay(site):
     assert retain(site)["tombstones"] == 19
 
 
+@EMBEDDED
 def test_another_copy_of_the_store_may_bring_the_record_home(site, bench):
     """A snapshot that was taken where the namespace was served meanwhile, and the copy that served it."""
     filled = take(site)
@@ -192,6 +198,7 @@ def test_another_copy_of_the_store_may_bring_the_record_home(site, bench):
     assert graves(copy) == GONE
 
 
+@EMBEDDED
 def test_a_restore_that_took_the_deletion_back_counts_for_the_snapshots_after_it(site):
     before = take(site)
     forget(site)
@@ -281,6 +288,7 @@ def test_a_look_a_day_is_enough_and_a_kill_in_the_middle_costs_nothing(site, mon
     assert retain(site)["tombstones"] == 1
 
 
+@EMBEDDED
 def test_a_copy_that_backups_fill_follows(site, bench):
     copy = Site(site.folder, bench=bench, name="copy")
     copy.keyring, copy.repository = site.keyring, site.repository
