@@ -30,7 +30,7 @@ options:
   keep_writes:
     description:
       - Seconds for which the entries of writes and deletions are kept, and with them what applications soft-deleted.
-        Left out, they stay for good.
+        Left out, they stay for good. They stay at least as long as those of reads.
       - From then on a record that is older is proven by the same record in a good snapshot, no longer by the log. Keep
         snapshots that long.
     type: float

@@ -193,6 +193,8 @@ class Applications(Connected):
 
     def drop_tombstones(self, namespace: str, rows: t.Sequence[Row]) -> int:
         s = self.sql
+        if not rows:
+            return 0
         with self.writing(namespace, 1, SWEEPER) as write:
             return self._con.executemany(
                 f"DELETE FROM {s.table} WHERE {s.generation} = ? AND {s.key} = ? AND {s.epoch} = ? "

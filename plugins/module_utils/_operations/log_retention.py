@@ -40,7 +40,7 @@ def apply(
     check: bool = False,
 ) -> dict[str, t.Any]:
     """Drop the entries of reads that are older than ``keep_reads`` seconds, and of writes (with what applications
-    soft-deleted by then) older than ``keep_writes``; None: those stay for good.
+    soft-deleted by then) older than ``keep_writes``, and than those of reads that stay; None: those stay for good.
 
     Only what the newest good snapshot of every namespace holds goes, and nothing while a namespace is quarantined. One
     look a day is enough, or each thirtieth of the shorter time. ``repository`` None: it is not there yet.
@@ -49,6 +49,9 @@ def apply(
     Errors: SnapshotUnusable, KeyUnavailable, RepositoryUnavailable, StoreUnavailable.
     """
     nothing = {"changed": False, "reads": 0, "writes": 0}
+    if keep_writes is not None:
+        # a validation asks for what was read once; that it was deleted or replaced since, only this entry tells
+        keep_writes = None if keep_reads is None else max(keep_reads, keep_writes)
     wanted = [seconds for seconds in (keep_reads, keep_writes) if seconds is not None]
     known = store.capabilities()
     if "log" not in known or "sequence" not in known:
