@@ -173,6 +173,13 @@ class Store(t.Protocol):
         """Remove records that expired before ``now`` (µs); how many. They leave no tombstone, but a log entry each,
         so that their absence is explained. Damaged records stay. None while quarantined or locked."""
 
+    def drop_tombstones(self, namespace: str, rows: t.Sequence[Row]) -> int:
+        """Take these tombstones out of the active generation, in one transaction, each only if it lies there as it was
+        read; how many went. Give some thousand at once at most.
+
+        Errors: as of ``writing``: applications could put a record in their place too.
+        """
+
     # --- incidents ----------------------------------------------------------------------------------------------
     def incidents(self, namespace: str | None = None) -> list[IncidentState]:
         """Newest first."""

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: store_retention
-short_description: Drop old entries of the access log, and what old incidents left
+short_description: Drop old entries of the access log, old tombstones, and what old incidents left
 version_added: 1.0.0
 description:
   - Every read and write of an application is an entry of the store's access log. This drops those that are older than
     is asked for and that the newest good snapshot of every namespace holds.
   - Nothing goes while a namespace is quarantined, while one is in no good snapshot, or when the newest good snapshot is
     of another copy of the store. The result says which of these it was.
-  - The log is looked at once a day, or each thirtieth of the shorter time.
-  - On layouts that keep no access log in the store that part is without effect.
+  - Every deletion leaves a tombstone, so that no copy of the record comes back. This drops those that are older than is
+    asked for and than every snapshot of their namespace that the repository has, removed ones that can be brought back
+    included. So no snapshot is left that could bring the record back.
+  - No tombstone goes while an incident is open, while the newest snapshot is suspect, or while a snapshot cannot be
+    read, nor of a namespace of which a snapshot of another copy of the store is kept.
   - An incident leaves what it replaced or isolated in the store, and a folder on the memory host whose files name keys.
     Of incidents that were closed longer ago than O(keep_incidents) these go, with what the incident's facts say of
     single records, and a former generation that no watch dropped. When it was, up to which write it judged, and with
     what verdict stays.
-  - Nothing of a namespace goes while it is quarantined or has an open incident. An incident stays as long as records
-    that were isolated in it are not back, and as long as a snapshot of it is held
+  - Nothing that an incident left goes while its namespace is quarantined or has an open incident. An incident stays as
+    long as records that were isolated in it are not back, and as long as a snapshot of it is held
     (M(memops.agent_memory.snapshot_hold)).
-  - Incidents are looked at once a day, or each thirtieth of O(keep_incidents).
+  - Each is looked at once a day, or each thirtieth of its time.
+  - On layouts that keep no access log and no tombstones in the store these parts are without effect.
 author:
   - The memops.agent_memory maintainers (@memops)
 options:
@@ -33,12 +37,17 @@ options:
   keep_writes:
     description:
       - Seconds for which the entries of writes and deletions are kept, and with them what applications soft-deleted.
-        Left out, they stay for good.
+        Left out, they stay for good. They stay at least as long as those of reads.
       - From then on a record that is older is proven by the same record in a good snapshot, no longer by the log. Keep
         snapshots that long.
     type: float
   keep_incidents:
     description: Seconds since an incident was closed for which what it left is kept. Left out, it stays for good.
+    type: float
+  keep_tombstones:
+    description:
+      - Seconds for which tombstones are kept at least. Left out, they stay for good.
+      - Longer than a copy of the store is ever away, and than any snapshot takes.
     type: float
 extends_documentation_fragment:
   - memops.agent_memory.memory
@@ -47,7 +56,7 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Keep the entries of reads for thirty days, of writes for a year, and what incidents left for ninety days
+- name: Keep reads in the log for thirty days, writes for a year, tombstones and what incidents left for ninety days
   memops.agent_memory.store_retention:
     store:
       path: /var/lib/agents/memory.db
@@ -58,6 +67,7 @@ EXAMPLES = r"""
       master_key_file: /etc/memops/master.key
     keep_reads: 2592000
     keep_writes: 31536000
+    keep_tombstones: 7776000
     keep_incidents: 7776000
 """
 
@@ -70,8 +80,12 @@ writes:
   description: Entries of writes and deletions that went; in check mode, that would go.
   type: int
   returned: success
+tombstones:
+  description: Tombstones that went; in check mode, that would go.
+  type: int
+  returned: success
 reason:
-  description: Why no entries could go. Empty where nothing stood in the way.
+  description: Why none could go, of entries or of tombstones. Empty where nothing stood in the way.
   type: str
   returned: success
 incidents:

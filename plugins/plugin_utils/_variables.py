@@ -87,6 +87,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_keep_incidents",
         "memory_keep_last",
         "memory_keep_read_log",
+        "memory_keep_tombstones",
         "memory_keep_within",
         "memory_keep_write_log",
         "memory_key_age",

@@ -35,6 +35,9 @@ def quarantine_and_release(params: dict[str, t.Any], namespace: str) -> str:
 
 def test_hold_remove_bring_back_and_find(tmp_path: pathlib.Path) -> None:
     site = Site(tmp_path, secondary=False)
+    with contextlib.closing(site.memory()) as memory:
+        memory.write("agent-7", "passing", "soon forgotten")
+        memory.delete("agent-7", "passing")
     taken = []
     for count in (50, 51):
         site.fill("agent-7", count)
@@ -58,12 +61,13 @@ def test_hold_remove_bring_back_and_find(tmp_path: pathlib.Path) -> None:
 
     false_alarm = quarantine_and_release(site.stores["primary"], "agent-7")
     lifted = {"memory_hold": "case-17", "memory_hold_state": "absent"}
-    more = {**KEEP, "memory_keep_read_log": "0s", "memory_keep_incidents": "0s", "memory_verdict": "unverified"}
+    more = {**KEEP, "memory_keep_read_log": "0s", "memory_keep_tombstones": "0s", "memory_keep_incidents": "0s"}
+    more["memory_verdict"] = "unverified"
     gone = site.play("hold", OURS + "backup", OURS + "info", **lifted, **more)
     assert gone.status == 0 and f"Hold case-17 lifted from {old}." in gone.text, gone.text
     told = " ".join(gone.text.split())
     assert f"Removed 1 old snapshots ({old}); undelete brings them back for 1d." in told, told
-    assert "Dropped 20 old entries of the access log." in told, told
+    assert "Dropped 20 old entries of the access log. Dropped 1 old tombstones." in told, told
     assert f"Dropped what 1 old incidents left ({false_alarm})." in told, told
     assert f"removed snapshot {old}: since " in gone.text and f"snapshot {old}: scheduled" not in gone.text
 

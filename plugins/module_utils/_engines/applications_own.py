@@ -45,6 +45,9 @@ class ApplicationsOwn(abc.ABC):
     def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
         return 0  # the application or its server does it
 
+    def drop_tombstones(self, namespace: str, rows: t.Sequence[Row]) -> int:
+        return 0  # there are none
+
     def reserve(self, claim: Claim, count: int) -> tuple[int, int]:
         raise self._lacks("tombstones", "a record that is deleted is gone", "leave the record out")
 

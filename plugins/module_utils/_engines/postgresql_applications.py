@@ -15,11 +15,12 @@ import typing as t
 
 from .._codec import RecordCodec
 from .._errors import InvalidInput, NamespaceLocked, NamespaceQuarantined
-from .._model import Row
+from .._model import CHECKSUM, DELETED, EPOCH, KEY, SEQUENCE, Row
 from .leases import POLL_SECONDS, SWEEPER, believed_end, check_sequences, lock_lost, locked, quarantined
+from .postgresql_arrays import Blobs, Ints
 from .postgresql_connect import Connected
 from .postgresql_log import insert_entries, is_write, note_given
-from .postgresql_rows import bounded, decoded, escaped, lenient, payload_fetcher, rows_of
+from .postgresql_rows import bounded, decoded, escaped, lenient, names_of, payload_fetcher, rows_of
 from .postgresql_session import Session
 
 
@@ -192,6 +193,20 @@ class Applications(Connected):
                 return len(gone)
         except (NamespaceQuarantined, NamespaceLocked):
             return 0
+
+    def drop_tombstones(self, namespace: str, rows: t.Sequence[Row]) -> int:
+        s = self.sql
+        keys, epochs, sequences, deleted, checksums = (
+            [row[column] for row in rows] for column in (KEY, EPOCH, SEQUENCE, DELETED, CHECKSUM)
+        )
+        with self.writing(namespace, 1, SWEEPER) as write:
+            return self._session().run(
+                f"DELETE FROM {s.table} t USING (SELECT r.place FROM unnest(%s, %s, %s, %s, %s, %s) "
+                f"AS w(key, mark, epoch, sequence, deleted, checksum) {s.probe} WHERE r.epoch = w.epoch "
+                "AND r.sequence = w.sequence AND r.deleted = w.deleted AND r.checksum = w.checksum OFFSET 0) AS x "
+                "WHERE t.ctid = x.place",
+                *names_of(keys), Ints(epochs), Ints(sequences), Ints(deleted), Blobs(checksums), write.generation,
+            )  # fmt: skip
 
     def create_namespace(self, name: str, state: str = "serving", ttl: float | None = None) -> bool:
         if state not in ("serving", "standby"):

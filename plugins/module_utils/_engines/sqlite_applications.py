@@ -190,6 +190,17 @@ class Applications(Connected):
         except (NamespaceQuarantined, NamespaceLocked):
             return 0
 
+    def drop_tombstones(self, namespace: str, rows: t.Sequence[Row]) -> int:
+        s = self.sql
+        if not rows:
+            return 0
+        with self.writing(namespace, 1, SWEEPER) as write:
+            return self._con.executemany(
+                f"DELETE FROM {s.table} WHERE {s.generation} = ? AND {s.key} = ? AND {s.epoch} = ? "
+                f"AND {s.sequence} = ? AND {s.deleted} = ? AND {s.checksum} = ?",
+                [(write.generation, row[0], row[1], row[2], row[6], row[9]) for row in rows],
+            ).rowcount
+
     def create_namespace(self, name: str, state: str = "serving", ttl: float | None = None) -> bool:
         if state not in ("serving", "standby"):
             raise InvalidInput(f"A namespace cannot begin as {state!r}.", "use serving or standby")

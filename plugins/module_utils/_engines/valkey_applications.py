@@ -225,6 +225,17 @@ class Applications(LogKeeping):
         except (NamespaceQuarantined, NamespaceLocked):
             return 0
 
+    @repeated
+    def drop_tombstones(self, namespace: str, rows: t.Sequence[Row]) -> int:
+        with self.writing(namespace, 1, SWEEPER) as write:
+            tx = write._tx
+            there = self._live(tx, namespace, write.generation, [row[0] for row in rows])
+            gone = [row[0] for row in rows if row[0] in there and self.envelopes.row(there[row[0]]) == tuple(row)]
+            if gone:
+                self._take_away(tx, namespace, write.generation, gone)
+                tx.save(namespace, moved=True)
+        return len(gone)
+
     def _expired(self, tx: Transaction, namespace: str, generation: int, now: int) -> t.Iterator[Row]:
         seen = 0
         while True:

@@ -11,7 +11,7 @@ import typing as t
 
 from .._ansible import Context, diff, execute
 from .._errors import RepositoryMissing
-from .._operations import incident_retention, log_retention
+from .._operations import incident_retention, log_retention, tombstone_retention
 
 
 def operate(context: Context) -> dict[str, t.Any]:
@@ -21,37 +21,36 @@ def operate(context: Context) -> dict[str, t.Any]:
         if not context.check:
             raise
         repository = None  # the backup that makes it was only rehearsed
-    keyring = context.keyring()
-    found = log_retention.apply(
-        store=context.store,
-        store_params=context.store_params,
-        repository=repository,
-        keyring=keyring,
-        name=context.name,
-        keep_reads=context.params["keep_reads"],
-        keep_writes=context.params["keep_writes"],
-        work_dir=context.params["work_dir"],
-        check=context.check,
+    common: dict[str, t.Any] = {
+        "store": context.store,
+        "store_params": context.store_params,
+        "repository": repository,
+        "keyring": context.keyring(),
+        "name": context.name,
+        "check": context.check,
+    }
+    where = {**common, "work_dir": context.params["work_dir"]}
+    logged = log_retention.apply(
+        **where, keep_reads=context.params["keep_reads"], keep_writes=context.params["keep_writes"]
     )
-    left = incident_retention.apply(
-        store=context.store,
-        store_params=context.store_params,
-        repository=repository,
-        keyring=keyring,
-        name=context.name,
-        keep=context.params["keep_incidents"],
-        run=context.run,
-        check=context.check,
-    )
+    buried = tombstone_retention.apply(**where, keep_tombstones=context.params["keep_tombstones"])
+    left = incident_retention.apply(**common, keep=context.params["keep_incidents"], run=context.run)
     before = {
-        "old entries of reads": found["reads"],
-        "old entries of writes": found["writes"],
+        "old entries of reads": logged["reads"],
+        "old entries of writes": logged["writes"],
+        "old tombstones": buried["tombstones"],
         "old incidents": len(left["incidents"]),
         "rows set aside in them": left["set_aside"],
     }
-    changed = found["changed"] or left["changed"]
-    return {**found, **left, "changed": changed, "diff": diff(before, dict.fromkeys(before, 0), context.name)}
+    return {
+        **logged,
+        **buried,
+        **left,
+        "changed": logged["changed"] or buried["changed"] or left["changed"],
+        "reason": "; ".join(dict.fromkeys(filter(None, (logged["reason"], buried["reason"])))),
+        "diff": diff(before, dict.fromkeys(before, 0), context.name),
+    }
 
 
 def main() -> None:
-    execute(operate, {name: {"type": "float"} for name in ("keep_reads", "keep_writes", "keep_incidents")})
+    execute(operate, {f"keep_{what}": {"type": "float"} for what in ("reads", "writes", "tombstones", "incidents")})

@@ -22,10 +22,9 @@ from .._repository.holds import standing
 from .._store import WHOLE, Store
 from . import held_records
 from .former_repository import FOLDER
-from .host_note import HostNote
 from .incident import LEASE_SECONDS, Run, base, new_incident_id, now_us, own_files, rfc3339
+from .retention_note import Note
 
-DAY: t.Final = 86400.0
 DROPPED: t.Final = "dropped_at"  # the fact of an incident whose rows and files went
 PREFIX: t.Final = "retention-"  # of incidents that are opened to drop a generation, and go with the run
 #: What was set aside in no incident: by the repair of an engine's structure, and what can no longer be read.
@@ -64,13 +63,13 @@ def apply(
     identity, now = store.identity(), time.time()
     if keep is None or not identity.store_id:  # without an id nobody ever changed anything there
         return nothing
-    note = HostNote(store_params, f"{name}.incident_retention.json", run.work_dir, identity.store_id)
-    if 0 <= now - note.read(at=0.0)["at"] < min(DAY, keep / 30):
+    note = Note(store_params, name, run.work_dir, identity.store_id, "incident_retention")
+    if note.fresh(now, keep):
         return nothing
     work = _Retention(store, store_params, run, int((now - keep) * 1e6), check)
     result = {**nothing, **work.run(lambda ids: _held(repository, keyring, name, ids))}
     if not check:
-        note.keep(at=now)
+        note.keep(now)
     return result
 
 

@@ -16,9 +16,7 @@ from .._model import READ_OPERATIONS, WRITE_OPERATIONS
 from .._repository import Repository
 from .._store import Reader, Store
 from .coverage import good_of, newest_of_each
-from .host_note import HostNote
-
-DAY: t.Final = 86400.0
+from .retention_note import Note
 
 
 class _Found(t.NamedTuple):
@@ -42,7 +40,7 @@ def apply(
     check: bool = False,
 ) -> dict[str, t.Any]:
     """Drop the entries of reads that are older than ``keep_reads`` seconds, and of writes (with what applications
-    soft-deleted by then) older than ``keep_writes``; None: those stay for good.
+    soft-deleted by then) older than ``keep_writes``, and than those of reads that stay; None: those stay for good.
 
     Only what the newest good snapshot of every namespace holds goes, and nothing while a namespace is quarantined. One
     look a day is enough, or each thirtieth of the shorter time. ``repository`` None: it is not there yet.
@@ -51,6 +49,9 @@ def apply(
     Errors: SnapshotUnusable, KeyUnavailable, RepositoryUnavailable, StoreUnavailable.
     """
     nothing = {"changed": False, "reads": 0, "writes": 0}
+    if keep_writes is not None:
+        # a validation asks for what was read once; that it was deleted or replaced since, only this entry tells
+        keep_writes = None if keep_reads is None else max(keep_reads, keep_writes)
     wanted = [seconds for seconds in (keep_reads, keep_writes) if seconds is not None]
     known = store.capabilities()
     if "log" not in known or "sequence" not in known:
@@ -58,9 +59,8 @@ def apply(
     if not wanted:
         return {**nothing, "reason": ""}
     identity, now = store.identity(), time.time()
-    note = HostNote(store_params, f"{name}.log_retention.json", work_dir, identity.store_id)
-    noted = note.read(reads=0, writes=0, at=0.0)
-    if 0 <= now - noted["at"] < min(DAY, min(wanted) / 30):
+    noted = Note(store_params, name, work_dir, identity.store_id, "log_retention")
+    if noted.fresh(now, min(wanted)):
         return {**nothing, "reason": ""}
     with store.reader() as reader:
         states = reader.namespaces()
@@ -79,13 +79,13 @@ def apply(
             return {**nothing, "reason": "the newest good snapshot is of another copy of this store"}
         end = min(manifest["log_last_id"] for manifest in manifests)
         point = min((manifest["point"]["epoch"], manifest["point"]["sequence"]) for manifest in manifests)
-        reads = _older(reader, noted["reads"], end, keep_reads, now, READ_OPERATIONS, None)
-        writes = _older(reader, noted["writes"], end, keep_writes, now, WRITE_OPERATIONS, point)
+        reads = _older(reader, noted.number("reads"), end, keep_reads, now, READ_OPERATIONS, None)
+        writes = _older(reader, noted.number("writes"), end, keep_writes, now, WRITE_OPERATIONS, point)
     some = bool(reads.entries or writes.entries)
     if not check:
         if some:
             store.prune_log(reads.last + 1 if reads.entries else 0, writes.newest)
-        note.keep(reads=reads.last, writes=writes.last, at=now)
+        noted.keep(now, reads=reads.last, writes=writes.last)
     return {"changed": some, "reads": reads.entries, "writes": writes.entries, "reason": ""}
 
 

@@ -11,7 +11,7 @@ import base64
 import typing as t
 
 from .._errors import MemoryOpsError, RepositoryUnavailable, SnapshotUnusable
-from .manifest import folder, manifest_key, open_line, read_keys, seal_line
+from .manifest import SnapshotInfo, broken, folder, info_of, manifest_key, open_line, read_keys, seal_line
 from .objects import ObjectMissing, ObjectStore
 
 REMOVED = "removed.json"
@@ -73,3 +73,24 @@ def bring_back(objects: ObjectStore, name: str, snapshot_id: str, keyring: t.Any
     objects.put(where + "manifest.json", aside.manifest)
     objects.delete([where + REMOVED])
     return [*back, snapshot_id]
+
+
+def waiting(objects: ObjectStore, name: str, snapshot_ids: t.Iterable[str], keyring: t.Any) -> list[SnapshotInfo]:
+    """Those of these that were put aside and may come back, authenticated; what cannot be is listed with its
+    ``problem``. Errors: RepositoryUnavailable."""
+    found = []
+    for snapshot_id in snapshot_ids:
+        aside = read_aside(objects, name, snapshot_id)
+        if aside is None:
+            continue
+        try:
+            secret = read_keys(objects, name, snapshot_id, keyring)[0]
+            manifest = open_line(aside.manifest, manifest_key(secret), f"The manifest of snapshot {snapshot_id}")
+            if (manifest.get("code"), manifest.get("snapshot")) != ("hmac", snapshot_id):
+                raise SnapshotUnusable(f"The manifest of {snapshot_id} is another one's.", "use another snapshot")
+            found.append(info_of(name, manifest, False, True))
+        except RepositoryUnavailable:
+            raise
+        except MemoryOpsError as exc:
+            found.append(broken(name, snapshot_id, exc.message))
+    return found

@@ -284,3 +284,30 @@ def test_boundaries_cut_into_even_ranges(store, claim, bench):
     write(store, "tiny", {"only": b"x"})
     with store.reader() as reader:
         assert reader.boundaries("tiny", 4) in ([], ["only"])
+
+
+def test_tombstones_go_while_they_lie_there_as_they_were_read(store, claim, bench):
+    rows = {row[0]: row for row in write(store, "n", dict.fromkeys(("live", "again", *KEYS), b"1"))}
+    rows = {row[0]: row for row in write(store, "n", dict.fromkeys(("again", "flipped", *KEYS)))}
+    (later,) = write(store, "n", {"again": b"2"})
+    bench.raw().set("n", "flipped", checksum=bytes(32))
+    assert store.drop_tombstones("n", []) == 0
+    other = bench.open()  # a reader sees them until it is closed, or that the namespace has moved
+    with other.reader() as reader:
+        assert store.drop_tombstones("n", list(rows.values())) == len(KEYS)
+        assert len(reader.get_many("n", KEYS)) == len(KEYS) or reader.moved("n")
+    other.close()
+    assert keys_of(store, "n") == ["again", "flipped", "live"]
+    assert store.drop_tombstones("n", list(rows.values())) == 0
+    with store.reader() as reader:
+        assert reader.get_many("n", ["again"]) == {"again": later} and reader.count("n") == 3
+        newest = {w.key: w.operation for batch in reader.last_writes("n") for w in batch}
+        assert {newest[key] for key in KEYS} == {"delete"}  # the log still says so
+    assert health(store)["intact"] and structure(store) == []
+    write(store, "n", {"live": None})
+    gone = all_rows(store, "n", after="flipped")
+    store.fence(claim)
+    with pytest.raises(NamespaceQuarantined):
+        store.drop_tombstones("n", gone)
+    store.unfence(claim)
+    assert store.drop_tombstones("n", gone) == 1

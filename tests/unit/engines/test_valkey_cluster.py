@@ -348,6 +348,7 @@ def test_a_slot_that_is_being_moved_is_waited_for_and_followed(cluster, store, p
         node.execute("CLUSTER", "SETSLOT", slot, "NODE", target.id)
     write(store, "n", {"b": b"2"})
     assert keys_of(store, "n") == ["a", "b"] and store.wire.address[1] == target.port
+    assert store.drop_tombstones("n", write(store, "n", {"b": None})) == 1 and keys_of(store, "n") == ["a"]
 
 
 def test_what_cannot_work_says_why(cluster, prefix, store):

@@ -285,12 +285,15 @@ def test_a_look_a_day_is_enough(embedded):
     assert not embedded.retain_incidents(keep=3600.0)["changed"]
     with embedded.open() as store:
         identity = store.identity()
-    note = incident_retention.HostNote(embedded.store, f"{NAME}.incident_retention.json", None, identity.store_id)
-    at = note.read(at=0.0)["at"]
+
+    def noted():
+        return incident_retention.Note(embedded.store, NAME, None, identity.store_id, "incident_retention").at
+
+    at = noted()
     assert at > 0
     embedded.retain_incidents(keep=3600.0)
-    assert note.read(at=0.0)["at"] == at
-    assert embedded.retain_incidents()["changed"] and note.read(at=0.0)["at"] > at
+    assert noted() == at
+    assert embedded.retain_incidents()["changed"] and noted() > at
 
 
 def test_rows_of_no_incident_and_other_peoples_folders(embedded):

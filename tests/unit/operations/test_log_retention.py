@@ -144,6 +144,18 @@ def test_a_rebuild_after_writes_were_dropped_trusts_the_snapshot(site, strategy)
     assert site.served() == {**wanted, "later": {"n": 1}}
 
 
+@pytest.mark.parametrize("bench", ["sqlite"], indirect=True)
+def test_writes_stay_as_long_as_reads_so_that_a_validation_knows_what_was_deleted_since(site):
+    with site.memory() as memory:
+        memory.delete(NS, "user/000")
+    site.backup()
+    for kept in (None, DAY):
+        assert retain(site, reads=kept, writes=0.0) == {"changed": False, "reads": 0, "writes": 0, "reason": ""}
+    site.raw.flip(NS, "user/003")
+    assert site.rebuild()["validate"]["verdict"] == "pass"
+    assert retain(site, writes=0.0)["reason"] == "" and not reads(site)
+
+
 def test_a_copy_goes_on_from_snapshots_with_a_shorter_log(site, bench):
     """As a secondary that each backup is restored to."""
     copy = bench.params("copy", layout="native", name=NAME, busy_timeout=20)

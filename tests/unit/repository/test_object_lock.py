@@ -15,6 +15,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     publish,
     retention,
     retention_lock,
+    tombstone_retention,
     verify,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import doctor
@@ -244,3 +245,31 @@ def test_the_doctor_looks_at_lock_endpoint_and_clock(locked: Place, s3: S3Server
     assert examined()["object_lock"][0] == "not-applicable"
     place.repository["object_lock"] = "governance"
     assert examined()["object_lock"][0] == "fail"
+
+
+def test_what_was_hidden_beside_us_may_bring_records_back(locked: Place, s3: S3Server, bucket: str) -> None:
+    place = locked
+
+    def retained() -> dict[str, t.Any]:
+        store = open_store(place.store)
+        try:
+            return tombstone_retention.apply(
+                store=store, store_params=place.store, repository=place.open(), keyring=place.keyring, name=NAME,
+                keep_tombstones=0.0,
+            )  # fmt: skip
+        finally:
+            store.close()
+
+    place.fill("n", {"kept": b"1", "gone": b"1"})
+    old = place.snapshot()["snapshot"]
+    place.fill("n", {"gone": None})
+    place.snapshot(base=None)
+    assert retained() == {"changed": False, "tombstones": 0, "reason": ""}
+    prefix = place.repository["url"].split("/", 3)[3]
+    thief = raw(s3)
+    for key in keys(place, old):
+        thief.delete_object(Bucket=bucket, Key=f"{prefix}/{key}")
+    told = f"somebody deleted snapshot {old} in the bucket, and undelete brings it back"
+    assert retained() == {"changed": False, "tombstones": 0, "reason": told}
+    holds.undelete(repository=place.open(), keyring=place.keyring, name=NAME, by="me", reason="back")
+    assert old in alive(place) and retained() == {"changed": False, "tombstones": 0, "reason": ""}
