@@ -38,8 +38,8 @@ INSERT INTO "Memories" SELECT who, 'note ' || n, who || ' ' || n FROM unnest(ARR
 class CustomSite(TablesSite):
     """``made``: what the application, which owns its tables, runs once."""
 
-    def __init__(self, folder, server, made, table=MEMORIES):
-        super().__init__(folder, server, "custom", tables=[table])
+    def __init__(self, folder, server, made, table=None):
+        super().__init__(folder, server, "custom", tables=[table or MEMORIES])
         self.application = server.connect(self.store["application_user"])
         self.application.execute(f"SET search_path = {self.schema}, public")
         self.application.execute(made)
