@@ -65,7 +65,7 @@ def run(work: t.Callable[..., t.Any], *arguments: t.Any) -> Ran:
         error, seconds, value = "the process was killed", 0.0, None
     process.join()
     if error:
-        raise RuntimeError(f"{work.__name__} failed: {error}")
+        raise RuntimeError(f"{getattr(work, '__name__', 'the work')} failed: {error}")
     return Ran(seconds, _cpu() - before, rss, pss, value)
 
 
