@@ -156,7 +156,10 @@ class PostgresqlServer(Guarded, Logins):
         with self.connect() as con:
             con.execute("ALTER SYSTEM SET primary_conninfo = ''")
             con.execute("SELECT pg_reload_conf()")
+            deadline = time.monotonic() + 30
             while con.execute("SELECT 1 FROM pg_stat_wal_receiver").fetchone():
+                if time.monotonic() > deadline:
+                    raise RuntimeError("the replica goes on following its primary")
                 time.sleep(0.02)
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ from .postgresql_operators import HOLD
 from .postgresql_rows import HEAD_BYTES, escaped
 from .postgresql_session import Session
 from .tables_postgresql_fence import TablesFence
-from .tables_postgresql_indexes import built_after
+from .tables_postgresql_indexes import MANY, analyze, built_after
 from .tables_postgresql_others import as_written, changing, itself, referring
 from .tables_postgresql_reader import Live, record
 from .tables_postgresql_records import begins, of_root
@@ -121,6 +121,7 @@ class TablesGenerations(TablesFence, Generations):
     def _replace_changed(self, session: Session, name: str, new: int, old: int) -> None:
         s = self.sql
         same = "o.key = n.key AND o.key_mark = n.key_mark"
+        put, known = 0, False
         for live in self.live.roots:
             head = begins(live).encode()
             after: list[t.Any] = [head[:-1], b""]
@@ -138,6 +139,10 @@ class TablesGenerations(TablesFence, Generations):
                     break
                 after = list(rows[-1][6:8])
                 self._put_live(session, name, [record(row[:6]) for row in rows], prove=False)  # see _compare
+                put += len(rows)
+                if put >= MANY and not known:
+                    known = True
+                    analyze(session, self.live)
 
     def _compare(self, session: Session, name: str, generation: int) -> None:
         """Errors: CannotProceed when the tables do not hold exactly the staged records."""

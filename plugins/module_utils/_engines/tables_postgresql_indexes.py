@@ -1,10 +1,11 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Vector indexes of another application's tables while many rows come: built once after them, not row by row.
+"""Indexes of another application's tables while many rows come: those of vectors are built once after them, not row by
+row, and the planner learns what came.
 
-PRIVATE to the collection. Only where the table has rows of no other namespace, as after a loss or in a new database:
-nobody else's searches need the index meanwhile. It goes and comes in the transaction that puts the rows, so that nobody
-ever sees the table without it.
+PRIVATE to the collection. A vector index goes only where the table has rows of no other namespace, as after a loss or
+in a new database: nobody else's searches need the index meanwhile. It goes and comes in the transaction that puts the
+rows, so that nobody ever sees the table without it.
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import contextlib
 import typing as t
 
 from .postgresql_session import Session
+from .tables_postgresql_reader import Live
 from .tables_postgresql_rules import fenced_tables
 from .tables_postgresql_sql import inside
 
@@ -48,3 +50,9 @@ def built_after(session: Session, store: TablesGenerations, namespace: str, gene
     yield
     for text in found:
         session.say(text)
+
+
+def analyze(session: Session, live: Live) -> None:
+    """Let the planner know what this transaction has put. It also keeps autovacuum away until the end: that would see
+    empty tables, and with tables that pass for empty a foreign key looks for its row among all of the namespace."""
+    session.say(f"ANALYZE {', '.join(table.name for table, _rule in fenced_tables(live))}")

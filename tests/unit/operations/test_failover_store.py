@@ -174,7 +174,9 @@ def test_a_configuration_apart_from_the_data_is_found(pair):
         file.write(f'{line} "-c" "config_file={apart}"\n')
     assert pair.rejoin(home, away)["notes"] == ["pg_rewind took back its own later writes"]
     assert pair.roles() == (away, home)
+    server.kill()
     os.rename(apart, usual)
+    server.again()
 
 
 def test_a_forced_failover_tells_what_was_lost_to_the_record(pair):
