@@ -19,6 +19,13 @@ def processes():
 
 
 @pytest.fixture(scope="package")
+def app():
+    """LangGraph as an application of SQLite files."""
+    with FrameworkProcess("langgraph_application.py") as one:
+        yield one
+
+
+@pytest.fixture(scope="package")
 def langgraph(tmp_path_factory, postgresql_server):
     """One application for many tests; each begins with empty tables and a repository of its own (``clear``)."""
     one = LangGraph(tmp_path_factory.mktemp("langgraph"), postgresql_server)

@@ -19,7 +19,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.table
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError, StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
-from tests.support.framework_process import FrameworkProcess
 from tests.support.link import Link
 from tests.unit.operations.runbook import NS, attempt
 from tests.unit.tables.sqlite_help import LanggraphSite
@@ -183,12 +182,6 @@ def test_a_server_that_answers_late_is_waited_for(site):
 
 
 # --- a SQLite file --------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def app():
-    with FrameworkProcess("langgraph_application.py") as one:
-        yield one
-
-
 @pytest.fixture
 def file(tmp_path, app):
     one = LanggraphSite(tmp_path, app)

@@ -19,7 +19,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from ansible_collections.memops.agent_memory.plugins.module_utils._search import NoAnswer, evaluate, search_of
-from tests.support.framework_process import FrameworkProcess
 from tests.support.frameworks import former_mem0, frameworks
 from tests.support.postgresql_server import OWNER
 from tests.unit.operations.runbook import NAME, NS, attempt
@@ -283,15 +282,9 @@ def test_mem0_is_asked_for_one_users_memories(tmp_path, postgresql_server):
 
 
 # --- SQLite -----------------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def application():
-    with FrameworkProcess("langgraph_application.py") as one:
-        yield one
-
-
 @pytest.fixture
-def file(tmp_path, application):
-    one = LanggraphSite(tmp_path, application)
+def file(tmp_path, app):
+    one = LanggraphSite(tmp_path, app)
     one.fill(count=10)
     return one
 

@@ -14,18 +14,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
-from tests.support.framework_process import FrameworkProcess
 from tests.unit.operations.runbook import NS
 from tests.unit.operations.unlogged_model import NAMES, after, expected, histories, in_child, rebuild
 from tests.unit.tables.sqlite_help import LanggraphSite
 
 TABLES = ("store", "store_vectors")
-
-
-@pytest.fixture(scope="module")
-def app():
-    with FrameworkProcess("langgraph_application.py") as one:
-        yield one
 
 
 @pytest.fixture

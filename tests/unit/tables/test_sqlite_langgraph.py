@@ -28,18 +28,11 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.is
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.release_records import release_records
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
-from tests.support.framework_process import FrameworkProcess
 from tests.unit.operations.decoded import decoded
 from tests.unit.operations.runbook import NAME, NS, OTHER, attempt
 from tests.unit.tables.sqlite_help import LanggraphSite
 
 TABLES = ("store", "store_vectors")
-
-
-@pytest.fixture(scope="module")
-def app():
-    with FrameworkProcess("langgraph_application.py") as one:
-        yield one
 
 
 @pytest.fixture

@@ -18,17 +18,10 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.langg
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils._table_records import name_of
-from tests.support.framework_process import FrameworkProcess
 from tests.unit.operations.runbook import NS, OTHER, attempt
 from tests.unit.tables.sqlite_help import ODD, LanggraphSite
 
 OWN_INDEX = "CREATE INDEX store_prefix_idx ON store (prefix)"
-
-
-@pytest.fixture(scope="module")
-def app():
-    with FrameworkProcess("langgraph_application.py") as one:
-        yield one
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply, restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
-from tests.support.framework_process import FrameworkProcess
 from tests.unit.operations.runbook import NAME, NS, OTHER, attempt
 from tests.unit.tables.sqlite_help import LanggraphSite
 
@@ -28,12 +27,6 @@ class Site(LanggraphSite):
 
     def vectors(self, where, *values):
         return self.sql(f"SELECT prefix, key, field_name, embedding FROM store_vectors WHERE {where}", *values)
-
-@pytest.fixture(scope="module")
-def app():
-    with FrameworkProcess("langgraph_application.py") as one:
-        yield one
-
 
 @pytest.fixture
 def site(tmp_path, app):
