@@ -246,7 +246,6 @@ class TablesRecords(Operators):
                 )
         for name in gathered:
             self._number_on(session, known[name], [one for one, _kind in gathered[name][0]])
-            session.say(f"DROP TABLE {_temporary(known[name])}")
 
     def _fill(
         self, session: Session, table: Table, columns: tuple[tuple[str, str], ...], data: list[bytes], key: str
@@ -260,7 +259,10 @@ class TablesRecords(Operators):
                 raise _other(key, table.plain, f"has {name} as {kinds[name]} now, which was {kind}")
         names = ", ".join(quoted(name) for name, _kind in columns)
         temporary = _temporary(table)
-        session.say(f"CREATE TEMPORARY TABLE {temporary} ON COMMIT DROP AS SELECT {names} FROM {table.name} LIMIT 0")
+        # One for all parts of a transaction: each one takes room in the server's table of locks until its end.
+        empty = f"AS SELECT * FROM {table.name} LIMIT 0"
+        session.say(f"CREATE TEMPORARY TABLE IF NOT EXISTS {temporary} ON COMMIT DROP {empty}")
+        session.say(f"TRUNCATE {temporary}")
         session.copy(
             f"COPY {temporary} ({names}) FROM STDIN (FORMAT binary)", b"".join([_COPY_HEAD, *data, b"\xff\xff"])
         )
