@@ -41,10 +41,10 @@ def extend(place: Repository, name: str, wanted: t.Sequence[SnapshotInfo], check
     ends = locks.until([f"{folder(name, info.id)}manifest.json" for info in wanted])  # the last that is locked
     due = [info for info, end in zip(wanted, ends) if not info.problem and end < now + locks.seconds / 2]
     ids = sorted({base for info in due for base in info.references}) + [info.id for info in due]
+    if due and not check:  # first: what is interrupted after it is due again, and this with it
+        locks.extend([IDENTITY], now + locks.seconds)
     for one in [] if check else dict.fromkeys(ids):
         extend_one(place, name, one, now + locks.seconds)
-    if due and not check:
-        locks.extend([IDENTITY], now + locks.seconds)
     return [info.id for info in due]
 
 
