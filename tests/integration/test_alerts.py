@@ -7,7 +7,6 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-import re
 import sys
 import time
 import typing as t
@@ -130,9 +129,6 @@ def test_an_alert_starts_the_runbook(tmp_path: pathlib.Path) -> None:
         plays = rulebook.whole()
     assert [len(seen.incidents(f"agent-{n}")) for n in (7, 8, 9)] == [1, 1, 0]
     assert [seen.state(f"agent-{n}") for n in (7, 8, 9)] == ["quarantined", "quarantined", "serving"]
-    # what a long step tells of its progress may stand before its result
-    fences = re.findall(r"TASK \[memops\.agent_memory\.isolate : Quarantine (.*?)\nTASK", plays, re.DOTALL)
-    assert sum("\nchanged: [primary]" in one for one in fences) == 2, fences
     assert plays.count("TASK [memops.agent_memory.diagnose : Find the cause of the damage]") == 2
     assert plays.count("TASK [memops.agent_memory.backup : Publish a scheduled snapshot]") == 1
     assert sorted(seen.purposes()) == ["forensic", "forensic", "scheduled", "scheduled"]
