@@ -28,6 +28,7 @@ class Site(LanggraphSite):
     def vectors(self, where, *values):
         return self.sql(f"SELECT prefix, key, field_name, embedding FROM store_vectors WHERE {where}", *values)
 
+
 @pytest.fixture
 def site(tmp_path, app):
     return filled(Site(tmp_path, app))
