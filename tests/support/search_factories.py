@@ -13,7 +13,7 @@ import sys
 import threading
 import typing as t
 
-import extensible_sqlite  # noqa: F401
+import extensible_sqlite  # noqa: F401  # pylint: disable=unused-import
 from embedding import embed
 
 
