@@ -79,8 +79,9 @@ def keep() -> int:
         return 1
     except Exception as error:
         traceback.print_exc()
-        said = str(error).strip().splitlines()
-        WHY.write_text(f"The lab did not come up: {said[-1] if said else error!r}. Next: read {LOG}.", encoding="utf-8")
+        said = str(error).strip().splitlines() or [repr(error)]
+        why = next((line for line in said if "fatal:" in line), said[-1])[:300]
+        WHY.write_text(f"The lab did not come up: {why}. Next: read {LOG}.", encoding="utf-8")
         return 1
     return 0
 

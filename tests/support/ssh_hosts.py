@@ -86,6 +86,8 @@ class Host:
             "ansible_ssh_private_key_file": str(self.lab.folder / "key"),
             "ansible_ssh_common_args": f"{known} {ALIVE}",
             "ansible_control_path_dir": str(self.lab.sockets),
+            # Whatever the caller set for hosts that are this machine: who connects may write only below their own home.
+            "ansible_remote_tmp": "~/.ansible/tmp",
             "ansible_pipelining": True,
         }
 
