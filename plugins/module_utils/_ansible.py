@@ -312,7 +312,6 @@ def execute(
     store: bool = True,
     repository: bool = False,
     keyring: bool = False,
-    run: bool = True,
     check: bool = True,
     **rules: t.Any,
 ) -> None:

@@ -147,12 +147,12 @@ def restore(
             from .restore_under import copy_rows_under, refuse_overlap
 
             refuse_overlap(work)
-            with _claimed(work, claim, attempt, takeover, False) as held:
+            with _claimed(work, claim, attempt, takeover) as held:
                 result.update(copy_rows_under(work, held, keys, overwrite))
         else:
             if as_secondary and state is not None:
                 no_secondary_overwritten(store, state, snapshot, place)
-            with _claimed(work, claim, attempt, takeover, as_secondary) as held:
+            with _claimed(work, claim, attempt, takeover) as held:
                 if keys is not None:
                     from .restore_records import some_keys
 
@@ -260,7 +260,7 @@ def _state(store: Store, namespace: str) -> NamespaceState | None:
 
 @contextlib.contextmanager
 def _claimed(
-    work: Work, claim: Claim | None, attempt: str | None, takeover: str | None, as_secondary: bool
+    work: Work, claim: Claim | None, attempt: str | None, takeover: str | None
 ) -> t.Iterator[Claim | None]:
     """The given claim, or one of a restore's own incident. In check mode none."""
     store = work.store
