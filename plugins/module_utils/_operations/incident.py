@@ -256,17 +256,3 @@ def mirror(store: Store, claim: Claim, journal: Journal, repository: t.Any, keyr
 
 def _whole_lines(stream: t.Iterable[bytes]) -> list[bytes]:
     return [line[:-1] for line in stream if line.endswith(b"\n")]
-
-
-def check_journal(lines: t.Sequence[bytes]) -> bool:
-    """Whether every line names the hash of the one before it and the numbers have no gap."""
-    previous = None
-    for number, line in enumerate(lines):
-        try:
-            body = json.loads(line)
-        except ValueError:
-            return False
-        if body.get("n") != number or body.get("previous") != previous:
-            return False
-        previous = hashlib.sha256(line).hexdigest()
-    return True
