@@ -20,7 +20,8 @@ from .._model import Claim, LogEntry, NamespaceState, Row
 from .._repository import Snapshot
 from .._repository.chunks import ChunkRef, NamespaceDigest
 from .._repository.reader import rows_of
-from .._store import ManyWriters, Store, open_store
+from .._store import Store, open_store
+from .._store_optional import ManyWriters
 from .restore_check import WAIT_SECONDS, Follower, LogComparison, Proof, read_back
 from .snapshot_check import Checker, Tally
 from .workers import Parent, Worker
