@@ -20,8 +20,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._codec import 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     incident,
-    restore,
     restore_step,
+    restore_work,
     rotate,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
@@ -229,7 +229,7 @@ def restored(site, **run):
 
 
 def test_a_restore_that_was_killed_is_finished_by_the_same_call(template, tmp_path, monkeypatch):
-    monkeypatch.setattr(restore, "LEASE_SECONDS", 2.0)  # what a killed restore holds is waited for
+    monkeypatch.setattr(restore_work, "LEASE_SECONDS", 2.0)  # what a killed restore holds is waited for
     site = copy(template, tmp_path / "site")
     site.rebuild("soft")
     site.close_incident()
