@@ -13,7 +13,7 @@ import typing as t
 from ._engines.python_fence import trial
 from ._engines.python_remote import Remote, Spec
 from ._errors import MemoryOpsError, StoreUnavailable
-from ._operations.own_rating import judge_answer
+from ._operations.application_benchmark import judge_answer
 from ._python_values import pack, unpack
 
 PASS, FAIL, UNKNOWN, NONE = "pass", "fail", "could-not-verify", "not-asked"

@@ -12,12 +12,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     incident,
     isolate,
     preflight,
-    publish,
     resolve,
-    validation,
+    snapshot_step,
+    validate_step,
     verify,
 )
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.investigate import investigate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.diagnose_step import investigate
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 
@@ -53,7 +53,9 @@ class Rebuild:
     def _publish(self, purpose: str) -> t.Any:
         common = self._common()
         common.pop("namespace")
-        found = publish.publish(**common, repository=self.at, name="memory", purpose=purpose, namespaces=[NAMESPACE])
+        found = snapshot_step.publish(
+            **common, repository=self.at, name="memory", purpose=purpose, namespaces=[NAMESPACE]
+        )
         return {"snapshot": found["snapshot"], "damaged": found["damaged"]}
 
     def forensic(self) -> t.Any:
@@ -74,7 +76,7 @@ class Rebuild:
         return {name: found.get(name) for name in ("method", "applied")}
 
     def validate(self) -> t.Any:
-        found = validation.judge(**self._common())
+        found = validate_step.judge(**self._common())
         if found["verdict"] != "pass":
             raise RuntimeError(f"The validation says {found['verdict']}: {found['reasons']}")
         return found["verdict"]

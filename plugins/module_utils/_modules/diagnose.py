@@ -10,7 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import SEARCH, WINDOW, Context, execute, window
-from .._operations.investigate import investigate
+from .._operations.diagnose_step import investigate
 from .._search import search_of
 
 

@@ -12,7 +12,7 @@ import typing as t
 
 from .._ansible import Context, execute
 from .._metrics import send, write_textfile
-from .._operations.gather import gather
+from .._operations.collect_metrics import gather
 
 
 def operate(context: Context) -> dict[str, t.Any]:

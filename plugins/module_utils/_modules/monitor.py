@@ -11,7 +11,7 @@ import typing as t
 
 from .._ansible import HIT_RATE_SOURCE, SEARCH, Context, execute
 from .._operations.commands import run
-from .._operations.watch import watch
+from .._operations.monitor_step import watch
 
 
 def operate(context: Context) -> dict[str, t.Any]:

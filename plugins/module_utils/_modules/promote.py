@@ -10,7 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, execute
-from .._operations.takeover import take_over
+from .._operations.failover_step import take_over
 
 
 def operate(context: Context) -> dict[str, t.Any]:

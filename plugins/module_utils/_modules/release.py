@@ -10,11 +10,11 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import RECORDS, Context, diff, execute
+from .._operations.failover_step import routed_away
 from .._operations.isolate import release
 from .._operations.isolate_choice import choose
 from .._operations.release_records import release_records
 from .._operations.routing import noted_away
-from .._operations.takeover import routed_away
 
 
 def operate(context: Context) -> dict[str, t.Any]:

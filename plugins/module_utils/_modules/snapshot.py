@@ -10,7 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, diff, execute
-from .._operations.publish import publish
+from .._operations.snapshot_step import publish
 
 
 def operate(context: Context) -> dict[str, t.Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import HIT_RATE_SOURCE, SEARCH, Context, execute
-from .._operations.validation import judge
+from .._operations.validate_step import judge
 
 
 def operate(context: Context) -> dict[str, t.Any]:

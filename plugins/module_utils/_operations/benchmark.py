@@ -13,8 +13,8 @@ from .._benchmark import concerning, evaluate, parse
 from .._errors import MemoryOpsError, StoreDamaged
 from .._search import NoAnswer, Search
 from .._store import Reader, Store
+from .application_benchmark import accuracy_threshold
 from .hit_rate import Measured
-from .own_rating import accuracy_threshold
 
 SOURCE: t.Final = "search"
 

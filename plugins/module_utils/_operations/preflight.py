@@ -16,7 +16,7 @@ from .._model import STRATEGIES
 from .._search import Search, need_search
 from .._store import Store
 from . import benchmark as benchmarks
-from . import commands, integrity, investigate, logreview, sources
+from . import commands, diagnose_step, integrity, logreview, sources
 from . import incident as incidents
 from .incident import Run, now_us, rfc3339
 from .plan_unlogged import Window, told, told_otherwise
@@ -89,7 +89,7 @@ def preflight(
     logged = "log" in store.capabilities()
     if window is not None and logged and (window.keys or window.pattern or (window.onset is not None and not onset)):
         warnings.append(WITH_LOG)
-    wish = Wish(strategy, absent, told(onset, investigate.window_of(onset, window, logged)))
+    wish = Wish(strategy, absent, told(onset, diagnose_step.window_of(onset, window, logged)))
     incident, known = incidents.facts(store, namespace)
     watching = state.state == "serving" and bool(known.get("released_at") and known.get("applied")) and not force
     healthy = False

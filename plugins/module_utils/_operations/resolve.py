@@ -82,7 +82,7 @@ def decide(
         with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db")) as planned:
             summary = _with_absent(plan_summary.summary(planned), planned.absent(), absent, namespace)
     elif check:
-        from .investigate import investigate  # apply and a plan that is there can do without loading it
+        from .diagnose_step import investigate  # apply and a plan that is there can do without loading it
 
         found = investigate(
             store=store,

@@ -28,7 +28,7 @@ from .incoming import Incoming, checked
 from .restore_fill import fill
 from .restore_guards import no_secondary_overwritten, same_layout, same_lineage
 from .restore_records import copies_of, copy_under, some_keys
-from .restore_under import copy_rows_under, refuse_overlap
+from .restore_renamed import copy_rows_under, refuse_overlap
 from .restore_work import Opened, Progress, Work, claimed, state_of
 from .snapshot_check import Checker, Tally
 

@@ -42,9 +42,9 @@ from . import commands
 from .former_repository import Former
 from .integrity import as_keyring
 from .retention_lock import extend_one
-from .snapshot_crew import Crew
 from .snapshot_manifest import Scanned, body, lacking_keys, result_of, summary, suspicions
 from .snapshot_scan import Base, Job
+from .snapshot_workers import Crew
 
 CANARY = "\0memops/canary"
 BIG = 50_000  # records from which on a second process is worth its start

@@ -17,12 +17,12 @@ from .._keyring_unsealed import opener
 from .._model import CHECKSUM, DELETED, EPOCH, KEY_ID, PAYLOAD, SEQUENCE, LastWrite, Row, is_isolated
 from .._search import Search, need_search
 from .._store import Reader, open_store
+from . import application_benchmark, integrity
 from . import benchmark as benchmarks
-from . import integrity, own_rating
+from .application_benchmark import ACCURACY_GAIN
 from .hit_rate import Measured, judged
 from .integrity import as_keyring
 from .integrity_rows import shown
-from .own_rating import ACCURACY_GAIN
 from .probes import last_write
 
 HIT_RATE = 0.80
@@ -86,7 +86,7 @@ def validate(
                 store, reader, namespace, generation, ring, benchmark, baseline, gain, search
             )
             bird = _canary(reader, namespace, generation, ring, canary)
-        own = None if generation is not None else own_rating.rating(store, namespace)
+        own = None if generation is not None else application_benchmark.rating(store, namespace)
     finally:
         store.close()
     rate = probed["passed"] / probed["checked"] if probed["checked"] else None
@@ -95,7 +95,7 @@ def validate(
     else:
         probed["verdict"] = "not-asked" if probes is None or measured["verdict"] != "not-asked" else "could-not-verify"
     by_probes = Measured("probes", rate, reads=probed["checked"]) if rate is not None else None
-    theirs = own_rating.judged(own, slo, baseline, gain)
+    theirs = application_benchmark.judged(own, slo, baseline, gain)
     by_them = Measured("evaluate_benchmark", theirs["hit_rate"]) if theirs["hit_rate"] is not None else None
     asked = measured_rate or benchmarks.rate_of(measured)
     told = judged(asked or by_them or by_probes, slo)

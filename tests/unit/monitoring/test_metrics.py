@@ -20,8 +20,11 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     StoreUnavailable,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._metrics import HELP, Sample
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.collect_metrics import (
+    gather,
+    log_position,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.evidence import keep
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.gather import gather, log_position
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.holds import hold
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.scrub import scrub
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot import create

@@ -21,9 +21,9 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    application_benchmark,
+    diagnose_step,
     integrity,
-    investigate,
-    own_rating,
     rotate,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.hit_rate import Measured
@@ -289,18 +289,19 @@ def test_its_own_benchmark_counts_for_what_it_is_worth(make):
     site = make(f"def evaluate_benchmark(self, namespace):\n{cases}    return 1", call_timeout=0.5)
     with site.open() as store:
         for number, (verdict, said) in enumerate(RATING.values()):
-            found = own_rating.judged(own_rating.rating(store, str(number)), 0.8, None, 0.3)
+            found = application_benchmark.judged(application_benchmark.rating(store, str(number)), 0.8, None, 0.3)
             assert found["verdict"] == verdict and said in found["why"], found
-    assert own_rating.judged(own_rating.Rating(0.9, 0.5, None), 0.8, 0.5, 0.3)["verdict"] == "fail"
-    assert own_rating.judged(own_rating.Rating(None, 0.8, None), 0.8, 0.5, 0.3)["verdict"] == "pass"
+    for rating, verdict in (((0.9, 0.5, None), "fail"), ((None, 0.8, None), "pass")):
+        judged = application_benchmark.judged(application_benchmark.Rating(*rating), 0.8, 0.5, 0.3)
+        assert judged["verdict"] == verdict
 
 
 def test_a_watch_asks_a_benchmark_that_tells_a_hit_rate(make):
     body = "return {'low': 0.79, 'other': {'accuracy': 1}}[namespace]"
     site = make(f"def evaluate_benchmark(self, namespace):\n    {body}")
     with site.open() as store:
-        assert own_rating.asked(store, "other") is None
-        low, broken = own_rating.asked(store, "low"), own_rating.asked(store, "nobody")
+        assert application_benchmark.asked(store, "other") is None
+        low, broken = application_benchmark.asked(store, "low"), application_benchmark.asked(store, "nobody")
         assert low.measure(0, 1) == Measured("evaluate_benchmark", 0.79, at=1)
         assert low.measure(0, 2).at == 1 and low.measure(0, 60_000_001).at == 60_000_001  # not each time anew
         assert broken.measure(0, 1).value is None and "raised KeyError: 'nobody'" in broken.measure(0, 1).why
@@ -318,7 +319,7 @@ def test_an_access_log_that_cannot_be_read_is_a_doubt(make, monkeypatch, body, s
     monkeypatch.setattr(python, "MOST_ENTRIES", 3000)
     site = make(f"def get_access_logs(self, namespace):\n    {body}")
     with site.open() as store:
-        found = investigate.investigate(
+        found = diagnose_step.investigate(
             store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None, name="main",
             run=attempt(), check=True,
         )  # fmt: skip
@@ -333,7 +334,7 @@ def test_its_access_log_is_evidence(make):
     with site.app._file() as con:
         con.execute("UPDATE log SET at = 1767225600.5 WHERE operation = 'write'")
     with site.open() as store:
-        found = investigate.investigate(
+        found = diagnose_step.investigate(
             store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None, name="main",
             run=attempt(), check=True,
         )  # fmt: skip

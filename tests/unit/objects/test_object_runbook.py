@@ -17,10 +17,10 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     drill,
     export,
     inform,
+    monitor_step,
     restore,
     rotate,
     verify,
-    watch,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
@@ -87,7 +87,7 @@ def test_a_watch_goes_by_the_objects_own_benchmark(site):
     site.backup()
     rebuild(site)
     with site.open() as store:
-        found = watch.watch(
+        found = monitor_step.watch(
             store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None,
             run=site.takeover(), seconds=0.1, interval=0.1, name=NAME,
         )  # fmt: skip

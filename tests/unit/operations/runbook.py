@@ -18,13 +18,13 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._codec import 
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    diagnose_step,
     incident,
     incident_retention,
-    investigate,
     isolate,
-    publish,
     resolve,
-    validation,
+    snapshot_step,
+    validate_step,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
@@ -125,7 +125,7 @@ class Site:
 
     def backup(self, purpose="scheduled", run=None):
         with self.open() as store:
-            return publish.publish(
+            return snapshot_step.publish(
                 store=store, store_params=self.store, keyring=self.ring(), repository=self.repository, name=NAME,
                 purpose=purpose, namespaces=None, run=run or attempt(),
             )  # fmt: skip
@@ -138,12 +138,12 @@ class Site:
                 return isolate.isolate(**common, **options)
             if name in ("forensic", "baseline"):
                 del common["namespace"]
-                return publish.publish(
+                return snapshot_step.publish(
                     **common, keyring=self.ring(), repository=self.repository, name=NAME, purpose=name,
                     namespaces=[namespace], **options,
                 )  # fmt: skip
             if name == "diagnose":
-                return investigate.investigate(
+                return diagnose_step.investigate(
                     **common, keyring=self.ring(), repository=Repository.open(self.repository), name=NAME, **options
                 )
             if name == "plan":
@@ -153,7 +153,7 @@ class Site:
                     **common, keyring=self.ring(), repository=Repository.open(self.repository), name=NAME, **options
                 )
             if name == "validate":
-                return validation.judge(**common, keyring=self.ring(), **options)
+                return validate_step.judge(**common, keyring=self.ring(), **options)
             assert name == "release"
             return isolate.release(**common, **options)
 

@@ -11,7 +11,7 @@ import shutil
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import RepositoryRefused
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import publish
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot_step
 from tests.unit.operations.runbook import NAME, NS, Site, attempt
 
 
@@ -25,7 +25,7 @@ def site(tmp_path):
 
 def backup(site, check=False, **options):
     with site.open() as store:
-        return publish.publish(
+        return snapshot_step.publish(
             store=store, store_params=site.store, keyring=site.ring(), repository=site.repository, name=NAME,
             purpose="scheduled", namespaces=None, run=attempt(**options.pop("run", {})), check=check, **options,
         )  # fmt: skip
@@ -80,7 +80,7 @@ def test_another_repository_that_is_there_is_told_of(site, tmp_path):
     former = site.repository["url"]
     site.repository, other.store["name"] = other.repository, "other"
     with other.open() as store:
-        publish.publish(
+        snapshot_step.publish(
             store=store, store_params=other.store, keyring=other.ring(), repository=other.repository, name="other",
             purpose="scheduled", namespaces=None, run=attempt(),
         )  # fmt: skip

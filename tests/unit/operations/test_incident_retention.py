@@ -22,8 +22,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     held_records,
     incident_retention,
     isolate_records,
+    monitor_step,
     release_records,
-    watch,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident as incidents
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.holds import hold
@@ -345,7 +345,7 @@ def test_a_watch_that_failed_leaves_a_generation_which_goes(embedded):
     embedded.raw.flip(NS, "user/001")
     run = incidents.Run(known(embedded)[incident].attempt, "the test")
     with embedded.open() as store:
-        found = watch.watch(
+        found = monitor_step.watch(
             store=store, store_params=embedded.store, namespace=NS, keyring=embedded.ring(), repository=None, run=run,
             seconds=0.05, interval=0.05,
         )  # fmt: skip

@@ -22,11 +22,11 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     export,
     inform,
     monitor,
+    monitor_step,
     preflight,
     restore,
     rotate,
     verify,
-    watch,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
@@ -414,7 +414,7 @@ def test_when_the_watch_has_passed_the_former_keys_are_gone_and_what_was_replace
     rebuild(site, Window(onset=started), "hard")
     assert site.own()
     with site.open() as store:
-        found = watch.watch(
+        found = monitor_step.watch(
             store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None,
             run=attempt(takeover=_attempt(site)), seconds=0.3, interval=0.05,
         )  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply, isolate
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import watch as watching
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import monitor_step as watching
 from tests.unit.operations.runbook import NS, Site, attempt
 
 

@@ -10,7 +10,11 @@ import random
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, NamespaceQuarantined
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore_step, snapshot, takeover
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    failover_step,
+    restore_step,
+    snapshot,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._routes import move, open_route
 from tests.unit.operations.runbook import NAME, NS, OTHER, Site, attempt
@@ -45,7 +49,7 @@ class Pair:
 
     def take_over(self, state, run=None, **options):
         with self.away.open() as store:
-            return takeover.take_over(
+            return failover_step.take_over(
                 store=store, store_params=self.away.store, namespace=NS, open_keyring=self.away.ring,
                 run=run or self.run, state=state, **options,
             )  # fmt: skip
@@ -64,7 +68,7 @@ class Pair:
 
     def come_home(self, delta, since_epoch, run):
         with self.home.open() as store:
-            return takeover.come_home(
+            return failover_step.come_home(
                 store=store, store_params=self.home.store, namespace=NS, **self.home.places(), snapshot=delta,
                 since_epoch=since_epoch, run=run,
             )  # fmt: skip
@@ -73,7 +77,7 @@ class Pair:
         with self.home.open() as store:
             from ansible_collections.memops.agent_memory.plugins.module_utils._operations import isolate
 
-            away = takeover.routed_away(self.route, NS, self.home.store)
+            away = failover_step.routed_away(self.route, NS, self.home.store)
             return isolate.release(
                 store=store, store_params=self.home.store, namespace=NS, run=run, route_away=away, force=True
             )

@@ -10,7 +10,11 @@ import time
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import own_rating, rotate, validate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    application_benchmark,
+    rotate,
+    validate,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.probes import fix_probes
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.unit.operations.operations_help import NS, now_us
@@ -217,7 +221,7 @@ def test_another_generation_is_judged_before_it_is_active(place, read):
     ("baseline", "threshold"), [(0.0, 0.80), (0.5, 0.80), (0.7, 0.91), (0.75, 0.975), (0.8, 0.99), (1.0, 0.99)]
 )
 def test_the_accuracy_to_reach(baseline, threshold):
-    assert own_rating.accuracy_threshold(baseline) == pytest.approx(threshold)
+    assert application_benchmark.accuracy_threshold(baseline) == pytest.approx(threshold)
 
 
 @pytest.mark.parametrize(

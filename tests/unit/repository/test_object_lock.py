@@ -12,9 +12,9 @@ import pytest
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     holds,
-    publish,
     retention,
     retention_lock,
+    snapshot_step,
     tombstone_retention,
     verify,
 )
@@ -87,7 +87,7 @@ def test_a_bucket_without_object_lock_is_refused(place: Place, s3: S3Server) -> 
     store = open_store(place.store)
     works: list[t.Callable[[], t.Any]] = [
         place.snapshot,
-        lambda: publish.publish(
+        lambda: snapshot_step.publish(
             store=store, store_params=place.store, keyring=place.keyring, repository=place.repository, name=NAME,
             purpose="scheduled", namespaces=None, run=run,
         ),

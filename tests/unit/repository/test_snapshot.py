@@ -18,9 +18,9 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._keyring impor
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     restore,
     snapshot,
-    snapshot_crew,
     snapshot_plan,
     snapshot_scan,
+    snapshot_workers,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
@@ -135,10 +135,10 @@ def test_two_processes_give_the_same_rows(place: Place) -> None:
 
 def test_two_processes_hand_over_packs_of_any_size(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "BIG", 0)
-    place.fill("n", {**many(20, size=1 << 20), "key/0000003/huge": os.urandom(snapshot_crew.SLOT_BYTES + 1000)})
+    place.fill("n", {**many(20, size=1 << 20), "key/0000003/huge": os.urandom(snapshot_workers.SLOT_BYTES + 1000)})
     result = place.snapshot(open_payloads=True)
     packs = place.open().snapshot(NAME, result["snapshot"], place.keyring).manifest["packs"]
-    assert len(packs) > 2 and max(pack[1] for pack in packs) > snapshot_crew.SLOT_BYTES
+    assert len(packs) > 2 and max(pack[1] for pack in packs) > snapshot_workers.SLOT_BYTES
     assert rows_in(place, result["snapshot"], "n") == rows_of(place.store, "n")
     assert result["namespaces"]["n"]["unopenable"] == 0
 

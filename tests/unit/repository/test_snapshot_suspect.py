@@ -10,7 +10,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import verify
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot_crew import Crew
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot_workers import Crew
 from tests.support.stores import keyring_params
 
 from .conftest import NAME, Place

@@ -15,7 +15,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     monitor,
-    watch,
+    monitor_step,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
@@ -128,7 +128,7 @@ def test_the_watch_asks_the_probes_and_the_former_rows_go_when_it_has_passed(sit
     site.damage()
     site.rebuild(NS, Window(onset=started), "hard")
     with site.open() as store:
-        found = watch.watch(
+        found = monitor_step.watch(
             store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None,
             run=attempt(takeover=site.last_attempt()), seconds=0.3, interval=0.05,
         )  # fmt: skip

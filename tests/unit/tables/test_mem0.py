@@ -8,7 +8,7 @@ import json
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, InvalidInput
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import publish, restore
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore, snapshot_step
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from tests.unit.operations.runbook import NAME, attempt
@@ -70,7 +70,7 @@ def test_a_namespace_is_a_user_an_agent_a_run_or_several_of_them(site, namespace
 
     before, rows = view(), site.dump(tables=("mem0",))
     with site.open() as store:
-        publish.publish(
+        snapshot_step.publish(
             store=store, store_params=site.store, keyring=site.ring(), repository=site.repository, name=NAME,
             purpose="scheduled", namespaces=[namespace], run=attempt(),
         )  # fmt: skip

@@ -15,7 +15,11 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._benchmark import parse
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CapabilityMissing, InvalidInput
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import preflight, validation, watch
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    monitor_step,
+    preflight,
+    validate_step,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from ansible_collections.memops.agent_memory.plugins.module_utils._search import NoAnswer, evaluate, search_of
@@ -111,7 +115,7 @@ def test_a_rebuild_is_judged_and_watched_by_what_the_framework_finds(site):
 
 def watching(site, run, cases, given, seconds=0.1, **more):
     with site.open() as store:
-        return watch.watch(
+        return monitor_step.watch(
             store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None, run=run,
             seconds=seconds, interval=0.1, benchmark=cases, search=given, name=NAME, **more,
         )  # fmt: skip
@@ -129,7 +133,7 @@ def test_what_is_lost_after_the_release_puts_the_fence_back(site):
 
 def judged(site, given, cases=CASES):
     with site.open() as store:
-        return validation.judge(
+        return validate_step.judge(
             store=store, store_params=site.store, namespace=NS, keyring=site.ring(), run=attempt(),
             benchmark=benchmark(site, cases), search=given, check=True,
         )  # fmt: skip

@@ -19,8 +19,18 @@ from .._errors import CannotProceed, InvalidInput, MemoryOpsError, SnapshotUnusa
 from .._inputs import moment
 from .._search import Search, need_search
 from .._store import Reader, Store
+from . import (
+    application_benchmark,
+    application_log,
+    held_records,
+    integrity,
+    logscan,
+    plan,
+    plan_unlogged,
+    sources,
+    spanreading,
+)
 from . import benchmark as benchmarks
-from . import held_records, integrity, logscan, own_log, own_rating, plan, plan_unlogged, sources, spanreading
 from . import incident as incidents
 from .acknowledged import Acknowledged
 from .diagnose import diagnose
@@ -191,7 +201,7 @@ class _Case:
                 span_sources, namespace=self.namespace, store=self.name, since=fenced - LOOK_BACK_US, until=fenced
             )
             errors += spans.pop("errors")
-            theirs = own_log.read(self.store, self.namespace)
+            theirs = application_log.read(self.store, self.namespace)
             errors += theirs["errors"] if theirs else []
             kind, said = beside.receive()
             if kind == "broken":
@@ -256,7 +266,7 @@ class _Case:
             )
             doubts += [f"the benchmark has no baseline: {why}"] if why else []
             if self.benchmark is None:
-                rated = own_rating.rating(self.store, self.namespace)
+                rated = application_benchmark.rating(self.store, self.namespace)
                 baseline = rated.accuracy if rated else None
         return {
             **found,

@@ -16,7 +16,7 @@ from .._errors import CannotProceed, InvalidInput
 from .._model import Claim
 from .._search import need_search, search_of
 from .._store import Store
-from . import apply, monitor, own_rating
+from . import application_benchmark, apply, monitor
 from . import incident as incidents
 from .benchmark import ByBenchmark
 from .hit_rate import HitRate, source_of
@@ -104,7 +104,7 @@ def watch(
             logs=logs,
             released_at=released,
             sleep=_until(part),
-            rate=rate or own_rating.asked(store, namespace),
+            rate=rate or application_benchmark.asked(store, namespace),
         )
     except _Paused:
         return {
