@@ -12,7 +12,7 @@ import typing as t
 from .._ansible import Context, execute
 from .._inputs import moment, rfc3339
 from .._operations.holds import marked
-from .._operations.inform import Search, snapshots
+from .._operations.snapshot_info import Search, snapshots
 from .._repository.manifest import PURPOSES
 
 VERDICTS = ("pass", "fail", "could-not-verify", "unverified")

@@ -10,11 +10,11 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, execute
-from .._operations.inform import inform
+from .._operations.store_info import store_info
 
 
 def operate(context: Context) -> dict[str, t.Any]:
-    return inform(context.store, context.store_params)
+    return store_info(context.store, context.store_params)
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ from .commands import counted, run
 from .coverage import oldest_saved
 from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination, ago
 from .holds import marked
-from .inform import verified
 from .retention import suspect
+from .snapshot_info import verified
 
 LOOKED_AT = 5  # good snapshots, newest first, that are asked whether they were verified
 OF_SNAPSHOTS = ("backup", "verified", "drill", "retention", "object_lock")

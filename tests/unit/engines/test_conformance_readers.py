@@ -13,8 +13,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     StoreUnavailable,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Run
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import inform
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.preflight import preflight
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.store_info import store_info
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils._store_address import location
 from ansible_collections.memops.agent_memory.plugins.module_utils._store_optional import Resealer
@@ -243,5 +243,5 @@ def test_what_a_crash_may_cost_is_told_by_preflight_and_info(bench):
         store=store, store_params=bench.params(), namespace="n", run=Run("test:1:1", "the test"),
         open_keyring=missing, open_repository=missing, name="memory",
     )  # fmt: skip
-    assert found["warnings"][: len(told)] == told == inform(store)["warnings"]
+    assert found["warnings"][: len(told)] == told == store_info(store)["warnings"]
     store.close()

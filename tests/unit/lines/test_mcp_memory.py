@@ -14,7 +14,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     apply,
-    inform,
+    store_info,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
@@ -177,7 +177,7 @@ def test_bad_lines_are_found_set_aside_and_brought_back(site, server, strategy, 
     with pytest.raises(McpError):  # one of them stops the whole server
         server.read_graph()
     with site.open() as store:
-        assert " ".join(inform.inform(store)["warnings"]).count("'memory': line ") == 5
+        assert " ".join(store_info.store_info(store)["warnings"]).count("'memory': line ") == 5
     if strategy == "soft":
         assert site.backup()["suspect"]  # it has the damage, and not the records either
     done = site.rebuild(strategy)

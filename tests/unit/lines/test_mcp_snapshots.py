@@ -22,10 +22,10 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     drill,
     export,
-    inform,
     monitor,
     preflight,
     restore,
+    store_info,
     verify,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
@@ -120,7 +120,7 @@ def test_a_rehearsal_and_a_look_write_nothing(site, server):
     site.fill(server)
     fresh = site.everything()
     with site.open() as store:
-        inform.inform(store)
+        store_info.store_info(store)
         preflight.preflight(store=store, store_params=site.store, namespace=MEMORY, run=attempt(), **site.places())
     site.step("isolate", attempt(), check=True)
     assert site.everything() == fresh
@@ -144,7 +144,7 @@ def test_what_should_be_known_is_told(site, server):
     pathlib.Path(site.path + "." + "0f" * 16 + ".tmp").write_bytes(b"left")
     site.lines(lambda lines: lines.insert(3, text({"type": "entity", **entity("\ufffd")})))
     with site.open() as store:
-        said = inform.inform(store)
+        said = store_info.store_info(store)
     assert said["capabilities"] == ["fence-raw-reads", "fence-reads", "fence-writes", "generations"]
     told = "\n".join(said["warnings"])
     for one in (

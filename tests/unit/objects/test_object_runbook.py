@@ -16,10 +16,10 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     apply,
     drill,
     export,
-    inform,
     monitor_step,
     restore,
     rotate,
+    store_info,
     verify,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
@@ -242,7 +242,7 @@ def test_verify_drill_export_and_information(site, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
     assert {one["key"]: one["data"] for one in lines} == site.values()
     with site.open() as store:
-        told = inform.inform(store)
+        told = store_info.store_info(store)
     assert {"fence-reads", "outside-fence"} <= set(told["capabilities"])
 
 

@@ -25,8 +25,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     restore,
     rotate,
 )
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import inform
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.store_info import store_info
 from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt
 
 VALUES = {f"user/{n:03d}": {"n": n} for n in range(30)}
@@ -66,7 +66,7 @@ def scan(site):
 
 def told(site, namespace=NS):
     with site.open() as store:
-        return next(one["isolated"] for one in inform(store)["namespaces"] if one["name"] == namespace)
+        return next(one["isolated"] for one in store_info(store)["namespaces"] if one["name"] == namespace)
 
 
 def damaged_and_lost(site, run):

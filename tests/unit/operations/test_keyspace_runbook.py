@@ -20,12 +20,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     apply,
     drill,
     export,
-    inform,
     monitor,
     monitor_step,
     preflight,
     restore,
     rotate,
+    store_info,
     verify,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
@@ -329,7 +329,7 @@ def test_what_such_keys_lack_is_named(site):
     with pytest.raises(CapabilityMissing, match="encryption"):
         rotate.rotate(store_params=site.store, keyring=site.ring(), namespace=NS)
     with site.open() as store:
-        said = inform.inform(store)
+        said = store_info.store_info(store)
         assert said["capabilities"] == ["expiry", "fence-raw-reads", "fence-reads", "fence-writes", "generations"]
         assert {one["name"]: one["records"] for one in said["namespaces"]} == {NS: len(site.dumps())}
         calls = (lambda: store.writing(NS, 1, "x"), lambda: store.reserve(None, 1), lambda: store.set_ttl(NS, 1))

@@ -9,8 +9,8 @@ import pathlib
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._inputs import moment
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import inform, verify
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import Search
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot_info, verify
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot_info import Search
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.runbook import NAME, NS, OTHER, Site
 
@@ -29,12 +29,12 @@ def site(tmp_path):
 
 
 def found(site, **search):
-    shown = inform.snapshots(Repository.open(site.repository), NAME, site.ring(), Search(**search))
+    shown = snapshot_info.snapshots(Repository.open(site.repository), NAME, site.ring(), Search(**search))
     return [site.taken.index(one["snapshot"]) for one in shown]
 
 
 def test_by_namespace_purpose_and_time(site):
-    everything = inform.snapshots(Repository.open(site.repository), NAME, site.ring())
+    everything = snapshot_info.snapshots(Repository.open(site.repository), NAME, site.ring())
     times = [moment(one["at"]) for one in reversed(everything)]
     assert found(site) == [2, 1, 0]
     assert found(site, namespace=OTHER) == [2, 1]

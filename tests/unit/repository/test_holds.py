@@ -11,7 +11,12 @@ import typing as t
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import holds, inform, retention, verify
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    holds,
+    retention,
+    snapshot_info,
+    verify,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.objects import ObjectStore
 
@@ -50,7 +55,7 @@ def test_what_is_held_stays_until_the_last_hold_is_lifted(place: Place) -> None:
     assert hold(place, [first], reason="another dispute")["changed"]
     kept = {one["snapshot"]: one["reason"] for one in sweep(place, 1000)["kept"]}
     assert kept[first] == "held: case-17, audit" and alive(place) == [second, first]
-    told = inform.snapshots(place.open(), NAME, place.keyring)
+    told = snapshot_info.snapshots(place.open(), NAME, place.keyring)
     assert [[one["hold"], one["by"], one["reason"]] for one in told[1]["holds"]] == [
         ["case-17", "ann@desk", "another dispute"], ["audit", "ann@desk", "a dispute"]
     ]  # fmt: skip

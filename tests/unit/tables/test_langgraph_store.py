@@ -13,9 +13,9 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     apply,
-    inform,
     preflight,
     rotate,
+    store_info,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate_choice import choose
@@ -179,7 +179,7 @@ def test_a_rehearsal_writes_nothing(site):
     with site.open() as store:
         found = preflight.preflight(store=store, store_params=site.store, namespace=NS, run=attempt(), **site.places())
         assert found["can_resolve"]
-        said = inform.inform(store)
+        said = store_info.store_info(store)
     assert said["capabilities"] == ["expiry", "fence-raw-reads", "fence-reads", "fence-writes", "generations", "search"]
     assert {one["name"]: one["records"] for one in said["namespaces"]}[f"{NS}.notes"] == 11 - 1
     site.step("isolate", attempt(), NS, check=True)

@@ -15,11 +15,11 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     apply,
     drill,
     export,
-    inform,
     monitor,
     preflight,
     restore,
     rotate,
+    store_info,
     verify,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim, now_us
@@ -349,7 +349,7 @@ def test_what_such_tables_lack_is_named(site):
     with pytest.raises(CapabilityMissing, match="encryption"):
         rotate.rotate(store_params=site.store, keyring=site.ring(), namespace=NS)
     with site.open() as store:
-        said = inform.inform(store)
+        said = store_info.store_info(store)
         fence = ["fence-raw-reads", "fence-reads", "fence-writes"]
         assert said["capabilities"] == ["expiry", *fence, "generations", "search"]
         assert {one["name"]: one["records"] for one in said["namespaces"]}[NS] == len(site.records())
@@ -385,7 +385,7 @@ def test_looking_at_a_file_that_no_operator_changed_leaves_it_as_it_is(site):
     with open(site.path, "rb") as stream:
         before = stream.read()
     with site.open() as store:
-        inform.inform(store)
+        store_info.store_info(store)
     site.records()
     with site.open() as store:
         preflight.preflight(store=store, store_params=site.store, namespace=NS, run=attempt(), **site.places())

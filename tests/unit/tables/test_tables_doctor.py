@@ -10,7 +10,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import doctor
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_base import Limits
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import inform
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.store_info import store_info
 from tests.support.postgresql_server import APPLICATION
 from tests.unit.operations.runbook import NAME, NS, attempt
 from tests.unit.tables.tables_help import TablesSite
@@ -62,7 +62,7 @@ def test_what_lies_in_a_quarantined_namespace_is_told_as_fenced(site):
     run = attempt()
     site.step("isolate", run)
     with site.open() as store:
-        found = {one["name"]: (one["state"], one["fenced_by"]) for one in inform(store, site.store)["namespaces"]}
+        found = {one["name"]: (one["state"], one["fenced_by"]) for one in store_info(store, site.store)["namespaces"]}
     assert found == {NS: ("quarantined", None), f"{NS}.notes": ("serving", NS)}
     site.step("release", run)
 
