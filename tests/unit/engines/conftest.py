@@ -17,3 +17,10 @@ def store(bench):
 def claim(store):
     store.create_namespace("n")
     return store.claim("n", "attempt-1", "operator", new_incident="inc-1")
+
+
+@pytest.fixture
+def raw(valkey_server):
+    """A client of the Valkey server that all tests share, past the store."""
+    with valkey_server.client() as client:
+        yield client

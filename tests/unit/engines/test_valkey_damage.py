@@ -37,18 +37,6 @@ def store(valkey_server):
     opened.close()
 
 
-@pytest.fixture
-def raw(valkey_server):
-    with valkey_server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def claim(store):
-    store.create_namespace("n")
-    return store.claim("n", "attempt-1", "operator", new_incident="inc-1")
-
-
 def records(store, generation=1):
     return store.names.records("n", generation)
 

@@ -44,12 +44,6 @@ def store(server):
                                *APPLICATION_RULES)  # fmt: skip
 
 
-@pytest.fixture
-def claim(store):
-    store.create_namespace("n")
-    return store.claim("n", "attempt-1", "operator", new_incident="inc-1")
-
-
 def users(server):
     with server.client() as client:
         return client.acl_list()

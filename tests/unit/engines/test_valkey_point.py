@@ -38,12 +38,6 @@ def store(valkey_server):
     opened.close()
 
 
-@pytest.fixture
-def raw(valkey_server):
-    with valkey_server.client() as client:
-        yield client
-
-
 @contextlib.contextmanager
 def reading(store, readers=1):
     """Readers of one kept point."""

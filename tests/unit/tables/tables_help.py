@@ -147,6 +147,12 @@ class LangGraph(TablesSite):
     def put(self, namespace, items, ttl=None):
         return self.app.ask("put", items=[[namespace.split("."), key, value, ttl] for key, value in items.items()])
 
+    def get(self, namespace, key):
+        return self.app.ask("get", namespace=namespace.split("."), key=key)
+
+    def drop(self, namespace, keys):
+        self.app.ask("delete", namespace=namespace.split("."), keys=keys)
+
     def fill(self, namespace="agent-7", count=40):
         """What an application may have: odd keys and values, some with an expiry, some below the namespace."""
         self.put(namespace, {f"fact {n:05}": {"text": f"fact {n} of {namespace}", "n": n} for n in range(count)})

@@ -22,23 +22,14 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.pl
 from tests.support.link import Link
 from tests.unit.operations.runbook import NS, attempt
 from tests.unit.tables.sqlite_help import LanggraphSite
-from tests.unit.tables.tables_help import LangGraph
 
 CALLS = ("say", "run", "rows", "copy", "commit")
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory, postgresql_server):
-    one = LangGraph(tmp_path_factory.mktemp("faults"), postgresql_server)
-    yield one
-    one.wipe()
-
-
 @pytest.fixture
-def site(shared, tmp_path):
-    shared.clear(tmp_path)
-    shared.fill(count=10)
-    return shared
+def site(site):
+    site.fill(count=10)
+    return site
 
 
 def again(site):

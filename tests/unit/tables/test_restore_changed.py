@@ -19,7 +19,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.in
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._table_records import header, pack, silent
-from tests.support.framework_process import FrameworkProcess
 from tests.unit.operations.runbook import NAME, NS, OTHER, Site, attempt
 from tests.unit.tables.sqlite_help import LanggraphSite
 from tests.unit.tables.tables_help import LangGraph
@@ -40,33 +39,12 @@ class OnSqlite(LanggraphSite):
             self.app.delete(namespace.split("."), key)
 
 
-class OnPostgresql(LangGraph):
-    def get(self, namespace, key):
-        return self.app.ask("get", namespace=namespace.split("."), key=key)
-
-    def drop(self, namespace, keys):
-        self.app.ask("delete", namespace=namespace.split("."), keys=keys)
-
-
-@pytest.fixture(scope="module")
-def sqlite_app():
-    with FrameworkProcess("langgraph_application.py") as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def on_postgresql(tmp_path_factory, postgresql_server):
-    one = OnPostgresql(tmp_path_factory.mktemp("changed"), postgresql_server)
-    yield one
-    one.wipe()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def site(request, tmp_path):
     if request.param == "sqlite":
-        one = OnSqlite(tmp_path, request.getfixturevalue("sqlite_app"))
+        one = OnSqlite(tmp_path, request.getfixturevalue("app"))
     else:
-        one = request.getfixturevalue("on_postgresql")
+        one = request.getfixturevalue("langgraph")
         one.clear(tmp_path)
     one.put(NS, {f"fact {n:02}": {"text": f"fact {n}"} for n in range(12)})
     one.put(NS, {"hour": {"text": "an hour"}}, 60)
@@ -229,7 +207,7 @@ def test_a_silent_change_is_a_finding_without_a_window_and_what_an_application_d
     site.sql(f"UPDATE store SET value = {value} WHERE key = 'fact 03'")
     site.put(NS, {"fact 04": {"text": "written by the application"}})
     site.sql("UPDATE store SET expires_at = NULL, ttl_minutes = NULL WHERE key = 'fact 05'")  # as it was
-    if isinstance(site, OnPostgresql):  # embeddings that were made anew are the owner's business
+    if isinstance(site, LangGraph):  # embeddings that were made anew are the owner's business
         site.sql("UPDATE store_vectors SET embedding = (SELECT embedding FROM store_vectors WHERE key = 'fact 07') "
                  "WHERE key = 'fact 06'")  # fmt: skip
     run, window = attempt(), Window()
@@ -241,7 +219,7 @@ def test_a_silent_change_is_a_finding_without_a_window_and_what_an_application_d
     after = site.rows()
     assert after["fact 03"] == before["fact 03"]
     assert site.get(NS, "fact 04")["text"] == "written by the application"
-    if isinstance(site, OnPostgresql):
+    if isinstance(site, LangGraph):
         assert after["fact 06"] != before["fact 06"]
 
 
