@@ -17,61 +17,11 @@ from ansible_collections.memops.agent_memory.plugins.module_utils import _errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore, retention, verify
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
-from ansible_collections.memops.agent_memory.plugins.module_utils._repository.objects import ObjectInfo
 from tests.support.stores import new_store, rows_of
 
 from .conftest import NAME, Place
+from .faulty import Faults, faulty
 from .test_snapshot import many
-
-CALLS = ("put", "get", "list", "children", "delete")
-
-
-class Faulty(DirectoryObjects):
-    """A directory whose call number ``fail_at`` fails; ``late``: after it has done its work."""
-
-    def __init__(self, path: str, fail_at: int = 0, late: bool = False) -> None:
-        super().__init__(path)
-        self.fail_at, self.late, self.calls = fail_at, late, 0
-        self.failed = False
-
-    def _count(self, what: str) -> bool:
-        self.calls += 1
-        return self.calls == self.fail_at
-
-    def _fail(self) -> t.NoReturn:
-        self.failed = True
-        raise errors.RepositoryUnavailable("The place failed.", "try again")
-
-    def put(self, key: str, data: bytes, *, if_absent: bool = False, sha256: bytes | None = None) -> None:
-        fail = self._count("put")
-        if fail and not self.late:
-            self._fail()
-        super().put(key, data, if_absent=if_absent, sha256=sha256)
-        if fail:
-            self._fail()
-
-    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        if self._count("get"):
-            self._fail()
-        return super().get(key, start, length)
-
-    def list(self, prefix: str) -> t.Iterator[ObjectInfo]:
-        if self._count("list"):
-            self._fail()
-        return super().list(prefix)
-
-    def children(self, prefix: str) -> t.List[str]:
-        if self._count("children"):
-            self._fail()
-        return super().children(prefix)
-
-    def delete(self, keys: t.Sequence[str]) -> None:
-        fail = self._count("delete")
-        if fail and not self.late:
-            self._fail()
-        super().delete(keys)
-        if fail:
-            self._fail()
 
 
 class Liar(DirectoryObjects):
@@ -122,9 +72,9 @@ def test_fail_every_call_of_create(place: Place, late: bool, base: str | None) -
         if base:
             shutil.copytree(pristine, place.root)
         before = whole(place)
-        objects = Faulty(str(place.root), number, late)
+        faults = Faults(number, late)
         try:
-            result = place.snapshot(repository=Repository.at(objects, create=True), base=base)
+            result = place.snapshot(repository=faulty(place.root, faults, create=True), base=base)
         except errors.MemoryOpsError as exc:
             told = str(exc)
             after = whole(place, before)
@@ -133,9 +83,9 @@ def test_fail_every_call_of_create(place: Place, late: bool, base: str | None) -
             assert again["snapshot"] in whole(place, after) and "\n" not in told
             continue
         assert result["snapshot"] in whole(place, before) and bool(result["base"]) == bool(base)
-        if objects.calls < number:
+        if faults.calls < number:
             break
-        if objects.failed:  # only the probe's delete may fail and is remembered
+        if faults.failed:  # only the probe's delete may fail and is remembered
             seen = Repository.at(DirectoryObjects(str(place.root))).seen
             assert not seen["delete"], "a failing call was passed over in silence"
     assert number > 9
@@ -148,12 +98,12 @@ def test_fail_every_call_of_a_forensic_snapshot_converges_to_one(place: Place) -
     number = 0
     while True:
         number += 1
-        objects = Faulty(str(place.root), number, True)
+        faults = Faults(number, True)
         try:
-            result = place.snapshot("forensic", incident="inc-1", repository=Repository.at(objects, create=True))
+            result = place.snapshot("forensic", incident="inc-1", repository=faulty(place.root, faults, create=True))
         except errors.MemoryOpsError:
             continue
-        if objects.calls < number:
+        if faults.calls < number:
             break
     assert not result["changed"] and whole(place) == [result["snapshot"]]
 
@@ -166,10 +116,10 @@ def test_fail_every_call_of_restore(place: Place, tmp_path: t.Any) -> None:
     target = new_store(tmp_path, "target.db")
     while True:
         number += 1
-        objects = Faulty(str(place.root), number)
+        faults = Faults(number)
         try:
             result = restore.restore(
-                store_params=target, repository=Repository.at(objects), keyring=place.keyring, name=NAME,
+                store_params=target, repository=faulty(place.root, faults), keyring=place.keyring, name=NAME,
                 namespace="n", create=True,
             )  # fmt: skip
         except errors.MemoryOpsError:
@@ -184,18 +134,18 @@ def test_fail_every_call_of_verify_is_never_a_pass(place: Place) -> None:
     number = 0
     while True:
         number += 1
-        objects = Faulty(str(place.root), number)
+        faults = Faults(number)
         for name, path in place.objects(snapshot_id).items():
             if name.startswith("checks/"):
                 path.unlink()  # otherwise there is one more to read each time
         try:
             result = verify.verify(
-                repository=Repository.at(objects), keyring=place.keyring, name=NAME, snapshot_id=snapshot_id,
+                repository=faulty(place.root, faults), keyring=place.keyring, name=NAME, snapshot_id=snapshot_id,
                 depth="restored",
             )  # fmt: skip
         except errors.RepositoryUnavailable:
             continue
-        if objects.calls < number:
+        if faults.calls < number:
             break
         assert result["verdict"] == "could-not-verify" or result["check"] is None, (number, result)
     assert result["verdict"] == "pass"
@@ -209,16 +159,16 @@ def test_fail_every_call_of_retention(place: Place, late: bool) -> None:
         number = 0
         while True:
             number += 1
-            objects = Faulty(str(place.root), number, late)
+            faults = Faults(number, late)
             try:
                 retention.apply(
-                    repository=Repository.at(objects), keyring=place.keyring, name=NAME, keep_last=1, keep_within=0,
+                    repository=faulty(place.root, faults), keyring=place.keyring, name=NAME, keep_last=1, keep_within=0,
                     now=time.time() + days * 86400,
                 )  # fmt: skip
             except errors.MemoryOpsError:
                 assert good in whole(place)
                 continue
-            if objects.calls < number:
+            if faults.calls < number:
                 break
     assert whole(place) == [good]
     assert sorted(os.listdir(place.root / "snapshots" / NAME)) == [good]

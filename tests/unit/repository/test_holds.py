@@ -21,7 +21,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._repository im
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.objects import ObjectStore
 
 from .conftest import NAME, Place
-from .test_faults import Faulty
+from .faulty import Faults, faulty
 from .test_retention import DAY, alive, sweep
 from .test_snapshot import many
 
@@ -151,12 +151,6 @@ def test_a_hold_that_comes_while_it_goes_wins(place: Place, monkeypatch: pytest.
     assert alive(place) == [second, first]
 
 
-class Killed(Faulty):
-    def _fail(self) -> t.NoReturn:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
-
-
 @pytest.mark.parametrize("late", [False, True])
 def test_killed_at_every_call_the_same_command_goes_on(place: Place, late: bool) -> None:
     first, second = two(place)
@@ -168,11 +162,11 @@ def test_killed_at_every_call_the_same_command_goes_on(place: Place, late: bool)
             number += 1
             pid = os.fork()
             if pid == 0:
-                objects = Killed(str(place.root), number, late)
+                faults = Faults(number, late, deadly=True)
                 try:
-                    work(Repository.at(objects))
+                    work(faulty(place.root, faults))
                 finally:
-                    os._exit(0 if objects.calls < number else 1)
+                    os._exit(0 if faults.calls < number else 1)
             status = os.waitpid(pid, 0)[1]
             assert second in alive(place)
             if os.WIFEXITED(status):
