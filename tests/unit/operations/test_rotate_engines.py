@@ -12,7 +12,7 @@ import time
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import rotate
 from tests.unit.operations.operations_help import NS, Place
-from tests.unit.operations.test_rotate import assert_all_open, holder, run
+from tests.unit.operations.rotate_help import assert_all_open, holder, run
 
 
 def test_killed_beside_a_live_writer_it_goes_on(bench, tmp_path):
