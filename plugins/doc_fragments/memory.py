@@ -192,6 +192,55 @@ STORE = r"""    suboptions:
             type: path
 """
 
+#: Where a master key is: the options of ``keyring``, and of ``new_master`` where a module has two.
+MASTER_KEY = r"""      source:
+        description: Where the master key is.
+        type: str
+        default: file
+        choices: [file, env, value, aws_kms, vault]
+      master_key_file:
+        description: File with the master key, 32 bytes in base64 or hex (O(keyring.source=file)).
+        type: path
+      master_key:
+        description: >-
+          The master key itself, in base64 or hex, for a controller that keeps it and hands it to its jobs
+          (O(keyring.source=value)).
+        type: str
+      master_key_env:
+        description: Environment variable with the master key (O(keyring.source=env)).
+        type: str
+        default: MEMOPS_MASTER_KEY
+      kms_key_id:
+        description: The key in AWS KMS (O(keyring.source=aws_kms)).
+        type: str
+      region:
+        description: The region of AWS KMS.
+        type: str
+      endpoint_url:
+        description: The endpoint of AWS KMS, when it is not the region's own.
+        type: str
+      profile:
+        description: A profile of the AWS configuration on the memory host.
+        type: str
+      vault_url:
+        description: The address of Vault (O(keyring.source=vault)).
+        type: str
+      vault_mount:
+        description: Where Vault's transit engine is mounted.
+        type: str
+        default: transit
+      vault_key:
+        description: The transit key's name.
+        type: str
+      vault_token_file:
+        description: File with the Vault token.
+        type: path
+      vault_token_env:
+        description: Environment variable with the Vault token.
+        type: str
+        default: VAULT_TOKEN
+"""
+
 
 class ModuleDocFragment:
     # Annotated where text is composed: ansible-test's YAML check reads plain assignments, and of literals alone.
@@ -268,57 +317,11 @@ options:
     description: The record keys, each wrapped by a master key.
     type: dict
     suboptions:
-      source:
-        description: Where the master key is.
-        type: str
-        default: file
-        choices: [file, env, value, aws_kms, vault]
       path:
         description: The keyring file with the wrapped record keys.
         type: path
         required: true
-      master_key_file:
-        description: File with the master key, 32 bytes in base64 or hex (O(keyring.source=file)).
-        type: path
-      master_key:
-        description: >-
-          The master key itself, in base64 or hex, for a controller that keeps it and hands it to its jobs
-          (O(keyring.source=value)).
-        type: str
-      master_key_env:
-        description: Environment variable with the master key (O(keyring.source=env)).
-        type: str
-        default: MEMOPS_MASTER_KEY
-      kms_key_id:
-        description: The key in AWS KMS (O(keyring.source=aws_kms)).
-        type: str
-      region:
-        description: The region of AWS KMS.
-        type: str
-      endpoint_url:
-        description: The endpoint of AWS KMS, when it is not the region's own.
-        type: str
-      profile:
-        description: A profile of the AWS configuration on the memory host.
-        type: str
-      vault_url:
-        description: The address of Vault (O(keyring.source=vault)).
-        type: str
-      vault_mount:
-        description: Where Vault's transit engine is mounted.
-        type: str
-        default: transit
-      vault_key:
-        description: The transit key's name.
-        type: str
-      vault_token_file:
-        description: File with the Vault token.
-        type: path
-      vault_token_env:
-        description: Environment variable with the Vault token.
-        type: str
-        default: VAULT_TOKEN
-  incident:
+""" + MASTER_KEY + r"""  incident:
     description: The incident to work in. Default is the namespace's open one, else a new one.
     type: str
   module:
@@ -345,7 +348,7 @@ options:
     type: path
 """
 
-    NEW_MASTER = r"""
+    NEW_MASTER: str = r"""
 options:
   new_master:
     description:
@@ -354,53 +357,7 @@ options:
       - A key service's key is known by its name alone, so move to one of another name.
     type: dict
     suboptions:
-      source:
-        description: Where the master key is.
-        type: str
-        default: file
-        choices: [file, env, value, aws_kms, vault]
-      master_key_file:
-        description: File with the master key, 32 bytes in base64 or hex (O(new_master.source=file)).
-        type: path
-      master_key:
-        description: >-
-          The master key itself, in base64 or hex, for a controller that keeps it and hands it to its jobs
-          (O(new_master.source=value)).
-        type: str
-      master_key_env:
-        description: Environment variable with the master key (O(new_master.source=env)).
-        type: str
-        default: MEMOPS_MASTER_KEY
-      kms_key_id:
-        description: The key in AWS KMS (O(new_master.source=aws_kms)).
-        type: str
-      region:
-        description: The region of AWS KMS.
-        type: str
-      endpoint_url:
-        description: The endpoint of AWS KMS, when it is not the region's own.
-        type: str
-      profile:
-        description: A profile of the AWS configuration on the memory host.
-        type: str
-      vault_url:
-        description: The address of Vault (O(new_master.source=vault)).
-        type: str
-      vault_mount:
-        description: Where Vault's transit engine is mounted.
-        type: str
-        default: transit
-      vault_key:
-        description: The transit key's name.
-        type: str
-      vault_token_file:
-        description: File with the Vault token.
-        type: path
-      vault_token_env:
-        description: Environment variable with the Vault token.
-        type: str
-        default: VAULT_TOKEN
-"""
+""" + MASTER_KEY.replace("O(keyring.", "O(new_master.")
 
     NAMESPACE = r"""
 options:
@@ -408,109 +365,6 @@ options:
     description: The namespace to work on.
     type: str
     required: true
-"""
-
-    HIT_RATE = r"""
-options:
-  hit_rate_source:
-    description:
-      - Who tells the hit rate of an application whose layout keeps no access log. Without it the probes do.
-      - The verdict names the source. A source that has no data gives V(could-not-verify), never V(pass).
-    type: dict
-    suboptions:
-      kind:
-        description: >-
-          A Prometheus, or what speaks its HTTP API (V(prometheus)), or the application's own OpenTelemetry spans
-          (V(spans)).
-        type: str
-        required: true
-        choices: [prometheus, spans]
-      url:
-        description: The address of Prometheus, such as V(https://prometheus.example.com:9090). It is not redirected.
-        type: str
-      query:
-        description: >-
-          A PromQL expression for one number between 0 and 1, of which there is one series. C({namespace}) in it stands
-          for the namespace, C({window}) for the time since the release, such as C(240s). Default is
-          C(memory_hit_rate{namespace="{namespace}"}).
-        type: str
-      token:
-        description: A bearer token for Prometheus.
-        type: str
-      token_file:
-        description: File on the memory host with that token.
-        type: path
-      user:
-        description: A user for Prometheus, in place of a token.
-        type: str
-      password:
-        description: That user's password.
-        type: str
-      password_file:
-        description: File on the memory host with that password.
-        type: path
-      ca_bundle:
-        description: Certificates on the memory host to trust for Prometheus. Default is those of the system.
-        type: path
-      timeout:
-        description: Seconds until Prometheus has to answer.
-        type: float
-        default: 10.0
-      max_age:
-        description: A sample that is older than so many seconds is no data.
-        type: float
-        default: 120.0
-      settle:
-        description: >-
-          Seconds after the release in which the number may still cover the quarantine and does not count. Default is 60
-          for V(prometheus) and 0 for V(spans).
-        type: float
-      spans:
-        description: >-
-          Absolute paths or http(s) addresses of OTLP JSON on the memory host, as in memory_logs. Counted are the
-          searches since the release that say whether they found something.
-        type: list
-        elements: str
-"""
-
-    SEARCH = r"""
-options:
-  search:
-    description:
-      - Who answers O(benchmark) where the values are an application's own, in LangGraph's store or mem0. Needed as soon
-        as the benchmark has a C(query).
-      - The application's own program is run on the memory host, in its own Python, and asked with the words of each
-        query. It is given a connection that sees a quarantined namespace and is read-only.
-      - Whatever keeps it from answering gives V(could-not-verify), never V(pass).
-    type: dict
-    suboptions:
-      factory:
-        description: >-
-          A function of the application, C(package.module:function), that takes the connection and gives the object
-          that searches (LangGraph's C(PostgresStore) or C(SqliteStore), mem0's C(Memory)), with the application's own
-          embedding function. What C(from_conn_string) gives will do.
-        type: str
-        required: true
-      arguments:
-        description: Further arguments of the factory, by name. They are shown in outputs; no secrets.
-        type: dict
-      interpreter:
-        description: >-
-          The absolute path of the application's Python on the memory host, such as V(/srv/agent/venv/bin/python).
-          Default is the one that the module runs with.
-        type: path
-      python_path:
-        description: Folders on the memory host in which the factory's module is found.
-        type: list
-        elements: path
-      top:
-        description: Among how many results what a query expects must be.
-        type: int
-        default: 10
-      timeout:
-        description: Seconds for all queries together, with the start of the program; at most 300.
-        type: float
-        default: 60.0
 """
 
     ACTIONGROUP_MEMORY = r"""
@@ -548,27 +402,6 @@ attributes:
   idempotent:
     description: A second run without a change in between changes nothing.
     support: full
-"""
-
-    CHOICE = r"""
-options:
-  keys:
-    description:
-      - Only these records. A key that does not exist is an error and nothing is changed, unless O(pattern) or O(since)
-        choose others.
-      - With O(keys), O(pattern) or O(since) the namespace itself keeps its state. O(pattern) and O(since) together
-        choose what both match; O(keys) are chosen beside that.
-    type: list
-    elements: str
-  pattern:
-    description: Only the records whose key matches this shell pattern, such as V(user-*); V(*) matches slashes too.
-    type: str
-  since:
-    description: Only the records that were last written at this time or later, RFC 3339 with a time zone.
-    type: str
-  until:
-    description: The end of the time range that begins with O(since), itself included.
-    type: str
 """
 
     PRIMARY: str = r"""

@@ -115,10 +115,7 @@ RECORDS: dict[str, t.Any] = {
 }
 #: Where the damage is, for layouts without an access log.
 WINDOW: dict[str, t.Any] = {
-    "keys": {"type": "list", "elements": "str", "no_log": False},
-    "pattern": {"type": "str"},
-    "since": {"type": "str"},
-    "until": {"type": "str"},
+    **RECORDS,
     "restore_expiry": {"type": "str", "choices": ["keep", "rebase"], "default": "keep"},
 }
 #: Who tells the hit rate of an application that keeps no access log here.
@@ -312,7 +309,6 @@ def execute(
     store: bool = True,
     repository: bool = False,
     keyring: bool = False,
-    run: bool = True,
     check: bool = True,
     **rules: t.Any,
 ) -> None:

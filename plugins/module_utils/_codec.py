@@ -19,7 +19,6 @@ MAGIC = b"memops record 1\0"
 HEAD = struct.Struct(">IIIQQqqqq")
 _quoted: t.Callable[[str], str] = json.encoder.encode_basestring_ascii
 _compact = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
-LOG_HEAD = struct.Struct(">qqqq")
 #: The checksum of a record whose value its application could not read; the payload says why. No SHA-256 is that short.
 UNREADABLE: t.Final = b"unreadable"
 MAX_KEY_BYTES = 4 << 20

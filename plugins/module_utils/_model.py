@@ -169,13 +169,3 @@ class Window:
             and (lock is None or not self.unlocked_only)
             and (self.actor is None or actor == self.actor)
         )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One integrity problem: what, where, evidence."""
-
-    kind: str  # checksum | unreadable | unopenable | key-missing | absent | unlogged | structure | index | log …
-    namespace: str
-    key: str | None
-    evidence: str

@@ -19,7 +19,7 @@ import typing as t
 from ._codec import check_namespace
 from ._errors import CannotProceed, InvalidInput, StoreUnavailable
 from ._files import replace_file
-from ._store import place
+from ._store_address import location
 
 FORMAT = 1
 Route = t.Dict[str, t.Any]
@@ -117,9 +117,9 @@ def switch_route(
 
 def lead_all(route: Route, former: t.Mapping[str, t.Any], store: t.Mapping[str, t.Any]) -> Route:
     """The route when everything that led to the place of ``former`` follows the default, which leads to ``store``."""
-    both = (place(former), place(store))
-    kept = {name: entry for name, entry in route["namespaces"].items() if place(entry) not in both}
-    mine = route["default"] is None or place(route["default"]) in both
+    both = (location(former), location(store))
+    kept = {name: entry for name, entry in route["namespaces"].items() if location(entry) not in both}
+    mine = route["default"] is None or location(route["default"]) in both
     return {**route, "default": dict(store) if mine else route["default"], "namespaces": kept}
 
 

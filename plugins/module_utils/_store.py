@@ -9,18 +9,12 @@ from __future__ import annotations
 
 import os
 import typing as t
-import urllib.parse
 
 from ._errors import CapabilityMissing, InvalidInput
 from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
+from ._store_address import check_scheme
 
 ENGINES: t.Final = ("sqlite", "postgresql", "valkey", "jsonl", "python")
-#: How addresses of an engine's servers begin.
-OF_SCHEMES: t.Final = {
-    "postgresql": "postgresql", "postgres": "postgresql", "valkey": "valkey", "valkeys": "valkey", "redis": "valkey",
-    "rediss": "valkey",
-}  # fmt: skip
-
 Checked = t.Callable[[t.Sequence[LogEntry], t.Sequence[bool]], None]
 
 
@@ -100,17 +94,6 @@ class Reader(t.Protocol):
     def __enter__(self) -> Reader: ...
 
     def __exit__(self, *exc: object) -> None: ...
-
-
-@t.runtime_checkable
-class PackedRows(t.Protocol):
-    """A Reader whose engine brings rows as a snapshot packs them, without a look at each."""
-
-    def packed_rows(
-        self, namespace: str, generation: int, ranges: t.Sequence[tuple[str | None, str]]
-    ) -> list[bytes]:
-        """Of each range (after, until) the items of a chunk's msgpack array, made of the stored bytes. What is not as
-        expected, or an empty list, says no more than: look at the rows."""
 
 
 class Write(t.Protocol):
@@ -320,33 +303,6 @@ class Store(t.Protocol):
     def close(self) -> None: ...
 
 
-@t.runtime_checkable
-class ManyWriters(t.Protocol):
-    """A store that processes may fill, or seal anew, at the same time, each its own part."""
-
-    def take_turns(self, lock: t.Any) -> None:
-        """Where its writers wait for each other, those that share this lock of multiprocessing do so by it."""
-
-
-@t.runtime_checkable
-class Resealer(t.Protocol):
-    """A store that replaces whole records."""
-
-    def replace(
-        self, claim: Claim, former: t.Sequence[Row], rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]
-    ) -> list[str]:
-        """``reseal`` of rows whose ``former`` ones are given, which saves a look at their fields."""
-
-
-@t.runtime_checkable
-class Keeper(t.Protocol):
-    """A store whose engine has no former state of its own: on request writers keep what they change."""
-
-    def keeping(self) -> t.ContextManager[None]:
-        """The next ``point`` stays readable, by the readers that are opened in it, until this context ends; their
-        ``moved`` says when it did not."""
-
-
 class Wholesale(Store, t.Protocol):
     """A store whose server can have replicas (capability whole-store), so that all of it fails over at once.
 
@@ -390,7 +346,7 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     engine = params.get("engine") or "sqlite"
     if engine not in ENGINES:
         raise InvalidInput(f"There is no engine {engine!r:.80}.", f"set memory_store.engine to {' | '.join(ENGINES)}")
-    _url_fits(engine, params)
+    check_scheme(engine, params)
     name = params.get("layout") or "native"
     chosen = scratch_layout(name) if params.get("scratch") else layout(name, params.get("tables"))
     if chosen.engines and engine not in chosen.engines:
@@ -434,45 +390,8 @@ def open_store(params: t.Mapping[str, t.Any], *, create: bool = False) -> Store:
     return opened
 
 
-def _url_fits(engine: str, params: t.Mapping[str, t.Any]) -> None:
-    """Errors: InvalidInput when the address is one of another engine. It may hold a password, so it is not shown."""
-    url = params.get("url")
-    scheme = url.partition("://")[0] if isinstance(url, str) and "://" in url else ""
-    meant = OF_SCHEMES.get(scheme)
-    said = f"memory_store.engine is {engine}" if params.get("engine") else f"the engine is {engine} where none is set"
-    if meant is not None and meant != engine:
-        raise InvalidInput(
-            f"memory_store.url is an address of {meant} ({scheme}://), and {said}.",
-            f"set memory_store.engine to {meant}"
-            + (", or path in place of url" if engine == "sqlite" else ", or correct memory_store.url"),
-        )
-    if engine == "sqlite" and url and not params.get("path"):
-        raise InvalidInput(
-            f"memory_store.url is for a server, and {said}, which keeps a store in a file.",
-            "set memory_store.path, or memory_store.engine to postgresql | valkey",
-        )
-
-
 def scratch_params(folder: str, name: str = "scratch", layout: str = "native") -> dict[str, t.Any]:
     """Parameters of a store for a rehearsal: an embedded one, whatever engine the snapshot is from, as rows are logical
     and all engines hold the same. ``layout``: the snapshot's; what it cannot do, the scratch store cannot either."""
     path = os.path.join(folder, "scratch.db")
     return {"engine": "sqlite", "layout": layout, "path": path, "name": name, "scratch": True}
-
-
-def place(params: t.Mapping[str, t.Any]) -> tuple[str, ...]:
-    """Where the store is, alike for all who reach it there: (engine, address, part), without any login. Behind Sentinel
-    it is the same one whichever server is its primary."""
-    engine = str(params.get("engine") or "sqlite")
-    if params.get("path") and not params.get("url"):
-        return engine, os.path.realpath(os.path.expanduser(str(params["path"]))), ""
-    url = urllib.parse.urlsplit(str(params.get("url") or ""))
-    hosts = ",".join(sorted(url.netloc.rpartition("@")[2].lower().split(",")))  # of a Cluster several
-    database = url.path.strip("/")
-    if params.get("sentinels"):
-        database = database or "0"
-        hosts = f"{params.get('sentinel_service')}@{','.join(sorted(map(str.lower, params['sentinels'])))}"
-    part = params.get("schema") if engine == "postgresql" else params.get("prefix")
-    if params.get("layout") == "keyspace":
-        part = f"{part or 'memops'} {params.get('pattern')}"
-    return engine, f"{hosts}/{database}", str(part or "memops")

@@ -65,7 +65,7 @@ options:
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
-  - memops.agent_memory.memory.search
+  - memops.agent_memory.search
   - memops.agent_memory.memory.attributes
   - memops.agent_memory.memory.actiongroup_memory
 """

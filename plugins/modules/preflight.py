@@ -64,7 +64,7 @@ options:
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
-  - memops.agent_memory.memory.search
+  - memops.agent_memory.search
   - memops.agent_memory.memory.info
   - memops.agent_memory.memory.actiongroup_memory
 """

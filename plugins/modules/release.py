@@ -38,7 +38,7 @@ options:
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
-  - memops.agent_memory.memory.choice
+  - memops.agent_memory.record_choice
   - memops.agent_memory.memory.attributes
   - memops.agent_memory.memory.actiongroup_memory
 seealso:

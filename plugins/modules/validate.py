@@ -33,8 +33,8 @@ options:
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
-  - memops.agent_memory.memory.search
-  - memops.agent_memory.memory.hit_rate
+  - memops.agent_memory.search
+  - memops.agent_memory.hit_rate
   - memops.agent_memory.memory.attributes
   - memops.agent_memory.memory.actiongroup_memory
 """

@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import sys
-import time
 import typing as t
 import urllib.error
 import urllib.parse
@@ -54,11 +53,7 @@ class HttpServer(Guarded):
 
     def start(self: Self, timeout: float = 60.0) -> Self:
         self.run(self.command())
-        end = time.monotonic() + timeout
-        while self.answer(self.ready)[0] != self.status:
-            if self.ended() or time.monotonic() > end:
-                raise RuntimeError(f"{type(self).__name__} did not start: {self.said()}")
-            time.sleep(0.1)
+        self.wait_until(lambda: self.answer(self.ready)[0] == self.status, type(self).__name__, timeout)
         return self
 
     def answer(self, path: str, body: t.Any = None, **headers: str) -> tuple[int, bytes]:

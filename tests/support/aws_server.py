@@ -7,15 +7,12 @@
 """
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
-import socket
 import sys
-import time
 import typing as t
 
-from tests.support.guard import Guarded
+from tests.support.guard import Guarded, listens
 from tests.support.s3_server import free_ports
 
 
@@ -29,21 +26,11 @@ class AwsServer(Guarded):
         command = os.path.join(os.path.dirname(sys.executable), "moto_server")
         try:
             self.run([command, "-H", "127.0.0.1", "-p", str(self.port)])
-            ends = time.monotonic() + timeout
-            while not self._answers():
-                if self.ended() or time.monotonic() > ends:
-                    raise AssertionError(f"moto's server did not start: {self.said()}")
-                time.sleep(0.05)
+            self.wait_until(lambda: listens(self.port), "moto's server", timeout)
         except BaseException:
             self.stop()
             raise
         return self
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            return True
-        return False
 
     def client(self, service: str) -> t.Any:
         from boto3.session import Session

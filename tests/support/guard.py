@@ -12,10 +12,12 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import typing as t
 
 
@@ -52,6 +54,14 @@ class Guarded:
         with open(self.log, encoding="utf-8", errors="replace") as log:
             return log.read()[-1000:]
 
+    def wait_until(self, answers: t.Callable[[], bool], what: str, timeout: float) -> None:
+        """Returns when it answers. Errors: AssertionError with the end of its log."""
+        ends = time.monotonic() + timeout
+        while not answers():
+            if self.ended() or time.monotonic() > ends:
+                raise AssertionError(f"{what} did not start: {self.said()}")
+            time.sleep(0.05)
+
     def stop(self) -> None:
         """Nothing of the server is left afterwards."""
         guards = [guard for guard in (self._guard, *self._former) if guard is not None]
@@ -68,6 +78,14 @@ class Guarded:
         guard = 0 if self._guard is None else self._guard.pid
         with open(f"/proc/{guard}/task/{guard}/children", encoding="ascii") as file:
             return int(file.read().split()[0])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections on this port of the machine."""
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
 
 
 def kill(pid: int) -> None:

@@ -11,11 +11,10 @@ import contextlib
 import os
 import socket
 import threading
-import time
 import typing as t
 
 from tests.support.debian import need
-from tests.support.guard import Guarded
+from tests.support.guard import Guarded, listens
 from tests.support.s3_server import free_ports
 
 
@@ -89,21 +88,11 @@ class HAProxyServer(Guarded):
     def start(self, timeout: float = 20.0) -> HAProxyServer:
         try:
             self.run([need("haproxy", "haproxy"), "-db", "-f", self.config])
-            ends = time.monotonic() + timeout
-            while not os.path.exists(self.socket) or not self._answers():
-                if self.ended() or time.monotonic() > ends:
-                    raise AssertionError(f"HAProxy did not start: {self.said()}")
-                time.sleep(0.02)
+            self.wait_until(lambda: os.path.exists(self.socket) and listens(self.admin_port), "HAProxy", timeout)
         except BaseException:
             self.stop()
             raise
         return self
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.admin_port), timeout=1).close()
-            return True
-        return False
 
     def connect(self) -> tuple[socket.socket, str]:
         """An application's connection, and the name of the server that it reached ("" when it was turned away)."""

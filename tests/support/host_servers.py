@@ -285,13 +285,6 @@ class HostSentinel(HostServer):
             host, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE_NAME)
             return host.decode(), int(port)
 
-    def knows(self) -> tuple[int, int]:
-        """How many replicas and how many other sentinels."""
-        with self._client() as client:
-            told = client.execute_command("SENTINEL", "MASTER", SERVICE_NAME)
-            told = told if isinstance(told, dict) else dict(zip(told[::2], told[1::2]))
-            return int(told[b"num-slaves"]), int(told[b"num-other-sentinels"])
-
     def _client(self) -> t.Any:
         from redis import Redis
 

@@ -14,7 +14,6 @@ import importlib.util
 import json
 import os
 import secrets
-import time
 import typing as t
 import urllib.error
 import urllib.request
@@ -37,11 +36,7 @@ class VaultServer(Guarded):
         options = ["server", "-dev", "-dev-no-store-token"]
         try:
             self.run([command, *options, f"-dev-root-token-id={self._root}", f"-dev-listen-address={self.url[7:]}"])
-            ends = time.monotonic() + timeout
-            while not self._answers():
-                if self.ended() or time.monotonic() > ends:
-                    raise AssertionError(f"OpenBao did not start: {self.said()}")
-                time.sleep(0.05)
+            self.wait_until(self._answers, "OpenBao", timeout)
             self.call("POST", "sys/mounts/transit", type="transit")
         except BaseException:
             self.stop()

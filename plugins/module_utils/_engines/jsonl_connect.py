@@ -20,7 +20,7 @@ import typing as t
 import uuid
 from dataclasses import replace
 
-from .._errors import InvalidInput, NamespaceUnknown, StoreDamaged
+from .._errors import NamespaceUnknown, StoreDamaged
 from .._layouts.lines import LinesLayout
 from .._model import NamespaceState, StoreIdentity
 from .jsonl_file import MemoryFile, file_errors
@@ -28,6 +28,7 @@ from .jsonl_files import Files
 from .jsonl_rows import TABLES, LineRows
 from .sqlite_connect import RESTORE, Opened, connect, read_identity, read_namespace, wall_clock
 from .sqlite_schema import CONTROL_TABLES, FORMAT
+from .store_kind import check_kind
 
 OWN_TABLES: t.Final = ("memops_store", "memops_namespace", "memops_generation", "memops_incident", "memops_aside")
 NEW_MODE: t.Final = 0o600
@@ -167,16 +168,7 @@ class LinesOpened(Opened):
             row = None
         if row is None:
             raise StoreDamaged(f"The control file {self.path} has lost its identity.", RESTORE)
-        if row[1] != self.layout.name:
-            raise InvalidInput(
-                f"The store {self.files.path} has the layout {row[1]}, not {self.layout.name}.",
-                f"set memory_store.layout to {row[1]}",
-            )
-        if row[0] != FORMAT:
-            raise InvalidInput(
-                f"The store {self.files.path} has format {row[0]}; this version knows format {FORMAT}.",
-                "upgrade the collection memops.agent_memory",
-            )
+        check_kind(self.files.path, row[0], row[1], FORMAT, self.layout.name)
 
     # --- namespaces ---------------------------------------------------------------------------------------------
     def _namespace(self, con: sqlite3.Connection, name: str) -> NamespaceState:

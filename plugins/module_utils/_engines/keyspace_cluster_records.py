@@ -20,7 +20,8 @@ from .applications_own import ISOLATED
 from .keyspace_pattern import KeyspaceNames, raw_of, text_of
 from .keyspace_reader import Ask, Server, fence_stands, row_of
 from .keyspace_records import PART, KeyspaceRecords, Step, stepwise
-from .keyspace_slots import DONE, Slots, Write, slot_of, tags
+from .keyspace_slot_map import slot_of, tags
+from .keyspace_slots import DONE, Slots, Write
 from .valkey_control import Transaction
 from .valkey_errors import valkey_errors
 from .valkey_log import aside_of

@@ -32,6 +32,7 @@ from .postgresql_schema import FORMAT, RecordsSql, literal
 from .postgresql_session import SNAPSHOT, WRITING, Address, Session
 from .postgresql_structure import Structure
 from .postgresql_whole import Whole
+from .store_kind import check_kind
 
 CAPABILITIES = frozenset(
     (
@@ -75,16 +76,7 @@ class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, Lo
         row = session.row(f"SELECT format, layout FROM {s.store}")
         if row is None:
             raise StoreDamaged(f"The store {self.path} has lost its identity.", RESTORE)
-        if row[0] != FORMAT:
-            raise InvalidInput(
-                f"The store {self.path} has format {row[0]}; this version knows format {FORMAT}.",
-                "upgrade the collection memops.agent_memory",
-            )
-        if row[1] != s.layout:
-            raise InvalidInput(
-                f"The store {self.path} has the layout {row[1]}, not {s.layout}.",
-                f"set memory_store.layout to {row[1]}",
-            )
+        check_kind(self.path, row[0], row[1], FORMAT, s.layout)
         if create:
             self._grant(session)
 

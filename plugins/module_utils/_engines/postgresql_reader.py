@@ -153,7 +153,7 @@ class PostgresqlReader:
     def packed_rows(
         self, namespace: str, generation: int, ranges: t.Sequence[tuple[str | None, str]]
     ) -> list[bytes]:
-        """See _store.PackedRows. The server puts them together, so that no row becomes values on the way."""
+        """See _store_optional.PackedRows. The server puts them together, so that no row becomes values on the way."""
         number = self._generation(namespace, generation)
         if self._has_long_keys(number):
             return []

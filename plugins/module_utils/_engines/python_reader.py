@@ -20,7 +20,8 @@ from .listed_keys import ListedKeys, walk
 from .python_child import Item
 from .python_remote import MOST_NAMES, Remote, Stopped
 from .sqlite_connect import read_namespace, sqlite_errors
-from .sqlite_reader import BATCH_BYTES, SqliteReader
+from .sqlite_queries import BATCH_BYTES
+from .sqlite_reader import SqliteReader
 from .sqlite_schema import RecordsSql
 
 PAGE = 2000

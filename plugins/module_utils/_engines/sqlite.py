@@ -27,6 +27,7 @@ from .sqlite_reader import SqliteReader, read_point
 from .sqlite_reseal import Resealing
 from .sqlite_schema import APPLICATION_ID, FORMAT, PAGE_SIZE, RecordsSql
 from .sqlite_structure import Structure
+from .store_kind import check_kind
 
 IDLE_CONNECTIONS = 2
 CAPABILITIES = frozenset(
@@ -76,16 +77,7 @@ class SqliteStore(Applications, Incidents, Operators, Resealing, Generations, Lo
             row = self._con.execute("SELECT format, layout FROM memops_store").fetchone()
         if row is None:
             raise StoreDamaged(f"The store {self.path} has lost its identity.", RESTORE)
-        if row[0] != FORMAT:
-            raise InvalidInput(
-                f"The store {self.path} has format {row[0]}; this version knows format {FORMAT}.",
-                "upgrade the collection memops.agent_memory",
-            )
-        if row[1] != self.sql.layout:
-            raise InvalidInput(
-                f"The store {self.path} has the layout {row[1]}, not {self.sql.layout}.",
-                f"set memory_store.layout to {row[1]}",
-            )
+        check_kind(self.path, row[0], row[1], FORMAT, self.sql.layout)
 
     def capabilities(self) -> frozenset[str]:
         return self._capabilities

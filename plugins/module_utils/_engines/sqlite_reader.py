@@ -6,18 +6,11 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import typing as t
-from functools import partial
-from itertools import islice
-from operator import itemgetter
 
-from .._codec import log_checksum
 from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged
-from .._log_parts import LogPart
-from .._model import LastWrite, LogEntry, NamespaceState, Row
-from .._store import Checked
+from .._model import NamespaceState, Row
 from .sqlite_connect import (
     NAMESPACE_COLUMNS,
     decoding_leniently,
@@ -25,41 +18,18 @@ from .sqlite_connect import (
     read_identity,
     read_namespace,
     sqlite_errors,
-    translate,
     wall_clock,
 )
-from .sqlite_log_parts import log_parts
-from .sqlite_schema import ASIDE_COLUMNS, LOG_COLUMNS, WRITES, RecordsSql
+from .sqlite_log_reader import LogQueries
+from .sqlite_queries import BATCH_BYTES, encodable
+from .sqlite_schema import ASIDE_COLUMNS, RecordsSql
 from .sqlite_structure import structure
 
-BATCH_BYTES = 8 << 20
 KEYS_PER_QUERY = 400
-STEP = 100  # rows that are fetched before their bytes are counted
-SMALL_ROW = 64 << 10  # bytes; with rows above this on average they are counted one by one
 ENOUGH_SAMPLES = 32  # for each part; fewer, and counting is fast anyway
-# what the NamedTuples' own _make does, without a Python call for each row
-_log_entry: t.Callable[[Row], LogEntry] = partial(tuple.__new__, LogEntry)
-_last_write: t.Callable[[Row], LastWrite] = partial(tuple.__new__, LastWrite)
 
 
-def _encodable(text: t.Any) -> bool:
-    if text.__class__ is not str:
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _bytes_in(rows: t.Sequence[Row], start: int, column: int) -> int:
-    try:
-        return sum(map(len, map(itemgetter(column), islice(rows, start, None))))
-    except TypeError:  # damaged
-        return sum([len(row[column]) for row in islice(rows, start, None) if hasattr(row[column], "__len__")])
-
-
-class SqliteReader:
+class SqliteReader(LogQueries):
     """A read transaction on a connection of its own. ``release`` gets the connection back when it is closed."""
 
     def __init__(
@@ -99,17 +69,6 @@ class SqliteReader:
                 cursor.close()
             self._con.text_factory = str
             self._release(self._con)
-
-    @contextlib.contextmanager
-    def _query(self, sql: str, values: t.Sequence[t.Any]) -> t.Iterator[sqlite3.Cursor]:
-        """A cursor that is closed in any case: one that is left half read keeps the read transaction open."""
-        cursor = self._con.cursor()
-        self._cursors.add(cursor)
-        try:
-            yield cursor.execute(sql, values)
-        finally:
-            self._cursors.discard(cursor)
-            cursor.close()
 
     # --- namespaces ---------------------------------------------------------------------------------------------
     def namespaces(self) -> list[NamespaceState]:
@@ -158,73 +117,6 @@ class SqliteReader:
         # keeps SQLite from taking this, and not ``until``, for the end of the range: it would read on to the end.
         fixed = f"SELECT {s.columns} FROM {s.table} WHERE {s.generation} = ? AND +{s.key} < x''"
         return self._by_key(fixed, [number], s.key, after, until, batch, descending, payload=8)
-
-    def _by_key(
-        self,
-        fixed: str,
-        fixed_values: list[t.Any],
-        key: str,
-        after: str | None,
-        until: str | None,
-        batch: int,
-        descending: bool = False,
-        order: str = "",
-        payload: int | None = None,
-    ) -> t.Iterator[list[Row]]:
-        """Stream rows whose first column is a key. A key that is no valid UTF-8 makes the driver fail in the middle:
-        the query starts again behind the last good row, decoding leniently, and leaves such rows out."""
-        bounds = [(f"{key} > ?", after)] if after is not None else []
-        bounds += [(f"{key} <= ?", until)] if until is not None else []
-        while True:
-            sql = " AND ".join([fixed, *(text for text, dummy in bounds)])
-            sql += f" ORDER BY {key}{' DESC' if descending else ''}{order}"
-            rows: list[Row] = []
-            size = 0
-            last: Row | None = None
-            try:
-                with self._query(sql, [*fixed_values, *(value for dummy, value in bounds)]) as cursor:
-                    step = 1  # rows that are read before their size is looked at; grows while they are small
-                    while True:
-                        seen = len(rows)
-                        rows.extend(islice(cursor, min(step, batch - seen)))  # keeps what came before an error
-                        if len(rows) == seen:
-                            break
-                        if payload is not None:
-                            came = _bytes_in(rows, seen, payload)
-                            size += came
-                            small = came < SMALL_ROW * (len(rows) - seen)
-                            step = min(2 * step, STEP) if small else 1
-                        else:
-                            step = STEP
-                        if len(rows) >= batch or size > BATCH_BYTES:
-                            last = rows[-1]
-                            yield self._readable(rows)
-                            rows, size = [], 0
-                if rows:
-                    yield self._readable(rows)
-                return
-            except sqlite3.Error as exc:
-                if rows:  # what was read before the damaged place is good
-                    last = rows[-1]
-                    yield self._readable(rows)
-                if not self._grow_lenient(exc):
-                    raise translate(exc, self._path) from exc
-            if last is not None:
-                # In an order finer than the key, rows of the last key may be half delivered: deliver that key again.
-                side = "<" if descending else ">"
-                bounds.append((f"{key} {side}{'=' if order else ''} ?", last[0]))
-
-    def _grow_lenient(self, exc: sqlite3.Error) -> bool:
-        """Whether the driver gave up on a text that is no UTF-8; from now on this reader decodes leniently."""
-        if self._con.text_factory is not str or "decode" not in str(exc):
-            return False
-        self._con.text_factory = lenient
-        return True
-
-    def _readable(self, rows: list[Row]) -> list[Row]:
-        if self._con.text_factory is str:
-            return rows
-        return [row for row in rows if _encodable(row[0])]
 
     def get_many(self, namespace: str, keys: t.Sequence[str], generation: int | None = None) -> dict[str, Row]:
         number = self._generation(namespace, generation)
@@ -281,134 +173,6 @@ class SqliteReader:
             last = rows[-1][0]
             yield [(row[1], row[2], row[3:]) for row in rows]
 
-    # --- log ----------------------------------------------------------------------------------------------------
-    def log(
-        self,
-        namespace: str | None = None,
-        after_id: int = 0,
-        batch: int = 2000,
-        operations: t.Sequence[str] | None = None,
-    ) -> t.Iterator[list[LogEntry]]:
-        where = "id > ?" if namespace is None else "id > ? AND namespace = ?"
-        values = [] if namespace is None else [namespace]
-        if operations is not None:
-            where += f" AND operation IN ({', '.join('?' * len(operations))})"
-            values += operations
-        while True:
-            rows: list[Row] = []
-            try:
-                with self._query(
-                    f"SELECT {LOG_COLUMNS} FROM {self._sql.log} WHERE {where} ORDER BY id",
-                    (after_id, *values),
-                ) as cursor:
-                    while True:
-                        rows = []
-                        rows.extend(islice(cursor, batch))  # unlike fetchmany it keeps what came before an error
-                        if not rows:
-                            return
-                        after_id = rows[-1][0]
-                        yield list(map(_log_entry, rows))
-            except sqlite3.Error as exc:
-                if rows:
-                    after_id = rows[-1][0]
-                    yield list(map(_log_entry, rows))
-                if not self._grow_lenient(exc):
-                    raise translate(exc, self._path) from exc
-
-    def log_rows(self, after_id: int, until_id: int, batch: int = 1000) -> t.Iterator[list[Row]]:
-        """The entries with after_id < id <= until_id as plain tuples: to copy the log, not to look into it."""
-        while True:
-            rows: list[Row] = []
-            try:
-                with self._query(
-                    f"SELECT {LOG_COLUMNS} FROM {self._sql.log} WHERE id > ? AND id <= ? ORDER BY id",
-                    (after_id, until_id),
-                ) as cursor:
-                    while True:
-                        rows = []
-                        rows.extend(islice(cursor, batch))
-                        if not rows:
-                            return
-                        after_id = rows[-1][0]
-                        yield rows
-            except sqlite3.Error as exc:
-                if rows:
-                    after_id = rows[-1][0]
-                    yield rows
-                if not self._grow_lenient(exc):
-                    raise translate(exc, self._path) from exc
-
-    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]:
-        """What ``log_rows`` gives, put together by SQLite where it can be."""
-        with sqlite_errors(self._path):
-            yield from log_parts(self._con, self._sql.log, after_id, until_id, self.log_rows)
-
-    def log_count(self, after_id: int, until_id: int) -> int:
-        """How many entries ``log_rows`` would give."""
-        sql = f"SELECT count(*) FROM {self._sql.log} WHERE id > ? AND id <= ?"
-        with sqlite_errors(self._path):
-            return int(self._con.execute(sql, (after_id, until_id)).fetchone()[0])
-
-    def log_end(self) -> int:
-        """The highest id; 0 when the log is empty."""
-        with sqlite_errors(self._path):
-            return int(self._con.execute(f"SELECT coalesce(max(id), 0) FROM {self._sql.log}").fetchone()[0])
-
-    def last_writes(
-        self, namespace: str, after: str | None = None, until: str | None = None, batch: int = 2000
-    ) -> t.Iterator[list[LastWrite]]:
-        fixed = (
-            f"SELECT key, epoch, sequence, operation, digest, lock, actor, at FROM {self._sql.log} "
-            f"WHERE namespace = ? AND {WRITES}"
-        )
-        newest: Row | None = None
-        out: list[LastWrite] = []
-        for rows in self._by_key(fixed, [namespace], "key", after, until, batch, order=", epoch, sequence"):
-            if newest is not None:
-                rows = [newest, *rows]
-            out += [_last_write(row) for row, after_it in zip(rows, rows[1:]) if row[0] != after_it[0]]
-            newest = rows[-1] if rows else None
-            if len(out) >= batch:
-                yield out
-                out = []
-        if newest is not None:
-            out.append(_last_write(newest))
-        if out:
-            yield out
-
-    def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
-        entries = corrupt = 0
-        for rows in self.log():
-            sound = [log_checksum(entry) == entry[11] for entry in rows]
-            entries += len(rows)
-            corrupt += sound.count(False)
-            if each is not None:
-                each(rows, sound)
-        log = self._sql.log
-        with sqlite_errors(self._path):
-            con = self._con
-            given = con.execute("SELECT coalesce(sum(last - first + 1), 0) FROM memops_given").fetchone()[0]
-            present = con.execute(
-                f"SELECT count(*) FROM (SELECT DISTINCT l.epoch, l.sequence FROM {log} l WHERE l.{WRITES} "
-                "AND l.sequence <= (SELECT g.last FROM memops_given g WHERE g.epoch = l.epoch "
-                "AND g.first <= l.sequence ORDER BY g.first DESC LIMIT 1))"
-            ).fetchone()[0]
-            ends = [
-                con.execute(
-                    f"SELECT sequence FROM {log} WHERE {WRITES} ORDER BY epoch {way}, sequence {way} LIMIT 1"
-                ).fetchone()
-                for way in ("ASC", "DESC")
-            ]
-        missing = given - present
-        return {
-            "entries": entries,
-            "corrupt": corrupt,
-            "missing": missing,
-            "first_sequence": ends[0][0] if ends[0] else 0,
-            "last_sequence": ends[1][0] if ends[1] else 0,
-            "intact": not corrupt and not missing,
-        }
-
     # --- structure ----------------------------------------------------------------------------------------------
     def structure(self) -> list[str]:
         try:
@@ -429,7 +193,7 @@ def read_point(con: sqlite3.Connection) -> str:
 def rows_of(con: sqlite3.Connection, sql: RecordsSql, generation: int, keys: t.Sequence[str]) -> dict[str, Row]:
     """The rows of these keys. Text that no key can be (surrogates from a damaged log) has no row."""
     found: dict[str, Row] = {}
-    wanted = [key for key in keys if _encodable(key)]
+    wanted = [key for key in keys if encodable(key)]
     with decoding_leniently(con):
         for start in range(0, len(wanted), KEYS_PER_QUERY):
             part = wanted[start : start + KEYS_PER_QUERY]

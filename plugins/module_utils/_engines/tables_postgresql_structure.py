@@ -41,7 +41,7 @@ def findings(session: Session, live: Live, schema: str) -> list[str]:
     for table, column, sequence in behind(session, live):
         lines.append(f"the sequence {sequence} is behind {table.plain}.{column}: the next insert fails, or meets a row")
     if "half-migrated" in live.layout.findings:
-        lines += _half_migrated(session, live, schema)
+        lines += _half_migrated(session, schema)
     return lines[:MOST_LINES]
 
 
@@ -151,7 +151,7 @@ def notices(session: Session, live: Live) -> list[str]:
     return lines
 
 
-def _half_migrated(session: Session, live: Live, schema: str) -> list[str]:
+def _half_migrated(session: Session, schema: str) -> list[str]:
     """LangGraph's setup notes a migration, and what it makes is not there."""
     names = {
         row[0]

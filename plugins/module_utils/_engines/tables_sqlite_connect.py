@@ -14,12 +14,13 @@ import sqlite3
 import typing as t
 import uuid
 
-from .._errors import CannotProceed, InvalidInput, NamespaceUnknown, StoreDamaged
+from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged
 from .._layouts.tables import TablesLayout
 from .._model import NamespaceState, StoreIdentity
 from .._table_records import overlap
 from .sqlite_connect import RESTORE, Opened, read_identity, read_namespace
 from .sqlite_schema import CONTROL_TABLES, FORMAT
+from .store_kind import check_kind
 from .tables_sqlite_rows import Records
 from .tables_sqlite_sql import HELD, PARTS, Schema, Table, holds, name, parts_of, prepared, read_schema
 from .tables_sqlite_triggers import suspended
@@ -112,16 +113,7 @@ class TablesOpened(Opened):
         row = con.execute("SELECT format, layout FROM memops_store").fetchone()
         if row is None:
             raise StoreDamaged(f"The store {self.path} has lost its identity.", RESTORE)
-        if row[1] != self.layout.name:
-            raise InvalidInput(
-                f"The store {self.path} has the layout {row[1]}, not {self.layout.name}.",
-                f"set memory_store.layout to {row[1]}",
-            )
-        if row[0] != FORMAT:
-            raise InvalidInput(
-                f"The store {self.path} has format {row[0]}; this version knows format {FORMAT}.",
-                "upgrade the collection memops.agent_memory",
-            )
+        check_kind(self.path, row[0], row[1], FORMAT, self.layout.name)
 
     def identity_of(self, con: sqlite3.Connection) -> StoreIdentity:
         return read_identity(con) if has_control(con) else nobody(self.layout)

@@ -29,7 +29,7 @@ BY_USERS = frozenset(("fence-writes", "fence-raw-reads"))  # where the applicati
 
 
 class NativeReader(PointReader):
-    """See _store.Reader and _store.PackedRows."""
+    """See _store.Reader and _store_optional.PackedRows."""
 
     def packed_rows(
         self, namespace: str, generation: int, ranges: t.Sequence[tuple[str | None, str]]

@@ -290,9 +290,3 @@ class Fence(Connected):
 
 def probes(key: str) -> tuple[list[str], list[str], list[str]]:
     return ["ZADD", key, "0", "x"], ["DEL", key], ["ZRANGE", key, "0", "0"]
-
-
-def application_keys(prefix: str, namespace: str) -> list[str]:
-    """The key patterns that a user needs whose applications use one namespace alone."""
-    names = Names(prefix)
-    return [f"~{names.store}", f"~{names.store}:*", f"~{names.fenced(namespace)}*"]

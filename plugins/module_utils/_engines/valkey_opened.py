@@ -10,9 +10,10 @@ import os
 import typing as t
 import uuid
 
-from .._errors import InvalidInput, StoreDamaged, StoreMissing
+from .._errors import StoreDamaged, StoreMissing
 from .._layouts import Layout
 from .._model import StoreIdentity
+from .store_kind import check_kind
 from .valkey_connect import Place, Wire, hello, packed
 from .valkey_control import counters_of, identity_of
 from .valkey_errors import RESTORE, valkey_errors
@@ -57,16 +58,7 @@ class Opened(Connected):
         """Errors: InvalidInput for another format or layout."""
         where = self.place.where
         said, _numbers = counters_of(raw, where)
-        if said.get("format") != str(FORMAT):
-            raise InvalidInput(
-                f"The store {where} has format {said.get('format')}; this version knows format {FORMAT}.",
-                "upgrade the collection memops.agent_memory",
-            )
-        if said.get("layout") != self._layout.name:
-            raise InvalidInput(
-                f"The store {where} has the layout {said.get('layout')}, not {self._layout.name}.",
-                f"set memory_store.layout to {said.get('layout')}",
-            )
+        check_kind(where, said.get("format"), said.get("layout"), str(FORMAT), self._layout.name)
 
     def _make(self) -> t.Any:
         """Whoever comes first makes it; nobody ever sees a half-made one."""

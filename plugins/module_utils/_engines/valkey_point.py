@@ -27,7 +27,7 @@ EXTEND_SECONDS = 5.0  # between two extensions of the lease
 
 
 class KeptPoint(Connected):
-    """``point`` of ``Store``, and ``Keeper``."""
+    """``point`` of ``Store``, and ``CopyOnWrite``."""
 
     _wanted: str | None = None  # the token under which the next point is kept
 

@@ -22,7 +22,8 @@ from .. import _inputs
 from .._errors import InvalidInput, MemoryOpsError, StoreUnavailable
 from .._layouts.lines import PLACEHOLDER
 from .._model import Claim
-from .._store import Store, place
+from .._store import Store
+from .._store_address import location
 
 LEASE_SECONDS = 60.0
 LOCK_SECONDS = 15.0  # how long a step waits for a journal that another process keeps
@@ -152,7 +153,7 @@ def base(store_params: t.Mapping[str, t.Any]) -> str:
     """The folder for what belongs to a store on this host; not made here."""
     if store_params.get("path"):
         return f"{str(store_params['path']).replace(PLACEHOLDER, '')}.memops"
-    which = hashlib.sha256("\n".join(place(store_params)).encode()).hexdigest()[:16]
+    which = hashlib.sha256("\n".join(location(store_params)).encode()).hexdigest()[:16]
     return os.path.join(state_home(), "memops", which)
 
 
@@ -256,17 +257,3 @@ def mirror(store: Store, claim: Claim, journal: Journal, repository: t.Any, keyr
 
 def _whole_lines(stream: t.Iterable[bytes]) -> list[bytes]:
     return [line[:-1] for line in stream if line.endswith(b"\n")]
-
-
-def check_journal(lines: t.Sequence[bytes]) -> bool:
-    """Whether every line names the hash of the one before it and the numbers have no gap."""
-    previous = None
-    for number, line in enumerate(lines):
-        try:
-            body = json.loads(line)
-        except ValueError:
-            return False
-        if body.get("n") != number or body.get("previous") != previous:
-            return False
-        previous = hashlib.sha256(line).hexdigest()
-    return True

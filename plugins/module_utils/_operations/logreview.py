@@ -52,7 +52,6 @@ class Review:
     rotations_open: dict[str, int] = field(default_factory=dict)  # reason → time of a start without an end
     rotated_to: set[str] = field(default_factory=set)
     first_corrupt: int | None = None
-    corrupt_reads: int = 0
     expired_reads: int = 0
     reads: dict[str, int] = field(default_factory=lambda: dict.fromkeys(READS, 0))
     series: list[dict[str, t.Any]] = field(default_factory=list)
@@ -103,7 +102,6 @@ class Reviewer:
             elif operation in READS:
                 at = entry[1]
                 if operation == "corrupt":
-                    found.corrupt_reads += 1
                     found.first_corrupt = min(at, found.first_corrupt or at)
                 elif operation == "expired":
                     found.expired_reads += 1

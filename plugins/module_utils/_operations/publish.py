@@ -43,16 +43,26 @@ def publish(
     before, unless ``new_repository``. Returns create()'s mapping; changed False when there already is such a snapshot.
     """
     former = Former(store_params, name, run.work_dir, new_repository)
+    wanted: dict[str, t.Any] = {
+        "store_params": store_params,
+        "repository": repository,
+        "keyring": keyring,
+        "name": name,
+        "purpose": purpose,
+        "namespaces": namespaces,
+        "min_interval": min_interval,
+        "former": former,
+    }
     if purpose not in ("forensic", "baseline") or not namespaces or len(namespaces) != 1:
         if purpose == "forensic":
             raise CannotProceed("A forensic snapshot is of one namespace.", "name exactly one namespace")
-        return _plain(store, store_params, keyring, repository, name, purpose, namespaces, former, min_interval, check)
+        return _plain(store, wanted, check)
     namespace = namespaces[0]
     incident, known = incidents.facts(store, namespace, run.incident)
     if incident is None:
         if purpose == "forensic" and not check:
             raise CannotProceed(f"{namespace} has no open incident.", f"isolate it first: memory_namespace={namespace}")
-        return _plain(store, store_params, keyring, repository, name, purpose, namespaces, former, min_interval, check)
+        return _plain(store, wanted, check)
     fact = "forensic" if purpose == "forensic" else "baseline_snapshot"  # "baseline" is the benchmark's accuracy
     taken = known.get(fact)
     if taken and not (purpose == "forensic" and taken.get("spooled")):
@@ -62,19 +72,7 @@ def publish(
     claim = incidents.claim(store, namespace, run)
     journal = Journal(incidents.folder(store_params, incident, run.work_dir))
     with journal.step("snapshot", run, purpose=purpose) as outcome:
-        result = snapshot.create(
-            store_params=store_params,
-            repository=repository,
-            keyring=keyring,
-            name=name,
-            purpose=purpose,
-            namespaces=namespaces,
-            incident=incident,
-            min_interval=min_interval,
-            spool=spool,
-            progress=_renewing(store, claim),
-            former=former,
-        )
+        result = snapshot.create(**wanted, incident=incident, spool=spool, progress=_renewing(store, claim))
         counts = result["namespaces"].get(namespace, {})
         brief = {
             "snapshot": result["snapshot"],
@@ -92,32 +90,13 @@ def publish(
     return {**result, **brief, "incident": incident}
 
 
-def _plain(
-    store: Store,
-    store_params: t.Mapping[str, t.Any],
-    keyring: t.Any,
-    repository: t.Any,
-    name: str,
-    purpose: str,
-    namespaces: t.Sequence[str] | None,
-    former: Former,
-    min_interval: float,
-    check: bool,
-) -> dict[str, t.Any]:
+def _plain(store: Store, wanted: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
+    """One that belongs to no incident. ``wanted``: arguments of snapshot.create()."""
     if check:
-        return _would(store, keyring, repository, name, purpose, namespaces, former, min_interval)
-    result = snapshot.create(
-        store_params=store_params,
-        repository=repository,
-        keyring=keyring,
-        name=name,
-        purpose=purpose,
-        namespaces=namespaces,
-        min_interval=min_interval,
-        former=former,
-    )
+        return _would(store, **wanted)
+    result = snapshot.create(**wanted)
     result["warnings"] += store.unsaved() if isinstance(store, Incomplete) else []
-    once = counted_once(store_params, result["namespaces"])
+    once = counted_once(wanted["store_params"], result["namespaces"])
     return {
         **result,
         "records": sum(result["namespaces"][one]["records"] for one in once),
@@ -128,13 +107,15 @@ def _plain(
 
 def _would(
     store: Store,
-    keyring: t.Any,
+    *,
     repository: t.Any,
+    keyring: t.Any,
     name: str,
     purpose: str,
     namespaces: t.Sequence[str] | None,
-    former: Former,
     min_interval: float,
+    former: Former,
+    **_rest: t.Any,
 ) -> dict[str, t.Any]:
     """What a real run would do, without a write: a repository that does not exist yet is not made."""
     with store.reader() as reader:

@@ -19,7 +19,8 @@ from operator import add, itemgetter
 from .._codec import HEAD, namespace_prefix
 from .._errors import KeyUnavailable
 from .._model import CHECKSUM, KEY, KEY_ID, PAYLOAD, Claim, Row
-from .._store import ManyWriters, Resealer, open_store
+from .._store import open_store
+from .._store_optional import ManyWriters, Resealer
 from .integrity_rows import shown
 from .workers import Parent
 

@@ -14,7 +14,8 @@ from dataclasses import asdict
 from .._errors import MemoryOpsError
 from .._model import IncidentState
 from .._replication import Server, Standing, open_server, own_store
-from .._store import WHOLE, Store, Wholesale, open_store, place, whole
+from .._store import WHOLE, Store, Wholesale, open_store, whole
+from .._store_address import location
 from .incident import now_us, rfc3339
 
 SWITCHES: t.Final = ("failover", "failback")
@@ -25,7 +26,7 @@ class Side:
 
     def __init__(self, params: t.Mapping[str, t.Any], host: str = "") -> None:
         self.params, self._server_params = own_store(params), params
-        self.place = " ".join(part for part in place(self.params) if part)  # its own: behind Sentinel both share one
+        self.place = " ".join(part for part in location(self.params) if part)  # its own: behind Sentinel both share one
         self.host = host or self.place
         self._server: Server | None = None
         self._store: Store | None = None

@@ -8,37 +8,29 @@ Some keys alone, or another name, are in restore_records.py.
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import time
 import typing as t
 
-from .. import _progress
 from .._codec import check_namespace
 from .._errors import (
-    CannotProceed,
     InvalidInput,
     NamespaceUnknown,
     StoreDamaged,
-    StoreMissing,
 )
 from .._model import Claim, LogEntry, NamespaceState
 from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
-from .._store import Store, open_store
+from .._store import Store
 from . import commands
 from .coverage import newest_whole
 from .incident import now_us
 from .incoming import Incoming, checked
 from .restore_fill import fill
 from .restore_guards import no_secondary_overwritten, same_layout, same_lineage
+from .restore_records import copies_of, copy_under, some_keys
+from .restore_under import copy_rows_under, refuse_overlap
+from .restore_work import Opened, Progress, Work, claimed, state_of
 from .snapshot_check import Checker, Tally
-
-RENEW_SECONDS = 15.0
-LEASE_SECONDS = 60.0
-PREFIX = "restore-"  # of the incidents that a restore opens for itself
-
-Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]
 
 
 def restore(
@@ -62,7 +54,7 @@ def restore(
     check: bool = False,
     progress: Progress = None,
     snapshot: Snapshot | None = None,
-    opened: _Opened | None = None,
+    opened: Opened | None = None,
 ) -> dict[str, t.Any]:
     """Bring a namespace back from a snapshot (``snapshot_id`` None: the newest good one that holds it).
 
@@ -108,10 +100,10 @@ def restore(
             "later moment than others; each is whole."
         )
     with contextlib.ExitStack() as stack:
-        store = (opened or stack.enter_context(contextlib.closing(_Opened(store_params, create, check)))).store
+        store = (opened or stack.enter_context(contextlib.closing(Opened(store_params, create, check)))).store
         if store is None:
             return {**result, "changed": True, "would": "make the store and restore the namespace"}
-        state = _state(store, target)
+        state = state_of(store, target)
         if state is None and not create and target == namespace:
             raise NamespaceUnknown(
                 f"The store has no namespace {target!r:.80}.",
@@ -136,26 +128,18 @@ def restore(
         work = Work(store, snapshot, keyring, namespace, target, state, who, check, progress, store_params)
         work.incoming = Incoming(store, store_params, namespace, target, now_us() if rebase else None)
         if keys is not None:
-            from .restore_records import copies_of
-
             copies_of(work, keys)  # refused before anything is made
         if target != namespace and "encryption" in store.capabilities():
-            from .restore_records import copy_under
-
             result.update(copy_under(work, keys, overwrite))
         elif target != namespace:
-            from .restore_under import copy_rows_under, refuse_overlap
-
             refuse_overlap(work)
-            with _claimed(work, claim, attempt, takeover, False) as held:
+            with claimed(work, claim, attempt, takeover) as held:
                 result.update(copy_rows_under(work, held, keys, overwrite))
         else:
             if as_secondary and state is not None:
                 no_secondary_overwritten(store, state, snapshot, place)
-            with _claimed(work, claim, attempt, takeover, as_secondary) as held:
+            with claimed(work, claim, attempt, takeover) as held:
                 if keys is not None:
-                    from .restore_records import some_keys
-
                     done = some_keys(work, held, keys, overwrite)
                     result["warnings"] += done.pop("warnings", [])
                     result.update(done)
@@ -181,7 +165,7 @@ def restore_whole(
         snapshot = place.snapshot(name, snapshot_id, keyring)
     results = {}
     where = (arguments["store_params"], arguments.get("create", False), arguments.get("check", False))
-    with contextlib.closing(_Opened(*where)) as opened:
+    with contextlib.closing(Opened(*where)) as opened:
         for namespace in snapshot.namespaces() if namespaces is None else namespaces:
             given = {**arguments, "repository": place, "snapshot": snapshot, "opened": opened}
             results[namespace] = restore(**given, namespace=namespace)
@@ -192,117 +176,12 @@ def restore_whole(
     }
 
 
-class Work:
-    """What the parts of one restore share."""
-
-    incoming: Incoming
-
-    def __init__(
-        self,
-        store: Store,
-        snapshot: Snapshot,
-        keyring: t.Any,
-        namespace: str,
-        target: str,
-        state: NamespaceState | None,
-        owner: str,
-        check: bool,
-        progress: Progress,
-        store_params: t.Mapping[str, t.Any],
-    ) -> None:
-        self.store, self.snapshot, self.keyring = store, snapshot, keyring
-        self.namespace, self.target, self.state = namespace, target, state
-        self.owner, self.check, self.store_params = owner, check, store_params
-        self.entry: dict[str, t.Any] = snapshot.manifest["namespaces"][namespace]
-        _progress.begin("restoring records", self.entry["records"])
-        self._progress = progress
-        self._renewed = time.monotonic()
-        self.locked: int | None = None
-
-    def say(self, done: int, phase: str = "restore") -> None:
-        _progress.tell(done)
-        if self._progress is not None:
-            self._progress({"phase": phase, "done": done, "of": self.entry["records"]})
-
-    def renew(self, claim: Claim | None) -> None:
-        """Keep the lease, and the write lock if we hold it, while long work goes on."""
-        if time.monotonic() - self._renewed > RENEW_SECONDS:
-            self._renewed = time.monotonic()
-            if claim is not None:
-                self.store.renew(claim, LEASE_SECONDS)
-            if self.locked is not None:
-                self.store.lock(self.target, self.owner, 1.0, LEASE_SECONDS)
-
-
-class _Opened:
-    """``store`` is None in the rehearsal of a restore that would make it."""
-
-    def __init__(self, store_params: t.Mapping[str, t.Any], create: bool, check: bool) -> None:
-        self.store: Store | None = None
-        try:
-            self.store = open_store(store_params, create=create and not check)
-        except StoreMissing:
-            if not create:
-                raise
-
-    def close(self) -> None:
-        if self.store is not None:
-            self.store.close()
-
-
-def _state(store: Store, namespace: str) -> NamespaceState | None:
-    with store.reader() as reader:
-        try:
-            return reader.namespace(namespace)
-        except NamespaceUnknown:
-            return None
-
-
-@contextlib.contextmanager
-def _claimed(
-    work: Work, claim: Claim | None, attempt: str | None, takeover: str | None, as_secondary: bool
-) -> t.Iterator[Claim | None]:
-    """The given claim, or one of a restore's own incident. In check mode none."""
-    store = work.store
-    if work.check:
-        yield None
-        return
-    if work.state is None:
-        # a standby until it is complete; nothing else may fill it meanwhile
-        store.create_namespace(work.target, state="standby", ttl=work.entry["ttl"])
-        work.state = _state(store, work.target)
-    if claim is not None:
-        yield claim
-        return
-    for known in store.incidents(work.target):
-        if known.state == "open" and not known.incident.startswith(PREFIX):
-            raise CannotProceed(
-                f"Namespace {work.target!r:.80} has the open incident {known.incident}.",
-                "finish that incident, or restore as a step of it: set memory_incident",
-            )
-    held = store.claim(
-        work.target,
-        attempt or f"{os.uname().nodename}:{os.getpid()}:{time.time_ns()}",
-        work.owner,
-        new_incident=PREFIX + secrets.token_hex(6),
-        takeover=takeover,
-        lease=LEASE_SECONDS,
-    )
-    try:
-        yield held
-    except BaseException:
-        with contextlib.suppress(Exception):
-            store.end_lease(held)
-        raise
-    store.close_incident(held)
-
-
 def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.Any]:
     """All of the namespace, through a new generation."""
     store, entry, state, snapshot = work.store, work.entry, work.state, work.snapshot
     if claim is not None and state is not None:
         store.finish_switch(claim)  # of a restore that was killed
-        state = _state(store, work.target) or state
+        state = state_of(store, work.target) or state
     point = (snapshot.info.epoch, snapshot.info.sequence)
     there = state is not None and (
         (as_secondary and state.restored_digest == entry["digest"])
@@ -321,9 +200,7 @@ def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.A
             left = store.incident(claim).facts.get("restore_lock")
             if left is not None:  # a killed restore of this incident held it
                 store.unlock(work.target, left)
-            # longer than the lease of a restore that was killed before it could note its lock
-            work.locked = store.lock(work.target, work.owner, LEASE_SECONDS + 5.0, LEASE_SECONDS)
-            store.note(claim, restore_lock=work.locked)
+            store.note(claim, restore_lock=work.lock())
         try:
             result.update(fill(work, claim, state, _known(state) if as_secondary else (-1, -1)))
             changed = store.switch(claim, result["generation"], state.generation)

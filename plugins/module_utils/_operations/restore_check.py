@@ -15,7 +15,8 @@ import typing as t
 from .._errors import StoreDamaged
 from .._model import Row
 from .._repository.chunks import ChunkRef, RowPacker
-from .._store import PackedRows, Reader, Store, open_store
+from .._store import Reader, Store, open_store
+from .._store_optional import PackedRows
 from .snapshot_check import Checker, Tally
 from .snapshot_scan import LogPartCopier, holds_log_parts
 from .workers import Parent, Worker

@@ -20,13 +20,12 @@ from .._model import Claim, LogEntry, NamespaceState, Row
 from .._repository import Snapshot
 from .._repository.chunks import ChunkRef, NamespaceDigest
 from .._repository.reader import rows_of
-from .._store import ManyWriters, Store, open_store
+from .._store import Store, open_store
+from .._store_optional import ManyWriters
 from .restore_check import WAIT_SECONDS, Follower, LogComparison, Proof, read_back
+from .restore_work import Work
 from .snapshot_check import Checker, Tally
 from .workers import Parent, Worker
-
-if t.TYPE_CHECKING:
-    from .restore import Work
 
 LOAD_BYTES = 4 << 20  # of one transaction, which holds the store for some hundredths of a second
 LOG_ROWS = 8_000

@@ -14,9 +14,7 @@ from .._errors import CannotProceed, InvalidInput, KeyUnavailable, NamespaceQuar
 from .._model import Change, Claim, LogEntry, Record, Row, is_isolated
 from .._table_records import put_off, unwritten
 from .commands import NAMED, counted, named, run
-
-if t.TYPE_CHECKING:
-    from .restore import Work
+from .restore_work import Work
 
 LISTED = 1000
 BATCH_ROWS = 1000

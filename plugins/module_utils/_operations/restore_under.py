@@ -17,9 +17,7 @@ from .._model import Change, Claim, Row, is_isolated
 from .._table_moved import same_fields
 from .._table_records import overlap
 from .restore_records import copies_of
-
-if t.TYPE_CHECKING:
-    from .restore import Work
+from .restore_work import Work
 
 LISTED = 1000
 BATCH_ROWS = 1000

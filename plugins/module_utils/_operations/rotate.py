@@ -79,12 +79,12 @@ def rotate(
                 from .rotate_own import rotate_own
 
                 mine = Attempt(attempt, owner, incident, takeover)
-                return rotate_own(store, _names(store, namespace), mine, min_age, force, check)
+                return rotate_own(store, namespaces_of(store, namespace), mine, min_age, force, check)
             raise CapabilityMissing(
                 "Nothing can be rotated here: the layout has no encryption, its values are the application's own.",
                 "give the application's new key (memory_new_application_key_file) where its layout knows one",
             )
-        names = _names(store, namespace)
+        names = namespaces_of(store, namespace)
         me = f"{socket.gethostname()}:{os.getpid()}:{int(started)}"
         decision = decide(store, ring, names, incident, attempt, new_key, min_age, force)
         if decision.target is None:
@@ -112,7 +112,8 @@ def rotate(
         store.close()
 
 
-def _names(store: Store, namespace: str | t.Sequence[str] | None) -> list[str]:
+def namespaces_of(store: Store, namespace: str | t.Sequence[str] | None) -> list[str]:
+    """The named ones, each once; None: all that there are. Errors: NamespaceUnknown."""
     with store.reader() as reader:
         if namespace is None:
             return [state.name for state in reader.namespaces()]

@@ -24,7 +24,7 @@ from .._errors import CannotProceed, CapabilityMissing, KeyUnavailable, MemoryOp
 from .._model import CHECKSUM, KEY, PAYLOAD, Change, Claim, IncidentState, Row
 from .._store import Store, open_store
 from .integrity_rows import shown
-from .rotate import LEASE, PREFIX
+from .rotate import LEASE, PREFIX, namespaces_of
 
 NOTE = "application_rotation"  # the fact of an incident
 ASIDE = "no key of the application opens it"
@@ -80,7 +80,7 @@ def rotate_application(
     store = open_store(store_params)
     try:
         run = _Run(store, seals, attempt or me, owner or me, incident, takeover, force, limit)
-        names = _names(store, namespace)
+        names = namespaces_of(store, namespace)
         for name in names:
             run.guard(name)
         results = {name: run.look(name) for name in names}
@@ -91,16 +91,6 @@ def rotate_application(
         return _report(results, run, check, time.monotonic() - started)
     finally:
         store.close()
-
-
-def _names(store: Store, namespace: str | t.Sequence[str] | None) -> list[str]:
-    with store.reader() as reader:
-        if namespace is None:
-            return [state.name for state in reader.namespaces()]
-        names = [namespace] if isinstance(namespace, str) else list(dict.fromkeys(namespace))
-        for name in names:
-            reader.namespace(name)
-        return names
 
 
 class _Run:

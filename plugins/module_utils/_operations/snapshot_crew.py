@@ -21,7 +21,8 @@ from .._model import NamespaceState
 from .._repository.manifest import folder
 from .._repository.objects import ObjectStore
 from .._repository.packs import PACK_BYTES, Put, Uploader
-from .._store import Keeper, Reader, Store, open_store
+from .._store import Reader, Store, open_store
+from .._store_optional import CopyOnWrite
 from .snapshot_manifest import Scanned
 from .snapshot_plan import gathered, plan
 from .snapshot_scan import Job, Scribe, Tallies
@@ -175,11 +176,11 @@ def _work(
 
 
 def _keeping(store: Store) -> t.ContextManager[None]:
-    return store.keeping() if isinstance(store, Keeper) else contextlib.nullcontext()
+    return store.keeping() if isinstance(store, CopyOnWrite) else contextlib.nullcontext()
 
 
 def _reader(store: Store) -> Reader:
-    if isinstance(store, Keeper):
+    if isinstance(store, CopyOnWrite):
         try:
             with store.point() as point:
                 return store.reader(point)

@@ -12,7 +12,8 @@ import typing as t
 
 from .._errors import CannotProceed, CapabilityMissing, InvalidInput
 from .._route import read_route, resolve
-from .._store import Store, place
+from .._store import Store
+from .._store_address import location
 from . import failover, integrity
 from . import incident as incidents
 from .incident import Journal, Run, microseconds, now_us
@@ -167,4 +168,4 @@ def routed_away(path: str | None, namespace: str, store_params: t.Mapping[str, t
     """Whether the route file sends ``namespace`` to a store other than this one."""
     if not path or not os.path.exists(path):
         return False
-    return place(resolve(read_route(path), namespace)) != place(store_params)
+    return location(resolve(read_route(path), namespace)) != location(store_params)

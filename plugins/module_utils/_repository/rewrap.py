@@ -40,10 +40,6 @@ class Rewrap:
         self._opened: dict[tuple[str, str], bytes] = {}
         self._wrapped: dict[tuple[str, bytes], Wrapped] = {}
 
-    @property
-    def masters(self) -> str:
-        return " or ".join(self._rings)
-
     # --- snapshots --------------------------------------------------------------------------------------------------
     def concerns(self, name: str, snapshot_id: str) -> bool:
         """Whether a snapshot has a keys object of one of the two master keys."""

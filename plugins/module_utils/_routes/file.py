@@ -12,7 +12,7 @@ import typing as t
 
 from .._errors import InvalidInput, RouteUnavailable
 from .._route import for_applications, lead_all, read_route, resolve, switch_all, switch_route
-from .._store import place
+from .._store_address import location
 from . import Position
 
 
@@ -56,7 +56,7 @@ class FileRoute:
     def elsewhere(self, position: Position) -> bool:
         if position is None:
             return False
-        return place(position) != place(self.wanted() or {}) or (self._target is None and "own" in position)
+        return location(position) != location(self.wanted() or {}) or (self._target is None and "own" in position)
 
     def switch(self) -> None:
         if self._default is not None and not os.path.exists(self._path):

@@ -15,7 +15,9 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Run
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.inform import inform
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.preflight import preflight
-from ansible_collections.memops.agent_memory.plugins.module_utils._store import Resealer, open_store, place
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from ansible_collections.memops.agent_memory.plugins.module_utils._store_address import location
+from ansible_collections.memops.agent_memory.plugins.module_utils._store_optional import Resealer
 from tests.unit.engines.sqlite_help import all_rows, health, keys_of, row, structure, write
 
 
@@ -36,7 +38,7 @@ def test_a_store_is_made_once_and_only_when_asked(bench):
     assert (first.identity().epoch, first.identity().sequence) == (1, 0)
     other = bench.open("other")
     assert other.identity().store_id != first.identity().store_id
-    assert place(bench.params("other")) != place(bench.params())
+    assert location(bench.params("other")) != location(bench.params())
     for store in (first, second, other):
         assert structure(store) == []
         store.close()

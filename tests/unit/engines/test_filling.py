@@ -18,7 +18,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     snapshot,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
-from ansible_collections.memops.agent_memory.plugins.module_utils._store import PackedRows, open_store
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from ansible_collections.memops.agent_memory.plugins.module_utils._store_optional import PackedRows
 from tests.support.stores import fill, log_of, new_keyring, rows_of
 
 EXPIRES = 4_000_000_000_000_000

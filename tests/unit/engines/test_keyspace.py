@@ -27,7 +27,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keysp
     text_of,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_reader import row_of
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_slots import tags
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.keyspace_slot_map import tags
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     CannotProceed,
     CapabilityMissing,

@@ -12,7 +12,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valke
     OPERATORS_RIGHTS,
     RIGHTS,
 )
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_fence import application_keys
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_rules import readable, without
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_values import Names
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
@@ -24,7 +23,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.valkey_server import APPLICATION, APPLICATION_RULES, ValkeyServer
 from tests.unit.engines.sqlite_help import all_rows, keys_of, structure, write
-from tests.unit.engines.valkey_help import new_valkey, same
+from tests.unit.engines.valkey_help import application_keys, new_valkey, same
 
 AWKWARD = "a\0{b}*[^x]? -ü"
 

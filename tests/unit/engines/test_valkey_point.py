@@ -20,13 +20,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines impor
     valkey_transactions,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_control import counters_of
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_fence import application_keys
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.valkey_server import APPLICATION
 from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, row, write
-from tests.unit.engines.valkey_help import Mortal, new_valkey, same
+from tests.unit.engines.valkey_help import Mortal, application_keys, new_valkey, same
 
 SPAWN = multiprocessing.get_context("spawn")
 PAST = 1_000_000  # µs since 1970

@@ -9,6 +9,7 @@ import subprocess
 import time
 import typing as t
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_values import Names
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.s3_server import free_ports
 
@@ -27,6 +28,12 @@ def new_valkey(server: t.Any, **more: t.Any) -> t.Any:
 def same(store: t.Any, server: t.Any, **more: t.Any) -> t.Any:
     """Another connection to the same store."""
     return open_store(server.store(store.place.prefix, **more))
+
+
+def application_keys(prefix: str, namespace: str) -> list[str]:
+    """The key patterns that a user needs whose applications use one namespace alone."""
+    names = Names(prefix)
+    return [f"~{names.store}", f"~{names.store}:*", f"~{names.fenced(namespace)}*"]
 
 
 class Mortal:

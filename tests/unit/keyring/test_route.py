@@ -16,7 +16,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     StoreUnavailable,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._route import read_route, resolve, switch_route
-from ansible_collections.memops.agent_memory.plugins.module_utils._store import place
+from ansible_collections.memops.agent_memory.plugins.module_utils._store_address import location
 
 ONE, TWO = {"engine": "sqlite", "path": "/a.db"}, {"engine": "sqlite", "path": "/b.db"}
 
@@ -154,4 +154,4 @@ def test_bad_arguments(route, tmp_path):
     ],
 )
 def test_a_store_is_known_by_its_place_not_by_who_asks(one, other, same):
-    assert (place(one) == place(other)) is same
+    assert (location(one) == location(other)) is same

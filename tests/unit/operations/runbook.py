@@ -6,7 +6,9 @@ damage it."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import json
 import os
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import (
@@ -34,6 +36,17 @@ NS, OTHER, NAME = "agent-7", "agent-8", "main"
 MASTER = "5a" * 32
 STEPS = ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "release")
 _attempts = itertools.count(1)
+
+
+def chained(lines):
+    """Whether every line of a journal names the hash of the one before it and the numbers have no gap."""
+    previous = None
+    for number, line in enumerate(lines):
+        body = json.loads(line)
+        if body["n"] != number or body["previous"] != previous:
+            return False
+        previous = hashlib.sha256(line).hexdigest()
+    return True
 
 
 def attempt(**options):

@@ -17,7 +17,6 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     MemoryOpsError,
     NamespaceQuarantined,
 )
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import check_journal
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import describe
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.postgresql_server import PostgresqlServer
@@ -30,6 +29,7 @@ from tests.unit.operations.pair_help import (
     killed_then_finished,
     refused,
 )
+from tests.unit.operations.runbook import chained
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def there_and_back(pair, note):
         assert {key for space, key, _host in writers.acknowledged if space == name} <= set(found)
     journal = pair.folder / "work" / first["incident"] / "journal.jsonl"
     lines = journal.read_bytes().splitlines()
-    assert check_journal(lines)
+    assert chained(lines)
     told = {(line["step"], line["phase"]) for line in map(json.loads, lines)}
     assert {("fence-store", "result"), ("catch-up", "result"), ("promote-replica", "result")} <= told
     assert describe(pair.params(home))["last_switch"]["kind"] == "failback"

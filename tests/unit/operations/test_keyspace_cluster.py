@@ -16,6 +16,7 @@ from redis.exceptions import NoPermissionError
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import (
     keyspace_cluster_generations,
+    keyspace_slot_map,
     keyspace_slots,
     valkey_cluster,
     valkey_transactions,
@@ -313,7 +314,7 @@ def test_a_node_that_is_full_stops_it_and_the_same_command_goes_on(site, cluster
 
 
 def test_a_primary_that_is_gone_is_waited_for_and_the_quarantine_stands(site, cluster, monkeypatch):
-    for module in (keyspace_slots, valkey_cluster, valkey_transactions):
+    for module in (keyspace_slot_map, valkey_cluster, valkey_transactions):
         monkeypatch.setattr(module, "FAILOVER_SECONDS", 0.3)
     site.store["busy_timeout"] = 0.3
     before, lost = site.values(), next(node for node in cluster.primaries[1:] if cluster.leads(node))

@@ -19,7 +19,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
-from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt
+from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt, chained
 from tests.unit.operations.test_rebuild_kills import EXPECTED, check, copy, damaged, options
 
 
@@ -419,8 +419,8 @@ def test_the_journal_of_a_killed_attempt_with_a_torn_line_goes_on(tmp_path):
     with pytest.raises(ZeroDivisionError), journal.step("two", run):
         raise ZeroDivisionError("for the test")
     lines = journal.lines()
-    assert len(lines) == 4 and incident.check_journal(lines) and b"failed" in lines[-1]
-    assert not incident.check_journal([*lines[:1], *lines[2:]])
+    assert len(lines) == 4 and chained(lines) and b"failed" in lines[-1]
+    assert not chained([*lines[:1], *lines[2:]])
 
 
 def test_a_process_that_hangs_with_the_journal_does_not_hang_the_next_one(tmp_path, monkeypatch):

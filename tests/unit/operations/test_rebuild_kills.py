@@ -20,13 +20,13 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._codec import 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     incident,
-    restore,
     restore_step,
+    restore_work,
     rotate,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
-from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt
+from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt, chained
 
 POINTS = int(os.environ.get("MEMOPS_KILL_POINTS", "4"))  # instants per step, beside every note of the journal
 
@@ -181,7 +181,7 @@ def check(site, elsewhere):
     assert all(logged[key] == row[1:3] for key, row in rows.items() if row[6] is not None), "a deletion was not logged"
     facts = site.facts()
     with open(os.path.join(incident.folder(site.store, last_incident(site)), "journal.jsonl"), "rb") as stream:
-        assert incident.check_journal([line[:-1] for line in stream])
+        assert chained([line[:-1] for line in stream])
     assert facts["plan"]["records"]["lost"] == 2
 
 
@@ -229,7 +229,7 @@ def restored(site, **run):
 
 
 def test_a_restore_that_was_killed_is_finished_by_the_same_call(template, tmp_path, monkeypatch):
-    monkeypatch.setattr(restore, "LEASE_SECONDS", 2.0)  # what a killed restore holds is waited for
+    monkeypatch.setattr(restore_work, "LEASE_SECONDS", 2.0)  # what a killed restore holds is waited for
     site = copy(template, tmp_path / "site")
     site.rebuild("soft")
     site.close_incident()

@@ -19,7 +19,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._replication import open_server
 from ansible_collections.memops.agent_memory.plugins.module_utils._route import for_applications
-from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store, place
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from ansible_collections.memops.agent_memory.plugins.module_utils._store_address import location
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.support.debian import need
 from tests.support.stores import keyring_params
@@ -121,7 +122,7 @@ def test_a_store_is_where_sentinel_says(group, roles, store):
         assert found.reader().namespace("n").state == "serving"
     with roles[0].client() as client:
         assert client.exists(f"{store['prefix']}:store")
-    assert place(store) == place({**store, "url": roles[1].url, "sentinels": store["sentinels"][::-1]})
+    assert location(store) == location({**store, "url": roles[1].url, "sentinels": store["sentinels"][::-1]})
     route = for_applications({**store, "application_password_file": "/theirs"})
     assert route["sentinels"] == store["sentinels"]
     assert (route["user"], route["password_file"]) == ("agent", "/theirs")

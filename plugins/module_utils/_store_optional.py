@@ -1,0 +1,49 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What some engines do beyond the interface of a store, so that bulk work is faster or sees one point in time.
+
+PRIVATE to the collection. An operation asks whether a store is one of these, never which engine it has.
+"""
+from __future__ import annotations
+
+import typing as t
+
+from ._model import Claim, Row
+
+
+@t.runtime_checkable
+class PackedRows(t.Protocol):
+    """A Reader whose engine brings rows as a snapshot packs them, without a look at each."""
+
+    def packed_rows(
+        self, namespace: str, generation: int, ranges: t.Sequence[tuple[str | None, str]]
+    ) -> list[bytes]:
+        """Of each range (after, until) the items of a chunk's msgpack array, made of the stored bytes. What is not as
+        expected, or an empty list, says no more than: look at the rows."""
+
+
+@t.runtime_checkable
+class ManyWriters(t.Protocol):
+    """A store that processes may fill, or seal anew, at the same time, each its own part."""
+
+    def take_turns(self, lock: t.Any) -> None:
+        """Where its writers wait for each other, those that share this lock of multiprocessing do so by it."""
+
+
+@t.runtime_checkable
+class Resealer(t.Protocol):
+    """A store that replaces whole records."""
+
+    def replace(
+        self, claim: Claim, former: t.Sequence[Row], rows: t.Sequence[tuple[str, bytes, bytes, str, bytes]]
+    ) -> list[str]:
+        """``reseal`` of rows whose ``former`` ones are given, which saves a look at their fields."""
+
+
+@t.runtime_checkable
+class CopyOnWrite(t.Protocol):
+    """A store whose engine has no former state of its own: on request writers keep what they change."""
+
+    def keeping(self) -> t.ContextManager[None]:
+        """The next ``point`` stays readable, by the readers that are opened in it, until this context ends; their
+        ``moved`` says when it did not."""
