@@ -16,6 +16,7 @@ from .._store import Store
 from .incident import rfc3339
 
 BATCH = 1000
+BEATEN: t.Final = "conflict: a newer deletion or write at home won"
 
 
 class _Rollback(Exception):
@@ -107,12 +108,13 @@ class Delta(t.Protocol):
 def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epoch: int) -> dict[str, t.Any]:
     """Bring home what was written on the secondary since it was promoted (epoch ≥ ``since_epoch``).
 
-    The higher (epoch, sequence) wins; a row that was written here after the secondary's snapshot and loses is kept
-    aside and listed as a conflict. Returns {merged, already, conflicts, conflict_keys, damaged,
+    The higher (epoch, sequence) wins; what loses is kept aside and listed as a conflict: a row that was written here
+    after the secondary's snapshot, or the secondary's, where what was lost here was marked as deleted in a higher epoch
+    (another namespace came home meanwhile). Returns {merged, already, conflicts, conflict_keys, damaged,
     log_entries, first_write_at (when the secondary took its first write)}.
     """
     codec = RecordCodec(claim.namespace)
-    merged = already = 0
+    merged = already = kept = 0
     conflicts: list[str] = []
     damaged: list[str] = []
     base = _seen_before(delta, claim.namespace, since_epoch)
@@ -129,13 +131,20 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
             part = rows[start : start + BATCH]
             with store.reader() as reader:
                 here = reader.get_many(claim.namespace, [row[KEY] for row in part])
-            changes = []
+            changes: list[Change] = []
+            beaten: list[Change] = []
             for row in part:
                 live = here.get(row[KEY])
                 aside = None
                 if live is not None and not codec.intact(live):
                     aside = "damaged: replaced by the secondary's record"
                 elif live is not None:
+                    ahead = (live[EPOCH], live[SEQUENCE]) > (row[EPOCH], row[SEQUENCE])
+                    if ahead and not _lies_aside(store, claim, row):
+                        conflicts.append(row[KEY])
+                        kept += 1  # there for a moment, so that it can be set aside
+                        beaten += [Change(row[KEY], live[CHECKSUM], row), Change(row[KEY], row[CHECKSUM], live, BEATEN)]
+                        continue
                     if (live[EPOCH], live[SEQUENCE]) >= (row[EPOCH], row[SEQUENCE]):
                         already += 1
                         continue
@@ -143,7 +152,7 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
                         conflicts.append(row[KEY])
                         aside = "conflict: a newer write on the secondary won"
                 changes.append(Change(row[KEY], live[CHECKSUM] if live else None, row, aside))
-            refused = store.change(claim, changes)
+            refused = store.change(claim, changes + beaten)
             if refused:
                 raise CannotProceed(
                     f"{len(refused)} records of {claim.namespace} changed while they were merged.",
@@ -166,8 +175,19 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
         "damaged": damaged[:1000],
         "log_entries": entries,
         "first_write_at": rfc3339(first_write),
-        "changed": bool(merged or entries),
+        "changed": bool(merged or kept or entries),
     }
+
+
+def _lies_aside(store: Store, claim: Claim, row: Row) -> bool:
+    """Whether a merge that was cut short set this row of the secondary aside."""
+    with store.reader() as reader:
+        return any(
+            reason == BEATEN and tuple(other) == tuple(row)
+            for batch in reader.aside(claim.namespace, claim.incident)
+            for _incident, reason, other in batch
+            if other[KEY] == row[KEY]
+        )
 
 
 def _seen_before(delta: Delta, namespace: str, since_epoch: int) -> tuple[int, int]:

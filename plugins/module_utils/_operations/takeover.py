@@ -156,7 +156,12 @@ def come_home(
         if store.identity().epoch <= above:  # first: a merge that is killed and finds nothing left must not skip it
             store.note(claim, validated=None)
             store.raise_epoch(claim, above)
+        before = known.get("merged_since")
+        if known.get("applied") or known.get("switched_from"):  # an undo would take away what is merged from here on
+            store.note(claim, merged_since=True)
         result = failover.merge(store, claim, delta, keyring, since_epoch=since_epoch)
+        if not result["changed"]:
+            store.note(claim, merged_since=before)
         if result["merged"] or result["log_entries"]:
             store.note(claim, validated=None, first_write_at=result["first_write_at"])
         outcome.update({k: result[k] for k in ("merged", "already", "conflicts", "log_entries")})
