@@ -328,6 +328,12 @@ def undo(
             f"{namespace} was written to after its release; going back would take these writes away.",
             "restore single records with the restore playbook, or rebuild again",
         )
+    if known.get("merged_since"):
+        raise CannotProceed(
+            f"What was written to {namespace} on its secondary came home since the rebuild; going back would take that "
+            "away.",
+            "restore single records with the restore playbook, or rebuild again",
+        )
     claim = None if check else incidents.claim(store, namespace, run)
     if soft:
         return undo_soft(store, store_params or {}, claim, str(incident), namespace, run)

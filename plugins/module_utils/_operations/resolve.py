@@ -315,7 +315,10 @@ def carry_out(
             result["method"] = "rotate"
         probes = result.pop("probes", None)
         store.note(
-            claim, applied={"complete": True, "result": result}, **({"probes": probes} if probes is not None else {})
+            claim,
+            applied={"complete": True, "result": result},
+            merged_since=None,
+            **({"probes": probes} if probes is not None else {}),
         )
         outcome.update({k: v for k, v in result.items() if k != "rotation"})
     result["warnings"] = incidents.mirror(store, claim, journal, repository, keyring)
