@@ -36,7 +36,7 @@ class Reader(t.Protocol):
     def namespaces(self) -> list[NamespaceState]: ...
 
     def namespace(self, name: str) -> NamespaceState:
-        """Errors: NamespaceUnknown."""
+        """Errors: NamespaceUnknown, NamespaceDamaged."""
 
     def count(self, namespace: str, generation: int | None = None) -> int:
         """Rows of a generation (default: the active one), tombstones included."""
@@ -318,6 +318,15 @@ class Store(t.Protocol):
         """What is no damage, but should be known: how much of what was acknowledged a crash may cost."""
 
     def close(self) -> None: ...
+
+
+@t.runtime_checkable
+class ControlRows(t.Protocol):
+    """A store whose readers raise NamespaceDamaged where a control row does not lead to its namespace's records."""
+
+    def lead_back(self) -> list[str]:
+        """All such rows lead there again, and a namespace of which nobody knows whether it was quarantined is; what was
+        done, in words."""
 
 
 @t.runtime_checkable
