@@ -113,6 +113,14 @@ class PackedRows(t.Protocol):
         expected, or an empty list, says no more than: look at the rows."""
 
 
+@t.runtime_checkable
+class ManyNamespaces(t.Protocol):
+    """A Reader that is told of many namespaces at once."""
+
+    def moved_among(self, namespaces: t.Sequence[str]) -> list[str]:
+        """Those that ``moved``."""
+
+
 class Write(t.Protocol):
     """An application's write in progress; the store is held until the context ends, which commits (or rolls back)."""
 

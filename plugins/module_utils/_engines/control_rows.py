@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from .._errors import NamespaceDamaged
+from .._errors import NamespaceDamaged, StoreDamaged
 
 STATES: t.Final = ("serving", "quarantined", "standby", "reading")
 GONE: t.Final = "is gone, its records are there"
@@ -31,8 +31,19 @@ def row_line(name: str, why: str) -> str:
 
 def astray(name: str, why: str) -> NamespaceDamaged:
     line = row_line(name, why)
-    command = f"ansible-playbook memops.agent_memory.rebuild -e memory_namespace={name}"
-    return NamespaceDamaged(
-        f"{line[0].upper()}{line[1:]}.",
-        command if re.match(r"\A[A-Za-z0-9_.:@/-]+\Z", name) else "run the rebuild playbook for this namespace",
+    return NamespaceDamaged(f"{line[0].upper()}{line[1:]}.", _rebuild(name))
+
+
+def records_gone(name: str, generation: int) -> StoreDamaged:
+    """Of an engine in which they can be gone as a whole."""
+    return StoreDamaged(
+        f"The records of namespace {name!r:.80} are gone (generation {generation}): the server dropped them, or "
+        "another program deleted them.",
+        _rebuild(name),
     )
+
+
+def _rebuild(name: str) -> str:
+    if re.match(r"\A[A-Za-z0-9_.:@/-]+\Z", name):
+        return f"ansible-playbook memops.agent_memory.rebuild -e memory_namespace={name}"
+    return "run the rebuild playbook for this namespace"

@@ -21,7 +21,7 @@ from .._model import StoreIdentity
 from .leases import busy_timeout
 from .postgresql_applications import Applications
 from .postgresql_connect import identity_query, store_identity
-from .postgresql_errors import RESTORE
+from .postgresql_errors import IDENTITY
 from .postgresql_fence import enable, functions, policy_statements, triggers
 from .postgresql_generations import Generations
 from .postgresql_incidents import Incidents
@@ -74,7 +74,7 @@ class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, Lo
             self._make(session)
         row = session.row(f"SELECT format, layout FROM {s.store}")
         if row is None:
-            raise StoreDamaged(f"The store {self.path} has lost its identity.", RESTORE)
+            raise StoreDamaged(f"The store {self.path} has lost its identity.", IDENTITY)
         if row[0] != FORMAT:
             raise InvalidInput(
                 f"The store {self.path} has format {row[0]}; this version knows format {FORMAT}.",
@@ -199,5 +199,5 @@ def _exists(session: Session, s: RecordsSql) -> bool:
     )
     found = {row[0] for row in rows}
     if "memops_store" not in found and found & {s.plain_table, "memops_namespace"}:
-        raise StoreDamaged(f"The store in schema {s.plain_schema} has lost its control tables.", RESTORE)
+        raise StoreDamaged(f"The store in schema {s.plain_schema} has lost its control tables.", IDENTITY)
     return "memops_store" in found

@@ -21,7 +21,7 @@ from .._model import NamespaceState
 from .._repository.manifest import folder
 from .._repository.objects import ObjectStore
 from .._repository.packs import PACK_BYTES, Put, Uploader
-from .._store import Keeper, Reader, Store, open_store
+from .._store import Keeper, ManyNamespaces, Reader, Store, open_store
 from .snapshot_manifest import Scanned
 from .snapshot_plan import gathered, plan
 from .snapshot_scan import Job, Scribe, Tallies
@@ -189,4 +189,7 @@ def _reader(store: Store) -> Reader:
 
 
 def _moved(reader: Reader, states: t.Sequence[NamespaceState]) -> list[str]:
-    return [state.name for state in states if reader.moved(state.name)]
+    names = [state.name for state in states]
+    if isinstance(reader, ManyNamespaces):
+        return reader.moved_among(names)
+    return [name for name in names if reader.moved(name)]
