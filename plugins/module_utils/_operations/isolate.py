@@ -13,6 +13,7 @@ from .._errors import CannotProceed, CapabilityMissing, NamespaceDamaged
 from .._model import NamespaceState
 from .._store import ControlRows, Store
 from . import incident as incidents
+from .fence_check import need_fence
 from .incident import Journal, Run, now_us, rfc3339
 
 NOTHING = "nothing can be isolated"  # what a store's warning says that knows why it has no fence
@@ -204,6 +205,8 @@ def release(
         )
     if not force:
         _refuse_unfinished(namespace, known)
+        if known.get("applied"):  # what was validated since nobody else was to change
+            need_fence(store, namespace)
     if check:
         return {
             "incident": incident,
