@@ -30,7 +30,7 @@ class Reader(t.Protocol):
     def namespaces(self) -> list[NamespaceState]: ...
 
     def namespace(self, name: str) -> NamespaceState:
-        """Errors: NamespaceUnknown."""
+        """Errors: NamespaceUnknown, NamespaceDamaged."""
 
     def count(self, namespace: str, generation: int | None = None) -> int:
         """Rows of a generation (default: the active one), tombstones included."""

@@ -23,6 +23,7 @@ from .._model import Claim
 from .._table_records import overlap
 from .leases import settable
 from .postgresql_arrays import Ints, Texts
+from .postgresql_control import lost_rows
 from .postgresql_operators import HOLD, QUARANTINE_TTL
 from .postgresql_rows import escaped, lenient
 from .postgresql_schema import literal
@@ -103,7 +104,9 @@ class TablesFence(TablesRecords):
             f"SELECT name, incident FROM {self.sql.namespace} WHERE state <> 'serving' AND name <> ''::bytea "
             "ORDER BY name"
         )
-        return [(lenient(name), incident) for name, incident in rows]
+        # of a namespace whose control row is gone nobody knows: what fenced it stays
+        lost: list[tuple[str, str | None]] = [(name, None) for name in lost_rows(session, self.sql)]
+        return sorted([(lenient(name), incident) for name, incident in rows] + lost)
 
     def _rules(self, session: Session) -> Rules:
         owner = session.row(
