@@ -101,4 +101,5 @@ class ReaderWithoutLog:
         return iter(())
 
     def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
-        return {"entries": 0, "corrupt": 0, "missing": 0, "first_sequence": 0, "last_sequence": 0, "intact": True}
+        none = {"entries": 0, "corrupt": 0, "missing": 0, "first_sequence": 0, "last_sequence": 0}
+        return {**none, "intact": True, "pruned": (0, 0)}

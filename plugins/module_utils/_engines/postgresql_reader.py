@@ -314,6 +314,7 @@ class PostgresqlReader:
             f"SELECT count(*) FROM (SELECT DISTINCT l.epoch, l.sequence FROM {s.given} g JOIN {s.log} l "
             f"ON l.epoch = g.epoch AND l.sequence BETWEEN g.first AND g.last WHERE l.{WRITES}) AS found"
         )[0]
+        first = self._session.row(f"SELECT epoch, first - 1 FROM {s.given} ORDER BY epoch, first LIMIT 1")
         missing = wanted - present
         return {
             "entries": entries,
@@ -322,6 +323,7 @@ class PostgresqlReader:
             "first_sequence": ends[0][1] if ends else 0,
             "last_sequence": ends[1][1] if ends else 0,
             "intact": not corrupt and not missing,
+            "pruned": tuple(first) if first else (self.identity.epoch, self.identity.sequence),
         }
 
     # --- structure ----------------------------------------------------------------------------------------------

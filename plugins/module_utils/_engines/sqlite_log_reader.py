@@ -147,6 +147,7 @@ class LogQueries(Queries):
                 ).fetchone()
                 for way in ("ASC", "DESC")
             ]
+            first = con.execute("SELECT epoch, first - 1 FROM memops_given ORDER BY epoch, first LIMIT 1").fetchone()
         missing = given - present
         return {
             "entries": entries,
@@ -155,4 +156,5 @@ class LogQueries(Queries):
             "first_sequence": ends[0][0] if ends[0] else 0,
             "last_sequence": ends[1][0] if ends[1] else 0,
             "intact": not corrupt and not missing,
+            "pruned": first or (self.identity.epoch, self.identity.sequence),
         }

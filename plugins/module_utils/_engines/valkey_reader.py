@@ -362,7 +362,9 @@ class ValkeyReader:
         _said, n = self._counters()
         if n["given_last"]:
             spans.append((n["given_epoch"], n["given_first"], n["given_last"]))
-        return health(sorted(spans), self.log(), each)
+        spans.sort()
+        pruned = (spans[0][0], spans[0][1] - 1) if spans else (self.identity.epoch, self.identity.sequence)
+        return {**health(spans, self.log(), each), "pruned": pruned}
 
     # --- structure ----------------------------------------------------------------------------------------------
     def structure(self) -> list[str]:

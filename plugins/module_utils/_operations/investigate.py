@@ -28,6 +28,7 @@ from .incident import Journal, Run, microseconds, now_us
 from .incoming import Incoming, checked
 from .logreading import Log, LogReading, read_beside
 from .plan_file import PlanFile
+from .plan_gap import Base, Gap
 from .plan_unlogged import Window, told, told_otherwise
 from .probes import fix_probes
 from .workers import Worker
@@ -313,6 +314,7 @@ class _Case:
         try:
             while True:
                 base = chosen.snapshots[0].info if chosen.snapshots else None
+                copies = [sources.Copies(snapshot, chosen.note) for snapshot in chosen.snapshots]
                 later = settled is not None and base is not None and (base.epoch, base.sequence) >= settled
                 evidence = plan.Evidence(
                     self.namespace,
@@ -324,12 +326,13 @@ class _Case:
                     acknowledged=acknowledged,
                     settled=settled if later else None,
                     held=held_records.outstanding(self.store, self.namespace),
+                    gap=Gap(Base(copies), log.pruned),
                 )
                 try:
                     return plan.make(
                         reader=reader,
                         namespace=self.namespace,
-                        sources=[sources.Copies(snapshot, chosen.note) for snapshot in chosen.snapshots],
+                        sources=copies,
                         evidence=evidence,
                         damage_file=damage_file,
                         target=target,
