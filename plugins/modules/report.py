@@ -68,6 +68,11 @@ verdict:
   type: str
   returned: success
   sample: pass
+reasons:
+  description: What keeps the verdict from being V(pass), the worst first.
+  type: list
+  elements: str
+  returned: not in check mode
 state:
   description: Where the namespace stands.
   type: str
