@@ -18,6 +18,7 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils import _live, 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import inventories
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import planned, would_happen
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import PASS, moment, read_steps, worst
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_words import title
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
     NO_INCIDENT,
     STEPS,
@@ -110,6 +111,7 @@ class ActionModule(ActionBase):
             "verdict": report["verdict"],
             "reasons": [reason["text"] for reason in report["details"]["reasons"]],
             "state": report["state"],
+            "title": title(report),
             "next_command": report["next_command"],
             "incident": incident,
             "verdicts": {step["name"]: step["verdict"] for step in report["steps"]},
