@@ -15,6 +15,7 @@ import typing as t
 from .. import _progress
 from .._codec import RecordCodec, log_checksum
 from .._errors import CannotProceed, SnapshotUnusable
+from .._extra_vars import for_namespace
 from .._model import CHECKSUM, DELETED, EPOCH, PAYLOAD, SEQUENCE, UPDATED, Change, Claim, Row
 from .._repository import Snapshot
 from .._store import Store
@@ -307,7 +308,7 @@ def undo(
         if (former is not None or soft) and reader.namespace(namespace).state != "quarantined":
             raise CannotProceed(
                 f"{namespace} is not quarantined: undo would serve the damaged {'records' if soft else 'generation'}.",
-                f"isolate it first: memory_namespace={namespace}",
+                f"isolate it first: {for_namespace(namespace)}",
             )
     if former is None and not soft and known.get("undone"):
         went = {} if known["undone"] == "soft" else {"generation": {"from": None, "to": known["undone"]}}

@@ -16,6 +16,7 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from .._errors import CannotProceed, InvalidInput, MemoryOpsError, SnapshotUnusable
+from .._extra_vars import for_namespace
 from .._inputs import moment
 from .._search import Search, need_search
 from .._store import Reader, Store
@@ -86,7 +87,7 @@ def investigate(
     if check or incident is None:
         if not check:
             raise CannotProceed(
-                f"{namespace} has no open incident to diagnose.", f"isolate it first: memory_namespace={namespace}"
+                f"{namespace} has no open incident to diagnose.", f"isolate it first: {for_namespace(namespace)}"
             )
         with incidents.own_files(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="memops-") as scratch:
             found = case.investigate(scratch, known, check=True)
