@@ -13,7 +13,7 @@ from itertools import islice
 
 from .._codec import log_checksum
 from .._log_parts import LogPart
-from .._model import LastWrite, LogEntry, Row
+from .._model import LastWrite, LogEntry, Row, StoreIdentity
 from .._store import Checked
 from .sqlite_connect import sqlite_errors, translate
 from .sqlite_log_parts import log_parts
@@ -28,6 +28,7 @@ _last_write: t.Callable[[Row], LastWrite] = partial(tuple.__new__, LastWrite)
 class LogQueries(Queries):
     """The part of ``Reader`` that reads the log."""
 
+    identity: StoreIdentity
     _sql: RecordsSql
 
     def log(
