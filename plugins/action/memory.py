@@ -277,8 +277,10 @@ class ActionModule(ActionBase):
         return str(value) if value else None
 
     def _namespace(self, task_vars: dict[str, t.Any]) -> str:
-        named = self._task.args.get("namespace") or self._task.args.get("namespaces") or task_vars.get("memory_target")
-        named = self._templar.template(named)
+        # the task's own are evaluated already, and once is enough: a namespace may look like a template
+        named = self._task.args.get("namespace") or self._task.args.get("namespaces")
+        if not named:
+            named = self._templar.template(task_vars.get("memory_target"))
         if isinstance(named, (list, tuple)):
             named = named[0] if len(named) == 1 else ""
         return str(named or "")

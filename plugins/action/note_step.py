@@ -11,7 +11,13 @@ import typing as t
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import attempt
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import incident_of, remember, report_dir, save
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
+    incident_of,
+    of_this_run,
+    remember,
+    report_dir,
+    save,
+)
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._traces import Traces, of_step
 
 
@@ -33,11 +39,14 @@ class ActionModule(ActionBase):
                 "detail": {"type": "str", "default": ""},
                 "result": {"type": "dict", "default": {}},
                 "report_dir": {"type": "path"},
+                "unless_failed": {"type": "bool", "default": False},
             }
         )
         now = time.time()
         started = now if args["started"] is None else args["started"]
         host = str(task_vars.get("inventory_hostname", ""))
+        if args["unless_failed"] and any(one["failed"] for one in of_this_run(host, args["namespace"])):
+            return {"changed": False, "step": None}
         step = {
             "name": args["step"],
             "namespace": args["namespace"],

@@ -17,7 +17,8 @@ from ansible.utils.display import Display
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _live, _report, _report_html, _report_text
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import inventories
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import planned, would_happen
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import moment, read_steps
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import PASS, moment, read_steps, worst
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_words import title
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
     NO_INCIDENT,
     STEPS,
@@ -108,7 +109,9 @@ class ActionModule(ActionBase):
         return {
             "changed": False,
             "verdict": report["verdict"],
+            "reasons": [reason["text"] for reason in report["details"]["reasons"]],
             "state": report["state"],
+            "title": title(report),
             "next_command": report["next_command"],
             "incident": incident,
             "verdicts": {step["name"]: step["verdict"] for step in report["steps"]},
@@ -129,14 +132,14 @@ class ActionModule(ActionBase):
         plan = planned(next((s["result"] for s in reversed(mine) if s["name"] == "plan"), {}))
         if plan:
             lines.append("plan: " + plan)
-        failed = any(step["failed"] for step in mine)
-        if mine and not failed:
+        verdicts = [str(step["verdict"]) for step in mine if step["failed"]]
+        if mine and not verdicts:
             lines.append("Next: the same command without --check does it.")
         if not args["quiet"]:
             display.display("\n" + "\n".join(lines) + "\n")
         return {
             "changed": False,
-            "verdict": "fail" if failed else "pass",
+            "verdict": worst(PASS, *verdicts),
             "state": "untouched",
             "incident": incident,
             "table": lines,

@@ -52,6 +52,12 @@ class StoreDamaged(MemoryOpsError):
     code = "store-damaged"
 
 
+class NamespaceDamaged(StoreDamaged):
+    """The control row of a namespace is gone, or does not lead to its records; isolating the namespace mends it."""
+
+    code = "namespace-damaged"
+
+
 class NamespaceUnknown(MemoryOpsError):
     """The store holds no such namespace."""
 

@@ -30,7 +30,7 @@ class Reader(t.Protocol):
     def namespaces(self) -> list[NamespaceState]: ...
 
     def namespace(self, name: str) -> NamespaceState:
-        """Errors: NamespaceUnknown."""
+        """Errors: NamespaceUnknown, NamespaceDamaged."""
 
     def count(self, namespace: str, generation: int | None = None) -> int:
         """Rows of a generation (default: the active one), tombstones included."""
@@ -71,10 +71,13 @@ class Reader(t.Protocol):
         """Per key the newest logged write or delete, in key order."""
 
     def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
-        """{"entries": n, "corrupt": n, "missing": n, "first_sequence": n, "last_sequence": n, "intact": bool}.
+        """{"entries": n, "corrupt": n, "missing": n, "first_sequence": n, "last_sequence": n, "intact": bool,
+        "pruned": (epoch, sequence)}.
 
-        ``missing`` counts sequences that this store gave out, did not prune and has no entry for. ``each`` is given
-        every batch of the log, of all namespaces, as it is read: the entries, and of each whether its checksum holds.
+        ``missing`` counts sequences that this store gave out, did not prune and has no entry for. Of writes up to
+        ``pruned`` entries may be gone in good order: they were pruned, or another store gave them out. ``each`` is
+        given every batch of the log, of all namespaces, as it is read: the entries, and of each whether its checksum
+        holds.
         """
 
     def structure(self) -> list[str]:

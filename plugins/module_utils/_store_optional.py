@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What some engines do beyond the interface of a store, so that bulk work is faster or sees one point in time.
+"""What some engines do beyond the interface of a store.
 
 PRIVATE to the collection. An operation asks whether a store is one of these, never which engine it has.
 """
@@ -47,3 +47,20 @@ class CopyOnWrite(t.Protocol):
     def keeping(self) -> t.ContextManager[None]:
         """The next ``point`` stays readable, by the readers that are opened in it, until this context ends; their
         ``moved`` says when it did not."""
+
+
+@t.runtime_checkable
+class ManyNamespaces(t.Protocol):
+    """A Reader that is told of many namespaces at once."""
+
+    def moved_among(self, namespaces: t.Sequence[str]) -> list[str]:
+        """Those that ``moved``."""
+
+
+@t.runtime_checkable
+class ControlRows(t.Protocol):
+    """A store whose readers raise NamespaceDamaged where a control row does not lead to its namespace's records."""
+
+    def lead_back(self) -> list[str]:
+        """All such rows lead there again, and a namespace of which nobody knows whether it was quarantined is; what was
+        done, in words."""

@@ -24,6 +24,19 @@ options:
     description: The epoch in which the secondary was promoted.
     type: int
     required: true
+  accept_loss:
+    description:
+      - Go on although the secondary acknowledged writes that it cannot give, since its own copy is damaged. Without it
+        the home stays quarantined.
+    type: bool
+    default: false
+  log_intact:
+    description:
+      - Whether the access log of the secondary is whole, as M(memops.agent_memory.promote) says. If it is not, nobody
+        can tell whether all that was acknowledged there came home, and the home stays quarantined but for
+        O(accept_loss).
+    type: bool
+    default: true
 extends_documentation_fragment:
   - memops.agent_memory.memory
   - memops.agent_memory.memory.namespace
@@ -67,6 +80,19 @@ conflict_keys:
   description: The first 1,000 of their keys.
   type: list
   elements: str
+  returned: success
+lost:
+  description: Records that the secondary acknowledged and that nobody can give any more.
+  type: int
+  returned: success
+lost_keys:
+  description: The first 1,000 of their keys.
+  type: list
+  elements: str
+  returned: success
+lost_file:
+  description: The file on this host that has all of them, as JSON Lines; null where none was lost.
+  type: str
   returned: success
 log_entries:
   description: Log entries that were taken over.

@@ -46,6 +46,10 @@ options:
     description: What the report takes from it.
     type: dict
     default: {}
+  unless_failed:
+    description: Keep it only where this run has kept no step of the namespace that failed.
+    type: bool
+    default: false
   report_dir:
     description: The folder of all reports on the controller. Default is C(memops-reports) in the current folder.
     type: path

@@ -33,9 +33,10 @@ options:
     default: false
   absent:
     description: >-
-      What to do about keys of the last good snapshot that are not there, where the layout keeps no tombstones and
-      nobody knows whether they were deleted or lost. V(auto) restores those inside the window of the damage and keeps
-      the rest away, V(restore) restores all, V(keep) none. What had expired never comes back.
+      What to do about keys of the last good snapshot that are not there, where the layout keeps no tombstones, or the
+      write log was pruned beyond that snapshot, and nobody knows whether they were deleted or lost. V(auto) restores
+      those inside the window of the damage and keeps the rest away, V(restore) restores all, V(keep) none. What had
+      expired never comes back.
     type: str
     default: auto
     choices: [auto, keep, restore]

@@ -90,7 +90,8 @@ incident:
   sample: inc-20260105T101500Z-3fa1c2
 state:
   description: >-
-    State of the namespace: V(serving), V(quarantined) or V(standby).
+    State of the namespace: V(serving), V(quarantined) or V(standby); V(damaged) where its control row is gone or does
+    not lead to its records, which isolating it mends.
   type: str
   returned: success
   sample: serving

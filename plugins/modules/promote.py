@@ -108,6 +108,10 @@ took_writes:
   description: Whether there may be something to bring home. It is false when the copy last served read-only.
   type: bool
   returned: state is standby
+log_intact:
+  description: Whether the access log of the copy is whole, so that it tells all that was written there.
+  type: bool
+  returned: state is standby and took_writes
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._modules.promote import main

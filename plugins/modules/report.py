@@ -68,6 +68,18 @@ verdict:
   type: str
   returned: success
   sample: pass
+title:
+  description: >-
+    How the table and the page begin. Where every step so far passed, and there are steps that did not run, it is the
+    newest of them that passed.
+  type: str
+  returned: not in check mode
+  sample: Isolate passed
+reasons:
+  description: What keeps the verdict from being V(pass), the worst first.
+  type: list
+  elements: str
+  returned: not in check mode
 state:
   description: Where the namespace stands.
   type: str

@@ -15,10 +15,10 @@ import contextlib
 import datetime
 import json
 import os
-import re
-import shlex
 import tempfile
 import typing as t
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars import extra_vars
 
 from . import _report_figures as figures
 from . import _report_input as given
@@ -299,6 +299,11 @@ def _advice(run: Run) -> t.Optional[str]:
     """What a person does before the next command: what the newest step that did not pass says, if it says any."""
     said = (given.text(s.result.get("next_step")) for s in reversed(list(run.current.values())) if s.verdict != PASS)
     advice = next((text for text in said if text), None)
+    if run.unharmed:
+        return (
+            "release it, where the alarm was false; where memories are wrong in a way that no check can see, run the "
+            "playbook rebuild with memory_onset=<when it began>, which distrusts what was written since"
+        )
     judged = run.current.get("validate")
     if advice or judged is None or judged.verdict != UNKNOWN or run.state not in ("quarantined", "failed-over"):
         return advice
@@ -342,6 +347,8 @@ def _next_command(
         playbook = "failback"
     elif run.state == "monitoring" or (run.state == "released" and run.passed("baseline")):
         playbook = "monitor"
+    elif run.unharmed:
+        playbook = "release"  # it is lifted as it is
     else:
         playbook = "rebuild"
     if not playbook:
@@ -357,6 +364,4 @@ def _next_command(
 def _variable(namespace: t.Optional[str]) -> str:
     if namespace is None:
         return "memory_namespace=<namespace>"
-    if re.fullmatch(r"[A-Za-z0-9_.:@/+-]+", namespace):
-        return f"memory_namespace={namespace}"
-    return shlex.quote(json.dumps({"memory_namespace": namespace}))  # key=value would split at blanks
+    return extra_vars({"memory_namespace": namespace})

@@ -48,6 +48,10 @@ def loss(run: Run) -> t.Tuple[t.Dict[str, t.Optional[int]], t.List[str], t.Optio
     lost = max(known + [len(keys)]) if known or keys else None
     if run.whole and plan.get("untold") is True:
         lost = None
+    away = given.count(run.result("failback").get("lost")) if not run.whole else None
+    if away:  # the secondary acknowledged them, and its copy was damaged
+        lost = (lost or 0) + away
+        keys += [key for key in given.sequence(run.result("failback").get("lost_keys")) if isinstance(key, str)]
     names = ("expected", "good_before", "damaged", "suspect", "conflicted")
     records = {name: given.count(planned.get(name)) for name in names}
     home = given.count(run.result("failback").get("conflicts"))

@@ -9,8 +9,9 @@ PRIVATE to the collection.
 from __future__ import annotations
 
 import json
-import shlex
 import typing as t
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars import extra_vars
 
 from . import _report_input as given
 from ._commands import options
@@ -87,8 +88,8 @@ def absent(
     command = None
     if keys and snapshot and namespace:
         listed = keys if len(keys) == count <= _NAMED else ["<keys: details.absent.keys in report.json>"]
-        more = json.dumps({"memory_namespace": namespace, "memory_snapshot": snapshot, "memory_keys": listed})
-        command = f"ansible-playbook {options(inventory)} memops.agent_memory.restore -e {shlex.quote(more)}"
+        more = extra_vars({"memory_namespace": namespace, "memory_snapshot": snapshot, "memory_keys": listed})
+        command = f"ansible-playbook {options(inventory)} memops.agent_memory.restore -e {more}"
     return {"count": count, "keys": keys, "snapshot": snapshot, "command": command}
 
 

@@ -67,6 +67,15 @@ class Run:
         """Whether there was a quarantine and nothing was rebuilt in it, as after a false alarm."""
         return lifted_alone(self.current)
 
+    @property
+    def unharmed(self) -> bool:
+        """Whether it is quarantined, and the diagnosis found nothing that a rebuild would mend, as in a false alarm."""
+        if self.state != "quarantined" or not all(step.verdict == PASS for step in self.current.values()):
+            return False
+        found = self.result("diagnose")
+        nothing = found.get("strategy") == "none" and not found.get("findings") and not found.get("causes")
+        return nothing and not {"plan", "apply", "validate"}.intersection(self.current)
+
     def result(self, name: str) -> t.Dict[str, t.Any]:
         return self.current[name].result if name in self.current else {}
 

@@ -300,6 +300,8 @@ def headline(report: t.Mapping[str, t.Any]) -> str:
             return "The namespace was not quarantined, so there was nothing to release."
         if _released_as_it_was(report):
             return "The quarantine was lifted and nothing was rebuilt: there is nothing left to do."
+        if " memops.agent_memory.release " in report["next_command"]:
+            return "Every step so far passed, and no damage was found."
         name, _command = next_step(report)
         told = f"next in the runbook is {name}" if name else "still to come: " + ", ".join(report["details"]["not_run"])
         return f"Every step so far passed; {told}."

@@ -97,6 +97,7 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_logs",
         "memory_metrics_dir",
         "memory_metrics_scan",
+        "memory_metrics_show",
         "memory_metrics_window",
         "memory_min_interval",
         "memory_monitor_interval",

@@ -10,6 +10,7 @@ import abc
 import typing as t
 
 from .._errors import CapabilityMissing
+from .._extra_vars import for_namespace
 from .._log_parts import LogPart
 from .._model import Claim, LastWrite, LogEntry, Row
 from .._store import Checked
@@ -33,7 +34,7 @@ class ApplicationsOwn(abc.ABC):
         raise self._lacks(
             "write-lock",
             f"the application of {namespace!r:.80} cannot be made to wait",
-            f"isolate it first (memory_namespace={namespace}), then go on with memory_incident",
+            f"isolate it first ({for_namespace(namespace)}), then go on with memory_incident",
         )
 
     def unlock(self, namespace: str, number: int) -> None:
@@ -101,4 +102,5 @@ class ReaderWithoutLog:
         return iter(())
 
     def log_health(self, each: Checked | None = None) -> dict[str, t.Any]:
-        return {"entries": 0, "corrupt": 0, "missing": 0, "first_sequence": 0, "last_sequence": 0, "intact": True}
+        none = {"entries": 0, "corrupt": 0, "missing": 0, "first_sequence": 0, "last_sequence": 0}
+        return {**none, "intact": True, "pruned": (0, 0)}

@@ -169,7 +169,10 @@ class KeyspaceStore(ApplicationsOwn, Opened, KeyspaceGenerations, Incidents, Str
     # --- health -------------------------------------------------------------------------------------------------
     def repair_structure(self) -> list[str]:
         with valkey_errors(self.place):
-            return self._raise_again()
+            return self.lead_back() + self._raise_again()
+
+    def lead_back(self) -> list[str]:
+        return super().lead_back() if self._made else []
 
     def warnings(self) -> list[str]:
         lines = super().warnings()

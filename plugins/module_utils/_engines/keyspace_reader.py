@@ -14,13 +14,16 @@ import typing as t
 from .._codec import RecordCodec
 from .._errors import CannotProceed
 from .._model import NamespaceState, Row
+from .control_rows import GONE, astray, row_line
 from .keyspace_dump import canonical, refuse_module, whole
 from .keyspace_pattern import KeyspaceNames
 from .listed_keys import ListedKeys, walk
 from .valkey_connect import Wire, packed
-from .valkey_control import COUNTERS, counters_of, fresh_space, space_of, state_of
+from .valkey_control import COUNTERS, counters_of, fresh_space, refuse_lost, space_of, state_of
 from .valkey_errors import valkey_errors
 from .valkey_fence import fences, lowered
+from .valkey_leading import astray_rows
+from .valkey_leading import rows_of as rows_beside
 from .valkey_pages import BATCH_BYTES
 from .valkey_reader import ValkeyReader
 from .valkey_rules import Taken, less, rule_of
@@ -139,8 +142,9 @@ class KeyspaceReader(ValkeyReader):
         """One walk through the server, also for all that is read of them afterwards."""
         if None not in self._listed:
             self._listed[None] = Keys(self._server, self._names, None)
-        raw = self._ask("HGETALL", self._names.namespaces)
-        rows = {name.decode(): row for name, row in zip(raw[::2], raw[1::2])}
+        rows, lost = rows_beside(self._all, self._names)
+        for name in sorted(lost):
+            raise astray(name, GONE)
         found = sorted({*rows, *self._listed[None].namespaces()})
         return [state_of(name, self._seen(name, rows.get(name))) for name in found]
 
@@ -148,6 +152,8 @@ class KeyspaceReader(ValkeyReader):
         if name not in self._spaces:
             self._names.pattern.check(name)
             raw = self._ask("HGET", self._names.namespaces, name)
+            if raw is None:
+                refuse_lost(self._ask, self._names, name)
             if raw is None and not any_key(self._server, self._names, name):
                 space_of(None, name, self._where)
         return self._seen(name, raw)
@@ -172,6 +178,9 @@ class KeyspaceReader(ValkeyReader):
 
     def _stands(self, space: t.Mapping[str, t.Any], name: str) -> bool:
         return fence_stands(self._wire, self._names, space, name)
+
+    def moved_among(self, namespaces: t.Sequence[str]) -> list[str]:
+        return [name for name in namespaces if self.moved(name)]
 
     def moved(self, namespace: str) -> bool:
         self._space(namespace)
@@ -265,6 +274,7 @@ class KeyspaceReader(ValkeyReader):
     def structure(self) -> list[str]:
         with valkey_errors(self._wire.place):
             lines = [line for line in self._said() if "maxmemory-policy" not in line]
+            lines += [row_line(name, why) for name, why in astray_rows(self._wire.ask, self._names)]
             return lines + [
                 f"the fence around {lost} is down: the server's user {user} may use those keys again"
                 for user, lost in lowered(self._wire, self._names).items()

@@ -21,7 +21,7 @@ from .._model import StoreIdentity
 from .leases import busy_timeout
 from .postgresql_applications import Applications
 from .postgresql_connect import identity_query, store_identity
-from .postgresql_errors import RESTORE
+from .postgresql_errors import IDENTITY
 from .postgresql_fence import enable, functions, policy_statements, triggers
 from .postgresql_generations import Generations
 from .postgresql_incidents import Incidents
@@ -75,7 +75,7 @@ class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, Lo
             self._make(session)
         row = session.row(f"SELECT format, layout FROM {s.store}")
         if row is None:
-            raise StoreDamaged(f"The store {self.path} has lost its identity.", RESTORE)
+            raise StoreDamaged(f"The store {self.path} has lost its identity.", IDENTITY)
         check_kind(self.path, row[0], row[1], FORMAT, s.layout)
         if create:
             self._grant(session)
@@ -191,5 +191,5 @@ def _exists(session: Session, s: RecordsSql) -> bool:
     )
     found = {row[0] for row in rows}
     if "memops_store" not in found and found & {s.plain_table, "memops_namespace"}:
-        raise StoreDamaged(f"The store in schema {s.plain_schema} has lost its control tables.", RESTORE)
+        raise StoreDamaged(f"The store in schema {s.plain_schema} has lost its control tables.", IDENTITY)
     return "memops_store" in found

@@ -16,9 +16,11 @@ import typing as t
 from .._codec import RecordCodec
 from .._errors import InvalidInput, NamespaceLocked, NamespaceQuarantined
 from .._model import CHECKSUM, DELETED, EPOCH, KEY, SEQUENCE, Row
+from .control_rows import astray
 from .leases import POLL_SECONDS, SWEEPER, believed_end, check_sequences, lock_lost, locked, quarantined
 from .postgresql_arrays import Blobs, Ints
 from .postgresql_connect import Connected
+from .postgresql_control import astray_why, own_generation
 from .postgresql_log import insert_entries, is_write, note_given
 from .postgresql_rows import bounded, decoded, escaped, lenient, names_of, payload_fetcher, rows_of
 from .postgresql_session import Session
@@ -105,13 +107,16 @@ class Applications(Connected):
         was taken over.
         """
         query = (
-            "SELECT generation, ttl, lock_number, state, incident, lock_held, lock_actor, lock_since, lock_until "
-            f"FROM {self.sql.namespace} WHERE name = %s FOR NO KEY UPDATE"
+            "SELECT generation, ttl, lock_number, state, incident, lock_held, lock_actor, lock_since, lock_until, "
+            f"prior_state, {own_generation(self.sql)} FROM {self.sql.namespace} n WHERE name = %s FOR NO KEY UPDATE"
         )
         row = session.row(query, escaped(namespace))
         if row is None:
             self._make_namespace(session, namespace, "serving", None)
             row = session.row(query, escaped(namespace))
+        why = astray_why(row[3], row[9], row[0], row[10])
+        if why is not None:
+            raise astray(namespace, why)
         if row[3] != "serving":
             raise quarantined(namespace, row[4], row[3])
         mine, held, actor = self._held.get(namespace), row[5], lenient(row[6])

@@ -12,8 +12,10 @@ import typing as t
 
 from .._errors import MemoryOpsError, NamespaceUnknown, StoreUnavailable
 from .._model import Claim, NamespaceState, Row, StoreIdentity
+from .control_rows import astray
 from .leases import check_claim
 from .postgresql_arrays import Blobs
+from .postgresql_control import astray_why, own_generation, refuse_lost
 from .postgresql_fence import OPERATING
 from .postgresql_rows import columns_of, escaped, lenient, names_of
 from .postgresql_schema import SAMPLE_MASK, RecordsSql
@@ -43,14 +45,21 @@ def namespace_state(row: tuple[t.Any, ...]) -> NamespaceState:
 
 
 def read_namespace(session: Session, s: RecordsSql, name: str, where: str, lock: str = "") -> NamespaceState:
-    """Errors: NamespaceUnknown."""
-    row = session.row(f"SELECT {NAMESPACE_COLUMNS} FROM {s.namespace} WHERE name = %s {lock}", escaped(name))
+    """Errors: NamespaceUnknown, NamespaceDamaged."""
+    row = session.row(
+        f"SELECT {NAMESPACE_COLUMNS}, {own_generation(s)} FROM {s.namespace} n WHERE name = %s {lock}", escaped(name)
+    )
     if row is None:
+        refuse_lost(session, s, name)
         raise NamespaceUnknown(
             f"The store {where} has no namespace {name!r:.80}.",
             "name one of those that the playbook memops.agent_memory.info lists",
         )
-    return namespace_state(row)
+    state = namespace_state(row[:-1])
+    why = astray_why(state.state, state.prior_state, state.generation, row[-1])
+    if why is not None:
+        raise astray(name, why)
+    return state
 
 
 class Connected:
@@ -166,6 +175,9 @@ class Connected:
         return read_namespace(session, self.sql, name, self.path, lock)
 
     def _make_namespace(self, session: Session, name: str, state: str, ttl: float | None) -> bool:
+        """Errors: NamespaceDamaged where it was made before."""
+        if session.row(f"SELECT 1 FROM {self.sql.namespace} WHERE name = %s", escaped(name)) is None:
+            refuse_lost(session, self.sql, name)
         row = session.row(
             f"SELECT {self.sql.schema}.memops_create_namespace(%s, %s::text, %s::double precision, %s::bigint)",
             escaped(name), state, ttl, self.clock(),

@@ -22,6 +22,10 @@ from .._errors import (
 FENCE_MESSAGE: t.Final = "memops fence"
 FENCE_STATE: t.Final = "MO001"
 NO_RIGHT: t.Final = "42501"
+IDENTITY: t.Final = (
+    "restore its snapshots in another schema: ansible-playbook memops.agent_memory.disaster_recovery "
+    "-e '{\"memory_dr_store\": {\"schema\": \"<another>\"}}'"
+)
 RESTORE: t.Final = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
 PACKAGE: t.Final = "psycopg[binary]==3.3.9"
 

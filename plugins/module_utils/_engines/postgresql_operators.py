@@ -6,13 +6,15 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import typing as t
 
-from .._errors import InvalidInput, StoreUnavailable
+from .._errors import InvalidInput, MemoryOpsError, StoreUnavailable
 from .._model import Change, Claim, NamespaceState
 from .leases import settable
 from .postgresql_arrays import Blobs
+from .postgresql_fence import missing
 from .postgresql_log import append, append_operator, newest_given, reserved
 from .postgresql_proof import Proof
 from .postgresql_rows import decoded, escaped, names_of
@@ -33,6 +35,20 @@ class Operators(Proof):
 
     # --- the fence ----------------------------------------------------------------------------------------------
     def fence(self, claim: Claim) -> bool:
+        changed = self._fence(claim)
+        with contextlib.suppress(MemoryOpsError):  # the proof tells what is missing still
+            changed = self._raise_again() or changed
+        return changed
+
+    def _raise_again(self) -> bool:
+        """What somebody dropped or changed of the fence is made again; whether there was anything."""
+        with self._transaction() as session:
+            lost = [text for kind, _name, text in missing(session, self.sql) if kind not in ("table", "index")]
+            for text in lost:
+                session.say(text)
+        return bool(lost)
+
+    def _fence(self, claim: Claim) -> bool:
         with self._operating(claim, alone=True) as session:
             space = self._wait_for_writers(session, claim.namespace)
             if space.state == "quarantined":

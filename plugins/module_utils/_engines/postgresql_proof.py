@@ -61,9 +61,10 @@ class Proof(Connected):
         detail.append(f"raw TRUNCATE: not tried, as it would stop everybody; its trigger is {in_place}")
         detail.append(f"Memory reads nothing of a namespace that is quarantined; this one is {space.state}")
         application = self.application_user or role
-        if self._raw_reads_fenced():
+        off = s.plain_table in fences  # row-level security itself
+        if self._raw_reads_fenced() or off:
             # What row-level security promises of that role must be seen to hold.
-            seen = bool(found) if role == application else "memops_read" in fences
+            seen = bool(found) if role == application else off or "memops_read" in fences
         else:
             seen = False
             unbound.insert(0, f"raw reads by {application}: row-level security does not bind that role")

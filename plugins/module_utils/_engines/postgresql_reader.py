@@ -17,8 +17,10 @@ from .._errors import NamespaceUnknown, StoreDamaged
 from .._log_parts import LogPart
 from .._model import LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 from .._store import Checked
+from .control_rows import astray
 from .postgresql_arrays import Blobs
 from .postgresql_connect import NAMESPACE_COLUMNS, namespace_state, read_namespace, wall_clock
+from .postgresql_control import astray_rows
 from .postgresql_copying import packed_record
 from .postgresql_log_parts import log_parts
 from .postgresql_rows import bounded, decoded, encodable, escaped, lenient, payload_fetcher, rows_of, split
@@ -84,6 +86,9 @@ class PostgresqlReader:
 
     # --- namespaces ---------------------------------------------------------------------------------------------
     def namespaces(self) -> list[NamespaceState]:
+        """Errors: NamespaceDamaged: a list without such a namespace would be taken for all there are."""
+        for name, why in astray_rows(self._session, self._sql):
+            raise astray(name, why)
         rows = self._session.rows(f"SELECT {NAMESPACE_COLUMNS} FROM {self._sql.namespace} ORDER BY name")
         return [namespace_state(row) for row in rows]
 
@@ -309,6 +314,7 @@ class PostgresqlReader:
             f"SELECT count(*) FROM (SELECT DISTINCT l.epoch, l.sequence FROM {s.given} g JOIN {s.log} l "
             f"ON l.epoch = g.epoch AND l.sequence BETWEEN g.first AND g.last WHERE l.{WRITES}) AS found"
         )[0]
+        first = self._session.row(f"SELECT epoch, first - 1 FROM {s.given} ORDER BY epoch, first LIMIT 1")
         missing = wanted - present
         return {
             "entries": entries,
@@ -317,6 +323,7 @@ class PostgresqlReader:
             "first_sequence": ends[0][1] if ends else 0,
             "last_sequence": ends[1][1] if ends else 0,
             "intact": not corrupt and not missing,
+            "pruned": tuple(first) if first else (self.identity.epoch, self.identity.sequence),
         }
 
     # --- structure ----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import typing as t
 
 from .._errors import MemoryOpsError, StoreDamaged, StoreUnavailable
 from .postgresql_connect import Connected
+from .postgresql_control import lead_back, told
 from .postgresql_fence import OPERATING, missing
 from .postgresql_log import newest_given
 from .postgresql_rows import encodable, lenient, split
@@ -27,7 +28,7 @@ def structure(session: Session, s: RecordsSql) -> list[str]:
     lines = [f"{kind} {name} is missing or changed" for kind, name, dummy in lost]
     lines += [f"index {name} is invalid" for name in invalid_indexes(session, s)]
     if not any(kind == "table" for kind, dummy_name, dummy in lost):
-        lines += behind(session, s)
+        lines += behind(session, s) + told(session, s)
         lines += [f"index {name}: {text}" for name, text in damaged_indexes(session, s)]
         try:
             found = unreadable(session, s)
@@ -123,6 +124,7 @@ class Structure(Connected):
     """The structural part of ``Store``."""
 
     application_user: str | None
+    native = True  # the live records are rows of generations, too
 
     def warnings(self) -> list[str]:
         """See _store.Store. What applications set for themselves is not known here."""
@@ -152,12 +154,16 @@ class Structure(Connected):
 
     def _mend(self, session: Session) -> list[str]:
         s = self.sql
-        done = []
+        done: list[str] = []
         with _transaction(session):
             lost = missing(session, s)
-            for kind, name, text in lost:
+            led = False  # an index that is lost cannot be made while two rows lead to one generation
+            for kind, name, text in lost:  # tables come first
+                if kind != "table" and not led:
+                    led, done = True, done + self._lead_back(session)
                 session.say(text)
                 done.append(f"made the {kind} {name} again")
+            done += [] if led else self._lead_back(session)
             if behind(session, s):
                 epoch, sequence = newest_given(session, s)
                 self._keep_up(session, epoch, sequence, 0)
@@ -173,6 +179,15 @@ class Structure(Connected):
         with contextlib.suppress(StoreDamaged):
             done += self._set_unreadable_aside(session)
         return done
+
+    def lead_back(self) -> list[str]:
+        """See _store_optional.ControlRows."""
+        with self._transaction() as session:
+            return self._lead_back(session)
+
+    def _lead_back(self, session: Session) -> list[str]:
+        session.rows(f"SELECT set_config('{OPERATING}', 'on', true)")
+        return lead_back(session, self.sql, self.clock(), self.native)
 
     def _set_unreadable_aside(self, session: Session) -> list[str]:
         """Such rows cannot be reached by a key and would count for ever; their bytes are kept beside."""

@@ -13,7 +13,7 @@ from itertools import islice
 
 from .._codec import log_checksum
 from .._log_parts import LogPart
-from .._model import LastWrite, LogEntry, Row
+from .._model import LastWrite, LogEntry, Row, StoreIdentity
 from .._store import Checked
 from .sqlite_connect import sqlite_errors, translate
 from .sqlite_log_parts import log_parts
@@ -28,6 +28,7 @@ _last_write: t.Callable[[Row], LastWrite] = partial(tuple.__new__, LastWrite)
 class LogQueries(Queries):
     """The part of ``Reader`` that reads the log."""
 
+    identity: StoreIdentity
     _sql: RecordsSql
 
     def log(
@@ -147,6 +148,7 @@ class LogQueries(Queries):
                 ).fetchone()
                 for way in ("ASC", "DESC")
             ]
+            first = con.execute("SELECT epoch, first - 1 FROM memops_given ORDER BY epoch, first LIMIT 1").fetchone()
         missing = given - present
         return {
             "entries": entries,
@@ -155,4 +157,5 @@ class LogQueries(Queries):
             "first_sequence": ends[0][0] if ends[0] else 0,
             "last_sequence": ends[1][0] if ends[1] else 0,
             "intact": not corrupt and not missing,
+            "pruned": first or (self.identity.epoch, self.identity.sequence),
         }

@@ -34,9 +34,10 @@ class Operators(Connected):
     def fence(self, claim: Claim) -> bool:
         with self._operating(claim) as con:
             space = self._namespace(con, claim.namespace)
+            mended = self._raise_again(con)
             if space.state == "quarantined":
                 if space.incident == claim.incident:
-                    return False
+                    return mended
                 con.execute(  # left by an incident that was closed without a release
                     "UPDATE memops_namespace SET incident = ? WHERE name = ?", (claim.incident, claim.namespace)
                 )
@@ -47,6 +48,15 @@ class Operators(Connected):
                     (QUARANTINE_TTL, claim.incident, claim.namespace),
                 )
             self._log(con, claim, "fence", claim.incident)
+        return True
+
+    def _raise_again(self, con: sqlite3.Connection) -> bool:
+        """Triggers that somebody dropped or changed are made again; whether there were any."""
+        lost = {kind for kind, _name, _text in missing(con, self.sql)}
+        if "trigger" not in lost or "table" in lost:
+            return False
+        self._drop_fence(con)
+        self._raise_fence(con)
         return True
 
     def unfence(self, claim: Claim) -> bool:

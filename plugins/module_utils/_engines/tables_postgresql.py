@@ -20,6 +20,7 @@ from .applications_own import WithoutLog
 from .leases import busy_timeout
 from .postgresql import PostgresqlStore, _exists
 from .postgresql_connect import store_identity
+from .postgresql_control import told
 from .postgresql_reader import PostgresqlReader
 from .postgresql_schema import literal
 from .postgresql_session import Address, Session
@@ -50,7 +51,7 @@ class _Reader(TablesReader):
     lost: t.Callable[[Session], list[str]]
 
     def structure(self) -> list[str]:
-        lost = self.lost(self._session) if self._made else []
+        lost = self.lost(self._session) + told(self._session, self._sql) if self._made else []
         return lines_of(self._session, self._live, self.table_schema, lost)
 
 

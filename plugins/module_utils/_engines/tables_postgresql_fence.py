@@ -18,11 +18,13 @@ import time
 import typing as t
 
 from .._errors import CannotProceed, StoreUnavailable
+from .._extra_vars import for_namespace
 from .._layouts.tables import Namespaces
 from .._model import Claim
 from .._table_records import overlap
 from .leases import settable
 from .postgresql_arrays import Ints, Texts
+from .postgresql_control import lost_rows
 from .postgresql_operators import HOLD, QUARANTINE_TTL
 from .postgresql_rows import escaped, lenient
 from .postgresql_schema import literal
@@ -95,7 +97,7 @@ class TablesFence(TablesRecords):
                 raise CannotProceed(
                     f"Rows of namespace {namespace!r:.80} belong to {other!r:.80} too, which is quarantined "
                     f"(incident {incident}).",
-                    f"finish that incident first: memory_namespace={other}",
+                    f"finish that incident first: {for_namespace(other)}",
                 )
 
     def _fenced(self, session: Session) -> list[tuple[str, str | None]]:
@@ -103,7 +105,9 @@ class TablesFence(TablesRecords):
             f"SELECT name, incident FROM {self.sql.namespace} WHERE state <> 'serving' AND name <> ''::bytea "
             "ORDER BY name"
         )
-        return [(lenient(name), incident) for name, incident in rows]
+        # of a namespace whose control row is gone nobody knows: what fenced it stays
+        lost: list[tuple[str, str | None]] = [(name, None) for name in lost_rows(session, self.sql)]
+        return sorted([(lenient(name), incident) for name, incident in rows] + lost)
 
     def _rules(self, session: Session) -> Rules:
         owner = session.row(

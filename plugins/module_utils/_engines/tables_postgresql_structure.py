@@ -171,6 +171,7 @@ class TablesStructure(TablesProof, Structure):
 
     live: Live
     made: bool
+    native = False
     application: t.Mapping[str, t.Any] = {}  # memory_store, with the keys of the application's own encryption
 
     @abc.abstractmethod
@@ -219,10 +220,21 @@ class TablesStructure(TablesProof, Structure):
             done += self._orphans_aside(session)
             if self.made:
                 with _transaction(session):
+                    done += self._lead_back(session)
                     if self.fence_lost(session) and self._carry_out(session):
                         done.append("raised the fence again")
         finally:
             session.close()
+        return done
+
+    def lead_back(self) -> list[str]:
+        """See _store_optional.ControlRows."""
+        if not self.made:
+            return []
+        with self._transaction() as session:
+            done = self._lead_back(session)
+            if done:
+                self._carry_out(session)
         return done
 
     def _orphans_aside(self, session: Session) -> list[str]:

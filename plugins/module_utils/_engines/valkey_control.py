@@ -11,8 +11,10 @@ import typing as t
 
 from .._errors import NamespaceUnknown, StoreDamaged
 from .._model import NamespaceState, StoreIdentity
+from .control_rows import GONE, astray
 from .valkey_connect import Wire, packed
-from .valkey_errors import RESTORE, valkey_errors
+from .valkey_control_rows import loaded, noted, wrong
+from .valkey_errors import IDENTITY, RESTORE, valkey_errors
 from .valkey_keep import FIELDS, Keep
 from .valkey_values import Names, written
 
@@ -43,27 +45,36 @@ def fresh_space(state: str, ttl: float | None, number: int) -> dict[str, t.Any]:
 
 
 def space_of(raw: bytes | None, name: str, where: str) -> dict[str, t.Any]:
-    """The control row of a namespace. Errors: NamespaceUnknown, StoreDamaged."""
+    """The control row of a namespace. Errors: NamespaceUnknown, NamespaceDamaged."""
     if raw is None:
         raise NamespaceUnknown(
             f"The store {where} has no namespace {name!r:.80}.",
             "name one of those that the playbook memops.agent_memory.info lists",
         )
-    try:
-        space = json.loads(raw)
-        state_of(name, space)
-        return t.cast(t.Dict[str, t.Any], space)
-    except (ValueError, KeyError, TypeError):
-        raise StoreDamaged(f"The control row of namespace {name!r:.80} is damaged.", RESTORE) from None
+    space = loaded(raw)
+    why = wrong(space)
+    if why is not None:
+        raise astray(name, why)
+    return t.cast(t.Dict[str, t.Any], space)
+
+
+def refuse_lost(read: t.Callable[..., t.Any], names: Names, name: str) -> None:
+    """Errors: NamespaceDamaged where a namespace that has no control row has generations."""
+    if read("HGET", names.generations, name) is not None:
+        raise astray(name, GONE)
 
 
 def counters_of(raw: t.Sequence[bytes], where: str) -> tuple[dict[str, str], dict[str, int]]:
     """(texts, numbers) of the store's own hash. Errors: StoreDamaged."""
-    said = {name.decode(): value.decode() for name, value in zip(raw[::2], raw[1::2])}
     try:
+        said = {name.decode(): value.decode() for name, value in zip(raw[::2], raw[1::2])}
         numbers = {name: int(said.get(name) or 0) for name in COUNTERS} if said["store_id"] else {}
+        if numbers and (min(numbers.values()) < 0 or numbers["epoch"] < 1 or not (said["lineage"] and said["layout"])):
+            raise ValueError
+        if "last" in said and not numbers["commits"]:  # every transaction counts
+            raise ValueError
     except (KeyError, ValueError):
-        raise StoreDamaged(f"The store {where} has lost its identity.", RESTORE) from None
+        raise StoreDamaged(f"The store {where} has lost its identity.", IDENTITY) from None
     if numbers:  # a counter that went back: what is given out twice would count as older than a snapshot's
         stands = numbers["epoch"], numbers["sequence"]
         numbers["epoch"], numbers["sequence"] = max(stands, (numbers["given_epoch"], numbers["given_last"]))
@@ -124,10 +135,11 @@ class Transaction:
         self._queue.extend(commands)
 
     def space(self, name: str) -> dict[str, t.Any] | None:
-        """The control row of a namespace; change it and ``save`` it."""
+        """The control row of a namespace; change it and ``save`` it. Errors: NamespaceDamaged."""
         if name not in self._spaces:
             raw = self.read("HGET", self._names.namespaces, name)
             if raw is None:
+                refuse_lost(self.read, self._names, name)
                 return None
             self._spaces[name] = space_of(raw, name, self._wire.place.where)
         return self._spaces[name]
@@ -158,6 +170,9 @@ class Transaction:
             ended = [packed("HDEL", names.store, *FIELDS)]
         out = [packed("MULTI"), *self._queue, packed("HSET", names.store, *changed), *ended]
         if self._saved:
+            marks = [x for name in self._saved for x in noted(name, self._spaces[name])]
+            if marks:
+                out.append(packed("HSET", names.generations, *marks))
             pairs = [x for name in self._saved for x in (name, json.dumps(self._spaces[name]))]
             out.append(packed("HSET", names.namespaces, *pairs))
         return [*out, packed("DEL", names.hold), packed("EXEC")]

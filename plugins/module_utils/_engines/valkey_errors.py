@@ -17,6 +17,10 @@ if t.TYPE_CHECKING:
     from .valkey_connect import Place
 
 RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
+IDENTITY = (
+    "restore its snapshots under another prefix: ansible-playbook memops.agent_memory.disaster_recovery "
+    "-e '{\"memory_dr_store\": {\"prefix\": \"<another>\"}}'"
+)
 #: What an application's user needs beside its key patterns, and what an operator's needs more.
 RIGHTS = "+@read +@write +@transaction +@connection +eval -@dangerous"
 OPERATORS_RIGHTS = "+acl +info +config|get +cluster|slots"

@@ -16,7 +16,7 @@ from .._model import StoreIdentity
 from .store_kind import check_kind
 from .valkey_connect import Place, Wire, hello, packed
 from .valkey_control import counters_of, identity_of
-from .valkey_errors import RESTORE, valkey_errors
+from .valkey_errors import IDENTITY, valkey_errors
 from .valkey_transactions import Connected
 from .valkey_values import FORMAT
 
@@ -40,7 +40,7 @@ class Opened(Connected):
             raw = self.wire.ask([packed("HGETALL", self.names.store)])[0]
             if not raw:
                 if self.wire.call("EXISTS", self.names.namespaces, self.names.incidents, self.names.logs):
-                    raise StoreDamaged(f"The store {where} (prefix {prefix}) has lost its identity.", RESTORE)
+                    raise StoreDamaged(f"The store {where} (prefix {prefix}) has lost its identity.", IDENTITY)
                 if not create and role in ("slave", "replica"):
                     raise StoreMissing(
                         f"The server {where} is a replica, and has no memory store with the prefix {prefix} (yet).",

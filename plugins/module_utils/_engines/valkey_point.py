@@ -13,11 +13,13 @@ import secrets
 import time
 import typing as t
 
-from .._errors import MemoryOpsError
+from .._errors import MemoryOpsError, NamespaceDamaged
 from .._model import LogEntry, NamespaceState
+from .control_rows import GONE, astray
 from .valkey_connect import Wire, packed
 from .valkey_control import Transaction, counters_of, space_of, state_of
 from .valkey_keep import COPIES_SECONDS, LEASE_SECONDS, NONE, Keep
+from .valkey_leading import rows_of
 from .valkey_pages import beyond
 from .valkey_reader import ValkeyReader, point_of
 from .valkey_transactions import Connected, repeated
@@ -83,46 +85,67 @@ class PointReader(ValkeyReader):
         self, wire: Wire, names: Names, envelopes: Envelopes, point: str | None, release: t.Callable[[Wire], None]
     ) -> None:
         self._token: str | None = None
+        self._damaged: dict[str, NamespaceDamaged] = {}
         self._extended = time.monotonic()
         point, token = (None, "") if point is None else _divided(point)
         super().__init__(wire, names, envelopes, point, release)
         if token:
             try:
-                super().namespaces()  # all of them as they are now, when nobody else writes
+                self._remember()
             except BaseException:
                 self.close()
                 raise
             self._token = token
 
+    def _remember(self) -> None:
+        """All namespaces as they are now, when nobody else writes; who asks for a damaged one is told."""
+        found, lost = rows_of(self._all, self._names)
+        self._damaged.update((name, astray(name, GONE)) for name in lost)
+        for name, raw in found.items():
+            try:
+                self._space(name, raw)
+            except NamespaceDamaged as exc:
+                self._damaged[name] = exc
+
     def namespaces(self) -> list[NamespaceState]:
         if self._token is None:
             return super().namespaces()
+        for name in sorted(self._damaged):
+            raise self._damaged[name]
         return [state_of(name, self._spaces[name]) for name in sorted(self._spaces)]
 
     def _space(self, name: str, raw: bytes | None = None) -> dict[str, t.Any]:
+        if self._token is not None and name in self._damaged:
+            raise self._damaged[name]
         if self._token is not None and name not in self._spaces:
             return space_of(None, name, self._where)
         return super()._space(name, raw)
 
-    def moved(self, namespace: str) -> bool:
-        return not self._kept(namespace) and super().moved(namespace)
+    def moved_among(self, namespaces: t.Sequence[str]) -> list[str]:
+        kept = self._kept(namespaces)
+        left = [name for name in namespaces if name not in kept]
+        return super().moved_among(left) if left else []
 
-    def _kept(self, namespace: str) -> bool:
-        """Whether all that was changed of the namespace since the point is in its copies."""
+    def _kept(self, namespaces: t.Sequence[str]) -> set[str]:
+        """Those of which all that was changed since the point is in their copies."""
         token = self._token
-        if token is None or namespace not in self._spaces:
-            return False
+        wanted = [name for name in namespaces if name in self._spaces]
+        if token is None or not wanted:
+            return set()
         if self._wire.place.nodes.clustered and self._wire.session != self._session:
-            return False  # a node of a Cluster that took over may have lost what was read
-        known, copies = self._names.kept(token), self._copies(namespace, token)
+            return set()  # a node of a Cluster that took over may have lost what was read
+        known = self._names.kept(token)
+        copies = [self._copies(name, token) for name in wanted]
         commands = [
             packed("HGETALL", self._names.store), packed("EXISTS", self._names.keep(token)), packed("SCARD", known),
-            packed("SISMEMBER", known, copies), packed("EXISTS", copies),
+            packed("SMISMEMBER", known, *copies), *(packed("EXISTS", one) for one in copies),
         ]  # fmt: skip
-        raw, lease, sets, noted, there = self._all([packed("MULTI"), *commands, packed("EXEC")])[-1]
+        raw, lease, sets, noted, *there = self._all([packed("MULTI"), *commands, packed("EXEC")])[-1]
         said, numbers = counters_of(raw, self._where)
         keep = Keep.of(said, numbers["commits"])
-        return keep is not None and keep.token == token and bool(lease) and keep.sets == sets and noted == there
+        if keep is None or keep.token != token or not lease or keep.sets != sets:
+            return set()
+        return {name for name, one, other in zip(wanted, noted, there) if one == other}
 
     def _copies(self, namespace: str, token: str) -> str:
         return self._names.copies(namespace, int(self._spaces[namespace]["generation"]), token)

@@ -10,17 +10,19 @@ from __future__ import annotations
 import heapq
 import typing as t
 
-from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged, StoreUnavailable
+from .._errors import CannotProceed, NamespaceDamaged, NamespaceUnknown, StoreDamaged, StoreUnavailable
 from .._model import LastWrite, LogEntry, NamespaceState, Row
 from .._store import Checked
+from .control_rows import GONE, astray, records_gone
 from .valkey_connect import Wire, packed
-from .valkey_control import counters_of, identity_of, space_of, state_of
+from .valkey_control import counters_of, identity_of, refuse_lost, space_of, state_of
 from .valkey_errors import valkey_errors
+from .valkey_leading import rows_of
 from .valkey_log import MOST, aside_of, health, stream_id
 from .valkey_pages import BATCH_BYTES, batches, behind, beyond, cut, one_by_one, page_of
 from .valkey_structure import structure
 from .valkey_transactions import live_members, wall_clock
-from .valkey_values import END, SPAN, Envelopes, Names, is_write, key_bytes, key_text, last_write, write_position
+from .valkey_values import END, SPAN, THERE, Envelopes, Names, is_write, key_bytes, key_text, last_write, write_position
 
 
 class ValkeyReader:
@@ -70,8 +72,10 @@ class ValkeyReader:
 
     # --- namespaces ---------------------------------------------------------------------------------------------
     def namespaces(self) -> list[NamespaceState]:
-        raw = self._ask("HGETALL", self._names.namespaces)
-        found = {name.decode(): value for name, value in zip(raw[::2], raw[1::2])}
+        """Errors: NamespaceDamaged: a list without such a namespace would be taken for all there are."""
+        found, lost = rows_of(self._all, self._names)
+        for name in sorted(lost):
+            raise astray(name, GONE)
         return [state_of(name, self._space(name, found[name])) for name in sorted(found)]
 
     def namespace(self, name: str) -> NamespaceState:
@@ -82,6 +86,8 @@ class ValkeyReader:
         if name not in self._spaces:
             if raw is None:
                 raw = self._ask("HGET", self._names.namespaces, name)
+            if raw is None:
+                refuse_lost(self._ask, self._names, name)
             self._spaces[name] = space_of(raw, name, self._where)
         return self._spaces[name]
 
@@ -96,12 +102,25 @@ class ValkeyReader:
         return generation
 
     def moved(self, namespace: str) -> bool:
-        raw, (_said, numbers) = self._ask("HGET", self._names.namespaces, namespace), self._counters()
-        if raw is None or numbers["commits"] < self._commits:  # the server lost what this reader saw
-            return True
+        return bool(self.moved_among([namespace]))
+
+    def moved_among(self, namespaces: t.Sequence[str]) -> list[str]:
+        """See _store_optional.ManyNamespaces."""
+        raw, rows = self._all(
+            [packed("HGETALL", self._names.store), packed("HMGET", self._names.namespaces, *namespaces, "")]
+        )
+        _said, numbers = counters_of(raw, self._where)
+        if numbers["commits"] < self._commits:  # the server lost what this reader saw
+            return list(namespaces)
         if self._wire.place.nodes.clustered and self._wire.session != self._session:
-            return True  # so may another node of a Cluster, whose numbers went on since
-        return int(space_of(raw, namespace, self._where)["changed"]) > self._commits
+            return list(namespaces)  # so may another node of a Cluster, whose numbers went on since
+        return [name for name, row in zip(namespaces, rows) if row is None or self._changed(name, row)]
+
+    def _changed(self, name: str, row: bytes) -> bool:
+        try:
+            return int(space_of(row, name, self._where)["changed"]) > self._commits
+        except NamespaceDamaged:
+            return True
 
     # --- records ------------------------------------------------------------------------------------------------
     def count(self, namespace: str, generation: int | None = None) -> int:
@@ -172,13 +191,14 @@ class ValkeyReader:
         return [first.get(row[0], row) for row in found]
 
     def _still_there(self, namespace: str, number: int) -> None:
-        """Errors: CannotProceed when this generation was dropped under the reader."""
+        """Errors: CannotProceed when this generation was dropped under the reader; StoreDamaged when it was not."""
         raw = self._ask("HGET", self._names.namespaces, namespace)
         if raw is not None and number not in space_of(raw, namespace, self._where)["generations"]:
             raise CannotProceed(
                 f"Generation {number} of namespace {namespace!r:.80} was dropped while it was read.",
                 "run the same command again",
             )
+        raise records_gone(namespace, number)
 
     def get_many(self, namespace: str, keys: t.Sequence[str], generation: int | None = None) -> dict[str, Row]:
         try:
@@ -195,7 +215,11 @@ class ValkeyReader:
         return {key: row for key, row in found if row is not None}
 
     def _members(self, namespace: str, number: int, keys: t.Sequence[str]) -> dict[str, bytes]:
-        return self._live(namespace, self._names.records(namespace, number), keys)
+        records = self._names.records(namespace, number)
+        found = self._live(namespace, records, keys)
+        if keys and not found and self._ask("ZSCORE", records, THERE) is None:
+            self._still_there(namespace, number)
+        return found
 
     def _live(self, namespace: str, members: str, keys: t.Sequence[str]) -> dict[str, bytes]:
         return live_members(self._all, members, keys, int(self._space(namespace)["largest"]))
@@ -338,7 +362,9 @@ class ValkeyReader:
         _said, n = self._counters()
         if n["given_last"]:
             spans.append((n["given_epoch"], n["given_first"], n["given_last"]))
-        return health(sorted(spans), self.log(), each)
+        spans.sort()
+        pruned = (spans[0][0], spans[0][1] - 1) if spans else (self.identity.epoch, self.identity.sequence)
+        return {**health(spans, self.log(), each), "pruned": pruned}
 
     # --- structure ----------------------------------------------------------------------------------------------
     def structure(self) -> list[str]:

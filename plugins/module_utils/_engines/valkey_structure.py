@@ -6,12 +6,16 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
+from .._errors import NamespaceDamaged
+from .control_rows import row_line
 from .valkey_connect import Wire, packed
 from .valkey_control import space_of
 from .valkey_errors import valkey_errors
 from .valkey_fence import Fence, lowered
+from .valkey_leading import Leading, astray_rows, rows_of
 from .valkey_log import stream_id
 from .valkey_server import dropping, said, server
 from .valkey_transactions import expires
@@ -41,6 +45,7 @@ def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
         f"the fence around {lost} is down: the server's user {user} may use those keys again"
         for user, lost in lowered(wire, names).items()
     ]
+    lines += [row_line(name, why) for name, why in astray_rows(wire.ask, names)]
     for name, space in sorted(spaces(wire, names).items()):
         for number in space["generations"]:
             found = Generation(wire, names, envelopes, name, number, space)
@@ -57,10 +62,12 @@ def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
 
 
 def spaces(wire: Wire, names: Names) -> dict[str, dict[str, t.Any]]:
-    raw = wire.ask([packed("HGETALL", names.namespaces)])[0]
-    return {
-        name.decode(): space_of(value, name.decode(), wire.place.where) for name, value in zip(raw[::2], raw[1::2])
-    }
+    """The control rows that can be believed."""
+    found: dict[str, dict[str, t.Any]] = {}
+    for name, raw in rows_of(wire.ask, names)[0].items():
+        with contextlib.suppress(NamespaceDamaged):
+            found[name] = space_of(raw, name, wire.place.where)
+    return found
 
 
 class Generation:
@@ -214,7 +221,7 @@ def _place(member: bytes) -> bytes:
     return b"%d-0" % (position[3] if position else 0)
 
 
-class Structure(Fence):
+class Structure(Leading, Fence):
     """The structural part of ``Store``."""
 
     def repair_structure(self) -> list[str]:
@@ -222,7 +229,7 @@ class Structure(Fence):
             return self._repair()
 
     def _repair(self) -> list[str]:
-        done = self._raise_again()
+        done = self.lead_back() + self._raise_again()
         for name, space in sorted(spaces(self.wire, self.names).items()):
             for number in space["generations"]:
                 done += self._mend_generation(name, number, space)

@@ -24,7 +24,15 @@ from .leases import check_claim
 from .valkey_bulk import add_members
 from .valkey_cluster import FAILOVER_SECONDS, elsewhere
 from .valkey_connect import Place, Wire, packed
-from .valkey_control import Transaction, counters_of, fresh_space, incident_field, incident_row, space_of
+from .valkey_control import (
+    Transaction,
+    counters_of,
+    fresh_space,
+    incident_field,
+    incident_row,
+    refuse_lost,
+    space_of,
+)
 from .valkey_errors import translate, valkey_errors
 from .valkey_keep import keep_former
 from .valkey_values import AT_ONCE, THERE, Envelopes, Names, key_bytes, one_key
@@ -286,12 +294,15 @@ class Connected:
             return self.wire.ask([packed(*args)])[0]
 
     def _space(self, name: str) -> dict[str, t.Any]:
-        """The control row of a namespace as it is now. Errors: NamespaceUnknown."""
-        return space_of(self._ask("HGET", self.names.namespaces, name), name, self.place.where)
+        """The control row of a namespace as it is now. Errors: NamespaceUnknown, NamespaceDamaged."""
+        raw = self._ask("HGET", self.names.namespaces, name)
+        if raw is None:
+            refuse_lost(self._ask, self.names, name)
+        return space_of(raw, name, self.place.where)
 
     # --- what all parts need ------------------------------------------------------------------------------------
     def _namespace(self, tx: Transaction, name: str) -> dict[str, t.Any]:
-        """Errors: NamespaceUnknown."""
+        """Errors: NamespaceUnknown, NamespaceDamaged."""
         space = tx.space(name)
         return space_of(None, name, self.place.where) if space is None else space
 

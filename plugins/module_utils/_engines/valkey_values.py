@@ -49,6 +49,7 @@ class Names:
         self.store = own  # hash: identity and counters
         self.hold = f"{own}:hold"  # who writes now
         self.namespaces = f"{own}:namespaces"  # hash: name → control row (JSON)
+        self.generations = f"{own}:generations"  # hash: name → the active one and all of them (JSON)
         self.incidents = f"{own}:incidents"  # hash: namespace and incident → JSON
         self.given = f"{own}:given"  # sorted set of spans of sequences that have log entries
         self.reserved = f"{own}:reserved"  # sorted set of spans that operators took

@@ -24,6 +24,8 @@ def operate(context: Context) -> dict[str, t.Any]:
         snapshot=context.params["snapshot"],
         since_epoch=context.params["since_epoch"],
         run=context.run,
+        accept_loss=context.params["accept_loss"],
+        log_intact=context.params["log_intact"],
         check=context.check,
     )
 
@@ -33,5 +35,7 @@ def main() -> None:
         "namespace": {"type": "str", "required": True},
         "snapshot": {"type": "str"},
         "since_epoch": {"type": "int", "required": True},
+        "accept_loss": {"type": "bool", "default": False},
+        "log_intact": {"type": "bool", "default": True},
     }
     execute(operate, options)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import HIT_RATE_SOURCE, SEARCH, Context, execute
+from .._extra_vars import for_namespace
 from .._operations.commands import run
 from .._operations.monitor_step import watch
 
@@ -45,7 +46,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         longer = str(found["watch_seconds"])
         command = run("monitor", memory_namespace=name, memory_again="true", memory_monitor_seconds=longer)
         again = f"watch longer: {command}"
-    failed = f"run the rebuild playbook with memory_namespace={name}"
+    failed = f"run the rebuild playbook with {for_namespace(name)}"
     return context.judged(found, failed if found["verdict"] == "fail" else again)
 
 

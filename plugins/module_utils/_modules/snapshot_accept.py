@@ -7,6 +7,7 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from .._ansible import Context, diff, execute
@@ -17,7 +18,7 @@ from .._inputs import check_reason
 def operate(context: Context) -> dict[str, t.Any]:
     reason = context.params["reason"]
     check_reason(reason)
-    if not reason.strip():
+    if not reason.strip() or re.fullmatch(r"\s*<.*>\s*", reason):  # as the commands leave it to be filled in
         raise InvalidInput("To accept a snapshot needs a reason.", "say why it is right in memory_accept_reason")
     repository, keyring, snapshot = context.repository(), context.keyring(), context.params["snapshot"]
     info = repository.snapshot(context.name, snapshot, keyring).info

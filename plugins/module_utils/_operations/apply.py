@@ -15,6 +15,7 @@ import typing as t
 from .. import _progress
 from .._codec import RecordCodec, log_checksum
 from .._errors import CannotProceed, SnapshotUnusable
+from .._extra_vars import for_namespace
 from .._model import CHECKSUM, DELETED, EPOCH, PAYLOAD, SEQUENCE, UPDATED, Change, Claim, Row
 from .._repository import Snapshot
 from .._store import Store
@@ -307,7 +308,7 @@ def undo(
         if (former is not None or soft) and reader.namespace(namespace).state != "quarantined":
             raise CannotProceed(
                 f"{namespace} is not quarantined: undo would serve the damaged {'records' if soft else 'generation'}.",
-                f"isolate it first: memory_namespace={namespace}",
+                f"isolate it first: {for_namespace(namespace)}",
             )
     if former is None and not soft and known.get("undone"):
         went = {} if known["undone"] == "soft" else {"generation": {"from": None, "to": known["undone"]}}
@@ -326,6 +327,12 @@ def undo(
     if known.get("released_sequence") is not None and _written_since(store, namespace, known["released_sequence"]):
         raise CannotProceed(
             f"{namespace} was written to after its release; going back would take these writes away.",
+            "restore single records with the restore playbook, or rebuild again",
+        )
+    if known.get("merged_since"):
+        raise CannotProceed(
+            f"What was written to {namespace} on its secondary came home since the rebuild; going back would take that "
+            "away.",
             "restore single records with the restore playbook, or rebuild again",
         )
     claim = None if check else incidents.claim(store, namespace, run)

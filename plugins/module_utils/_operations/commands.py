@@ -7,9 +7,9 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
-import json
-import re
 import typing as t
+
+from .._extra_vars import extra_vars
 
 NAMED = 10
 
@@ -33,8 +33,9 @@ def back_by(namespace: str, snapshot: str | None, keys: t.Sequence[str], count: 
 def run(playbook: str, **variables: str | t.Sequence[str]) -> str:
     """The command that runs a playbook, as a shell takes it; a list stays one."""
     words = f"ansible-playbook memops.agent_memory.{playbook}"
-    for name, value in variables.items():
-        plain = isinstance(value, str) and re.match(r"\A[A-Za-z0-9_.:@/-]+\Z", value)
-        text = f"{name}={value}" if plain else "'" + json.dumps({name: value}).replace("'", "'\\''") + "'"
-        words += f" -e {text}"
-    return words
+    return " ".join([words, *(f"-e {extra_vars({name: value})}" for name, value in variables.items())])
+
+
+def accept(snapshot: str) -> str:
+    """The command that accepts a suspect snapshot; the reason is for whoever looked at it to fill in."""
+    return run("accept", memory_snapshot=snapshot, memory_accept_reason="<why it is right>")

@@ -16,6 +16,7 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from .._errors import CannotProceed, InvalidInput, MemoryOpsError, SnapshotUnusable
+from .._extra_vars import for_namespace
 from .._inputs import moment
 from .._search import Search, need_search
 from .._store import Reader, Store
@@ -38,6 +39,7 @@ from .incident import Journal, Run, microseconds, now_us
 from .incoming import Incoming, checked
 from .logreading import Log, LogReading, read_beside
 from .plan_file import PlanFile
+from .plan_gap import Base, Gap
 from .plan_unlogged import Window, told, told_otherwise
 from .probes import fix_probes
 from .workers import Worker
@@ -95,7 +97,7 @@ def investigate(
     if check or incident is None:
         if not check:
             raise CannotProceed(
-                f"{namespace} has no open incident to diagnose.", f"isolate it first: memory_namespace={namespace}"
+                f"{namespace} has no open incident to diagnose.", f"isolate it first: {for_namespace(namespace)}"
             )
         with incidents.own_files(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="memops-") as scratch:
             found = case.investigate(scratch, known, check=True)
@@ -323,6 +325,7 @@ class _Case:
         try:
             while True:
                 base = chosen.snapshots[0].info if chosen.snapshots else None
+                copies = [sources.Copies(snapshot, chosen.note) for snapshot in chosen.snapshots]
                 later = settled is not None and base is not None and (base.epoch, base.sequence) >= settled
                 evidence = plan.Evidence(
                     self.namespace,
@@ -334,12 +337,13 @@ class _Case:
                     acknowledged=acknowledged,
                     settled=settled if later else None,
                     held=held_records.outstanding(self.store, self.namespace),
+                    gap=Gap(Base(copies), log.pruned),
                 )
                 try:
                     return plan.make(
                         reader=reader,
                         namespace=self.namespace,
-                        sources=[sources.Copies(snapshot, chosen.note) for snapshot in chosen.snapshots],
+                        sources=copies,
                         evidence=evidence,
                         damage_file=damage_file,
                         target=target,

@@ -17,7 +17,7 @@ from .._repository import holds
 from .._repository.manifest import folder
 from .._store import Store
 from . import evidence
-from .commands import counted, run
+from .commands import accept, counted, run
 from .coverage import oldest_saved
 from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination, ago
 from .holds import marked
@@ -119,8 +119,7 @@ class RepositoryChecks(Examination):
         if doubted is not None:
             why = "; ".join(doubted.reasons)[:200]
             says = f"Snapshot {doubted.id} is suspect ({why}), so retention removes nothing."
-            accept = run("accept", memory_snapshot=doubted.id, memory_accept_reason="why it is right")
-            self.add("retention", FAIL, says, f"look why; where it is as it should be, {accept}")
+            self.add("retention", FAIL, says, f"look why; where it is as it should be, {accept(doubted.id)}")
             return
         if broken:
             says = f"Snapshot {broken[0].id} cannot be read, and is kept ({len(broken)} in all): {broken[0].problem}"

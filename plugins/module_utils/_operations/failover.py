@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import typing as t
 
-from .._codec import RecordCodec
+from .._codec import RecordCodec, log_checksum
 from .._errors import CannotProceed, KeyUnavailable, NamespaceLocked, NamespaceQuarantined, RecordCorrupt
 from .._model import CHECKSUM, EPOCH, KEY, KEY_ID, PAYLOAD, SEQUENCE, Change, Claim, LogEntry, Row
 from .._store import Store
 from .incident import rfc3339
+from .probes import last_write
 
 BATCH = 1000
+BEATEN: t.Final = "conflict: a newer deletion or write at home won"
 
 
 class _Rollback(Exception):
@@ -107,14 +109,16 @@ class Delta(t.Protocol):
 def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epoch: int) -> dict[str, t.Any]:
     """Bring home what was written on the secondary since it was promoted (epoch ≥ ``since_epoch``).
 
-    The higher (epoch, sequence) wins; a row that was written here after the secondary's snapshot and loses is kept
-    aside and listed as a conflict. Returns {merged, already, conflicts, conflict_keys, damaged,
-    log_entries, first_write_at (when the secondary took its first write)}.
+    The higher (epoch, sequence) wins; what loses is kept aside and listed as a conflict: a row that was written here
+    after the secondary's snapshot, or the secondary's, where what was lost here was marked as deleted in a higher
+    epoch (another namespace came home meanwhile). What the secondary acknowledged and its copy does not give any more
+    is ``lost``. Returns {merged, already, conflicts, conflict_keys, damaged, lost [keys], log_entries, first_write_at
+    (when the secondary took its first write)}.
     """
     codec = RecordCodec(claim.namespace)
-    merged = already = 0
+    merged = already = kept = 0
     conflicts: list[str] = []
-    damaged: list[str] = []
+    damaged: dict[str, tuple[t.Any, t.Any]] = {}  # key → the version that its row names
     base = _seen_before(delta, claim.namespace, since_epoch)
     for batch in delta.scan(claim.namespace):
         rows = []
@@ -124,18 +128,25 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
             if _opens(codec, keyring, row):
                 rows.append(row)
             else:
-                damaged.append(row[KEY])
+                damaged[row[KEY]] = (row[EPOCH], row[SEQUENCE])
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]
             with store.reader() as reader:
                 here = reader.get_many(claim.namespace, [row[KEY] for row in part])
-            changes = []
+            changes: list[Change] = []
+            beaten: list[Change] = []
             for row in part:
                 live = here.get(row[KEY])
                 aside = None
                 if live is not None and not codec.intact(live):
                     aside = "damaged: replaced by the secondary's record"
                 elif live is not None:
+                    ahead = (live[EPOCH], live[SEQUENCE]) > (row[EPOCH], row[SEQUENCE])
+                    if ahead and not _lies_aside(store, claim, row):
+                        conflicts.append(row[KEY])
+                        kept += 1  # there for a moment, so that it can be set aside
+                        beaten += [Change(row[KEY], live[CHECKSUM], row), Change(row[KEY], row[CHECKSUM], live, BEATEN)]
+                        continue
                     if (live[EPOCH], live[SEQUENCE]) >= (row[EPOCH], row[SEQUENCE]):
                         already += 1
                         continue
@@ -143,7 +154,7 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
                         conflicts.append(row[KEY])
                         aside = "conflict: a newer write on the secondary won"
                 changes.append(Change(row[KEY], live[CHECKSUM] if live else None, row, aside))
-            refused = store.change(claim, changes)
+            refused = store.change(claim, changes + beaten)
             if refused:
                 raise CannotProceed(
                     f"{len(refused)} records of {claim.namespace} changed while they were merged.",
@@ -151,6 +162,7 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
                 )
             merged += len(changes)
     entries = 0
+    lost: set[str] = set()
     first_write: int | None = None
     for log_batch in delta.log(claim.namespace):
         newer = [e for e in log_batch if isinstance(e[5], int) and e[5] >= since_epoch]
@@ -158,16 +170,58 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
             written = [e[1] for e in newer if e[3] == "write" and e[8]]
             first_write = min([*written, *([] if first_write is None else [first_write])], default=None)
             entries += store.import_log(claim, newer)
+            lost |= _unmatched(store, claim.namespace, _acknowledged(newer))
+    lost |= _unmatched(store, claim.namespace, damaged)
     return {
         "merged": merged,
         "already": already,
         "conflicts": len(conflicts),
         "conflict_keys": conflicts[:1000],
-        "damaged": damaged[:1000],
+        "damaged": list(damaged)[:1000],
+        "lost": sorted(lost),
         "log_entries": entries,
         "first_write_at": rfc3339(first_write),
-        "changed": bool(merged or entries),
+        "changed": bool(merged or kept or entries),
     }
+
+
+def _acknowledged(entries: t.Iterable[LogEntry]) -> dict[str, tuple[t.Any, t.Any]]:
+    """Key → the newest of these writes of it."""
+    found: dict[str, tuple[t.Any, t.Any]] = {}
+    for e in entries:
+        if e[3] == "write" and isinstance(e[4], str) and isinstance(e[6], int) and log_checksum(e) == e[11]:
+            found[e[4]] = max(found.get(e[4], (-1, -1)), (e[5], e[6]))
+    return found
+
+
+def _unmatched(store: Store, namespace: str, versions: t.Mapping[str, tuple[t.Any, t.Any]]) -> set[str]:
+    """The keys of which the home has neither this version, nor a later one, nor a later deletion in its log."""
+    out: set[str] = set()
+    keys = list(versions)
+    for start in range(0, len(keys), BATCH):
+        part = keys[start : start + BATCH]
+        with store.reader() as reader:
+            here = reader.get_many(namespace, part)
+            for key in part:
+                row = here.get(key)
+                if row is not None and (row[EPOCH], row[SEQUENCE]) >= versions[key]:
+                    continue
+                write = last_write(reader, namespace, key)
+                deleted = row is None and write is not None and write.operation == "delete"
+                if write is None or not deleted or (write.epoch, write.sequence) < versions[key]:
+                    out.add(key)
+    return out
+
+
+def _lies_aside(store: Store, claim: Claim, row: Row) -> bool:
+    """Whether a merge that was cut short set this row of the secondary aside."""
+    with store.reader() as reader:
+        return any(
+            reason == BEATEN and tuple(other) == tuple(row)
+            for batch in reader.aside(claim.namespace, claim.incident)
+            for _incident, reason, other in batch
+            if other[KEY] == row[KEY]
+        )
 
 
 def _seen_before(delta: Delta, namespace: str, since_epoch: int) -> tuple[int, int]:

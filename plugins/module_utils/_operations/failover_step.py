@@ -7,16 +7,23 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
+import json
 import os
 import typing as t
 
 from .._errors import CannotProceed, CapabilityMissing, InvalidInput
+from .._extra_vars import for_namespace
 from .._route import read_route, resolve
 from .._store import Store
 from .._store_address import location
 from . import failover, integrity
 from . import incident as incidents
+from .commands import counted, named
+from .commands import run as command
 from .incident import Journal, Run, microseconds, now_us
+
+LISTED = 1000
+LOST_AWAY = "lost_on_secondary.jsonl"
 
 
 def take_over(
@@ -35,7 +42,8 @@ def take_over(
     """Promote this copy (state serving), serve reads from it (reading) or let it stand back (standby).
 
     A copy that is not fit is left as it is: {changed: False, fit: False, reason}. Of a copy that stands back,
-    ``took_writes`` says whether there can be anything to bring home. Errors: CannotProceed.
+    ``took_writes`` says whether there can be anything to bring home, and then ``log_intact`` whether its access log is
+    whole. Errors: CannotProceed.
     """
     with store.reader() as reader:
         before = reader.namespace(namespace)
@@ -44,7 +52,7 @@ def take_over(
     if state == "reading" and before.state == "serving":
         raise CannotProceed(
             f"{namespace} takes writes in this copy; read-only they would be left behind.",
-            f"bring it home first: run the failback playbook with memory_namespace={namespace}",
+            f"bring it home first: run the failback playbook with {for_namespace(namespace)}",
         )
     incident, known = incidents.facts(store, namespace, run.incident)
     if state == before.state == "reading" and known.get("reading"):
@@ -98,6 +106,9 @@ def _stand_back(
         "epoch": incidents.promoted_epoch(store, namespace),
         "took_writes": state == "serving" or not incidents.served_read_only(store, namespace),
     }
+    if known["took_writes"]:  # what it took and neither its records nor its log tell of, nobody can bring home
+        with store.reader() as reader:
+            known["log_intact"] = bool(reader.log_health()["intact"])
     if check or state == "standby":
         return {"changed": state != "standby", "incident": run.incident, **known}
     claim = incidents.claim(store, namespace, run)
@@ -119,11 +130,16 @@ def come_home(
     snapshot: str | None,
     since_epoch: int,
     run: Run,
+    accept_loss: bool = False,
+    log_intact: bool = True,
     check: bool = False,
 ) -> dict[str, t.Any]:
     """Merge the secondary's writes into the quarantined home.
 
-    Errors: CannotProceed, CapabilityMissing, SnapshotUnusable, KeyUnavailable.
+    What the secondary acknowledged and cannot give, since its own copy is damaged, stops it unless ``accept_loss``, and
+    so does a log there that is not whole (``log_intact`` False): nobody can tell what it took. The keys stand in the
+    incident's folder (LOST_AWAY). Returns failover.merge() with ``lost`` as a number and ``lost_keys`` (the first), and
+    {incident, lost_file}. Errors: CannotProceed, CapabilityMissing, SnapshotUnusable, KeyUnavailable.
     """
     if "sequence" not in store.capabilities():
         raise CapabilityMissing(
@@ -135,12 +151,12 @@ def come_home(
     incident, known = incidents.facts(store, namespace, run.incident)
     if not quarantined and (incident is not None or not check):  # in a rehearsal nothing was isolated
         raise CannotProceed(
-            f"{namespace} is not quarantined at its home.", f"isolate it first: memory_namespace={namespace}"
+            f"{namespace} is not quarantined at its home.", f"isolate it first: {for_namespace(namespace)}"
         )
     if known.get("plan") and not (known.get("applied") or {}).get("complete"):
         raise CannotProceed(
             f"The plan for {namespace} was not carried out yet.",
-            f"run the apply playbook: memory_namespace={namespace}",
+            f"run the apply playbook: {for_namespace(namespace)}",
         )
     if check:
         return {"changed": True, "incident": run.incident, "detail": "would merge what was written on the secondary"}
@@ -150,14 +166,40 @@ def come_home(
     delta = open_repository().snapshot(name, snapshot, keyring)
     keyring.adopt(delta.wrapped_keys())
     claim = incidents.claim(store, namespace, run)
-    with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step(
-        "failback", run, snapshot=snapshot
-    ) as outcome:
+    folder = incidents.folder(store_params, claim.incident, run.work_dir)
+    with Journal(folder).step("failback", run, snapshot=snapshot) as outcome:
         above = max(since_epoch, delta.info.epoch)
         if store.identity().epoch <= above:  # first: a merge that is killed and finds nothing left must not skip it
             store.note(claim, validated=None)
             store.raise_epoch(claim, above)
+        before = known.get("merged_since")
+        if known.get("applied") or known.get("switched_from"):  # an undo would take away what is merged from here on
+            store.note(claim, merged_since=True)
         result = failover.merge(store, claim, delta, keyring, since_epoch=since_epoch)
+        if not result["changed"]:
+            store.note(claim, merged_since=before)
+        lost = result.pop("lost")
+        result.update(lost=len(lost), lost_keys=lost[:LISTED], lost_file=None)
+        outcome.update(lost=len(lost))
+        if lost:
+            result["lost_file"] = os.path.join(folder, LOST_AWAY)
+            with incidents.own_files(folder), open(result["lost_file"], "w", encoding="utf-8") as stream:
+                stream.writelines(json.dumps({"key": key, "reason": "lost on the secondary"}) + "\n" for key in lost)
+        accepted = "when the owners accept the loss: " + command(
+            "failback", memory_namespace=namespace, memory_accept_loss="true"
+        )
+        if lost and not accept_loss:
+            raise CannotProceed(
+                f"{counted(len(lost), 'record')} that the secondary took for {namespace} cannot come home, as its own "
+                f"copy is damaged: {named(lost)} (all of them: {result['lost_file']}). The home stays quarantined.",
+                "mend the secondary's copy where that is possible; " + accepted,
+            )
+        if not log_intact and not accept_loss:
+            raise CannotProceed(
+                f"What the secondary has of {namespace} came home, but its access log has gaps or damaged entries, so "
+                "nobody can tell whether that is all it took. The home stays quarantined.",
+                "compare with the applications' own records; " + accepted,
+            )
         if result["merged"] or result["log_entries"]:
             store.note(claim, validated=None, first_write_at=result["first_write_at"])
         outcome.update({k: result[k] for k in ("merged", "already", "conflicts", "log_entries")})

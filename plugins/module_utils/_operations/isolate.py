@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import typing as t
 
-from .._errors import CannotProceed, CapabilityMissing
+from .._errors import CannotProceed, CapabilityMissing, NamespaceDamaged
+from .._extra_vars import for_namespace
+from .._model import NamespaceState
 from .._store import Store
+from .._store_optional import ControlRows
 from . import incident as incidents
+from .fence_check import need_fence
 from .incident import Journal, Run, now_us, rfc3339
 
 NOTHING = "nothing can be isolated"  # what a store's warning says that knows why it has no fence
@@ -32,7 +36,8 @@ def isolate(
     ``again`` False: a quarantine that stands and holds is left to whoever works on it; nothing is claimed or noted.
 
     ``outside_fence`` says what keeps applications away where the store cannot (capability outside-fence); it becomes
-    ``outside`` of the proof. Returns {incident, changed, fenced_at, before, after, proof, warnings}. Errors:
+    ``outside`` of the proof. A control row that does not lead to the namespace's records is mended first.
+    Returns {incident, changed, fenced_at, before, after, proof, warnings}. Errors: NamespaceDamaged (with ``check``),
     NamespaceUnknown, LeaseHeld, CapabilityMissing, and CannotProceed when the proof fails (the fence stays up as far
     as it holds).
     """
@@ -55,8 +60,7 @@ def isolate(
             "give the application a plain user of its own on the server and name that one in "
             "memory_store.application_user",
         )
-    with store.reader() as reader:
-        before = reader.namespace(namespace)
+    before, mended = _led_back(store, namespace, check)
     incident, known = incidents.facts(store, namespace, run.incident)
     done = before.state == "quarantined"
     policy = _policy(store, before.state, before.serving_ttl)
@@ -90,7 +94,7 @@ def isolate(
         proof = {**store.prove(namespace), "outside": said or None}
         if said:
             proof["detail"] = [*proof["detail"], f"from outside, not tried: {said}"]
-        outcome.update(changed=changed, proof=proof)
+        outcome.update(changed=changed, proof=proof, mended=mended)
     proven = proof["writes_refused"] and proof["reads_refused"]
     if not proven and not said:
         raise CannotProceed(
@@ -99,19 +103,37 @@ def isolate(
         )
     return {
         "incident": claim.incident,
-        "changed": changed,
+        "changed": changed or bool(mended),
         "fenced_at": fenced_at,
         "before": policy,
         "after": fenced,
         "proof": proof,
-        "warnings": [] if proven else [_unproven(namespace, proof)],
+        "warnings": mended + ([] if proven else [_unproven(namespace, proof)]),
     }
+
+
+def _led_back(store: Store, namespace: str, check: bool) -> tuple[NamespaceState, list[str]]:
+    """(the state of the namespace, what was mended of control rows so that it can be told)."""
+    mended: list[str] = []
+    while True:
+        try:
+            with store.reader() as reader:
+                return reader.namespace(namespace), mended
+        except NamespaceDamaged:
+            if check or mended or not isinstance(store, ControlRows):
+                raise
+            mended = [f"{line[0].upper()}{line[1:]}." for line in store.lead_back()]
+            if not mended:
+                raise
 
 
 def _standing(store: Store, namespace: str) -> dict[str, t.Any] | None:
     """What isolate() returns of a quarantine that stands and holds, as far as the store has a fence; else None."""
-    with store.reader() as reader:
-        found = reader.namespace(namespace)
+    try:
+        with store.reader() as reader:
+            found = reader.namespace(namespace)
+    except NamespaceDamaged:  # the isolation mends it
+        return None
     if found.state != "quarantined":
         return None
     proof = None
@@ -181,10 +203,12 @@ def release(
     if route_away:
         raise CannotProceed(
             f"{namespace} is served by the secondary; releasing it here would give it two homes.",
-            f"run the failback playbook with memory_namespace={namespace}",
+            f"run the failback playbook with {for_namespace(namespace)}",
         )
     if not force:
         _refuse_unfinished(namespace, known)
+        if known.get("applied"):  # what was validated since nobody else was to change
+            need_fence(store, namespace)
     if check:
         return {
             "incident": incident,
@@ -218,7 +242,7 @@ def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:
     if not (known.get("application_rotation") or {}).get("done", True):
         raise CannotProceed(
             f"A rotation of the application's key of {namespace} is not finished: some values have the former key.",
-            f"run the rotate_keys playbook with memory_namespace={namespace} and the same new key again",
+            f"run the rotate_keys playbook with {for_namespace(namespace)} and the same new key again",
         )
     if plan and plan.get("escalate") and not known.get("loss_accepted"):
         raise CannotProceed(
@@ -228,15 +252,15 @@ def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:
     if plan and not (applied and applied.get("complete")):
         raise CannotProceed(
             f"The rebuild of {namespace} is planned but not finished.",
-            f"run the rebuild playbook with memory_namespace={namespace} again",
+            f"run the rebuild playbook with {for_namespace(namespace)} again",
         )
     if not plan and (validated or {}).get("verdict") == "fail":
         raise CannotProceed(
             f"The validation of {namespace} failed, and nothing was rebuilt since.",
-            f"run the rebuild playbook with memory_namespace={namespace}, or release with memory_force=true",
+            f"run the rebuild playbook with {for_namespace(namespace)}, or release with memory_force=true",
         )
     if applied and (validated or {}).get("verdict") != "pass":
         raise CannotProceed(
             f"{namespace} was rebuilt but its validation says {(validated or {}).get('verdict', 'nothing yet')}.",
-            f"run the validate playbook with memory_namespace={namespace}, or release with memory_force=true",
+            f"run the validate playbook with {for_namespace(namespace)}, or release with memory_force=true",
         )

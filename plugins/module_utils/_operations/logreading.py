@@ -11,7 +11,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from .._model import LogEntry, Window
+from .._model import WRITE_OPERATIONS, LogEntry, Window
 from .._store import Reader, open_store
 from .acknowledged import Acknowledged, believed
 from .diagnose import windows
@@ -35,6 +35,7 @@ class Log(t.NamedTuple):
     review: Review
     distrust: list[Window]
     believed: str | None  # file of an Acknowledged; None: the newest entry of each key can be believed
+    pruned: tuple[int, int]  # (epoch, sequence) up to which entries of the namespace's writes may have been pruned
 
 
 @dataclass
@@ -53,11 +54,19 @@ class LogReading:
         reviewer = Reviewer(since=self.since, until=self.until, settled=self.settled)
         given = windows(Review(), epoch=epoch, onset_sequence=self.onset_sequence)
         acknowledged = Acknowledged(self.path)
+        oldest: list[tuple[int, int]] = []
 
         def each(entries: t.Sequence[LogEntry], sound: t.Sequence[bool]) -> None:
             here = [(entry, good) for entry, good in zip(entries, sound) if entry[2] == self.namespace]
             # what is damaged proves nothing, and what could have been there before it is asked
             reviewer.add([entry for entry, good in here if good])
+            places = [
+                (entry[5], entry[6])
+                for entry, good in here
+                if good and entry[5] is not None and entry[6] is not None and entry[3] in WRITE_OPERATIONS
+            ]
+            if places:
+                oldest[:] = [min([*oldest, *places])]
             acknowledged.doubt(
                 [
                     entry
@@ -81,7 +90,9 @@ class LogReading:
             acknowledged.close()
             raise
         acknowledged.close(keep=needed)
-        return Log(reader.identity.sequence, health, review, distrust, self.path if needed else None)
+        # entries that came with a restore reach further back than what this store gave out
+        pruned = min([health["pruned"], *((epoch, sequence - 1) for epoch, sequence in oldest)])
+        return Log(reader.identity.sequence, health, review, distrust, self.path if needed else None, pruned)
 
 
 def read_beside(parent: Parent, store_params: dict[str, t.Any], reading: LogReading, check: bool) -> None:

@@ -13,6 +13,7 @@ import typing as t
 
 from .._benchmark import concerning, parse
 from .._errors import CannotProceed, InvalidInput
+from .._extra_vars import for_namespace
 from .._model import Claim
 from .._search import need_search, search_of
 from .._store import Store
@@ -67,7 +68,7 @@ def watch(
         if check:
             return {"verdict": "could-not-verify", "changed": True, "samples": [], "breaches": [], "incident": incident}
         raise CannotProceed(
-            f"{namespace} is {state}, not released.", f"run the release playbook with memory_namespace={namespace}"
+            f"{namespace} is {state}, not released.", f"run the release playbook with {for_namespace(namespace)}"
         )
     released = microseconds(known["released_at"]) or now_us()
     deadline = microseconds(known.get("watch_until")) or 0

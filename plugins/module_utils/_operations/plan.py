@@ -33,20 +33,11 @@ from .._store import Reader
 from .acknowledged import Acknowledged, believed, inside
 from .held_records import aside_of
 from .plan_file import Entry, PlanFile
+from .plan_gap import UNKNOWN, Base, Gap, Source
 from .plan_streams import aligned, damaged, one_by_one
 from .plan_summary import summary
 
 Version = t.Tuple[int, int]
-
-
-class Source(t.Protocol):
-    """A verified copy to repair from: a snapshot."""
-
-    id: str
-
-    def scan(self, namespace: str, after: str | None = None, until: str | None = None) -> t.Iterator[list[Row]]: ...
-
-    def get_many(self, namespace: str, keys: t.Sequence[str]) -> dict[str, Row]: ...
 
 
 class Opener(t.Protocol):
@@ -68,9 +59,11 @@ class Evidence:
         acknowledged: Acknowledged | None = None,
         settled: Version | None = None,
         held: frozenset[str] = frozenset(),
+        gap: Gap | None = None,
     ) -> None:
         """``settled``: the version up to which a closed incident judged the writes and the newest snapshot, taken
-        later, says what came of them. ``held``: the groups of isolated records that are not back."""
+        later, says what came of them. ``held``: the groups of isolated records that are not back. ``gap``: of what
+        time neither the log nor the sources tell."""
         self.codec = RecordCodec(namespace)
         self.windows = windows
         self.keyring = keyring
@@ -80,6 +73,7 @@ class Evidence:
         self.acknowledged = acknowledged or Acknowledged()
         self.settled = settled
         self.held = held
+        self.gap = gap or Gap(Base([]), (0, 0))
 
     def distrusted(self, key: str, version: Version, write: LastWrite | None) -> str | None:
         """The cause of the window that covers this version, if one does."""
@@ -119,19 +113,19 @@ def make(
     counts = {"good_before": 0, "damaged": 0}
     unlogged = newest = 0
     pending: list[Entry] = []
-    base = sources[0] if sources else None
+    gap = evidence.gap
     plain = _Plain(evidence)
     _progress.begin("planning")
     streams = aligned(
         one_by_one(_progress.counted(reader.scan(namespace))),
         one_by_one(reader.last_writes(namespace)),
-        one_by_one(base.scan(namespace)) if base else iter(()),
+        one_by_one(gap.base.scan(namespace)),
         damaged(damage_file),
         plain.keeps,
     )
     for key, live, last, copy, damage in streams:
         write = evidence.acknowledged.newest(key, last)
-        decision = _decide(key, live, write, copy, damage, base.id if base else None, evidence)
+        decision = _decide(key, live, write, copy, damage, gap.base.name(key), evidence)
         if decision is None:
             continue
         kept, entry = decision
@@ -140,7 +134,7 @@ def make(
             newest = max(newest, live[UPDATED])
         if entry is None:
             continue
-        if entry.action != "suspect":
+        if entry.action not in ("suspect", "absent"):
             counts["damaged"] += 1
         elif entry.reason == UNLOGGED:
             unlogged += 1
@@ -158,7 +152,7 @@ def make(
     _respect_deletions(draft, reader, namespace, {source.id: source for source in sources}, evidence.windows)
     counts["damaged"] -= _respect_isolation(draft, reader, namespace, evidence.held)
     facts = {"counts": counts, "unlogged": unlogged, "log_intact": evidence.log_intact, "newest": newest}
-    return summary(draft.finish(target, **facts))
+    return summary(draft.finish(target, **facts, gap=gap.facts()))
 
 
 UNLOGGED = "no log entry proves who wrote it"
@@ -218,7 +212,7 @@ def _decide(
             return _missing(key, live, write, copy, "stale", source, evidence)
         if out:
             return None
-        if not _proven(live, version, write, copy, evidence):
+        if not _proven(live, version, write, copy, evidence) and not evidence.gap.keeps(key, version):
             distrust = UNLOGGED
     if distrust is not None:
         if live[DELETED] is not None:  # a deletion that nobody vouches for: was there a memory before it?
@@ -258,6 +252,13 @@ def _missing(
         good_copy = None  # says which version there was; an older snapshot may have it
     there = live if doubtful is None else doubtful
     reason = damage or "absent"
+    action = evidence.gap.action(key, good_copy, live, doubtful) if logged is None else None
+    if action == "absent" and good_copy is not None and _expired(good_copy, evidence.now):
+        return None
+    if action is not None:
+        reason = reason if action == "absent" else f"{reason}; {UNKNOWN}"
+        spare = None if action == "expired" else good_copy
+        return False, _entry(key, action, reason, there, spare, source, copied if spare is not None else None)
     if not known:
         if live is None:
             return None  # nobody acknowledged a write of this key: it is not missing

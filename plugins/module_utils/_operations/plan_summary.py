@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typing as t
 
+from . import plan_gap
 from .commands import counted
 from .incident import rfc3339
 from .plan_file import PlanFile
@@ -26,6 +27,8 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
     # good ones, and what is planned for a memory that should be there; deletions and expired records are none
     expected = counts["good_before"] + sum(found[action] for action in ("repair", "suspect", "conflict", "lost"))
     doubts = [] if meta["log_intact"] else ["the access log is damaged: what it does not prove is suspect"]
+    if meta.get("gap"):
+        doubts.append(plan_gap.doubt(meta["gap"]))
     if meta.get("unlogged"):
         doubts.append(f"{counted(meta['unlogged'], 'record')} without a log entry")
     return {

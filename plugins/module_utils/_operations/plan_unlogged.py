@@ -27,8 +27,8 @@ from .._store import Reader
 from .._table_records import put_off, silent
 from . import plan_torn
 from .held_records import aside_of
-from .plan import Source
 from .plan_file import Entry, PlanFile
+from .plan_gap import Source
 from .plan_streams import damaged, one_by_one
 from .plan_summary import summary
 

@@ -11,8 +11,8 @@ import typing as t
 from dataclasses import dataclass
 
 from .._benchmark import concerning, parse
-from .._errors import InvalidInput, LeaseHeld, MemoryOpsError, NamespaceUnknown
-from .._model import STRATEGIES
+from .._errors import InvalidInput, LeaseHeld, MemoryOpsError, NamespaceDamaged, NamespaceUnknown
+from .._model import STRATEGIES, NamespaceState
 from .._search import Search, need_search
 from .._store import Store
 from . import benchmark as benchmarks
@@ -60,16 +60,20 @@ def preflight(
     if benchmark:
         parse(benchmark)
         need_search(store, benchmark, search, namespace)
+    warnings: list[str] = []
     with store.reader() as reader:
+        identity = reader.identity
         try:
             state = reader.namespace(namespace)
+            count = reader.count(namespace)
         except NamespaceUnknown as exc:
             raise _lost(exc, open_repository, open_keyring, name, namespace) from None
-        identity = reader.identity
-        count = reader.count(namespace)
+        except NamespaceDamaged as exc:
+            state, count = NamespaceState(namespace, "damaged", 0, None, None, None), 0
+            warnings.append(f"{exc.message} Isolating the namespace leads it back to its records first.")
     refuse_if_held(store, namespace, run)
-    warnings = store.warnings()
-    warnings += _unasked(store, namespace, benchmark, search)
+    warnings += store.warnings()
+    warnings += _unasked(store, namespace, benchmark, search) if state.state != "damaged" else []
     keyring = _try(open_keyring, "Nothing can be rebuilt without the keyring", warnings)
     if strategy == "rotate" and keyring is not None:
         _try(keyring.refuse_new_key, "The records can be repaired and not rotated", warnings)

@@ -18,6 +18,7 @@ from .._store import Store
 from . import apply, integrity, plan_summary, sources
 from . import incident as incidents
 from .commands import back_by, counted, named
+from .fence_check import need_fence
 from .incident import Journal, Run, now_us
 from .incoming import Incoming, checked
 from .plan_file import PlanFile
@@ -262,6 +263,7 @@ def carry_out(
     with store.reader() as reader:
         if reader.namespace(namespace).state != "quarantined":
             raise CannotProceed(f"{namespace} is not quarantined.", "run the isolate step first")
+    need_fence(store, namespace)
     folder = incidents.folder(store_params, incident, run.work_dir)
     claim = incidents.claim(store, namespace, run)
     journal = Journal(folder)
@@ -315,7 +317,10 @@ def carry_out(
             result["method"] = "rotate"
         probes = result.pop("probes", None)
         store.note(
-            claim, applied={"complete": True, "result": result}, **({"probes": probes} if probes is not None else {})
+            claim,
+            applied={"complete": True, "result": result},
+            merged_since=None,
+            **({"probes": probes} if probes is not None else {}),
         )
         outcome.update({k: v for k, v in result.items() if k != "rotation"})
     result["warnings"] = incidents.mirror(store, claim, journal, repository, keyring)

@@ -18,6 +18,7 @@ from .._repository.catalogue import choose_base, ids, listing
 from .._repository.manifest import SnapshotInfo, folder
 from .._repository.objects import check_name
 from . import retention_lock as locking
+from .commands import accept
 
 DAY = 86400.0
 COMING = ""  # the id of one that is not there yet
@@ -70,7 +71,10 @@ def apply(
     stopped = suspect(snapshots)
     if stopped:
         why = "; ".join(stopped.reasons)
-        warnings.append(f"Snapshot {stopped.id} is suspect ({why}): nothing is removed until it is accepted.")
+        warnings.append(
+            f"Snapshot {stopped.id} is suspect ({why}): nothing is removed until it is accepted. "
+            f"Next: look why; where it is as it should be, {accept(stopped.id)}"
+        )
     if check and expected:
         snapshots = [_coming(snapshots, name, expected, moment), *snapshots]
     good = [info for info in snapshots if info.good]

@@ -21,6 +21,7 @@ from .._application_ciphers import ApplicationKey
 from .._application_seals import NOTHING, OPEN, PLAIN, SHUT, Seals, seals_of
 from .._codec import RecordCodec
 from .._errors import CannotProceed, CapabilityMissing, KeyUnavailable, MemoryOpsError, RecordCorrupt
+from .._extra_vars import for_namespace
 from .._model import CHECKSUM, KEY, PAYLOAD, Change, Claim, IncidentState, Row
 from .._store import Store, open_store
 from .integrity_rows import shown
@@ -126,7 +127,7 @@ class _Run:
         if plan and not (applied and applied.get("complete")):
             raise CannotProceed(
                 f"A rebuild of {name!r:.80} is planned and not finished; its plan names the values as they are now.",
-                f"run the rebuild playbook with memory_namespace={name} first",
+                f"run the rebuild playbook with {for_namespace(name)} first",
             )
         note = state.facts.get(NOTE)
         if note and not note["done"]:

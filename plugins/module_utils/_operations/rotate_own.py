@@ -18,6 +18,7 @@ import typing as t
 from .. import _progress
 from .._codec import UNREADABLE, why_unreadable
 from .._errors import CannotProceed, MemoryOpsError
+from .._extra_vars import for_namespace
 from .._model import CHECKSUM, KEY, Claim
 from .._store import Store
 from .._store_own import Attempt, Locksmith
@@ -76,7 +77,7 @@ def rotate_own(
             raise CannotProceed(
                 f"{first} {many} records that could be read before cannot be read now"
                 + (f", such as {lost[0]['key']!r} of {lost[0]['namespace']}." if lost else "."),
-                f"run the rebuild playbook with memory_namespace={lost[0]['namespace']}" if lost
+                f"run the rebuild playbook with {for_namespace(lost[0]['namespace'])}" if lost
                 else "look at the application, then run the same command again",
             )  # fmt: skip
         for claim in claims:

@@ -11,6 +11,7 @@ import time
 import typing as t
 
 from .._errors import CannotProceed, MemoryOpsError, RepositoryRefused
+from .._extra_vars import for_namespace
 from .._layouts import counted_once
 from .._model import Claim
 from .._repository import Repository
@@ -61,7 +62,7 @@ def publish(
     incident, known = incidents.facts(store, namespace, run.incident)
     if incident is None:
         if purpose == "forensic" and not check:
-            raise CannotProceed(f"{namespace} has no open incident.", f"isolate it first: memory_namespace={namespace}")
+            raise CannotProceed(f"{namespace} has no open incident.", f"isolate it first: {for_namespace(namespace)}")
         return _plain(store, wanted, check)
     fact = "forensic" if purpose == "forensic" else "baseline_snapshot"  # "baseline" is the benchmark's accuracy
     taken = known.get(fact)

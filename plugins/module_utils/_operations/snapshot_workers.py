@@ -22,7 +22,7 @@ from .._repository.manifest import folder
 from .._repository.objects import ObjectStore
 from .._repository.packs import PACK_BYTES, Put, Uploader
 from .._store import Reader, Store, open_store
-from .._store_optional import CopyOnWrite
+from .._store_optional import CopyOnWrite, ManyNamespaces
 from .snapshot_manifest import Scanned
 from .snapshot_plan import gathered, plan
 from .snapshot_scan import Job, Scribe, Tallies
@@ -190,4 +190,7 @@ def _reader(store: Store) -> Reader:
 
 
 def _moved(reader: Reader, states: t.Sequence[NamespaceState]) -> list[str]:
-    return [state.name for state in states if reader.moved(state.name)]
+    names = [state.name for state in states]
+    if isinstance(reader, ManyNamespaces):
+        return reader.moved_among(names)
+    return [name for name in names if reader.moved(name)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import KeyUnavailable, SnapshotUnusable
-from .._model import Row
+from .._model import KEY, Row
 
 MAX_SOURCES = 8
 PURPOSES = ("scheduled", "baseline")
@@ -49,21 +49,36 @@ class Copies:
     ) -> None:
         """``today``: how its rows would be now, where the store's tables have other columns since."""
         self.id: str = snapshot.id
+        self.position: tuple[int, int] = (snapshot.info.epoch, snapshot.info.sequence)
         self._snapshot = snapshot
         self._today = today
         self._note = note
 
-    def scan(self, namespace: str, after: str | None = None, until: str | None = None) -> t.Iterator[list[Row]]:
+    def scan(
+        self,
+        namespace: str,
+        first: str | None = None,
+        last: str | None = None,
+        missed: list[tuple[t.Any, t.Any]] | None = None,
+    ) -> t.Iterator[list[Row]]:
+        """Rows in key order, of ``first`` to ``last`` where these are given. Of each chunk that cannot be read
+        ``missed`` gets the first and last key before anything that comes after it."""
         chunks = self._chunks(namespace)
+        if first is not None and last is not None:
+            chunks = [chunk for chunk in chunks if not (chunk.last_key < first or last < chunk.first_key)]
         while chunks:
             done = 0
             try:
                 for _chunk, rows in self._snapshot.read(chunks):
+                    if first is not None and last is not None:
+                        rows = tuple(row for row in rows if first <= row[KEY] <= last)
                     yield list(rows) if self._today is None else self._today(self._snapshot, rows)
                     done += 1
                 return
             except SnapshotUnusable as exc:
                 self._note(f"{self.id}: {exc.message}")
+                if missed is not None:
+                    missed.append((chunks[done].first_key, chunks[done].last_key))
                 chunks = chunks[done + 1 :]
 
     def get_many(self, namespace: str, keys: t.Sequence[str]) -> dict[str, Row]:

@@ -150,6 +150,7 @@ def test_nothing_is_known_of_what_is_not_there(store):
         assert list(reader.log("absent")) == list(reader.last_writes("absent")) == []
         assert reader.log_health() == {
             "entries": 0, "corrupt": 0, "missing": 0, "first_sequence": 0, "last_sequence": 0, "intact": True,
+            "pruned": (reader.identity.epoch, 0),
         }  # fmt: skip
 
 

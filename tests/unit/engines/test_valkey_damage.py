@@ -154,7 +154,6 @@ def test_scores_that_put_members_out_of_order_are_mended(store, raw):
 def test_records_that_are_gone_altogether_are_found(store, raw):
     write(store, "n", dict.fromkeys("abc", b"1"))
     raw.delete(records(store))
-    assert all_rows(store, "n") == []
     with store.reader() as reader:
         assert [w.key for batch in reader.last_writes("n") for w in batch] == ["a", "b", "c"]
     assert structure(store) == [
@@ -217,7 +216,7 @@ def test_damaged_control_rows_are_said(store, claim, raw, text):
     with store.reader() as reader:
         with pytest.raises(StoreDamaged, match="control row of namespace 'n'"):
             reader.namespace("n")
-        assert reader.structure() == ["The control row of namespace 'n' is damaged."]
+        assert reader.structure() == ["the control row of namespace 'n' is damaged"]
     with pytest.raises(StoreDamaged):
         write(store, "n", {"a": b"1"})
     write(store, "m", {"a": b"1"})

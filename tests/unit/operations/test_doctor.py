@@ -307,7 +307,8 @@ def test_what_retention_does_not_remove(site):
     assert "holds: case-17 on 1" in of(examined(site), "retention")["says"]
     site.raw.remove(NS, [f"key-{n:03}" for n in range(15)])
     suspect = site.backup()
-    accept = f"agent_memory.accept -e memory_snapshot={suspect['snapshot']}"
+    accept = f"agent_memory.accept -e memory_snapshot={suspect['snapshot']} -e '"
+    accept += """{"memory_accept_reason": "<why it is right>"}'"""
     failed(examined(site), "retention", suspect["snapshot"], "is suspect", accept)
     late = examined(site, now=time.time() + DAY)
     failed(late, "backup", f"decide about {suspect['snapshot']} first")  # another backup would be as suspect

@@ -66,11 +66,11 @@ class Pair:
             purpose="failback", namespaces=[NS],
         )["snapshot"]  # fmt: skip
 
-    def come_home(self, delta, since_epoch, run):
+    def come_home(self, delta, since_epoch, run, **options):
         with self.home.open() as store:
             return failover_step.come_home(
                 store=store, store_params=self.home.store, namespace=NS, **self.home.places(), snapshot=delta,
-                since_epoch=since_epoch, run=run,
+                since_epoch=since_epoch, run=run, **options,
             )  # fmt: skip
 
     def release_home(self, run):

@@ -8,6 +8,8 @@ import pathlib
 
 from jinja2 import Environment
 
+from ansible_collections.memops.agent_memory.plugins.filter.memory_extra_vars import memory_extra_vars
+
 TEMPLATE = pathlib.Path(__file__).resolve().parents[3] / "roles" / "info" / "templates" / "incidents.j2"
 
 
@@ -23,7 +25,9 @@ def lines(namespaces: dict[str, str], incidents: list[tuple[str, str]]) -> list[
 
 
 def drawn(path: pathlib.Path, found: dict[str, object], **variables: str) -> list[str]:
-    template = Environment(trim_blocks=True).from_string(path.read_text(encoding="utf-8"))
+    environment = Environment(trim_blocks=True)
+    environment.filters["memops.agent_memory.memory_extra_vars"] = memory_extra_vars
+    template = environment.from_string(path.read_text(encoding="utf-8"))
     return [line for line in template.render(info_store=found, **variables).splitlines() if line]
 
 

@@ -147,6 +147,37 @@ def test_a_failure_without_an_incident_claims_nothing_about_the_namespace() -> N
     assert 'aria-current="step"' not in _report_html.render(build([extra("preflight", "fail")], incident=None))
 
 
+def diagnosed(**found: t.Any) -> list[dict[str, t.Any]]:
+    """What the playbook respond does, with what its diagnosis found."""
+    return [*good("isolate")[1:], extra("snapshot"), extra("diagnose", **{**SOUND, **found})]
+
+
+SOUND: dict[str, t.Any] = {"findings": {}, "causes": [], "strategy": "none"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "playbook"),
+    [
+        (diagnosed(), "release"),
+        (diagnosed(findings={"checksum": 1}, causes=[{"cause": "storage-failure"}], strategy="soft"), "rebuild"),
+        (diagnosed(causes=[{"cause": "damaged-access-log"}]), "rebuild"),
+        (diagnosed(strategy="soft"), "rebuild"),  # suspect versions are served
+        ([*diagnosed(), extra("validate", "fail")], "rebuild"),
+        ([*diagnosed(), extra("failover", performed=True, to="mem-b")], "rebuild"),  # which brings it home
+        ([*diagnosed(), extra("snapshot", "fail")], "rebuild"),
+        (diagnosed()[:-1], "rebuild"),
+    ],
+)
+def test_what_an_alert_found_nothing_in_is_released_and_nothing_else(steps: t.Any, playbook: str) -> None:
+    report = build(steps, namespace="agent-7")
+    command = f"ansible-playbook -i <inventory> memops.agent_memory.{playbook} -e memory_namespace=agent-7"
+    assert report["next_command"] == command
+    text = " ".join(_report_text.render(report).split())
+    assert ("no damage was found" in text) is (playbook == "release")
+    assert ("memory_onset=<when it began>" in text) is (playbook == "release")
+    assert "no damage was found" in _report_html.render(report) or playbook == "rebuild"
+
+
 def test_after_a_false_alarm_nothing_is_left_to_do() -> None:
     alarm = [*good("isolate")[1:], told("isolated"), extra("snapshot"), extra("diagnose")]
     lifted = {**extra("release", changed=True, lifted=True, released_at=at(210), incident="INC-1")}

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import shutil
+import types
 import typing as t
 
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
+from ansible_collections.memops.agent_memory.plugins.module_utils._modules import snapshot_accept
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import verify
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot_workers import Crew
 from tests.support.stores import keyring_params
@@ -87,3 +90,9 @@ def test_growth_is_not_suspect(place: Place) -> None:
     place.snapshot()
     place.fill("n", many(2000, start=1000))
     assert place.snapshot()["reasons"] == []
+
+
+def test_the_placeholder_of_the_command_is_no_reason() -> None:
+    for reason in (" ", "<why it is right>"):
+        with pytest.raises(InvalidInput, match="needs a reason"):
+            snapshot_accept.operate(types.SimpleNamespace(params={"reason": reason, "snapshot": "S"}))

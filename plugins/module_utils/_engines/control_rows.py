@@ -1,0 +1,49 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of a namespace whose control row is gone or does not lead to its records, on every engine. No I/O.
+
+PRIVATE to the collection. Nothing is read or written by such a row: what it leads to would be no memory at all, or
+another one's. Isolating the namespace mends it (``repair_structure``), and a rebuild begins with that.
+"""
+from __future__ import annotations
+
+import re
+import typing as t
+
+from .._errors import NamespaceDamaged, StoreDamaged
+
+STATES: t.Final = ("serving", "quarantined", "standby", "reading")
+GONE: t.Final = "is gone, its records are there"
+AGAIN: t.Final = "made the control row of namespace {!r:.80} again; it is quarantined, as it may have been"
+
+
+def elsewhere(generation: object) -> str:
+    return f"names generation {generation!s:.40}, which it does not have"
+
+
+def no_state(state: object) -> str:
+    return f"has the state {state!r:.40}, which there is not"
+
+
+def row_line(name: str, why: str) -> str:
+    return f"the control row of namespace {name!r:.80} {why}"
+
+
+def astray(name: str, why: str) -> NamespaceDamaged:
+    line = row_line(name, why)
+    return NamespaceDamaged(f"{line[0].upper()}{line[1:]}.", _rebuild(name))
+
+
+def records_gone(name: str, generation: int) -> StoreDamaged:
+    """Of an engine in which they can be gone as a whole."""
+    return StoreDamaged(
+        f"The records of namespace {name!r:.80} are gone (generation {generation}): the server dropped them, or "
+        "another program deleted them.",
+        _rebuild(name),
+    )
+
+
+def _rebuild(name: str) -> str:
+    if re.match(r"\A[A-Za-z0-9_.:@/-]+\Z", name):
+        return f"ansible-playbook memops.agent_memory.rebuild -e memory_namespace={name}"
+    return "run the rebuild playbook for this namespace"

@@ -1,0 +1,110 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Control rows of a PostgreSQL store that are gone or do not lead to a namespace's records any more."""
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    NamespaceDamaged,
+    NamespaceQuarantined,
+)
+from tests.unit.engines.postgresql_help import new_postgresql, raw
+from tests.unit.engines.sqlite_help import all_rows, structure, write
+
+
+@pytest.fixture
+def store(postgresql_server):
+    opened = new_postgresql(postgresql_server)
+    write(opened, "n", {"a": b"1", "b": b"2"})
+    write(opened, "m", {"a": b"another's"})
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def change(store, postgresql_server):
+    with raw(postgresql_server, store, "postgres") as con:
+        con.execute("SET memops.operating = 'on'")
+        yield lambda text, *values: con.execute(text, values)
+
+
+def number(change, name="n"):
+    return change("SELECT generation FROM memops_namespace WHERE name = %s", name.encode()).fetchone()[0]
+
+
+DAMAGE = {
+    "is gone, its records are there": ["DELETE FROM memops_namespace WHERE name = 'n'"],
+    "names generation 99, which it does not have": ["UPDATE memops_namespace SET generation = 99 WHERE name = 'n'"],
+    "names generation 1, which it does not have": ["DELETE FROM memops_generation WHERE namespace = 'n'"],
+    "names generation 2, which it does not have": [
+        "DROP INDEX memops_namespace_generation", "UPDATE memops_namespace SET generation = 2 WHERE name = 'n'",
+    ],
+    "has the state 'serv', which there is not": ["UPDATE memops_namespace SET state = 'serv' WHERE name = 'n'"],
+    "has lost the state from before its quarantine (None stands there)": [
+        "UPDATE memops_namespace SET state = 'quarantined' WHERE name = 'n'"
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", DAMAGE)
+def test_nothing_is_read_or_written_by_such_a_row_and_the_repair_leads_it_back(store, change, why):
+    before = all_rows(store, "n")
+    for text in DAMAGE[why]:
+        change(text)
+    said = f"The control row of namespace 'n' {why}."
+    with store.reader() as reader:
+        for ask in (reader.namespaces, lambda: reader.namespace("n"), lambda: reader.get_many("n", ["a"])):
+            with pytest.raises(NamespaceDamaged) as caught:
+                ask()
+            assert caught.value.message == said
+        assert caught.value.next_step == "ansible-playbook memops.agent_memory.rebuild -e memory_namespace=n"
+        assert said[0].lower() + said[1:-1] in reader.structure()
+        assert len(reader.get_many("m", ["a"])) == 1
+    for attempt in (
+        lambda: write(store, "n", {"a": b"3"}),
+        lambda: store.claim("n", "a", "o", new_incident="i"),
+    ):
+        with pytest.raises(NamespaceDamaged):
+            attempt()
+    write(store, "m", {"b": b"goes on"})
+    assert store.repair_structure()
+    assert (structure(store), store.lead_back()) == ([], [])
+    assert all_rows(store, "n") == before
+    if "generation" in why:  # it is known whether it was quarantined
+        assert write(store, "n", {"a": b"3"})
+        return
+    with pytest.raises(NamespaceQuarantined):
+        write(store, "n", {"a": b"3"})
+    claim = store.claim("n", "a", "o", new_incident="i")
+    assert store.fence(claim) and store.unfence(claim)
+    assert write(store, "n", {"a": b"3"})
+
+
+def test_what_was_written_past_the_row_comes_along_where_it_is_newer(store, change):
+    write(store, "n", {"d": b"old"})
+    old = number(change)
+    change("UPDATE memops_namespace SET generation = 99 WHERE name = 'n'")
+    columns = "key_rest, key_mark, created, updated, expires, deleted, key_id, checksum"
+    into = f"INSERT INTO memory_records (generation, key, epoch, sequence, payload, {columns}) SELECT 99, "
+    change(f"{into} key, epoch, sequence + 50, 'new', {columns} FROM memory_records WHERE generation = %s "
+           "AND key = 'a'", old)  # fmt: skip
+    change(f"{into} key, epoch, 0, 'late', {columns} FROM memory_records WHERE generation = %s AND key = 'd'", old)
+    assert store.repair_structure() == [f"led namespace 'n' back to its generation {old}"]
+    assert {row[0]: row[8] for row in all_rows(store, "n")} == {"a": b"new", "b": b"2", "d": b"old"}
+    assert change("SELECT key, payload, reason FROM memops_aside ORDER BY key").fetchall() == [
+        (b"a", b"1", b"superseded"), (b"d", b"late", b"superseded"),
+    ]  # fmt: skip
+    assert number(change) == old
+
+
+def test_a_note_that_is_lost_while_a_former_generation_is_kept(store, change):
+    """What a rebuild left out does not come back from the generation before it."""
+    claim = store.claim("n", "a", "o", new_incident="i")
+    old, new = number(change), store.begin_generation(claim)
+    store.load(claim, new, [*all_rows(store, "n")[:1], *all_rows(store, "m")])
+    store.switch(claim, new, old)
+    change("DELETE FROM memops_generation WHERE id = %s", new)
+    assert store.repair_structure() == [f"noted generation {new} as that of namespace 'n'"]
+    assert (number(change), len(all_rows(store, "n"))) == (new, 1)
+    assert store.begin_generation(claim) > new

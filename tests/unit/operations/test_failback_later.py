@@ -1,0 +1,113 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator does at home before and after the secondary's writes come there takes none of them away."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply, incident, isolate
+from tests.unit.operations.runbook import NS, OTHER, attempt
+from tests.unit.operations.test_rebuild_failover import Pair
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return Pair(tmp_path / "site")
+
+
+def damaged_and_served_away(pair):
+    """A home with a damaged record and a missing one, isolated; the secondary serves."""
+    with pair.home.memory() as memory:
+        memory.write_many(NS, {f"k{n:02d}": n for n in range(20)})
+    pair.warm()
+    with pair.home.memory() as memory:
+        memory.write(NS, "newest", 1)  # no snapshot has it
+    pair.home.raw.set(NS, "k03", payload=bytes(40))
+    pair.home.raw.remove(NS, ["k04", "newest"])
+    run = attempt()
+    for step in ("isolate", "forensic"):
+        pair.home.step(step, run)
+    return run, pair.fail_over()
+
+
+@pytest.mark.parametrize("strategy", ["soft", "hard"])
+def test_an_undo_takes_no_write_of_the_secondary_away(pair, strategy):
+    run, promoted = damaged_and_served_away(pair)
+    with pair.away.memory() as memory:
+        memory.write_many(NS, {"k03": "away", "k04": "away", "only away": 1})
+    for step in ("diagnose", "plan", "apply"):
+        pair.home.step(step, run, **({"strategy": strategy, "accept_loss": True} if step == "plan" else {}))
+    pair.take_over("standby")
+    pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)
+    merged = pair.home.rows()
+    with pair.home.open() as store, pytest.raises(CannotProceed, match="secondary"):
+        apply.undo(store=store, store_params=pair.home.store, namespace=NS, run=run)
+    assert pair.home.rows() == merged
+
+
+def test_what_a_tombstone_of_a_later_epoch_beats_is_a_conflict_and_kept(pair):
+    """Another namespace's failback raises the epoch at home, before the rebuild there marks what it lost."""
+    run, promoted = damaged_and_served_away(pair)
+    with pair.away.memory() as memory:
+        memory.write(NS, "newest", "away")
+    with pair.home.open() as store:
+        store.create_namespace(OTHER)
+        store.raise_epoch(incident.claim(store, OTHER, attempt()), promoted["epoch"])
+    for step in ("diagnose", "plan", "apply"):
+        pair.home.step(step, run, **({"accept_loss": True} if step == "plan" else {}))
+    assert pair.home.rows()["newest"][1] > promoted["epoch"]
+    pair.take_over("standby")
+    delta = pair.snapshot_of_secondary()
+    result = pair.come_home(delta, promoted["epoch"], run)
+    assert result["conflict_keys"] == ["newest"]
+    assert [pair.home.value_of(row) for row in pair.home.aside()["newest"] if row[6] is None] == ["away"]
+    again = pair.come_home(delta, promoted["epoch"], run)
+    assert not again["changed"] and len(pair.home.aside()["newest"]) == 1
+
+
+@pytest.mark.parametrize("damage", ["payload", "epoch", "gone", "gone from the log too"])
+def test_what_a_damaged_secondary_cannot_give_keeps_the_home_quarantined_and_is_listed(pair, damage):
+    run, promoted = damaged_and_served_away(pair)
+    for step in ("diagnose", "plan", "apply"):
+        pair.home.step(step, run, **({"accept_loss": True} if step == "plan" else {}))
+    with pair.away.memory() as memory:
+        memory.write_many(NS, {"k03": "away", "k04": "away", "only away": 1})
+    if damage == "payload":
+        pair.away.raw.set(NS, "only away", payload=bytes(40))
+    elif damage == "epoch":
+        pair.away.raw.set(NS, "only away", epoch=1)
+    else:
+        pair.away.raw.remove(NS, ["only away"])
+    if damage == "gone from the log too":
+        with pair.away.sql() as con:
+            con.execute("DELETE FROM memory_access_log WHERE key = 'only away'")
+    stood = pair.take_over("standby")
+    delta = pair.snapshot_of_secondary()
+    logged = damage != "gone from the log too"
+    assert stood["log_intact"] is logged and pair.take_over("standby")["log_intact"] is logged
+    options = {"delta": delta, "since_epoch": promoted["epoch"], "run": run, "log_intact": stood["log_intact"]}
+    for _turn in range(2):
+        with pytest.raises(CannotProceed, match="'only away'" if logged else "has gaps") as caught:
+            pair.come_home(**options)
+    assert "memory_accept_loss=true" in caught.value.next_step
+    with pytest.raises(CannotProceed):  # nobody judged what came home
+        with pair.home.open() as store:
+            isolate.release(store=store, store_params=pair.home.store, namespace=NS, run=run)
+    done = pair.come_home(**options, accept_loss=True)
+    assert (done["lost"], done["lost_keys"]) == ((1, ["only away"]) if logged else (0, []))
+    assert pair.home.value_of(pair.home.rows()["k04"]) == "away"
+
+
+def test_what_the_secondary_deleted_is_not_taken_for_lost(pair):
+    run, promoted = damaged_and_served_away(pair)
+    for step in ("diagnose", "plan", "apply"):
+        pair.home.step(step, run, **({"accept_loss": True} if step == "plan" else {}))
+    with pair.away.memory() as memory:
+        memory.write_many(NS, {"k05": "away", "hard": 1, "soft": 2})
+        memory.delete(NS, "hard", soft=False)
+        memory.delete(NS, "soft")
+        memory.delete(NS, "k06", soft=False)
+    assert pair.take_over("standby")["log_intact"]
+    assert pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)["lost"] == 0

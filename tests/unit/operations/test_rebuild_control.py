@@ -1,0 +1,104 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The runbook on a namespace whose control row is gone or leads elsewhere, on the engines that run on a server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, NamespaceDamaged
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import preflight
+from tests.support.engines import Bench
+from tests.unit.operations.runbook import NS, OTHER, Site, attempt
+
+VALUES = {f"k{n:02}": {"v": n} for n in range(30)}
+
+
+@pytest.fixture(params=["postgresql", "valkey"])
+def site(request, tmp_path):
+    bench = Bench(request.param, tmp_path, request.getfixturevalue(f"{request.param}_server"))
+    one = Site(tmp_path / "site", bench=bench)
+    with one.memory() as memory:
+        memory.write_many(NS, VALUES)
+        memory.write_many(OTHER, {"o": 1})
+        memory.read_many(NS, VALUES)  # of which validation takes its probes
+    one.backup()
+    yield one
+    bench.close()
+
+
+def damage(site, what):
+    """The control row as a raw client with all rights leaves it."""
+    with site.open() as store:
+        if site.store["engine"] == "valkey":
+            if what == "gone":
+                store._ask("HDEL", store.names.namespaces, NS)
+            else:
+                space = json.loads(store._ask("HGET", store.names.namespaces, NS))
+                space.update({"elsewhere": {"generation": 2}, "state": {"state": "?"}}[what])
+                store._ask("HSET", store.names.namespaces, NS, json.dumps(space))
+            return
+        with store._transaction() as session:
+            session.run(
+                {
+                    "gone": f"DELETE FROM {store.sql.namespace} WHERE name = %s",
+                    "elsewhere": f"UPDATE {store.sql.namespace} SET generation = 77 WHERE name = %s",
+                    "state": f"UPDATE {store.sql.namespace} SET state = '?' WHERE name = %s",
+                }[what],
+                NS.encode(),
+            )
+
+
+def looked(site, run):
+    with site.open() as store:
+        return preflight.preflight(
+            store=store, store_params=site.store, namespace=NS, run=run, open_keyring=site.places()["open_keyring"],
+            open_repository=site.places()["open_repository"], name="main",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["gone", "elsewhere", "state"])
+def test_every_step_refuses_and_a_hard_rebuild_brings_it_back(site, what):
+    site.raw.remove(NS, ["k03"])
+    damage(site, what)
+    with site.memory() as memory:
+        for ask in (
+            lambda: memory.read(NS, "k01"),
+            lambda: list(memory.list_keys(NS)),
+            lambda: memory.write(NS, "k01", 1),
+            lambda: memory.delete(NS, "k01"),
+        ):
+            with pytest.raises(NamespaceDamaged, match=r"ansible-playbook memops\.agent_memory\.rebuild"):
+                ask()
+        assert memory.read(OTHER, "o") == 1
+    run = attempt()
+    seen = looked(site, run)
+    assert (seen["state"], seen["nothing_to_do"], seen["can_resolve"]) == ("damaged", False, True)
+    assert "Isolating the namespace leads it back to its records first." in seen["warnings"][0]
+    for name in ("diagnose", "plan", "validate", "release"):
+        with pytest.raises(NamespaceDamaged if name != "plan" else CannotProceed) as caught:
+            site.step(name, run)
+        assert caught.value.next_step
+    with pytest.raises(NamespaceDamaged):
+        site.step("isolate", run, check=True)
+    with pytest.raises(NamespaceDamaged):  # a backup without it would be taken for one of everything
+        site.backup()
+    done = site.rebuild("hard", run=run)
+    assert done["isolate"]["warnings"] and done["isolate"]["proof"]["reads_refused"]
+    assert done["validate"]["verdict"] == "pass"
+    assert (site.state(), site.served()) == ("serving", VALUES)
+
+
+@pytest.mark.parametrize(("until", "noticed"), [("isolate", "forensic"), ("plan", "apply"), ("apply", "validate")])
+def test_a_row_that_goes_in_the_middle_is_noticed_and_the_same_run_goes_on(site, until, noticed):
+    site.raw.remove(NS, ["k03"])
+    run = attempt()
+    site.rebuild("hard", until=until, run=run)
+    damage(site, "gone")
+    for name in (noticed, "release"):
+        with pytest.raises(NamespaceDamaged):
+            site.step(name, run)
+    site.rebuild("hard", run=run)
+    assert (site.state(), site.served()) == ("serving", VALUES)
