@@ -169,3 +169,13 @@ class Window:
             and (lock is None or not self.unlocked_only)
             and (self.actor is None or actor == self.actor)
         )
+
+
+class AsideRows(t.NamedTuple):
+    """Which of the rows that lie aside in a namespace: what these incidents (few) put there before a time (µs), but for
+    the reasons ``keeping``."""
+
+    namespace: str
+    incidents: t.Sequence[str]
+    before: int
+    keeping: t.Sequence[str] = ()

@@ -11,7 +11,7 @@ import os
 import typing as t
 
 from ._errors import CapabilityMissing, InvalidInput
-from ._model import Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
+from ._model import AsideRows, Change, Claim, IncidentState, LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
 from ._store_address import check_scheme
 
 ENGINES: t.Final = ("sqlite", "postgresql", "valkey", "jsonl", "python")
@@ -201,16 +201,8 @@ class Store(t.Protocol):
 
     def close_incident(self, claim: Claim) -> None: ...
 
-    def drop_aside(
-        self,
-        namespace: str,
-        incidents: t.Sequence[str],
-        before: int,
-        keeping: t.Sequence[str] = (),
-        check: bool = False,
-    ) -> int:
-        """Drop the rows that these incidents (few) set aside before that time (µs), but for those of the reasons
-        ``keeping``, in small transactions; how many (``check``: would go). Needs no claim, as nobody works in an
+    def drop_aside(self, which: AsideRows, check: bool = False) -> int:
+        """Drop these rows in small transactions; how many (``check``: would go). Needs no claim, as nobody works in an
         incident that is not open. Errors: CannotProceed when one is open."""
 
     def keep_facts(self, namespace: str, incident: str, facts: t.Mapping[str, t.Any] | None) -> None:

@@ -11,7 +11,7 @@ import typing as t
 import zlib
 
 from .._errors import LeaseHeld
-from .._model import Claim, IncidentState
+from .._model import AsideRows, Claim, IncidentState
 from .._store import WHOLE
 from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident, still_open
 from .postgresql_arrays import Blobs
@@ -190,26 +190,20 @@ class Incidents(Connected):
                 f"UPDATE {self.sql.incident} SET state = 'closed', lease_until = %s {ONE}", self.clock(), *names
             )
 
-    def drop_aside(
-        self,
-        namespace: str,
-        incidents: t.Sequence[str],
-        before: int,
-        keeping: t.Sequence[str] = (),
-        check: bool = False,
-    ) -> int:
-        which = f"FROM {self.sql.aside} WHERE namespace = %s AND incident = ANY (%s) AND at < %s AND reason <> ALL (%s)"
-        values = (escaped(namespace), list(incidents), before, Blobs([escaped(reason) for reason in keeping]))
+    def drop_aside(self, which: AsideRows, check: bool = False) -> int:
+        rows = f"FROM {self.sql.aside} WHERE namespace = %s AND incident = ANY (%s) AND at < %s AND reason <> ALL (%s)"
+        kept = Blobs([escaped(reason) for reason in which.keeping])
+        values = (escaped(which.namespace), list(which.incidents), which.before, kept)
         with self._asking() as session:
-            there = int(session.row(f"SELECT count(*) {which}", *values)[0])
+            there = int(session.row(f"SELECT count(*) {rows}", *values)[0])
         if check or not there:
             return there
         dropped, gone = 0, DROP_ROWS
         while gone == DROP_ROWS:
             with self._transaction() as session:
-                self._not_open(session, namespace, incidents)
+                self._not_open(session, which.namespace, which.incidents)
                 gone = session.run(
-                    f"DELETE FROM {self.sql.aside} WHERE id IN (SELECT id {which} LIMIT {DROP_ROWS})", *values
+                    f"DELETE FROM {self.sql.aside} WHERE id IN (SELECT id {rows} LIMIT {DROP_ROWS})", *values
                 )
             dropped += gone
         return dropped

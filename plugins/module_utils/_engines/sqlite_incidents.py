@@ -11,7 +11,7 @@ import sqlite3
 import typing as t
 
 from .._errors import LeaseHeld
-from .._model import Claim, IncidentState
+from .._model import AsideRows, Claim, IncidentState
 from .leases import believed_end, held_by, incident_closed, same_incident, still_open
 from .sqlite_connect import Opened, sqlite_errors
 
@@ -151,29 +151,22 @@ class Incidents(Opened):
                 (self.clock(), claim.namespace, claim.incident),
             )
 
-    def drop_aside(
-        self,
-        namespace: str,
-        incidents: t.Sequence[str],
-        before: int,
-        keeping: t.Sequence[str] = (),
-        check: bool = False,
-    ) -> int:
-        names, reasons = (", ".join("?" * len(values)) for values in (incidents, keeping))
-        which = (
+    def drop_aside(self, which: AsideRows, check: bool = False) -> int:
+        names, reasons = (", ".join("?" * len(values)) for values in (which.incidents, which.keeping))
+        rows = (
             f"FROM memops_aside WHERE namespace = ? AND incident IN ({names}) AND at < ? AND reason NOT IN ({reasons})"
         )
-        values = (namespace, *incidents, before, *keeping)
+        values = (which.namespace, *which.incidents, which.before, *which.keeping)
         with sqlite_errors(self.path):
-            there = int(self._con.execute(f"SELECT count(*) {which}", values).fetchone()[0])
+            there = int(self._con.execute(f"SELECT count(*) {rows}", values).fetchone()[0])
         if check or not there:
             return there
         dropped, gone = 0, DROP_ROWS
         while gone == DROP_ROWS:
             with self._transaction() as con:
-                self._not_open(con, namespace, incidents)
+                self._not_open(con, which.namespace, which.incidents)
                 gone = con.execute(
-                    f"DELETE FROM memops_aside WHERE id IN (SELECT id {which} LIMIT {DROP_ROWS})", values
+                    f"DELETE FROM memops_aside WHERE id IN (SELECT id {rows} LIMIT {DROP_ROWS})", values
                 ).rowcount
             dropped += gone
         return dropped

@@ -10,7 +10,7 @@ import json
 import typing as t
 
 from .._errors import LeaseHeld, NamespaceQuarantined
-from .._model import Claim, IncidentState
+from .._model import AsideRows, Claim, IncidentState
 from .._store import WHOLE
 from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident, still_open
 from .valkey_control import Transaction, incident_field, incident_row, space_of
@@ -193,20 +193,13 @@ class Incidents(Connected):
                 self._write(tx, row)
             tx.durable = True
 
-    def drop_aside(
-        self,
-        namespace: str,
-        incidents: t.Sequence[str],
-        before: int,
-        keeping: t.Sequence[str] = (),
-        check: bool = False,
-    ) -> int:
-        stream, after, dropped = self.names.aside(namespace), b"-", 0
-        names, reasons = frozenset(incidents), frozenset(keeping)
-        raw = self._ask("HGET", self.names.namespaces, namespace)
-        largest = 0 if raw is None else int(space_of(raw, namespace, self.path)["largest"])
+    def drop_aside(self, which: AsideRows, check: bool = False) -> int:
+        stream, after, dropped = self.names.aside(which.namespace), b"-", 0
+        names, reasons = frozenset(which.incidents), frozenset(which.keeping)
+        raw = self._ask("HGET", self.names.namespaces, which.namespace)
+        largest = 0 if raw is None else int(space_of(raw, which.namespace, self.path)["largest"])
         size = max(1, min(PAGE, AT_ONCE // max(largest, 1)))
-        while page := self._ask("XRANGE", stream, after, f"({before // 1000}-0", "COUNT", size):
+        while page := self._ask("XRANGE", stream, after, f"({which.before // 1000}-0", "COUNT", size):
             after = b"(" + page[-1][0]
             gone = []
             for place, fields in page:
@@ -214,17 +207,18 @@ class Incidents(Connected):
                 if name in names and reason not in reasons:
                     gone.append(place)
             if gone and not check:
-                self._drop_places(namespace, incidents, gone)
+                self._drop_places(which, gone)
             dropped += len(gone)
         return dropped
 
     @repeated
-    def _drop_places(self, namespace: str, incidents: t.Sequence[str], places: t.Sequence[bytes]) -> None:
+    def _drop_places(self, which: AsideRows, places: t.Sequence[bytes]) -> None:
         with self._transaction() as tx:
             for row in self._all(tx.read):
-                if row["namespace"] == namespace and row["state"] == "open" and row["incident"] in incidents:
-                    raise still_open(namespace, row["incident"])
-            tx.add("XDEL", self.names.aside(namespace), *places)
+                under_way = row["namespace"] == which.namespace and row["state"] == "open"
+                if under_way and row["incident"] in which.incidents:
+                    raise still_open(which.namespace, row["incident"])
+            tx.add("XDEL", self.names.aside(which.namespace), *places)
 
     @repeated
     def keep_facts(self, namespace: str, incident: str, facts: t.Mapping[str, t.Any] | None) -> None:

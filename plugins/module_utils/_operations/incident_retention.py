@@ -16,7 +16,7 @@ import time
 import typing as t
 
 from .._errors import MemoryOpsError
-from .._model import IncidentState
+from .._model import AsideRows, IncidentState
 from .._repository import Repository
 from .._repository.holds import standing
 from .._store import WHOLE, Store
@@ -144,7 +144,8 @@ class _Retention:
         for namespace, names in ids.items():
             for start in range(0, len(names), AT_ONCE):
                 some = names[start : start + AT_ONCE]
-                self.set_aside += self.store.drop_aside(namespace, some, self.before, reasons, self.check)
+                which = AsideRows(namespace, some, self.before, reasons)
+                self.set_aside += self.store.drop_aside(which, self.check)
 
     # --- former generations -------------------------------------------------------------------------------------
     def _drop_generations(

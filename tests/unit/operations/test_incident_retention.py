@@ -17,6 +17,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines impor
     sqlite_incidents,
     valkey_incidents,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._model import AsideRows
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     apply,
     held_records,
@@ -142,9 +143,10 @@ def test_what_is_open_quarantined_or_isolated_stays(site):
     found = site.retain_incidents()
     assert not found["changed"] and found["incidents_kept"] == stays
     with site.open() as store:
-        for act in (store.drop_aside, store.keep_facts):
-            with pytest.raises(errors.CannotProceed, match=f"{under_way} .* is open"):
-                act(NS, *(([past, under_way], 1 << 60) if act == store.drop_aside else (under_way, {})))
+        with pytest.raises(errors.CannotProceed, match=f"{under_way} .* is open"):
+            store.drop_aside(AsideRows(NS, [past, under_way], 1 << 60))
+        with pytest.raises(errors.CannotProceed, match=f"{under_way} .* is open"):
+            store.keep_facts(NS, under_way, {})
     site.rebuild(run=run)
     found = site.retain_incidents()
     assert not found["changed"] and under_way not in found["incidents_kept"]
@@ -236,7 +238,7 @@ def test_killed_between_two_rows_the_same_command_ends_it(site, monkeypatch):
 
         monkeypatch.setattr(store, "_transaction", dying)
         with pytest.raises(KeyboardInterrupt):
-            store.drop_aside(NS, [incident], 1 << 60)
+            store.drop_aside(AsideRows(NS, [incident], 1 << 60))
     assert len(site.rows_aside()) == 1 and files(site, incident)
     site.forget_incidents(1)
 
