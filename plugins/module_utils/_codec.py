@@ -26,6 +26,17 @@ MAX_NAME_BYTES = 512
 MAX_VALUE_BYTES = 256 << 20
 
 
+def encodable(text: t.Any) -> bool:
+    """Whether it is text that UTF-8 can hold, as every key is: damage may have left surrogates, or no text at all."""
+    if text.__class__ is not str:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def namespace_prefix(namespace: str) -> bytes:
     """The part of a record's head that is the same for a whole namespace; compute it once per scan."""
     return MAGIC + namespace.encode()

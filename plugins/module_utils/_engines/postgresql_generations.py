@@ -12,12 +12,13 @@ import sqlite3
 import typing as t
 import urllib.parse
 
+from .._codec import encodable
 from .._errors import CannotProceed, InvalidInput, RepositoryRefused
 from .._model import Claim, Row
 from .postgresql_connect import Connected
 from .postgresql_copying import RECORD_COLUMNS, records
 from .postgresql_operators import HOLD
-from .postgresql_rows import encodable, escaped, lenient, names_of, split
+from .postgresql_rows import escaped, lenient, names_of, split
 from .postgresql_session import BAD_VALUE, Session, bad_record
 from .sqlite_connect import sqlite_errors
 

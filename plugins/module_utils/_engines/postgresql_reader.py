@@ -12,7 +12,7 @@ from __future__ import annotations
 import typing as t
 from functools import partial
 
-from .._codec import log_checksum
+from .._codec import encodable, log_checksum
 from .._errors import NamespaceUnknown, StoreDamaged
 from .._log_parts import LogPart
 from .._model import LastWrite, LogEntry, NamespaceState, Row, StoreIdentity
@@ -23,7 +23,7 @@ from .postgresql_connect import NAMESPACE_COLUMNS, namespace_state, read_namespa
 from .postgresql_control import astray_rows
 from .postgresql_copying import packed_record
 from .postgresql_log_parts import log_parts
-from .postgresql_rows import bounded, decoded, encodable, escaped, lenient, payload_fetcher, rows_of, split
+from .postgresql_rows import bounded, decoded, escaped, lenient, payload_fetcher, rows_of, split
 from .postgresql_schema import WRITES, RecordsSql
 from .postgresql_session import Session
 from .postgresql_structure import structure

@@ -14,6 +14,7 @@ import hashlib
 import typing as t
 from operator import itemgetter
 
+from .._codec import encodable
 from .._model import Row
 from .postgresql_arrays import Blobs, Ints
 
@@ -70,16 +71,6 @@ def escaped(text: t.Any) -> t.Any:
 def lenient(raw: bytes | None) -> t.Any:
     """Text that somebody damaged: what is no UTF-8 becomes surrogates, which no checksum takes."""
     return None if raw is None else raw.decode("utf-8", "surrogateescape")
-
-
-def encodable(text: t.Any) -> bool:
-    if text.__class__ is not str:
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def decoded(rows: t.Sequence[t.Any]) -> list[Row]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
+from .._codec import encodable
 from .._errors import MemoryOpsError, StoreDamaged, StoreUnavailable
 from .postgresql_connect import Connected
 from .postgresql_control import lead_back, told
 from .postgresql_fence import OPERATING, missing
 from .postgresql_log import newest_given
-from .postgresql_rows import encodable, lenient, split
+from .postgresql_rows import lenient, split
 from .postgresql_schema import RecordsSql, quoted
 from .postgresql_session import WRITING, Session
 

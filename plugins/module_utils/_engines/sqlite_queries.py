@@ -12,23 +12,13 @@ import typing as t
 from itertools import islice
 from operator import itemgetter
 
+from .._codec import encodable
 from .._model import Row
 from .sqlite_connect import lenient, translate
 
 BATCH_BYTES = 8 << 20
 STEP = 100  # rows that are fetched before their bytes are counted
 SMALL_ROW = 64 << 10  # bytes; with rows above this on average they are counted one by one
-
-
-def encodable(text: t.Any) -> bool:
-    """Whether it can be a key: text from a damaged log may have surrogates."""
-    if text.__class__ is not str:
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _bytes_in(rows: t.Sequence[Row], start: int, column: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import typing as t
 
+from .._codec import encodable
 from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged
 from .._model import NamespaceState, Row
 from .sqlite_connect import (
@@ -21,7 +22,7 @@ from .sqlite_connect import (
     wall_clock,
 )
 from .sqlite_log_reader import LogQueries
-from .sqlite_queries import BATCH_BYTES, encodable
+from .sqlite_queries import BATCH_BYTES
 from .sqlite_schema import ASIDE_COLUMNS, RecordsSql
 from .sqlite_structure import structure
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import typing as t
 
+from .._codec import encodable
 from .._errors import InvalidInput, NamespaceUnknown
 from .._layouts.tables import TablesLayout
 from .._model import NamespaceState, Row, StoreIdentity
@@ -18,7 +19,7 @@ from .._table_records import RecordName, parse_name
 from .applications_own import ReaderWithoutLog
 from .postgresql_arrays import Texts
 from .postgresql_reader import PostgresqlReader
-from .postgresql_rows import BATCH_BYTES, encodable
+from .postgresql_rows import BATCH_BYTES
 from .postgresql_schema import RecordsSql, quoted
 from .postgresql_session import Session
 from .tables_postgresql_schema import LiveRoot, need_unique, text_literal
