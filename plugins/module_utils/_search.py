@@ -26,7 +26,7 @@ from ._errors import CapabilityMissing, InvalidInput
 from ._layouts.tables import Root
 from ._model import CHECKSUM, EXPIRES, PAYLOAD
 from ._store import Reader, Store
-from ._store_own import Framework, Place, Searched
+from ._store_own import Framework, HasOwnSearch, Place
 from ._table_records import name_of, unpack
 from ._table_values import readable, sqlite_value
 
@@ -124,7 +124,7 @@ def evaluate(
 
     Errors: NoAnswer when one of them could not be asked.
     """
-    if not isinstance(store, Searched) or "search" not in store.capabilities():
+    if not isinstance(store, HasOwnSearch) or "search" not in store.capabilities():
         raise NoAnswer("this store has no search that could be asked")
     mine = _benchmark.concerning(cases, namespace)
     queries = [case for case in mine if case.query is not None]
@@ -212,7 +212,7 @@ def _asked(
     """Whether it sees anything, and an answer for each query, in their order. Errors: NoAnswer."""
     request = {
         "factory": search.factory, "arguments": search.arguments, "path": search.path, "top": search.top,
-        "manner": framework.manner, "within": place.within, "connection": place.connection,
+        "adapter": framework.adapter, "within": place.within, "connection": place.connection,
         "variables": place.variables, "secrets": place.secrets, "queries": queries,
     }  # fmt: skip
     try:

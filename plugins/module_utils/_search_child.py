@@ -96,7 +96,7 @@ class Mem0:
         return [[{"id": str(one["id"])}, text_of(one.get("memory"))] for one in self.listed("search", top, query)]
 
 
-MANNERS: t.Dict[str, t.Any] = {"langgraph": Langgraph, "mem0": Mem0}
+ADAPTERS: t.Dict[str, t.Any] = {"langgraph": Langgraph, "mem0": Mem0}
 
 
 def text_of(value: t.Any) -> str:
@@ -112,13 +112,13 @@ def made(asked: dict[str, t.Any], kept: list[t.Any]) -> t.Any:
     open_as_address(asked["connection"])  # of the sqlite3 that the module may have put in place of Python's
     for part in name.split("."):
         found = getattr(found, part)
-    manner = MANNERS[asked["manner"]]
-    manner.prepare()
+    adapter = ADAPTERS[asked["adapter"]]
+    adapter.prepare()
     found = found(asked["connection"], **asked["arguments"])
     if hasattr(found, "__enter__") and not hasattr(found, "search"):
         kept.append(found)
         found = found.__enter__()
-    return manner(found, asked["within"])
+    return adapter(found, asked["within"])
 
 
 def twice(call: t.Callable[[], t.Any]) -> t.Any:

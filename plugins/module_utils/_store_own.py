@@ -17,7 +17,7 @@ Entry = t.Tuple[t.Any, ...]
 
 
 @t.runtime_checkable
-class Witness(t.Protocol):
+class HasOwnLog(t.Protocol):
     """A store with an access log that the application itself keeps: evidence, not more."""
 
     def own_log(self, namespace: str, each: t.Callable[[list[Entry]], None]) -> str | None:
@@ -25,7 +25,7 @@ class Witness(t.Protocol):
 
 
 @t.runtime_checkable
-class Incomplete(t.Protocol):
+class HasUnsavedRows(t.Protocol):
     """A store whose tables may have rows that are no records."""
 
     def unsaved(self) -> list[str]:
@@ -33,7 +33,7 @@ class Incomplete(t.Protocol):
 
 
 @t.runtime_checkable
-class Judge(t.Protocol):
+class HasOwnBenchmark(t.Protocol):
     """A store whose application can rate a namespace itself."""
 
     def has_own_benchmark(self) -> bool: ...
@@ -43,7 +43,7 @@ class Judge(t.Protocol):
 
 
 @t.runtime_checkable
-class Locksmith(t.Protocol):
+class RotatesOwnKeys(t.Protocol):
     """A store whose application rotates its own keys."""
 
     def check_rotation(self) -> None:
@@ -56,7 +56,7 @@ class Locksmith(t.Protocol):
 class Framework(t.NamedTuple):
     """How an application's framework is called, and the table of its records."""
 
-    manner: str  # one of _search_child.MANNERS
+    adapter: str  # one of _search_child.ADAPTERS
     root: Root
 
 
@@ -70,7 +70,7 @@ class Place(t.NamedTuple):
 
 
 @t.runtime_checkable
-class Searched(t.Protocol):
+class HasOwnSearch(t.Protocol):
     """A store that lets a program of the application's read a namespace, quarantined or not, and write nothing."""
 
     def framework(self) -> Framework: ...

@@ -22,7 +22,7 @@ APPLICATION: t.Final = "memops.agent_memory search"
 
 
 class TablesSearch(Connected):
-    """See _store_own.Searched."""
+    """See _store_own.HasOwnSearch."""
 
     table_schema: str
     _tables_layout: TablesLayout

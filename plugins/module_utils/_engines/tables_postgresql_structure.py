@@ -199,7 +199,7 @@ class TablesStructure(TablesProof, Structure):
         return lines
 
     def unsaved(self) -> list[str]:
-        """See _store_own.Incomplete."""
+        """See _store_own.HasUnsavedRows."""
         with self._asking() as session:
             return unsaved(session, self.live)
 

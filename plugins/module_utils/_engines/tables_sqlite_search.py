@@ -19,7 +19,7 @@ from .tables_sqlite_copies import copied
 
 
 class TablesSearch(TablesOpened):
-    """See _store_own.Searched."""
+    """See _store_own.HasOwnSearch."""
 
     def framework(self) -> Framework:
         return Framework(self.layout.search, self.layout.tables("sqlite")[0])

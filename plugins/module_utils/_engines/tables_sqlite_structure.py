@@ -56,7 +56,7 @@ class TablesStructure(TablesOpened):
         return lines
 
     def unsaved(self) -> list[str]:
-        """See _store_own.Incomplete."""
+        """See _store_own.HasUnsavedRows."""
         with sqlite_errors(self.path), contextlib.suppress(sqlite3.DatabaseError):
             return without_key(self._con, self.schema(self._con))
         return []

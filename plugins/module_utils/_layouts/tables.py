@@ -99,7 +99,7 @@ class TablesLayout(Layout):
     variants: t.Mapping[str, tuple[Root, ...]] = field(default_factory=dict)
     #: words for the engine's findings that only this framework has: see docs/layouts.md
     findings: frozenset[str] = frozenset()
-    search: str = ""  # how the framework's own search is asked: one of _search_child.MANNERS
+    search: str = ""  # how the framework's own search is asked: one of _search_child.ADAPTERS
 
     def tables(self, engine: str) -> tuple[Root, ...]:
         return self.variants.get(engine, self.roots)

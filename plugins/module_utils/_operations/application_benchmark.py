@@ -11,7 +11,7 @@ import typing as t
 
 from .._errors import MemoryOpsError
 from .._store import Store
-from .._store_own import Judge
+from .._store_own import HasOwnBenchmark
 from .hit_rate import Measured
 
 ACCURACY_GAIN = 0.30
@@ -32,7 +32,7 @@ class Rating(t.NamedTuple):
 
 def rating(store: Store, namespace: str) -> Rating | None:
     """None where there is no such benchmark."""
-    if not isinstance(store, Judge):
+    if not isinstance(store, HasOwnBenchmark):
         return None
     try:
         if not store.has_own_benchmark():

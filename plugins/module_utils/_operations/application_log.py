@@ -10,7 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._store import Store
-from .._store_own import Entry, Witness
+from .._store_own import Entry, HasOwnLog
 from .incident import rfc3339
 from .logreview import BULK_WRITES
 from .logscan import kind_of, mask
@@ -54,7 +54,7 @@ class _Found:
 
 def read(store: Store, namespace: str) -> dict[str, t.Any] | None:
     """{entries, operations {name: n}, errors [as logscan.scan], doubts [sentences]}; None where there is none."""
-    if not isinstance(store, Witness):
+    if not isinstance(store, HasOwnLog):
         return None
     found = _Found()
     why = store.own_log(namespace, found.take)

@@ -20,7 +20,7 @@ from .. import _progress
 from .._errors import CapabilityMissing, KeyUnavailable, MemoryOpsError
 from .._model import KEY_ID, Claim
 from .._store import Store, open_store
-from .._store_own import Attempt, Locksmith
+from .._store_own import Attempt, RotatesOwnKeys
 from .integrity import as_keyring
 from .reencrypt import resealing
 from .rotate_decision import Decision, decide
@@ -75,7 +75,7 @@ def rotate(
     store = open_store(store_params)
     try:
         if "encryption" not in store.capabilities():
-            if isinstance(store, Locksmith):
+            if isinstance(store, RotatesOwnKeys):
                 from .rotate_own import rotate_own
 
                 mine = Attempt(attempt, owner, incident, takeover)

@@ -21,7 +21,7 @@ from .._errors import CannotProceed, MemoryOpsError
 from .._extra_vars import for_namespace
 from .._model import CHECKSUM, KEY, Claim
 from .._store import Store
-from .._store_own import Attempt, Locksmith
+from .._store_own import Attempt, RotatesOwnKeys
 from .incident import now_us
 from .integrity_rows import shown
 
@@ -42,7 +42,7 @@ def rotate_own(
     no rotation), LeaseHeld, CannotProceed (it raised, or records cannot be read any more that could be before).
     """
     started = time.monotonic()
-    if not isinstance(store, Locksmith):
+    if not isinstance(store, RotatesOwnKeys):
         raise AssertionError("store")
     store.check_rotation()
     noted = (one.facts.get(FACT) or {} for name in names for one in store.incidents(name))

@@ -16,7 +16,7 @@ from .._layouts import counted_once
 from .._model import Claim
 from .._repository import Repository
 from .._store import Store
-from .._store_own import Incomplete
+from .._store_own import HasUnsavedRows
 from . import incident as incidents
 from . import snapshot
 from .former_repository import Former
@@ -96,7 +96,7 @@ def _plain(store: Store, wanted: dict[str, t.Any], check: bool) -> dict[str, t.A
     if check:
         return _would(store, **wanted)
     result = snapshot.create(**wanted)
-    result["warnings"] += store.unsaved() if isinstance(store, Incomplete) else []
+    result["warnings"] += store.unsaved() if isinstance(store, HasUnsavedRows) else []
     once = counted_once(wanted["store_params"], result["namespaces"])
     return {
         **result,
