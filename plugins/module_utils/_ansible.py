@@ -17,7 +17,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from . import _progress
 from ._codec import check_namespace
-from ._errors import InvalidInput, MemoryOpsError
+from ._errors import InvalidInput, MemoryOpsError, RepositoryMissing
 from ._inputs import moment
 from ._layouts import seals
 from ._operations.incident import Run
@@ -276,6 +276,16 @@ class Context:
         if not self.has_repository:
             raise InvalidInput("No snapshot repository is set.", "set memory_repository (url: s3://… or file:///…)")
         return dict(self.params["repository"])
+
+    def made_repository(self) -> t.Any:
+        """None in check mode where none is made yet: the backup that makes it was only rehearsed.
+        Errors: as of ``repository``."""
+        try:
+            return self.repository()
+        except RepositoryMissing:
+            if not self.check:
+                raise
+            return None
 
     def repository_or_none(self) -> tuple[t.Any, list[str]]:
         """The repository, or None and why not: for steps that go on without it."""

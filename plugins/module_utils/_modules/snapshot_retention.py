@@ -10,18 +10,14 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, diff, execute
-from .._errors import RepositoryRefused
 from .._operations.retention import PERIODS
 from .._operations.retention import apply as retain
 
 
 def operate(context: Context) -> dict[str, t.Any]:
-    try:
-        repository = context.repository()
-    except RepositoryRefused:
-        if not context.check:
-            raise
-        return {"changed": False, "removed": [], "kept": []}  # the backup that makes it was only rehearsed
+    repository = context.made_repository()
+    if repository is None:
+        return {"changed": False, "removed": [], "kept": []}
     result = retain(
         repository=repository,
         keyring=context.keyring(),

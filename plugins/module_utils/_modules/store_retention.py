@@ -10,21 +10,14 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, diff, execute
-from .._errors import RepositoryMissing
 from .._operations import incident_retention, log_retention, tombstone_retention
 
 
 def operate(context: Context) -> dict[str, t.Any]:
-    try:
-        repository = context.repository()
-    except RepositoryMissing:
-        if not context.check:
-            raise
-        repository = None  # the backup that makes it was only rehearsed
     common: dict[str, t.Any] = {
         "store": context.store,
         "store_params": context.store_params,
-        "repository": repository,
+        "repository": context.made_repository(),
         "keyring": context.keyring(),
         "name": context.name,
         "check": context.check,

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 import time
+import types
 import typing as t
 
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils import _errors as errors
+from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import retention, verify
 
 from .conftest import NAME, Place
@@ -183,3 +185,20 @@ def test_the_last_good_one_of_each_namespace_stays(place: Place) -> None:
     part = place.snapshot("baseline", namespaces=["a"], base=None)["snapshot"]
     result = sweep(place, 1000)
     assert result["removed"] == [first] and set(alive(place)) == {both, part}
+
+
+def test_a_rehearsal_passes_over_a_repository_that_is_not_made_yet_and_over_nothing_else(place: Place) -> None:
+    def asked(check: bool) -> t.Any:
+        module = types.SimpleNamespace(params={"repository": place.repository}, check_mode=check)
+        return Context(t.cast(t.Any, module)).made_repository()
+
+    assert asked(True) is None
+    with pytest.raises(errors.RepositoryMissing):
+        asked(False)
+    place.fill("n", many(1))
+    place.snapshot()
+    assert asked(True).objects.location == asked(False).objects.location
+    (place.root / "repository.json").write_bytes(b"somebody else's")
+    for check in (True, False):
+        with pytest.raises(errors.RepositoryRefused, match="damaged or not ours"):
+            asked(check)
