@@ -15,7 +15,7 @@ import tempfile
 import typing as t
 from dataclasses import dataclass, replace
 
-from .._errors import CannotProceed, InvalidInput, MemoryOpsError, SnapshotUnusable
+from .._errors import CannotProceed, InvalidInput, MemoryOpsError
 from .._extra_vars import for_namespace
 from .._inputs import moment
 from .._search import Search, need_search
@@ -23,23 +23,20 @@ from .._store import Reader, Store
 from . import (
     application_benchmark,
     application_log,
-    held_records,
     integrity,
     logscan,
-    plan,
     plan_unlogged,
     sources,
     spanreading,
 )
 from . import benchmark as benchmarks
 from . import incident as incidents
-from .acknowledged import Acknowledged
 from .diagnose import diagnose
 from .incident import Journal, Run, microseconds, now_us
-from .incoming import Incoming, checked
-from .logreading import Log, LogReading, read_beside
+from .incoming import checked
+from .logreading import LogReading, read_beside
+from .plan_draft import Case, drafted, drafted_unlogged
 from .plan_file import PlanFile
-from .plan_gap import Base, Gap
 from .plan_unlogged import Window, told, told_otherwise
 from .probes import fix_probes
 from .workers import Worker
@@ -79,7 +76,7 @@ def investigate(
     if window is not None and window.rebase:
         checked(store, "rebase")
     window = window_of(onset, window, logged)
-    case = _Case(
+    case = _Diagnosis(
         store, store_params, namespace, keyring, repository, name, logs, benchmark, search, onset_sequence, state.ttl,
         window,
     )  # fmt: skip
@@ -151,7 +148,7 @@ def _start_over(store: Store, claim: t.Any, known: t.Mapping[str, t.Any]) -> Non
 
 
 @dataclass
-class _Case:
+class _Diagnosis:
     """One namespace to be diagnosed, and what that is done with."""
 
     store: Store
@@ -224,10 +221,11 @@ class _Case:
             if check and reader.identity.sequence != log.sequence:  # nothing is fenced: somebody wrote meanwhile
                 log = reading.read(reader)
             probes: list[dict[str, t.Any]] = []
+            case = Case(self.store, self.namespace, self.keyring, reader, chosen, damage_file, target)
             if self.window is None:
-                draft = self._draft(reader, chosen, log, damage_file, target)
+                draft = drafted(case, log)
             else:
-                draft, probes = self._draft_unlogged(reader, chosen, damage_file, target, self.window)
+                draft, probes = drafted_unlogged(case, self.store_params, self.window)
                 doubts.append(
                     "there is no access log: who wrote what, and when, is known from memory_logs and the operator alone"
                 )
@@ -292,69 +290,6 @@ class _Case:
             "draft": draft,
             "missing": missing,
         }
-
-    def _draft_unlogged(
-        self, reader: Reader, chosen: sources.Sources, damage_file: str, target: str, window: Window
-    ) -> tuple[dict[str, t.Any], list[dict[str, t.Any]]]:
-        """plan_unlogged.make over the best sources: (summary, probes)."""
-        today = Incoming(self.store, self.store_params, self.namespace).today
-        while True:
-            try:
-                return plan_unlogged.make(
-                    reader=reader,
-                    namespace=self.namespace,
-                    sources=[(one.info.at, sources.Copies(one, chosen.note, today)) for one in chosen.snapshots],
-                    window=window,
-                    now=reader.at,
-                    held=held_records.outstanding(self.store, self.namespace),
-                    damage_file=damage_file,
-                    target=target,
-                )
-            except SnapshotUnusable as exc:
-                bad = getattr(exc, "snapshot", None) or (chosen.snapshots[0].id if chosen.snapshots else None)
-                if bad is None:
-                    raise
-                chosen.drop(bad, exc.message)
-
-    def _draft(
-        self, reader: Reader, chosen: sources.Sources, log: Log, damage_file: str, target: str
-    ) -> dict[str, t.Any]:
-        """plan.make over the best sources; a snapshot that turns out to be damaged is passed over and the rest used."""
-        settled = incidents.settled_version(self.store, self.namespace)
-        acknowledged = Acknowledged(log.believed, existing=True)
-        try:
-            while True:
-                base = chosen.snapshots[0].info if chosen.snapshots else None
-                copies = [sources.Copies(snapshot, chosen.note) for snapshot in chosen.snapshots]
-                later = settled is not None and base is not None and (base.epoch, base.sequence) >= settled
-                evidence = plan.Evidence(
-                    self.namespace,
-                    log.distrust,
-                    self.keyring,
-                    log_intact=log.health["intact"],
-                    rotated_to=log.review.rotated_to,
-                    now=reader.at,
-                    acknowledged=acknowledged,
-                    settled=settled if later else None,
-                    held=held_records.outstanding(self.store, self.namespace),
-                    gap=Gap(Base(copies), log.pruned),
-                )
-                try:
-                    return plan.make(
-                        reader=reader,
-                        namespace=self.namespace,
-                        sources=copies,
-                        evidence=evidence,
-                        damage_file=damage_file,
-                        target=target,
-                    )
-                except SnapshotUnusable as exc:
-                    bad = getattr(exc, "snapshot", None) or (chosen.snapshots[0].id if chosen.snapshots else None)
-                    if bad is None:
-                        raise
-                    chosen.drop(bad, exc.message)
-        finally:
-            acknowledged.close()
 
 
 def _damage_map(buckets: t.Sequence[t.Mapping[str, t.Any]], planned: PlanFile) -> list[dict[str, t.Any]]:
