@@ -242,8 +242,8 @@ def test_namespaces_that_lie_in_each_other_are_counted_once(site):
     assert done["records"] == len(site.rows()) + 1
 
 
-def test_rows_that_only_their_number_tells_apart_are_not_copied_over_each_other(tmp_path, sqlite_app):
-    site = OnSqlite(tmp_path, sqlite_app)
+def test_rows_that_only_their_number_tells_apart_are_not_copied_over_each_other(tmp_path, app):
+    site = OnSqlite(tmp_path, app)
     site.sql("CREATE TABLE memories (id INTEGER PRIMARY KEY, owner TEXT, said TEXT)")
     site.sql("INSERT INTO memories VALUES (1, 'agent-7', 'a'), (2, 'agent-7', 'b')")
     site.store = {
