@@ -15,15 +15,13 @@ import contextlib
 import datetime
 import json
 import os
-import re
-import shlex
 import tempfile
 import typing as t
 
 from . import _report_figures as figures
 from . import _report_input as given
 from . import _report_parts as parts
-from ._commands import options
+from ._commands import options, variable
 from ._report_happened import happened
 from ._report_input import FAIL, PASS, UNKNOWN
 from ._report_run import ESCALATION, TOLD, Run
@@ -48,17 +46,19 @@ def build_report(
     cluster: t.Optional[str] = None,
     slo: t.Optional[t.Mapping[str, t.Any]] = None,
     inventory: t.Sequence[str] = (),
+    only_cluster: str = "",
     lost_listed: t.Optional[int] = None,
     unreadable: int = 0,
     now: t.Any = None,
 ) -> Report:
     """report.json as a dict, from the step dicts in the order in which they were written.
 
-    ``slo`` is memory_slo; ``inventory``: those of the next command; ``lost_listed`` is the number of lines that
-    lost_keys.jsonl really has; ``unreadable`` the number of step lines that could not be read; ``now`` (RFC 3339,
-    datetime or microseconds) is the time of the report. Never raises on what the steps hold.
+    ``slo`` is memory_slo; ``inventory``: those of the next command, and ``only_cluster`` which of their clusters is
+    meant, where there are several; ``lost_listed`` is the number of lines that lost_keys.jsonl really has;
+    ``unreadable`` the number of step lines that could not be read; ``now`` (RFC 3339, datetime or microseconds) is the
+    time of the report. Never raises on what the steps hold.
     """
-    run = Run(steps)
+    run, where = Run(steps), options(inventory, only_cluster)
     preflight = run.result("preflight")
     namespace = namespace or given.text(preflight.get("namespace"))
     targets, notes = figures.targets(slo)
@@ -82,7 +82,7 @@ def build_report(
         "cluster": cluster or given.text(preflight.get("cluster")),
         "verdict": verdict,
         "state": run.state,
-        "next_command": _next_command(run, verdict, escalated, namespace, inventory),
+        "next_command": _next_command(run, verdict, escalated, namespace, where),
         "steps": [
             {
                 "name": s.name,
@@ -144,7 +144,7 @@ def build_report(
             + parts.series(run.result("monitor").get("samples")),
             "errors_seen": parts.lines(diagnose.get("errors_seen")),
             "sources": parts.sources(plan),
-            "absent": parts.absent(plan, namespace, inventory),
+            "absent": parts.absent(plan, namespace, where),
             "suspect_keys": given.texts(plan.get("suspect_keys"), figures.KEYS_SHOWN),
             "conflict_keys": given.texts(
                 [
@@ -310,10 +310,9 @@ def _advice(run: Run) -> t.Optional[str]:
 
 
 def _next_command(
-    run: Run, verdict: str, escalated: bool, namespace: t.Optional[str], inventory: t.Sequence[str]
+    run: Run, verdict: str, escalated: bool, namespace: t.Optional[str], where: str
 ) -> str:
     """The command that continues from here; empty when nothing is left to do."""
-    where = options(inventory)
     if run.whole:
         failed = [name for name in ("failback", "failover") if name in run.current and not run.passed(name)]
         ahead = failed[0] if failed else "failback" if run.failed_over else ""
@@ -337,7 +336,7 @@ def _next_command(
     if run.state == "closed":
         playbook = "" if verdict == PASS else "validate"
     elif escalated:
-        playbook = "disaster_recovery"
+        playbook = "info"  # are there more copies (docs/dr_plan.md)? Nothing is restored over a store with memories
     elif run.state == "failed-over" and run.validated:
         playbook = "failback"
     elif run.state == "monitoring" or (run.state == "released" and run.passed("baseline")):
@@ -357,6 +356,4 @@ def _next_command(
 def _variable(namespace: t.Optional[str]) -> str:
     if namespace is None:
         return "memory_namespace=<namespace>"
-    if re.fullmatch(r"[A-Za-z0-9_.:@/+-]+", namespace):
-        return f"memory_namespace={namespace}"
-    return shlex.quote(json.dumps({"memory_namespace": namespace}))  # key=value would split at blanks
+    return variable("memory_namespace", namespace)
