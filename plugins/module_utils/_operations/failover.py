@@ -111,8 +111,8 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
 
     The higher (epoch, sequence) wins; what loses is kept aside and listed as a conflict: a row that was written here
     after the secondary's snapshot, or the secondary's, where what was lost here was marked as deleted in a higher
-    epoch (another namespace came home meanwhile). What the secondary acknowledged and its copy does not give any more is
-    ``lost``. Returns {merged, already, conflicts, conflict_keys, damaged, lost [keys], log_entries, first_write_at
+    epoch (another namespace came home meanwhile). What the secondary acknowledged and its copy does not give any more
+    is ``lost``. Returns {merged, already, conflicts, conflict_keys, damaged, lost [keys], log_entries, first_write_at
     (when the secondary took its first write)}.
     """
     codec = RecordCodec(claim.namespace)
