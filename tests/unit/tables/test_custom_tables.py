@@ -377,6 +377,18 @@ def test_who_stands_in_the_way_of_a_fence_goes_or_is_named(tmp_path):
             con.execute("ROLLBACK PREPARED 'half done'")
 
 
+def test_an_owner_who_frees_himself_from_the_rules_is_bound_again(made):
+    site = made(PLAIN, FILL)
+    run = attempt()
+    site.step("isolate", run, "ann")
+    site.application.execute('ALTER TABLE "Memories" NO FORCE ROW LEVEL SECURITY')
+    assert site.ask("SELECT count(*) FROM \"Memories\" WHERE tenant = 'ann'") == [(8,)]
+    with site.open() as store, store.reader() as reader:
+        assert "does not bind the application" in reader.structure()[0]
+    assert site.step("isolate", run, "ann")["changed"]
+    assert site.ask("SELECT count(*) FROM \"Memories\" WHERE tenant = 'ann'") == [(0,)]
+
+
 def test_a_primary_key_that_went_with_the_damage_keeps_nobody_from_isolating(made):
     site = made(PLAIN, FILL)
     site.backup()
