@@ -13,6 +13,7 @@ from .._table_records import namespace_columns, namespace_fields
 from .postgresql_fence import OPERATING
 from .postgresql_proof import _attempt, _refused
 from .postgresql_schema import quoted
+from .postgresql_servers import standbys_behind
 from .postgresql_session import WRITING, Session
 from .tables_postgresql_fence import TablesFence
 from .tables_postgresql_schema import LiveRoot, Table, text_literal
@@ -70,6 +71,8 @@ class TablesProof(TablesFence):
                 detail.append(f"raw SELECT on {live.table.plain} as {role}: {said}")
                 session.say("RESET ROLE")
                 session.rows(f"SELECT set_config('{OPERATING}', 'on', true)")
+            session.roll_back()
+            behind = standbys_behind(session)
         finally:
             self._take_back(session)
         application = self.application_user or role
@@ -83,7 +86,7 @@ class TablesProof(TablesFence):
             "reads_refused": fenced and bound and not seen and not lost,
             "reads_accepted": not fenced and seen,
             "detail": detail + lost,
-            "not_fenced": [*open_to, *self._unbound_tables()],
+            "not_fenced": [*open_to, *self._unbound_tables(), *behind],
         }
 
     def _become_application(self, session: Session, detail: list[str]) -> str:

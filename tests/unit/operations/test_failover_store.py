@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -54,6 +55,22 @@ def pair(_servers, tmp_path):
 
 def test_nothing_acknowledged_is_lost_across_failover_and_failback(pair):
     there_and_back(pair, "pg_rewind took back its own later writes")
+
+
+def test_the_proof_of_a_fence_names_a_standby_on_which_it_has_not_arrived(pair):
+    primary, replica = pair.roles()
+    store = open_store(pair.params(primary))
+    with contextlib.closing(store), pair.hosts[replica].connect() as con:
+        claim = store.claim("agent-1", "attempt-1", "operator", new_incident="inc-1")
+        con.execute("SELECT pg_wal_replay_pause()")
+        try:
+            store.fence(claim)
+            assert any("the fence has not arrived there" in line for line in store.prove("agent-1")["not_fenced"])
+        finally:
+            con.execute("SELECT pg_wal_replay_resume()")
+        assert not any("standby" in line for line in store.prove("agent-1")["not_fenced"])
+        store.unfence(claim)
+        store.close_incident(claim)
 
 
 @pytest.mark.parametrize(
