@@ -70,8 +70,8 @@ verdict:
   sample: pass
 title:
   description: >-
-    How the table and the page begin. Where every step so far passed, and there are steps that did not run, it is the newest
-    of them that passed.
+    How the table and the page begin. Where every step so far passed, and there are steps that did not run, it is the
+    newest of them that passed.
   type: str
   returned: not in check mode
   sample: Isolate passed
