@@ -18,7 +18,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, awx_job, owner
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import complete, inventories
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import complete, inventories, one_of_several
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._options import wrong_options
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._packages import bring, keep
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._progress import Watch, every
@@ -73,7 +73,7 @@ class ActionModule(ActionBase):
             display.display(f"    {result['said']}")
             result = self._call({**arguments, "again": False}, task_vars)
             result["changed"] = True
-        complete(result, inventories())
+        complete(result, inventories(), lambda: one_of_several(task_vars))
         self._keep_step(result, task_vars, started)
         self._trace(arguments, result, task_vars, started)
         handled = self._task.failed_when or self._task.ignore_errors  # who deals with a failure reads all of it

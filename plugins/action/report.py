@@ -15,7 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _live, _report, _report_html, _report_text
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import inventories
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import inventories, one_of_several
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import planned, would_happen
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import PASS, moment, read_steps, worst
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_words import title
@@ -53,6 +53,7 @@ class ActionModule(ActionBase):
         )
         host, directory = str(task_vars.get("inventory_hostname", "")), report_dir(args["report_dir"])
         mine = of_this_run(host, args["namespace"])
+        args["only_cluster"] = one_of_several(task_vars)
         incident = args["incident"] or incident_of(directory, host, args["namespace"], cluster=args["cluster"])
         if self._task.check_mode:
             return self._rehearsed(mine, args, incident)
@@ -84,6 +85,7 @@ class ActionModule(ActionBase):
             cluster=args["cluster"],
             slo=args["slo"],
             inventory=inventories(),
+            only_cluster=args["only_cluster"],
             lost_listed=listed,
             unreadable=unreadable,
         )

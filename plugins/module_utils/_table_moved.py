@@ -34,6 +34,7 @@ from ._table_values import sqlite_cell, sqlite_value
 SECOND: t.Final = 1_000_000  # µs
 DAY: t.Final = 86_400 * SECOND
 _WHEN = re.compile(r"\s*(\d{4}-\d\d-\d\d)([T ])(\d\d:\d\d:\d\d)(.*)", re.DOTALL)
+_MODIFIER = re.compile(r"\([0-9, ]*\)")
 _NUMBERS: t.Final = {"smallint": ">h", "integer": ">i", "bigint": ">q", "real": ">f", "double precision": ">d"}
 _TEXT: t.Final = frozenset(("text", "character varying", "character", "name", "citext"))
 
@@ -172,7 +173,7 @@ class Wide(t.NamedTuple):
 def widened(row: Row, engine: str, namespace: str, today: t.Mapping[str, Wide]) -> Row:
     """``row`` with the columns that its tables have today: those that came since take their default.
 
-    One whose tables have lost a column stays as it is: who puts it says so.
+    One whose tables have lost a column, or have another type there, stays as it is: who puts it says so.
     """
     if not row[PAYLOAD].startswith(MAGIC):
         return row
@@ -183,7 +184,7 @@ def widened(row: Row, engine: str, namespace: str, today: t.Mapping[str, Wide]) 
     for one in tables:
         wide, then = today.get(one.name), dict(one.columns)
         kinds = {} if wide is None else dict(wide.columns)
-        if wide is None or set(then) - set(kinds) or any(then[name] != kinds[name] for name in then):
+        if wide is None or set(then) - set(kinds) or not all(_holds(kinds[name], then[name]) for name in then):
             return row
         places = {name: place for place, (name, _kind) in enumerate(one.columns)}
         defaults = {name: wide.default(name) for name in kinds if name not in places}
@@ -194,6 +195,12 @@ def widened(row: Row, engine: str, namespace: str, today: t.Mapping[str, Wide]) 
     if [one.columns for one in fitted] == [one.columns for one in tables]:
         return row
     return resealed(row, namespace, packed(engine, fitted), row[EXPIRES]) if row[CHECKSUM] else row
+
+
+def _holds(today: str, then: str) -> bool:
+    """Whether a column of that type today holds every value of the type then, in the same bytes: ``vector`` those of
+    ``vector(8)``."""
+    return today in (then, _MODIFIER.sub("", then))
 
 
 # --- under another name ---------------------------------------------------------------------------------------------

@@ -244,21 +244,23 @@ def put_off(live: Row, copy: Row) -> bool:
     return sum(a != b for a, b in zip(first[0].rows[0], second[0].rows[0])) == 1
 
 
-def unwritten(live: Row, copy: Row, taken: int) -> bool:
+def unwritten(live: Row, copy: Row, taken: int, once: bool = False) -> bool:
     """Whether ``live`` says by its own times that nobody wrote it after ``copy`` was made at ``taken`` (µs).
 
-    A change within the unit of its own update time may have come after that.
+    A change within the unit of its own update time may have come after that. ``once``: the application never changes
+    such a record.
     """
-    return bool(live[4]) and live[3:5] == copy[3:5] and taken > live[4] + _unit(live[4])
+    return once or (bool(live[4]) and live[3:5] == copy[3:5] and taken > live[4] + _unit(live[4]))
 
 
-def silent(live: Row, copy: Row, taken: int) -> bool:
-    """Whether what ``live`` says was changed since ``copy`` although its update time was not: no application did that.
+def silent(live: Row, copy: Row, taken: int, once: bool = False) -> bool:
+    """Whether what ``live`` says was changed since ``copy`` although its update time was not, or although it is written
+    ``once``: no application did that.
 
     Expiry and companions (embeddings that were made anew) do not count, and tables whose columns are others neither.
     ``taken``: when the copy was made, µs.
     """
-    if not unwritten(live, copy, taken):
+    if not unwritten(live, copy, taken, once):
         return False
     if not (live[9] and copy[9] and live[8].startswith(MAGIC) and copy[8].startswith(MAGIC)):
         return False

@@ -12,6 +12,8 @@ import dataclasses
 import shlex
 import typing as t
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars import extra_vars
+
 _BARE = "ansible-playbook memops.agent_memory."
 #: Results that hold sentences for people. Others hold records and are left as they are.
 _SPOKEN = ("msg", "reason", "reasons", "warnings", "warned", "next_step", "checks")
@@ -24,16 +26,32 @@ def inventories() -> t.List[str]:
     return [str(one) for one in (context.CLIARGS.get("inventory") or ()) if one]
 
 
-def options(sources: t.Sequence[str]) -> str:
-    """``-i`` for a shell."""
-    return " ".join("-i " + shlex.quote(one) for one in sources) or "-i <inventory>"
+def one_of_several(task_vars: t.Mapping[str, t.Any]) -> str:
+    """The cluster of this host, where the inventory has others beside it: what a command says of a namespace or of a
+    snapshot is meant for this one, and others may have a namespace of the same name. Else ""."""
+    mine = task_vars.get("memory_cluster") or "memory"
+    everybody = task_vars.get("hostvars") or {}
+    for host in task_vars.get("groups", {}).get("all", ()):
+        other = everybody[host]
+        if "memory_store" in other and (other.get("memory_cluster") or "memory") != mine:
+            return str(mine)
+    return ""
 
 
-def complete(result: t.Dict[str, t.Any], sources: t.Sequence[str]) -> None:
-    """Put the inventories into the commands that a module's result names."""
+def options(sources: t.Sequence[str], cluster: str = "") -> str:
+    """``-i`` for a shell, and the one ``cluster`` of these inventories that is meant ("": there are no others)."""
+    return (" ".join("-i " + shlex.quote(one) for one in sources) or "-i <inventory>") + (
+        f" -e {extra_vars({'memory_only_cluster': cluster})}" if cluster else ""
+    )
+
+
+def complete(result: t.Dict[str, t.Any], sources: t.Sequence[str], cluster: t.Callable[[], str] = str) -> None:
+    """Put the inventories, and which of their clusters is meant, into the commands that a module's result names.
+    ``cluster`` is called when there is such a command."""
     for name in _SPOKEN if sources else ():
-        if name in result:
-            result[name] = _completed(result[name], f"ansible-playbook {options(sources)} memops.agent_memory.")
+        if name in result and _BARE in repr(result[name]):
+            command = f"ansible-playbook {options(sources, cluster())} memops.agent_memory."
+            result[name] = _completed(result[name], command)
     # ansible-core 2.19 and later print [ERROR] from an object of their own, which was made before
     captured = result.get("exception")
     event = getattr(captured, "event", None)

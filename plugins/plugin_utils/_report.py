@@ -48,17 +48,19 @@ def build_report(
     cluster: t.Optional[str] = None,
     slo: t.Optional[t.Mapping[str, t.Any]] = None,
     inventory: t.Sequence[str] = (),
+    only_cluster: str = "",
     lost_listed: t.Optional[int] = None,
     unreadable: int = 0,
     now: t.Any = None,
 ) -> Report:
     """report.json as a dict, from the step dicts in the order in which they were written.
 
-    ``slo`` is memory_slo; ``inventory``: those of the next command; ``lost_listed`` is the number of lines that
-    lost_keys.jsonl really has; ``unreadable`` the number of step lines that could not be read; ``now`` (RFC 3339,
-    datetime or microseconds) is the time of the report. Never raises on what the steps hold.
+    ``slo`` is memory_slo; ``inventory``: those of the next command, and ``only_cluster`` which of their clusters is
+    meant, where there are several; ``lost_listed`` is the number of lines that lost_keys.jsonl really has;
+    ``unreadable`` the number of step lines that could not be read; ``now`` (RFC 3339, datetime or microseconds) is the
+    time of the report. Never raises on what the steps hold.
     """
-    run = Run(steps)
+    run, where = Run(steps), options(inventory, only_cluster)
     preflight = run.result("preflight")
     namespace = namespace or given.text(preflight.get("namespace"))
     targets, notes = figures.targets(slo)
@@ -82,7 +84,7 @@ def build_report(
         "cluster": cluster or given.text(preflight.get("cluster")),
         "verdict": verdict,
         "state": run.state,
-        "next_command": _next_command(run, verdict, escalated, namespace, inventory),
+        "next_command": _next_command(run, verdict, escalated, namespace, where),
         "steps": [
             {
                 "name": s.name,
@@ -144,7 +146,7 @@ def build_report(
             + parts.series(run.result("monitor").get("samples")),
             "errors_seen": parts.lines(diagnose.get("errors_seen")),
             "sources": parts.sources(plan),
-            "absent": parts.absent(plan, namespace, inventory),
+            "absent": parts.absent(plan, namespace, where),
             "suspect_keys": given.texts(plan.get("suspect_keys"), figures.KEYS_SHOWN),
             "conflict_keys": given.texts(
                 [
@@ -315,10 +317,9 @@ def _advice(run: Run) -> t.Optional[str]:
 
 
 def _next_command(
-    run: Run, verdict: str, escalated: bool, namespace: t.Optional[str], inventory: t.Sequence[str]
+    run: Run, verdict: str, escalated: bool, namespace: t.Optional[str], where: str
 ) -> str:
     """The command that continues from here; empty when nothing is left to do."""
-    where = options(inventory)
     if run.whole:
         failed = [name for name in ("failback", "failover") if name in run.current and not run.passed(name)]
         ahead = failed[0] if failed else "failback" if run.failed_over else ""
@@ -342,7 +343,7 @@ def _next_command(
     if run.state == "closed":
         playbook = "" if verdict == PASS else "validate"
     elif escalated:
-        playbook = "disaster_recovery"
+        playbook = "info"  # are there more copies (docs/dr_plan.md)? Nothing is restored over a store with memories
     elif run.state == "failed-over" and run.validated:
         playbook = "failback"
     elif run.state == "monitoring" or (run.state == "released" and run.passed("baseline")):

@@ -14,7 +14,6 @@ import typing as t
 from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars import extra_vars
 
 from . import _report_input as given
-from ._commands import options
 from ._report_run import Run
 
 _NAMED = 10  # keys in one command
@@ -79,7 +78,7 @@ def sources(plan: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
 
 
 def absent(
-    plan: t.Mapping[str, t.Any], namespace: t.Optional[str], inventory: t.Sequence[str]
+    plan: t.Mapping[str, t.Any], namespace: t.Optional[str], where: str
 ) -> t.Dict[str, t.Any]:
     """What the plan left away, deleted or lost, and the command that brings it back."""
     keys = given.texts(plan.get("absent_keys"), 1000)
@@ -89,7 +88,7 @@ def absent(
     if keys and snapshot and namespace:
         listed = keys if len(keys) == count <= _NAMED else ["<keys: details.absent.keys in report.json>"]
         more = extra_vars({"memory_namespace": namespace, "memory_snapshot": snapshot, "memory_keys": listed})
-        command = f"ansible-playbook {options(inventory)} memops.agent_memory.restore -e {more}"
+        command = f"ansible-playbook {where} memops.agent_memory.restore -e {more}"
     return {"count": count, "keys": keys, "snapshot": snapshot, "command": command}
 
 

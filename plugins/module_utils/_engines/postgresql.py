@@ -99,6 +99,7 @@ class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, Lo
                     f"INSERT INTO {s.store} VALUES (1, %s, %s, %s, %s, 1, 0, 0, 0, 0)",
                     FORMAT, store_id, store_id, s.layout,
                 )  # fmt: skip
+            self._of_operator(session)
             session.commit()
         except BaseException:
             session.roll_back()

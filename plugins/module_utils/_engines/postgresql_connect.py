@@ -25,6 +25,7 @@ NAMESPACE_COLUMNS: t.Final = (
     "name, state, generation, ttl, serving_ttl, incident, prior_ttl, prior_state, "
     "restored_snapshot, restored_epoch, restored_sequence, restored_at, restored_digest"
 )
+STANDBY_SECONDS: t.Final = 5.0
 
 
 def wall_clock() -> int:
@@ -147,6 +148,11 @@ class Connected:
             session.roll_back()
             raise
 
+    def _of_operator(self, session: Session) -> None:
+        """The commit of this transaction waits for no standby for longer than for another writer."""
+        if session.replicated:
+            session.patience = min(self.address.busy_timeout, STANDBY_SECONDS)
+
     @contextlib.contextmanager
     def _operating(
         self, claim: Claim, *, unfenced: bool = False, alone: bool = False, later: bool = False
@@ -155,6 +161,7 @@ class Connected:
         ``alone``: no other transaction of this incident at the same time (it changes the incident itself);
         ``later``: a bulk change that ``settle`` or any other commit makes durable."""
         with self._transaction() as session:  # pylint: disable=contextmanager-generator-missing-cleanup
+            self._of_operator(session)
             self._check(session, claim, "FOR UPDATE" if alone else "FOR SHARE")
             settings = [f"set_config('{OPERATING}', 'on', true)"] if unfenced else []
             if later:  # and what the trigger is shown of the rows stays in memory

@@ -57,6 +57,7 @@ class Incidents(Connected):
     ) -> Claim:
         held: LeaseHeld | None = None
         with self._transaction() as session:
+            self._of_operator(session)
             now, length = self.clock(), int(lease * 1_000_000)
             if namespace == WHOLE:
                 self._claim_all(session, attempt, takeover, now)

@@ -18,6 +18,7 @@ from .postgresql_fence import missing
 from .postgresql_log import append, append_operator, newest_given, reserved
 from .postgresql_proof import Proof
 from .postgresql_rows import decoded, escaped, names_of
+from .postgresql_schema import literal
 from .postgresql_session import BAD_VALUE, Session, bad_record
 
 QUARANTINE_TTL = 1.0
@@ -88,12 +89,20 @@ class Operators(Proof):
             "ORDER BY a.xact_start LIMIT 5",
             self.sql.namespace,
         )
-        who = "; ".join(f"pid {pid}, {user} {program}, since {since} UTC" for pid, user, program, since in rows)
+        prepared = session.rows(  # one that was prepared has no session
+            "SELECT DISTINCT p.gid FROM pg_prepared_xacts p JOIN pg_locks x ON x.transactionid = p.transaction AND "
+            "x.pid IS NULL JOIN pg_locks l ON l.pid IS NULL AND l.virtualtransaction = x.virtualtransaction "
+            "WHERE l.relation = to_regclass(%s) LIMIT 5",
+            self.sql.namespace,
+        )
+        named = [f"pid {pid}, {user} {program}, since {since} UTC" for pid, user, program, since in rows]
+        who = "; ".join(named + [f"prepared as {gid!r:.80}" for (gid,) in prepared])
+        ends = [f"SELECT pg_terminate_backend({row[0]})" for row in rows]
+        ends += [f"ROLLBACK PREPARED {literal(gid)}, or COMMIT PREPARED" for (gid,) in prepared]
         return StoreUnavailable(
             f"{what} cannot be fenced yet: a transaction that has written to it does not end"
             + (f" ({who})." if who else "."),
-            "end it, then run the same command again: "
-            + (f"SELECT pg_terminate_backend({rows[0][0]})" if rows else "see pg_stat_activity"),
+            "end it, then run the same command again: " + (ends[0] if ends else "see pg_stat_activity"),
         )
 
     def unfence(self, claim: Claim) -> bool:

@@ -16,6 +16,7 @@ from .postgresql_errors import FENCE_STATE, NO_RIGHT
 from .postgresql_fence import OPERATING, missing
 from .postgresql_rows import columns_of
 from .postgresql_schema import quoted
+from .postgresql_servers import standbys_behind, subscriptions
 from .postgresql_session import WRITING, Session
 
 PROBE_KEY = "\x00memops/probe"
@@ -53,8 +54,16 @@ class Proof(Connected):
                 found = session.rows(f"SELECT 1 FROM {s.table} {one}", number, key)
             detail.append(f"raw SELECT as {role}: " + ("sees records" if found else "sees nothing"))
             unbound = self._unbound(session)
+            fed = subscriptions(session, s)
+            session.roll_back()
+            unbound += standbys_behind(session)
         finally:
             self._take_back(session)
+        detail[:0] = [
+            f"the subscription {name} of logical replication writes here past the triggers; end that on this server: "
+            f"ALTER SUBSCRIPTION {quoted(name)} DISABLE"
+            for name in fed
+        ]
         fences = [name for kind, name, dummy in lost if kind not in ("table", "index")]
         detail += [f"{name} is missing or changed" for name in fences]
         in_place = "missing" if "memops_fence_truncate" in fences else "in place"
@@ -69,7 +78,7 @@ class Proof(Connected):
             seen = False
             unbound.insert(0, f"raw reads by {application}: row-level security does not bind that role")
         return {
-            "writes_refused": all(refused) and not [n for n in fences if n.startswith("memops_fence")],
+            "writes_refused": all(refused) and not fed and not [n for n in fences if n.startswith("memops_fence")],
             "reads_refused": space.state == "quarantined" and not seen,
             "reads_accepted": space.state != "quarantined" and bool(found),
             "detail": detail,

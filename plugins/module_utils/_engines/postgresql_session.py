@@ -6,8 +6,10 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
+import threading
 import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, StoreUnavailable
@@ -65,6 +67,9 @@ class Address:
                 "set_config('bytea_output', 'hex', false), set_config('search_path', 'pg_catalog', false)",
                 milliseconds,
             )
+            if con.info.server_version >= 170000:
+                session.rows("SELECT set_config('transaction_timeout', '0', false)")
+            session.replicated = bool(session.row("SELECT current_setting('synchronous_standby_names') <> ''")[0])
         except BaseException:
             con.close()
             raise
@@ -81,6 +86,8 @@ class Session:
         self._con, self.where, self._pid = con, where, os.getpid()
         self._cursor = con.cursor(binary=True)
         self.rescue = False
+        self.replicated = False  # whether commits may wait for a synchronous standby
+        self.patience: float | None = None  # seconds that the next commit waits for standbys; None: without end
         self.state = ""  # SQLSTATE of the statement that failed last
 
     @property
@@ -155,10 +162,38 @@ class Session:
 
     def commit(self) -> None:
         """Errors: StoreUnavailable when the transaction had failed before; the server answers COMMIT with ROLLBACK."""
-        if self.say("COMMIT") != "COMMIT":
+        with self._patient():
+            tag = self.say("COMMIT")
+        if tag != "COMMIT":
             raise StoreUnavailable(
                 f"A transaction of the store {self.where} failed and was rolled back.", "run the same command again"
             )
+
+    @contextlib.contextmanager
+    def _patient(self) -> t.Iterator[None]:
+        """What is committed here and waits for a synchronous standby for longer than ``patience`` counts: an incident
+        must not wait for a server that is gone. The session's next commits wait for none."""
+        patience, self.patience = self.patience, None
+        if patience is None:
+            yield
+            return
+        asked = threading.Event()
+
+        def cancel() -> None:
+            asked.set()
+            self._con.cancel()
+
+        timer = threading.Timer(patience, cancel)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+        if asked.is_set():
+            with contextlib.suppress(MemoryOpsError):  # the cancelling may come late, and must meet this
+                self.rows("SELECT 1")
+            self.rows("SELECT set_config('synchronous_commit', 'local', false)")
 
     def roll_back(self) -> None:
         """Never fails: a session that cannot roll back is closed."""

@@ -132,7 +132,8 @@ class Structure(Connected):
         with self._asking() as session:
             row = session.row(
                 "SELECT current_setting('fsync'), current_setting('full_page_writes'), "
-                "current_setting('synchronous_commit'), current_setting('data_checksums')"
+                "current_setting('synchronous_commit'), current_setting('data_checksums'), "
+                "current_setting('synchronous_standby_names') <> '' AND NOT EXISTS (SELECT 1 FROM pg_stat_replication)"
             )
         lines = []
         if "off" in row[:2]:
@@ -140,6 +141,11 @@ class Structure(Connected):
             lines.append(f"{name} is off: a crash of the server's machine may damage the whole store")
         if row[2] == "off":
             lines.append("synchronous_commit is off: a crash of the server may lose the last acknowledged writes")
+        if row[4]:
+            lines.append(
+                "no standby of synchronous_standby_names is there: applications' writes wait for one without end, and "
+                "what operators decide is on this server alone"
+            )
         if row[3] == "off":
             lines.append(
                 "data_checksums is off: damage on the server's disk may be read as data, or end the server's processes"

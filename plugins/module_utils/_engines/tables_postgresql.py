@@ -135,6 +135,7 @@ class TablesPostgresqlStore(WithoutLog, TablesSearch, TablesStructure, TablesGen
             self._one_at_a_time(session)
             for text in helpers(self.sql.schema, owner):
                 session.say(text)
+            self._of_operator(session)
             session.commit()
         except BaseException:
             session.roll_back()

@@ -119,13 +119,21 @@ class TablesFence(TablesRecords):
     def fence_lost(self, session: Session) -> list[str]:
         """What of the fence is not as it should be; nothing where none should stand."""
         rules = self._rules(session)
-        return lost_of(session, rules) if rules.names else []
+        return self._lost(session, rules) if rules.names else []
+
+    def _lost(self, session: Session, rules: Rules) -> list[str]:
+        lost = lost_of(session, rules)
+        for table, _rule in rules.tables:
+            forced = "SELECT relforcerowsecurity FROM pg_class WHERE oid = %s::bigint::oid"
+            if self._owns(session, table) and not session.row(forced, table.oid)[0]:
+                lost.append(f"row-level security of {table.plain} does not bind the application, which owns it")
+        return lost
 
     def _carry_out(self, session: Session) -> bool:
         """Make the tables' rules those of the fenced namespaces; whether anything was to be done."""
         rules = self._rules(session)
         noted = {row[0]: row[1:] for row in session.rows(f"SELECT name, enabled, forced FROM {self._notes}")}
-        if (not rules.names and not noted) or (rules.names and not lost_of(session, rules)):
+        if (not rules.names and not noted) or (rules.names and not self._lost(session, rules)):
             return False
         self._own_tables(session)
         self._hold(session, [table.name for table, _rule in rules.tables])

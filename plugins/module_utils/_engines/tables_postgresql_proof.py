@@ -13,22 +13,23 @@ from .._table_records import namespace_columns, namespace_fields
 from .postgresql_fence import OPERATING
 from .postgresql_proof import _attempt, _refused
 from .postgresql_schema import quoted
+from .postgresql_servers import standbys_behind
 from .postgresql_session import WRITING, Session
 from .tables_postgresql_fence import TablesFence
-from .tables_postgresql_schema import LiveRoot, Table, text_literal
+from .tables_postgresql_schema import Column, LiveRoot, Table, text_literal
 
 PROBE = "memops-probe"
 #: What a column of this type takes, where a row needs something.
 _SAMPLES: t.Final = {
     "jsonb": "'{}'", "json": "'{}'", "uuid": "'6d656d6f-7073-4000-8000-000000000000'", "boolean": "false",
     "smallint": "-1", "integer": "-1", "bigint": "-1", "numeric": "-1", "real": "0", "double precision": "0",
-    "bytea": r"'\x'", "date": "'2000-01-01'",
+    "bytea": r"'\x'", "date": "'2000-01-01'", "interval": "'0'", "inet": "'0.0.0.0'", "cidr": "'0.0.0.0'",
 }  # fmt: skip
 
 
 class _Probe(t.NamedTuple):
-    insert: str
-    where: str
+    insert: str  # "": none is known that the table would take
+    where: str  # "": there is no such row
     there: bool
 
 
@@ -46,16 +47,20 @@ class TablesProof(TablesFence):
             lost = self.fence_lost(session) if self.made else []
             refused, seen, role = True, False, ""
             for live in self.live.roots:
-                probe = self._probe(session, live, namespace)
-                name, column = live.table.name, quoted(live.table.columns[0].name)
+                probe = self._possible(session, live, namespace, detail)
+                name = live.table.name
+                column = quoted(next(c.name for c in live.table.columns if not c.always))
                 role = self._become_application(session, detail)
                 if probe.there:
                     detail.append(f"raw INSERT on {live.table.plain}: not tried, as the only row it can have is there")
-                else:
+                elif probe.insert:
                     refused &= _refused(session, f"INSERT on {live.table.plain}", role, probe.insert, (), detail)
                 session.say("RESET ROLE")
                 session.rows(f"SELECT set_config('{OPERATING}', 'on', true)")
-                session.say(f"{probe.insert} ON CONFLICT DO NOTHING")  # what follows needs a row to be there
+                if not probe.where:
+                    continue
+                if probe.insert:
+                    session.say(f"{probe.insert} ON CONFLICT DO NOTHING")  # what follows needs a row to be there
                 self._become_application(session, [])
                 for verb, text in (
                     ("UPDATE", f"UPDATE {name} SET {column} = {column} WHERE {probe.where}"),
@@ -70,6 +75,8 @@ class TablesProof(TablesFence):
                 detail.append(f"raw SELECT on {live.table.plain} as {role}: {said}")
                 session.say("RESET ROLE")
                 session.rows(f"SELECT set_config('{OPERATING}', 'on', true)")
+            session.roll_back()
+            behind = standbys_behind(session)
         finally:
             self._take_back(session)
         application = self.application_user or role
@@ -83,22 +90,41 @@ class TablesProof(TablesFence):
             "reads_refused": fenced and bound and not seen and not lost,
             "reads_accepted": not fenced and seen,
             "detail": detail + lost,
-            "not_fenced": [*open_to, *self._unbound_tables()],
+            "not_fenced": [*open_to, *self._unbound_tables(), *behind],
         }
 
     def _become_application(self, session: Session, detail: list[str]) -> str:
         session.rows(f"SELECT set_config('{OPERATING}', '', true)")
         return self._become(session, detail)
 
+    def _possible(self, session: Session, live: LiveRoot, namespace: str, detail: list[str]) -> _Probe:
+        """A row that the table takes; where rules of the application refuse ours, one that is there."""
+        probe = self._probe(session, live, namespace)
+        with _attempt(session, keep=True) as outcome:
+            session.say("SAVEPOINT memops_possible")
+            session.say(f"{probe.insert} ON CONFLICT DO NOTHING")
+            session.say("ROLLBACK TO SAVEPOINT memops_possible")
+        if not outcome:
+            return probe
+        detail.append(f"raw INSERT on {live.table.plain}: not tried, as no row is known that it takes")
+        inside = self.live.sql[self.live.roots.index(live)].inside(namespace)
+        row = session.row(f"SELECT r.tableoid::bigint, r.ctid::text FROM {live.table.name} r WHERE {inside} LIMIT 1")
+        if row is None:
+            detail.append(f"raw UPDATE and DELETE on {live.table.plain}: not tried, as {namespace} has no row there")
+            return _Probe("", "", False)
+        return _Probe("", f"tableoid = {row[0]}::oid AND ctid = '{row[1]}'::tid", False)
+
     def _probe(self, session: Session, live: LiveRoot, namespace: str) -> _Probe:
         """A row that the namespace could have, of this transaction alone."""
         table = live.table
         fixed = fixed_columns(live.root, table, namespace)
         values = {}
+        real = self._of_a_row(session, live, namespace)
         for column in table.columns:
             free = column.name not in fixed and column.name not in live.root.key
             absent = free and not self._needed(session, table, column)
-            values[column.name] = "NULL" if absent else fixed.get(column.name) or _sample(column.kind, column.base)
+            sample = real.get(column.name) or self._value(session, column)
+            values[column.name] = "NULL" if absent else fixed.get(column.name) or sample
         names = ", ".join(map(quoted, values))
         casts = ", ".join(f"{text}::{table.column(name).base}" for name, text in values.items())
         which = live.target or fixed
@@ -109,7 +135,32 @@ class TablesProof(TablesFence):
             session.row(f"SELECT 1 FROM {table.name} WHERE {where}") is not None,
         )
 
-    def _needed(self, session: Session, table: Table, column: t.Any) -> bool:
+    def _of_a_row(self, session: Session, live: LiveRoot, namespace: str) -> dict[str, str]:
+        """What a row that is there has, but for what makes it the only one: an application's checks take that."""
+        unique = {name for index in live.table.unique for name in index}
+        names = [c.name for c in live.table.columns if c.name not in unique and c.name not in live.root.key]
+        if not names:
+            return {}
+        inside = self.live.sql[self.live.roots.index(live)].inside(namespace)
+        look = f"SELECT {', '.join(f'r.{quoted(name)}::text' for name in names)} FROM {live.table.name} r"
+        row = session.row(f"{look} WHERE {inside} LIMIT 1") or session.row(f"{look} LIMIT 1")
+        return {name: text_literal(text) for name, text in zip(names, row or ()) if text is not None}
+
+    def _value(self, session: Session, column: Column) -> str:
+        """What a column of this type takes. Of a type that is not known its first value, or an empty one."""
+        known = _sample(column.kind, column.base)
+        if known is not None:
+            return known
+        row = session.row(
+            "SELECT t.typtype::text, t.typsend = 'array_send'::regproc, (SELECT e.enumlabel::text FROM pg_enum e "
+            "WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder LIMIT 1) FROM pg_type t WHERE t.oid = to_regtype(%s)",
+            column.base,
+        )
+        if row is None or row[0] not in ("r", "m", "e"):
+            return "'{}'" if row and row[1] else "''"
+        return {"r": "'empty'", "m": "'{}'"}.get(row[0]) or text_literal(row[2] or "")
+
+    def _needed(self, session: Session, table: Table, column: Column) -> bool:
         row = session.row(
             "SELECT attnotnull FROM pg_attribute WHERE attrelid = %s::bigint::oid AND attname = %s",
             table.oid, column.name,
@@ -184,9 +235,9 @@ def fixed_columns(root: Root, table: Table, namespace: str) -> dict[str, str]:
     return fixed
 
 
-def _sample(kind: str, base: str) -> str:
+def _sample(kind: str, base: str) -> str | None:
     if kind.startswith("vector("):
         return "'[" + ",".join(["0"] * int(kind[7:-1])) + "]'"
     if base.startswith("timestamp"):
         return "'2000-01-01'"
-    return _SAMPLES.get(base, "''")
+    return "''" if base.startswith(("text", "char")) else _SAMPLES.get(base)

@@ -218,14 +218,21 @@ class TablesRecords(Operators):
         inside = self.live.sql[number].inside(namespace, "t")
         own = [name for name, _kind in gathered[live.table.plain][0]]
         target = ", ".join(map(quoted, live.target))
+        mine = [live.table.column(name) for name in own]
+        keys = " AND ".join(f"t.{quoted(c)} = {live.table.column(c).taken('w.')}" for c in live.target)
+        fixed = [c for c in mine if c.always and c.name not in live.target]
+        if fixed:  # a row whose identity is another one cannot be given it
+            other = " OR ".join(f"t.{quoted(c.name)} IS DISTINCT FROM w.{quoted(c.name)}" for c in fixed)
+            same = f"{_temporary(live.table)} w WHERE {keys} AND {inside}"
+            session.run(f"DELETE FROM {live.table.name} t USING {same} AND ({other})")
         if len(live.table.unique) > 1 and stands_alone(session, live):
             # what is unique beside the key may have changed places among these rows
-            keys = " AND ".join(f"t.{quoted(c)} = w.{quoted(c)}" for c in live.target)
             session.run(f"DELETE FROM {live.table.name} t USING {_temporary(live.table)} w WHERE {keys} AND {inside}")
-        sets = ", ".join(f"{quoted(c)} = excluded.{quoted(c)}" for c in own if c not in live.target)
+        free = [quoted(c.name) for c in mine if c.name not in live.target and not c.always]
+        sets = ", ".join(f"{c} = excluded.{c}" for c in free)
         done = session.run(
             f"INSERT INTO {live.table.name} AS t ({', '.join(map(quoted, own))}) OVERRIDING SYSTEM VALUE "
-            f"SELECT {', '.join(map(quoted, own))} FROM {_temporary(live.table)} ON CONFLICT ({target}) DO "
+            f"SELECT {', '.join(c.taken() for c in mine)} FROM {_temporary(live.table)} ON CONFLICT ({target}) DO "
             + (f"UPDATE SET {sets} WHERE {inside}" if sets else "NOTHING")
         )
         if done != len(some) and sets:
@@ -236,13 +243,13 @@ class TablesRecords(Operators):
                 "these rows are not needed, remove them first (an export names the keys)",
             )
         for companion, table in live.companions:
-            same = " AND ".join(f"x.{quoted(o)} = w.{quoted(p)}" for o, p in companion.parent)
+            same = " AND ".join(f"x.{quoted(o)} = {live.table.column(p).taken('w.')}" for o, p in companion.parent)
             session.run(f"DELETE FROM {table.name} x USING {_temporary(live.table)} w WHERE {same}")
             if table.plain in gathered:
-                names = ", ".join(quoted(name) for name, _kind in gathered[table.plain][0])
+                given = [table.column(name) for name, _kind in gathered[table.plain][0]]
                 session.run(
-                    f"INSERT INTO {table.name} ({names}) OVERRIDING SYSTEM VALUE "
-                    f"SELECT {names} FROM {_temporary(table)}"
+                    f"INSERT INTO {table.name} ({', '.join(quoted(c.name) for c in given)}) OVERRIDING SYSTEM VALUE "
+                    f"SELECT {', '.join(c.taken() for c in given)} FROM {_temporary(table)}"
                 )
         for name in gathered:
             self._number_on(session, known[name], [one for one, _kind in gathered[name][0]])
@@ -260,7 +267,8 @@ class TablesRecords(Operators):
         names = ", ".join(quoted(name) for name, _kind in columns)
         temporary = _temporary(table)
         # One for all parts of a transaction: each one takes room in the server's table of locks until its end.
-        empty = f"AS SELECT * FROM {table.name} LIMIT 0"
+        held = ", ".join(quoted(c.name) + (f"::text AS {quoted(c.name)}" if c.as_text else "") for c in table.columns)
+        empty = f"AS SELECT {held} FROM {table.name} LIMIT 0"
         session.say(f"CREATE TEMPORARY TABLE IF NOT EXISTS {temporary} ON COMMIT DROP {empty}")
         session.say(f"TRUNCATE {temporary}")
         session.copy(

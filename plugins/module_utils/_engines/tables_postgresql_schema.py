@@ -18,6 +18,7 @@ if t.TYPE_CHECKING:
     from .postgresql_session import Session
 
 JSONB: t.Final = ("json", "jsonb")
+FIRST_MADE: t.Final = 16384  # the oid of the first type that is not the server's own
 ELEMENT: t.Final = 8  # where an array's bytes have its element's type: behind the number of dimensions and the flags
 
 
@@ -30,18 +31,26 @@ class Column:
     sequence: str | None  # that numbers it
     empty: bool = False  # it may be NULL
     element: int = 0  # of an array of a type that this database made: the oid of that type here
+    as_text: bool = False  # deeper in its bytes stand such numbers: it goes as its text
+    always: bool = False  # an identity that nobody may change
 
     def sent(self, value: str) -> str:
         """Its bytes. An array says of which type it is by a number of this database alone: none is kept."""
+        if self.as_text:
+            return f"convert_to(({value})::text, 'UTF8')"
         if not self.element:
             return f"{self.send}({value})"
         return f"overlay({self.send}({value}) PLACING '\\x00000000'::bytea FROM {ELEMENT + 1} FOR 4)"
 
     def received(self, cell: t.Any) -> t.Any:
         """What ``sent`` gave, as the server takes it."""
-        if not self.element or cell is None or len(cell) < ELEMENT + 4:
+        if self.as_text or not self.element or cell is None or len(cell) < ELEMENT + 4:
             return cell
         return cell[:ELEMENT] + self.element.to_bytes(4, "big") + cell[ELEMENT + 4 :]
+
+    def taken(self, alias: str = "") -> str:
+        """Its value out of a table into which ``received`` was copied."""
+        return f"{alias}{quoted(self.name)}" + (f"::{self.base}" if self.as_text else "")
 
 
 @dataclass(frozen=True)
@@ -77,12 +86,30 @@ _COLUMNS: t.Final = """
 SELECT c.relname::text, c.oid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod),
   format_type(a.atttypid, NULL), quote_ident(pn.nspname) || '.' || quote_ident(p.proname),
   pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname), NOT a.attnotnull,
-  CASE WHEN p.proname = 'array_send' AND ty.typelem >= 16384 THEN ty.typelem::bigint ELSE 0 END
+  CASE WHEN p.proname = 'array_send' AND ty.typelem >= 16384 THEN ty.typelem::bigint ELSE 0 END,
+  a.atttypid::bigint, a.attidentity = 'a'
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 JOIN pg_type ty ON ty.oid = a.atttypid LEFT JOIN pg_proc p ON p.oid = ty.typsend
 LEFT JOIN pg_namespace pn ON pn.oid = p.pronamespace
 WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relname = ANY(%s) ORDER BY c.relname, a.attnum"""
+
+#: Of these types those in whose bytes numbers of types stand that this database made: composite types with such a
+#: field, arrays of such an element (but for a type that is such an array itself), however deep.
+_NUMBERED: t.Final = """
+WITH RECURSIVE within AS (
+SELECT oid AS top, oid FROM pg_type WHERE oid::bigint = ANY(%s)
+UNION SELECT w.top, d.oid FROM within w JOIN pg_type t ON t.oid = w.oid CROSS JOIN LATERAL (
+  SELECT t.typbasetype AS oid WHERE t.typtype = 'd'
+  UNION ALL SELECT t.typelem WHERE t.typsend = 'array_send'::regproc
+  UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE r.rngtypid = t.oid
+  UNION ALL SELECT r.rngtypid FROM pg_range r WHERE r.rngmultitypid = t.oid
+  UNION ALL SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0
+    AND NOT a.attisdropped) AS d WHERE d.oid <> 0)
+SELECT DISTINCT w.top::bigint FROM within w JOIN pg_type t ON t.oid = w.oid
+WHERE w.oid <> w.top AND t.typsend = 'array_send'::regproc AND t.typelem >= 16384
+OR t.typtype = 'c' AND EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0
+AND NOT a.attisdropped AND a.atttypid >= 16384)"""
 
 _UNIQUE: t.Final = """
 SELECT i.indrelid::bigint, array_agg(a.attname::text) FROM pg_index i
@@ -149,14 +176,19 @@ def _absent(session: Session, name: str, schema: str, where: str) -> StoreMissin
 
 def _tables(session: Session, schema: str, names: list[str]) -> dict[str, Table]:
     columns: dict[tuple[str, int], list[Column]] = {}
-    for name, oid, column, kind, base, send, sequence, empty, element in session.rows(_COLUMNS, schema, names):
+    found = session.rows(_COLUMNS, schema, names)
+    made = sorted({row[9] for row in found if row[9] >= FIRST_MADE})
+    numbered = {row[0] for row in session.rows(_NUMBERED, Ints(made))} if made else set()
+    for name, oid, column, kind, base, send, sequence, empty, element, number, always in found:
         if send is None:
             raise InvalidInput(
                 f"The column {column} of {name} has the type {kind}, whose values cannot be sent without loss.",
                 "leave this table out",
             )
         plain = kind.rpartition(".")[2] if "(" not in kind.rpartition(".")[0] else kind
-        columns.setdefault((name, oid), []).append(Column(column, plain, base, send, sequence, empty, element))
+        plain += " (as text)" if number in numbered else ""
+        one = Column(column, plain, base, send, sequence, empty, element, number in numbered, always)
+        columns.setdefault((name, oid), []).append(one)
     unique: dict[int, list[frozenset[str]]] = {}
     for oid, parts in session.rows(_UNIQUE, Ints([oid for _name, oid in columns])):
         unique.setdefault(oid, []).append(frozenset(parts))

@@ -34,10 +34,6 @@ def findings(session: Session, live: Live, schema: str) -> list[str]:
     for root in live.roots:
         for companion, table in root.companions:
             lines += _orphans(session, root.table, table, companion.parent)
-            for column in companion.vectors:
-                lines += _dimensions(session, table, column)
-        for column in root.root.vectors:
-            lines += _dimensions(session, root.table, column)
     for table, column, sequence in behind(session, live):
         lines.append(f"the sequence {sequence} is behind {table.plain}.{column}: the next insert fails, or meets a row")
     if "half-migrated" in live.layout.findings:
@@ -115,8 +111,11 @@ def _dimensions(session: Session, table: Table, column: str) -> list[str]:
     )
     if len(rows) < 2:
         return []
-    others = ", ".join(f"{count} of {length}" for length, count in rows[1:])
-    return [f"{table.plain}.{column} holds embeddings of other lengths than {rows[0][0]}: {others}"]
+    return [
+        f"{count} vectors of {table.plain}.{column} have {length} dimensions, the others {rows[0][0]}, so a search may "
+        "fail; unless the application stored them so, restore their records with memory_keys from a snapshot of before"
+        for length, count in rows[1:]
+    ]
 
 
 def behind(session: Session, live: Live) -> list[tuple[Table, str, str]]:
@@ -148,7 +147,10 @@ def notices(session: Session, live: Live) -> list[str]:
     if "item-without-vector" in wanted:
         lines += in_postgresql(session, live)
     lines += transcripts(session, live)
-    return lines
+    for root in live.roots:
+        of = [(root.table, root.root.vectors), *((table, companion.vectors) for companion, table in root.companions)]
+        lines += [line for table, columns in of for column in columns for line in _dimensions(session, table, column)]
+    return lines[:MOST_LINES]
 
 
 def _half_migrated(session: Session, schema: str) -> list[str]:

@@ -6,6 +6,7 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import re
 import typing as t
 from dataclasses import dataclass, field, replace
 
@@ -104,6 +105,15 @@ def counted_once(store_params: t.Mapping[str, t.Any], namespaces: t.Iterable[str
 def seals(name: str) -> bool:
     """Whether the records of that layout are sealed by the keyring; one that is not known is believed to be."""
     return name == "native" or name not in (*layouts(), "custom")
+
+
+def written_once(name: str) -> t.Callable[[str], bool]:
+    """Whether the application never changes the record of a key of that layout, so that whoever did was not it."""
+    from .tables import TablesLayout
+
+    known = layouts().get(name)
+    pattern = re.compile(known.once) if isinstance(known, TablesLayout) and known.once else None
+    return lambda key: pattern is not None and pattern.fullmatch(key) is not None
 
 
 def nameless(name: str) -> str | None:

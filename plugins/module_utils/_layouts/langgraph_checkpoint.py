@@ -5,7 +5,8 @@
 PRIVATE to the collection. In PostgreSQL the checkpoints of a thread share the blobs of the channels that did not change
 between them, so each of the three tables has records of its own. In SQLite a checkpoint is one value with all its
 channels, and when it was made only its identifier tells. Encrypted values (EncryptedSerializer) are carried as they
-are.
+are. Blobs and writes have no time, and need none: LangGraph inserts them and leaves alone what is there. Those with a
+negative number (an error, an interrupt, what resumes it) it replaces.
 """
 from __future__ import annotations
 
@@ -47,6 +48,7 @@ LANGGRAPH_CHECKPOINT = described(
         sealed=Sealed(AES, "blob", "type"),
     ),
     engines=("postgresql", "sqlite"),
+    once=r"blob/.*|write/.*/[0-9]{19}",
     variants={
         "sqlite": (
             Root(

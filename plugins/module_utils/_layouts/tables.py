@@ -100,6 +100,7 @@ class TablesLayout(Layout):
     #: words for the engine's findings that only this framework has: see docs/layouts.md
     findings: frozenset[str] = frozenset()
     search: str = ""  # how the framework's own search is asked: one of _search_child.ADAPTERS
+    once: str = ""  # a pattern of keys whose rows the framework writes once: what is other there, it did not change
 
     def tables(self, engine: str) -> tuple[Root, ...]:
         return self.variants.get(engine, self.roots)
@@ -112,6 +113,7 @@ def described(
     variants: t.Mapping[str, tuple[Root, ...]] | None = None,
     findings: t.Iterable[str] = (),
     search: str = "",
+    once: str = "",
 ) -> TablesLayout:
     """A layout of these tables, with the capabilities that they give. Namespaces are found alike in all roots."""
     capabilities = {"fence-reads", "fence-raw-reads", "fence-writes", "generations"}
@@ -130,5 +132,5 @@ def described(
     )
     words = frozenset(capabilities)
     return TablesLayout(
-        name, first.name, columns, None, words, engines, roots, variants or {}, frozenset(findings), search
+        name, first.name, columns, None, words, engines, roots, variants or {}, frozenset(findings), search, once
     )

@@ -45,7 +45,7 @@ def operate(context: Context) -> dict[str, t.Any]:
     if found.get("watch_seconds"):
         longer = str(found["watch_seconds"])
         command = run("monitor", memory_namespace=name, memory_again="true", memory_monitor_seconds=longer)
-        again = f"watch longer: {command}"
+        again = f"watch again from now, for as long as gives them: {command}"
     failed = f"run the rebuild playbook with {for_namespace(name)}"
     return context.judged(found, failed if found["verdict"] == "fail" else again)
 

@@ -7,9 +7,11 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
+import functools
 import typing as t
 
 from .._ansible import Context, execute
+from .._operations.cluster_keys import opened
 from .._operations.failover_step import take_over
 
 
@@ -18,7 +20,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         store=context.store,
         store_params=context.store_params,
         namespace=context.namespace,
-        open_keyring=context.keyring,
+        open_keyring=functools.partial(opened, context.keyring, context.repository, context.name, context.check),
         run=context.run,
         state=context.params["state"],
         above_epoch=context.params["above_epoch"],

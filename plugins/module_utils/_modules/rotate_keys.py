@@ -7,11 +7,13 @@ PRIVATE to the collection.
 
 from __future__ import annotations
 
+import functools
 import typing as t
 
 from .._ansible import Context, execute
 from .._application_ciphers import read_keys
 from .._errors import InvalidInput
+from .._operations import cluster_keys
 from .._operations.rotate import rotate
 from .._operations.rotate_application import rotate_application
 
@@ -47,7 +49,12 @@ def operate(context: Context) -> dict[str, t.Any]:
         force=context.params["force"],
         retire=context.params["retire"],
         check=context.check,
+        tell=functools.partial(_tell, context) if context.has_repository else None,
     )
+
+
+def _tell(context: Context, keyring: t.Any) -> None:
+    cluster_keys.tell(context.repository, keyring, context.name)
 
 
 def main() -> None:

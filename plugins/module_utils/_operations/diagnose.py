@@ -90,7 +90,7 @@ def diagnose(
         add("changed-in-window", changed, [said])
     if findings.get("silent-change"):
         silent = findings["silent-change"]
-        said = f"{_are(silent, 'record', 'other')} than in the last good snapshot, and said to be unchanged since"
+        said = f"{_are(silent, 'record', 'other')} than in the last good snapshot, and not by the application"
         add("silent-change", silent, [said])
     if findings.get("unreadable"):
         count = findings["unreadable"]

@@ -236,7 +236,7 @@ class _Diagnosis:
             findings = {**scan["findings"], "absent": reasons.get("absent", 0)}
             if self.window is not None:
                 findings["changed"] = sum(n for reason, n in reasons.items() if "inside the window" in reason)
-                findings["silent-change"] = reasons.get(plan_unlogged.SILENT, 0)
+                findings["silent-change"] = sum(reasons.get(one, 0) for one in plan_unlogged.UNSAID)
             found = diagnose(
                 review=log.review,
                 findings=findings,

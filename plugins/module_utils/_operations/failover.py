@@ -13,6 +13,7 @@ from .._codec import RecordCodec, log_checksum
 from .._errors import CannotProceed, KeyUnavailable, NamespaceLocked, NamespaceQuarantined, RecordCorrupt
 from .._model import CHECKSUM, EPOCH, KEY, KEY_ID, PAYLOAD, SEQUENCE, Change, Claim, LogEntry, Row
 from .._store import Store
+from .commands import counted
 from .incident import rfc3339
 from .probes import last_write
 
@@ -120,6 +121,7 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
     conflicts: list[str] = []
     damaged: dict[str, tuple[t.Any, t.Any]] = {}  # key → the version that its row names
     base = _seen_before(delta, claim.namespace, since_epoch)
+    _all_keys(delta, claim.namespace, keyring, codec, since_epoch)
     for batch in delta.scan(claim.namespace):
         rows = []
         for row in batch:
@@ -233,6 +235,25 @@ def _seen_before(delta: Delta, namespace: str, since_epoch: int) -> tuple[int, i
         seen: list[t.Any] = [(e[5], e[6]) for e in entries if _before(e[5], since_epoch) and isinstance(e[6], int)]
         newest = max([newest, *seen])
     return newest
+
+
+def _all_keys(delta: Delta, namespace: str, keyring: t.Any, codec: RecordCodec, since_epoch: int) -> None:
+    """Errors: CannotProceed when nobody has the record key of what was written there: it would be left behind."""
+    lacking: dict[str, int] = {}
+    for rows in delta.scan(namespace):
+        for row in rows:
+            if not _before(row[EPOCH], since_epoch) and codec.intact(row):
+                try:
+                    keyring.cipher(row[KEY_ID])
+                except KeyUnavailable:
+                    lacking[row[KEY_ID]] = lacking.get(row[KEY_ID], 0) + 1
+    for key_id, count in lacking.items():
+        raise CannotProceed(
+            f"{counted(count, 'record')} of {namespace}, written on the secondary, {'is' if count == 1 else 'are'} "
+            f"under the record key {key_id}, which neither its keyring nor the home's has: nothing was merged.",
+            "set memory_keyring.path of the secondary to the keyring file that the application used there, then run "
+            "failback again",
+        )
 
 
 def _before(epoch: t.Any, since_epoch: int) -> bool:

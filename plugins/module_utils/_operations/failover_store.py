@@ -19,6 +19,7 @@ from .._model import Claim, IncidentState
 from .._replication import Standing
 from .._store import WHOLE
 from . import incident as incidents
+from .cluster_keys import has_rotated
 from .copy_check import check_copy
 from .failover import accepts_writes
 from .failover_checks import (
@@ -95,7 +96,9 @@ def _switch(
         really_follows(old, new, here, there, wish)
         if begun is None:
             not_flapping(old, wish)
-        verified = check_copy(new, wish.namespaces, open_keyring, fresh=wish.rpo, work_dir=run.work_dir, check=check)
+        keyring = open_keyring()
+        has_rotated(new.store, keyring, new.host)  # a copy that verified before does not tell
+        verified = check_copy(new, wish.namespaces, lambda: keyring, fresh=wish.rpo, work_dir=run.work_dir, check=check)
         if check:
             return {
                 **_result(old, new, wish),
@@ -199,7 +202,9 @@ def _force(
     run: Run,
     check: bool,
 ) -> dict[str, t.Any]:
-    verified = check_copy(new, wish.namespaces, open_keyring, fresh=wish.rpo, work_dir=run.work_dir, check=check)
+    keyring = open_keyring()
+    has_rotated(new.store, keyring, new.host)
+    verified = check_copy(new, wish.namespaces, lambda: keyring, fresh=wish.rpo, work_dir=run.work_dir, check=check)
     received, epoch = there.position, new.store.identity().epoch
     known = f"its last change from {old.host} is {told(there.silent_seconds)} old, position {received}"
     if check:

@@ -6,7 +6,8 @@ tombstones.
 PRIVATE to the collection. A record is good when it is sound and either equals a verified snapshot or is newer than
 that and lies outside the window of the damage. The window is what the operator says: since when (onset), and which
 keys. Where records say when they were changed, one that was changed between snapshot and onset is outside of it, and
-one that differs although its update time does not is damaged, window or not; where nobody knows, every key is inside.
+one that differs although its update time does not is damaged, window or not, as is one that differs although the
+application never changes such a record; where nobody knows, every key is inside.
 Three streams are merged in key order: the live rows, the newest good snapshot, and the newest good one from before the
 onset. Nothing is held in memory but a batch of each.
 """
@@ -21,7 +22,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .._codec import RecordCodec
-from .._layouts import nameless
+from .._layouts import nameless, written_once
 from .._model import CHECKSUM, EXPIRES, KEY, UPDATED, Row
 from .._store import Reader
 from .._table_records import put_off, silent
@@ -37,6 +38,8 @@ CHANGED = 100  # keys that are named
 ABSENT = plan_torn.ABSENT
 CHANGED_INSIDE = "changed inside the window"
 SILENT = "changed although its update time did not"
+NEVER = "changed although the application never changes such a record"
+UNSAID = (SILENT, NEVER)
 MADE_INSIDE = "made inside the window; no snapshot from before has it"
 RESERVED = plan_torn.RESERVED
 
@@ -106,7 +109,8 @@ def make(
     # what changed after a snapshot that is younger than the window's end was not changed inside the window
     later = bool(sources) and window.until is not None and sources[0][0] >= window.until
     taken = {source.id: at for at, source in sources}
-    decide = _Decisions(namespace, window, later, newest, before, now, taken)
+    once = written_once(reader.identity.layout)
+    decide = _Decisions(namespace, window, later, newest, before, now, taken, once)
     sample = _Sample()
     found = Found()
     streams = [
@@ -156,8 +160,9 @@ class _Decisions:
         before: Source | None,
         now: int,
         taken: t.Mapping[str, int],
+        once: t.Callable[[str], bool],
     ) -> None:
-        self._taken, self._rebase = taken, window.rebase
+        self._taken, self._rebase, self._once = taken, window.rebase, once
         self._codec, self._inside, self._later, self._now = RecordCodec(namespace), window.inside(), later, now
         self._onset = window.onset
         self._newest, self._before = newest, before
@@ -184,7 +189,7 @@ class _Decisions:
             and not self.over(live)
             and not self.spent(copy, source)
             and self.good(copy)
-            and silent(live, copy, self._taken[source.id])
+            and silent(live, copy, self._taken[source.id], self._once(live[KEY]))
         )
 
     def __call__(
@@ -224,7 +229,7 @@ class _Decisions:
             return _entry(key, "repair", CHANGED_INSIDE, live, copy, id_)
         if newest is not None and self._newest is not None and self._silent(live, newest, self._newest):
             found.damaged += 1
-            return _entry(key, "repair", SILENT, live, newest, self._newest.id)
+            return _entry(key, "repair", NEVER if self._once(key) else SILENT, live, newest, self._newest.id)
         if not self.over(live):
             found.good += 1
             # of what is a layout's own, such as the order of lines, nobody has to decide anything

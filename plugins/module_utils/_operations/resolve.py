@@ -303,7 +303,7 @@ def carry_out(
                     "check that nothing writes to the store, then run diagnose with again=true",
                 )
         if settled["strategy"] == "rotate":
-            from . import rotate
+            from . import cluster_keys, rotate
 
             store.note(claim, placed=dict(result))
             result["rotation"] = rotate.rotate(
@@ -313,6 +313,7 @@ def carry_out(
                 attempt=run.attempt,
                 owner=run.owner,
                 force=not (known.get("rotation") or {}).get("done"),
+                tell=lambda ring: cluster_keys.tell(lambda: repository, ring, name),
             )
             result["method"] = "rotate"
         probes = result.pop("probes", None)

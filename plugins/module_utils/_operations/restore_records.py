@@ -11,6 +11,7 @@ import typing as t
 
 from .._codec import RecordCodec
 from .._errors import CannotProceed, InvalidInput, KeyUnavailable, NamespaceQuarantined, RecordCorrupt
+from .._layouts import written_once
 from .._model import Change, Claim, LogEntry, Record, Row, is_isolated
 from .._table_records import put_off, unwritten
 from .commands import NAMED, counted, named, run
@@ -61,8 +62,11 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
     whole = [row for key, row in copies.items() if key not in damaged]
     copies.update((row[0], row) for row in work.incoming(work.snapshot, whole))
     live: dict[str, Row] = {}
+    taken = work.snapshot.info.at
+    once = written_once("")
     if work.state is not None:
         with work.store.reader() as reader:
+            once = written_once(reader.identity.layout)
             live = reader.get_many(work.target, wanted)
     changes: list[Change] = []
     newer: list[str] = []
@@ -74,7 +78,7 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
         if now is not None and codec.intact(now) and not _isolated_from(now, row):
             if now in (row, saved[key]):
                 unchanged += 1
-            elif not logged and unwritten(now, saved[key], work.snapshot.info.at) and not put_off(now, saved[key]):
+            elif not logged and unwritten(now, saved[key], taken, once(key)) and not put_off(now, saved[key]):
                 changes.append(Change(key, now[9], row, "restore"))
             else:
                 newer.append(key)

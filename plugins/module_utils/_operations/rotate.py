@@ -51,6 +51,7 @@ def rotate(
     force: bool = False,
     retire: bool = False,
     limit: int = 1000,
+    tell: t.Callable[[t.Any], None] | None = None,
 ) -> dict[str, t.Any]:
     """Re-encrypt every record of the active generations (tombstones too) with one record key.
 
@@ -60,7 +61,8 @@ def rotate(
     it; otherwise it opens one of its own and closes it. Old keys stay in the keyring; ``retire`` marks those as
     retired that no generation names any more (snapshots may: they still open). ``check`` writes nothing at all.
 
-    ``attempt`` and ``owner`` default to this process.
+    ``attempt`` and ``owner`` default to this process. ``tell`` puts the keys of a keyring where other hosts find them,
+    before the new one is used.
 
     Returns {changed, complete, key, key_created, resumed, from [key ids], records {rotated, already, unopenable,
     remaining}, namespaces {name: the same, from and incident}, unopenable [{namespace, key, key_id, evidence}],
@@ -101,6 +103,7 @@ def rotate(
             batch,
             progress,
             limit,
+            tell,
         )
         if check:
             results = {name: run.look(name, decision.target) for name in names}
@@ -137,10 +140,12 @@ class _Run:
         batch: int,
         progress: t.Callable[[dict[str, t.Any]], None] | None,
         limit: int,
+        tell: t.Callable[[t.Any], None] | None = None,
     ) -> None:
         self.store, self.ring, self.store_params = store, ring, store_params
         self.attempt, self.owner, self.incident, self.takeover = attempt, owner, incident, takeover
         self.workers, self.batch, self.progress, self.limit = workers, batch, progress, limit
+        self.tell = tell
         self.unopenable: list[dict[str, t.Any]] = []
         self._announced: set[str] = set()
         self._renewed = 0.0
@@ -165,6 +170,8 @@ class _Run:
             if decision.target is None and busy:
                 decision.target = self._make_key(claims, decision.former)
                 decision.created = True
+            if busy and self.tell is not None:
+                self.tell(self.ring)
             for name in busy:
                 note = {"from": former[name], "to": decision.target, "attempt": self.attempt, "done": False}
                 self.store.note(claims[name], rotation=note)

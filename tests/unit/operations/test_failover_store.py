@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import re
+import shutil
 import time
 
 import pytest
@@ -17,6 +19,9 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     MemoryOpsError,
     NamespaceQuarantined,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import failover_store, rotate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_checks import Wish
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import describe
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.postgresql_server import PostgresqlServer
@@ -54,6 +59,22 @@ def pair(_servers, tmp_path):
 
 def test_nothing_acknowledged_is_lost_across_failover_and_failback(pair):
     there_and_back(pair, "pg_rewind took back its own later writes")
+
+
+def test_the_proof_of_a_fence_names_a_standby_on_which_it_has_not_arrived(pair):
+    primary, replica = pair.roles()
+    store = open_store(pair.params(primary))
+    with contextlib.closing(store), pair.hosts[replica].connect() as con:
+        claim = store.claim("agent-1", "attempt-1", "operator", new_incident="inc-1")
+        con.execute("SELECT pg_wal_replay_pause()")
+        try:
+            store.fence(claim)
+            assert any("the fence has not arrived there" in line for line in store.prove("agent-1")["not_fenced"])
+        finally:
+            con.execute("SELECT pg_wal_replay_resume()")
+        assert not any("standby" in line for line in store.prove("agent-1")["not_fenced"])
+        store.unfence(claim)
+        store.close_incident(claim)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +235,27 @@ def test_a_forced_failover_tells_what_was_lost_to_the_record(pair):
     store = open_store(pair.params(away))
     store.close_incident(store.claim("agent-1", "other:5:1", "somebody", new_incident="none"))
     store.close()
+
+
+def test_a_replica_whose_host_lacks_the_rotated_key_does_not_take_over(pair, tmp_path):
+    home, away = pair.roles()
+    other = {**pair.keyring, "path": str(tmp_path / "other.json")}
+    shutil.copy(pair.keyring["path"], other["path"])  # from before the rotation, as a copy that was verified
+    ring = Keyring.open(pair.keyring)
+    done = rotate.rotate(store_params=pair.params(home), keyring=ring, namespace="agent-1", force=True)
+    caught_up(pair, home, away)
+
+    def fail_over():
+        with pair.side(home) as one, pair.side(away) as two:
+            return failover_store.fail_over(
+                old=one, new=two, wish=Wish(min_interval=0.0), open_keyring=lambda: Keyring.open(other), run=pair.run()
+            )
+
+    said = refused(f"lacks the record key {done['key']}, with which agent-1 was encrypted anew", fail_over)
+    assert "backup playbook" in said.next_step and pair.serving(home) == list(NAMESPACES)
+    Keyring.open(other).adopt(ring.export_wrapped())
+    assert fail_over()["performed"]
+    pair.rejoin(home, away)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_collections.memops.agent_memory.plugins.action import memory, report
 from ansible_collections.memops.agent_memory.plugins.modules import dispatch
-from ansible_collections.memops.agent_memory.plugins.plugin_utils import _commands
+from ansible_collections.memops.agent_memory.plugins.plugin_utils import _commands, _report
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -187,3 +187,28 @@ def test_every_module_of_the_action_can_be_sent_as_the_shared_one() -> None:
     assert runtime["action_groups"]["memory"] == dispatch.MODULES
     for module in dispatch.MODULES:
         assert dispatch.main_of(module).__module__.endswith(f"module_utils._modules.{module}")
+
+
+@pytest.mark.parametrize(
+    ("clusters", "meant"),
+    [
+        ({"a": "one", "b": "one"}, ""),
+        ({"a": "one", "b": "two"}, " -e memory_only_cluster=one"),
+        ({"a": "my site", "b": None}, """ -e '{"memory_only_cluster": "my site"}'"""),
+        ({"a": None, "b": "memory"}, ""),  # what it is called where no name is given
+    ],
+)
+def test_a_command_names_its_cluster_where_the_inventory_has_others(
+    clusters: dict[str, str | None], meant: str
+) -> None:
+    """A namespace of the same name in another cluster is not meant, and a snapshot's number is of one alone."""
+    of = {name: {"memory_store": {}, **({"memory_cluster": one} if one else {})} for name, one in clusters.items()}
+    hostvars = {**of, "applications": {"memory_cluster": "elsewhere"}}  # it holds no memory
+    variables = {**hostvars["a"], "hostvars": hostvars, "groups": {"all": list(hostvars)}}
+    result = {"msg": "Next: ansible-playbook memops.agent_memory.restore -e memory_namespace=x"}
+    _commands.complete(result, ["inv"], lambda: _commands.one_of_several(variables))
+    assert result["msg"] == f"Next: ansible-playbook -i inv{meant} memops.agent_memory.restore -e memory_namespace=x"
+    report = _report.build_report(
+        [], namespace="x", inventory=["inv"], only_cluster=_commands.one_of_several(variables)
+    )
+    assert report["next_command"] == f"ansible-playbook -i inv{meant} memops.agent_memory.rebuild -e memory_namespace=x"

@@ -33,8 +33,8 @@ def told(event: str) -> dict[str, t.Any]:
         ([*good("preflight"), extra("isolate", "could-not-verify", fenced_at=at(3))], "quarantined", "rebuild"),
         (good("isolate"), "quarantined", "rebuild"),
         (good("plan"), "quarantined", "rebuild"),
-        ([*good("plan")[:-1], extra("plan", escalate=True)], "quarantined", "disaster_recovery"),
-        ([*good("plan"), extra("notify", sent=True, to="ops", status=200)], "quarantined", "disaster_recovery"),
+        ([*good("plan")[:-1], extra("plan", escalate=True)], "quarantined", "info"),
+        ([*good("plan"), extra("notify", sent=True, to="ops", status=200)], "quarantined", "info"),
         ([*good("snapshot"), extra("failover", performed=True, to="mem-b")], "failed-over", "rebuild"),
         ([*good("snapshot"), extra("failover", "fail", performed=True)], "failed-over", "rebuild"),
         ([*good("snapshot"), extra("failover", performed=False)], "quarantined", "rebuild"),
@@ -89,10 +89,10 @@ def test_the_command_survives_a_shell_whatever_the_namespace_is() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "playbook"),
-    [(None, "disaster_recovery"), ("40 % is lost", "rebuild")],
+    [(None, "info"), ("40 % is lost", "rebuild")],
     ids=["nobody accepts", "accepted"],
 )
-def test_a_loss_above_the_limit_goes_to_disaster_recovery_unless_accepted(reason: t.Any, playbook: str) -> None:
+def test_a_loss_above_the_limit_leads_to_what_copies_there_are_unless_accepted(reason: t.Any, playbook: str) -> None:
     steps = good("plan")
     find(steps, "plan")["result"].update(
         records={"expected": 5, "lost": 2}, lost_total=2, escalate=False, escalate_reason=reason

@@ -5,6 +5,7 @@
 rows, empty names, odd times, triggers, rows of other tables that go with a memory."""
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     StoreUnavailable,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.postgresql_server import PostgresqlServer
 from tests.unit.operations.runbook import attempt
 from tests.unit.tables.tables_help import TablesSite
@@ -365,6 +367,26 @@ def test_who_stands_in_the_way_of_a_fence_goes_or_is_named(tmp_path):
         site.application.execute("ROLLBACK PREPARED 'half done'")
         assert site.step("isolate", run, "eve")["changed"]
         site.wipe()
+        native = open_store(server.store("own", busy_timeout=0.2), create=True)
+        with contextlib.closing(native), server.connect() as con:
+            native.create_namespace("n")
+            con.execute("BEGIN; SELECT 1 FROM own.memops_namespace FOR SHARE")
+            con.execute("PREPARE TRANSACTION 'half done'")
+            with pytest.raises(StoreUnavailable, match=r"prepared as 'half done'.* ROLLBACK PREPARED 'half done'"):
+                native.fence(native.claim("n", "attempt-1", "operator", new_incident="inc-1"))
+            con.execute("ROLLBACK PREPARED 'half done'")
+
+
+def test_an_owner_who_frees_himself_from_the_rules_is_bound_again(made):
+    site = made(PLAIN, FILL)
+    run = attempt()
+    site.step("isolate", run, "ann")
+    site.application.execute('ALTER TABLE "Memories" NO FORCE ROW LEVEL SECURITY')
+    assert site.ask("SELECT count(*) FROM \"Memories\" WHERE tenant = 'ann'") == [(8,)]
+    with site.open() as store, store.reader() as reader:
+        assert "does not bind the application" in reader.structure()[0]
+    assert site.step("isolate", run, "ann")["changed"]
+    assert site.ask("SELECT count(*) FROM \"Memories\" WHERE tenant = 'ann'") == [(0,)]
 
 
 def test_a_primary_key_that_went_with_the_damage_keeps_nobody_from_isolating(made):

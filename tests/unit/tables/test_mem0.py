@@ -103,3 +103,34 @@ def test_a_user_inside_the_payload_of_mem0(site):
     assert site.app.ask("view", namespace=ANN) == [[], []]
     again = bring(site, ANN, ZOE)
     assert (again["changed"], again["unchanged"]) == (False, len(before[0]))
+
+
+def test_vectors_of_another_length_are_repaired_and_keep_nobody_from_going_on(site):
+    """A column that lost its length takes any; what others have in it is none of this namespace's business."""
+    for namespace in (ANN, "user_id=anne"):
+        site.app.ask("fill", namespace=namespace)
+    before = site.app.ask("view", namespace=ANN)[0]
+    rows = site.dump("payload ->> 'user_id' = 'ann'", ("mem0",))
+    site.backup()
+    index = site.sql("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = %s AND indexdef LIKE '%%hnsw%%'",
+                     site.schema)  # fmt: skip
+    try:
+        for name, _definition in index:
+            site.sql(f"DROP INDEX {name}")
+        site.sql("ALTER TABLE mem0 ALTER COLUMN vector TYPE vector")
+        site.sql("UPDATE mem0 SET vector = '[1, 2, 3]' WHERE payload ->> 'n' IN ('3', '4')")
+        with site.open() as store:
+            assert [line.partition(",")[0] for line in store.warnings() if "dimensions" in line] == [
+                "4 vectors of mem0.vector have 3 dimensions"
+            ]
+        run = attempt()
+        found = site.rebuild(ANN, Window(), "hard", run=run)
+        assert found["diagnose"]["findings"] == {"silent-change": 2}
+        assert found["plan"]["escalate"] is False and found["validate"]["verdict"] == "pass"
+        assert site.app.ask("view", namespace=ANN)[0] == before
+        assert site.dump("payload ->> 'user_id' = 'ann'", ("mem0",)) == rows
+    finally:
+        site.sql("DELETE FROM mem0")
+        site.sql("ALTER TABLE mem0 ALTER COLUMN vector TYPE vector(8)")
+        for _name, definition in index:
+            site.sql(definition)

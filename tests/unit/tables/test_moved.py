@@ -18,11 +18,14 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._table_moved i
     DAY,
     SECOND,
     Unmovable,
+    Wide,
     in_json,
     rebased,
     renamed,
+    widened,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._table_records import (
+    TableRows,
     header,
     outermost,
     pack,
@@ -138,3 +141,22 @@ def test_which_namespaces_have_every_record_once():
     fields = Namespaces("json", ("payload",), fields=("user", "run"))
     assert outermost(fields, ["user=a", "user=a&run=1", "user=b&run=1", "run=1"]) == ["run=1", "user=a"]
     assert outermost(Namespaces("columns", ("user",)), ["a", "a.b"]) == ["a", "a.b"]
+
+
+@pytest.mark.parametrize(
+    ("then", "today", "fits"),
+    [
+        ("vector(8)", "vector", True),
+        ("character varying(20)", "character varying", True),
+        ("timestamp(3) with time zone", "timestamp with time zone", True),
+        ("vector", "vector(8)", False),
+        ("vector(8)", "vector(4)", False),
+        ("text", "bytea", False),
+    ],
+)
+def test_a_type_that_lost_its_length_holds_the_same_bytes(then, today, fits):
+    row = record("postgresql", "mem0", [("vector", then)], [b"bytes"], None)
+    wide = {"mem0": Wide((("vector", today),), lambda _column: None)}
+    found = widened(row, "postgresql", "agent-7", wide)
+    assert unpack(found[8])[1][0] == TableRows("mem0", (("vector", today if fits else then),), ((b"bytes",),))
+    assert RecordCodec("agent-7").intact(found)

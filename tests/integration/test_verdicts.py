@@ -1,0 +1,100 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A run has one verdict: in report.json, in the table, in what the job hands over, and in the exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import typing as t
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Run
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.investigate import investigate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate import isolate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot import create
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import attempt
+from tests.support.playbooks import Site
+
+#: A run of this controller whose process is gone, so that its lease need not be waited for.
+ENDED = attempt().replace(f":{os.getpid()}:", f":{2**22 + 1}:")
+#: Cluster: the verdict of the verification of its newest snapshot.
+CLUSTERS = {"sound": "pass", "broken": "fail", "unkeyed": "could-not-verify"}
+#: Namespace: the verdict of its validation, as a report says it, and how the table begins.
+NAMESPACES = {
+    "calm": ("could-not-verify", "VALIDATE PASSED"),  # of the step; the runbook was not carried out
+    "damaged": ("fail", "FAIL"),
+    "unread": ("could-not-verify", "COULD NOT VERIFY"),
+}
+
+
+def of_clusters(folder: pathlib.Path) -> Site:
+    sites = {name: Site(made(folder / name), secondary=False, memory_cluster=name) for name in CLUSTERS}
+    for name, site in sites.items():
+        for namespace in NAMESPACES:
+            site.fill(namespace, 5)
+        given = {"store_params": site.stores["primary"], "keyring": Keyring.open(site.keyring), "name": name}
+        create(repository=site.variables["memory_repository"], purpose="scheduled", **given)
+    (pack, *_more) = (folder / "broken" / "repository").rglob("*.pack")
+    pack.write_bytes(pack.read_bytes()[:-9] + b"damaged!!")
+    one = sites["sound"]
+    one.flip("damaged", ["key-00001"])
+    isolated(one, "unread")
+    variables = {name: {**site.variables, "memory_store": site.stores["primary"]} for name, site in sites.items()}
+    del variables["unkeyed"]["memory_keyring"]
+    one.inventory.write_text(json.dumps({"memory": {"hosts": variables}}))
+    return one
+
+
+def isolated(site: Site, namespace: str) -> None:
+    """With its probes fixed, of which there are none, since nobody read it."""
+    params, run = site.stores["primary"], Run(ENDED, "ann")
+    with contextlib.closing(open_store(params)) as store:
+        common: dict[str, t.Any] = {"store": store, "store_params": params, "namespace": namespace, "run": run}
+        isolate(**common)
+        investigate(**common, keyring=Keyring.open(site.keyring), repository=None, name="sound", logs=[])
+
+
+def made(folder: pathlib.Path) -> pathlib.Path:
+    folder.mkdir()
+    return folder
+
+
+def handed_over(text: str) -> dict[str, t.Any]:
+    """memory_results of all playbooks of a run, each of which shows its own."""
+    found: dict[str, t.Any] = {}
+    for part in text.split("RUN: ")[1:]:
+        found.update(json.JSONDecoder().raw_decode(part)[0]["memory_results"])
+    return found
+
+
+def test_report_table_outcome_and_exit_status_agree(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANSIBLE_SHOW_CUSTOM_STATS", "1")
+    site = of_clusters(tmp_path)
+    # in one file, since ansible-playbook goes no further with a file that failed
+    both = tmp_path / "both.yml"
+    both.write_text(json.dumps([{"import_playbook": f"memops.agent_memory.{name}"} for name in ("verify", "validate")]))
+    given = {"memory_depth": "opened", "memory_doctor_checks": ["drill"], "memory_namespace": [*NAMESPACES]}
+    run = site.play("doctor", str(both), memory_doctor_fail=False, **given)
+    assert run.status != 0
+    told = handed_over(run.text)
+    failed = dict(re.findall(r"^(\w+) +: .*failed=(\d)", run.text, re.MULTILINE))
+    for cluster, verdict in CLUSTERS.items():
+        assert told[f"{cluster}/doctor"]["verdict"] == "fail", "no drill was ever run; here that fails no run"
+        assert told[f"{cluster}/verify"]["verdict"] == verdict, told
+        if cluster != "sound":
+            assert failed[cluster] != "0" and f"The verdict is {verdict}: " in run.text
+    reports = [json.loads(path.read_text()) for path in site.reports.glob("*/report.json")]
+    for namespace, (verdict, title) in NAMESPACES.items():
+        (report,) = (one for one in reports if one["namespace"] == namespace)
+        outcome = told[f"sound/{namespace}"]
+        assert (report["verdict"], outcome["verdict"], outcome["title"].upper()) == (verdict, verdict, title)
+        assert f"\n{title}  {namespace}  incident " in run.text
+        stopped = re.search(rf"{namespace}: The verdict is ([\w-]+): ", run.text)
+        assert (stopped and stopped[1]) == (None if title.endswith("PASSED") else verdict), run.text
