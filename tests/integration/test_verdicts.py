@@ -14,8 +14,8 @@ import typing as t
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.diagnose_step import investigate
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Run
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.investigate import investigate
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.isolate import isolate
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot import create
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
