@@ -11,10 +11,10 @@ from __future__ import annotations
 import typing as t
 
 from .._model import Window
+from .access_log_review import BULK_WRITES, Review
 from .commands import counted
 from .incident import rfc3339
 from .integrity_rows import RESERVED
-from .logreview import BULK_WRITES, Review
 
 # findings that are of one record each
 DAMAGE = ("checksum", "unreadable", "unopenable", "key-missing", "absent", "silent-change", "changed")

@@ -21,20 +21,20 @@ from .._inputs import moment
 from .._search import Search, need_search
 from .._store import Reader, Store
 from . import (
+    application_access_log,
     application_benchmark,
-    application_log,
+    application_spans,
+    error_lines,
     integrity,
-    logscan,
     plan_unlogged,
     sources,
-    spanreading,
 )
 from . import benchmark as benchmarks
 from . import incident as incidents
+from .access_log_reading import LogReading, read_beside
 from .diagnose import diagnose
 from .incident import Journal, Run, microseconds, now_us
 from .incoming import checked
-from .logreading import LogReading, read_beside
 from .plan_draft import Case, drafted, drafted_unlogged
 from .plan_file import PlanFile
 from .plan_unlogged import Window, told, told_otherwise
@@ -167,7 +167,7 @@ class _Diagnosis:
     def investigate(self, folder: str, known: t.Mapping[str, t.Any], *, check: bool) -> dict[str, t.Any]:
         """``folder`` gets the plan and the list of damaged keys."""
         doubts: list[str] = []
-        logs, span_sources = spanreading.split(self.logs)
+        logs, span_sources = application_spans.split(self.logs)
         chosen = sources.Sources([], [])
         if self.repository is not None:
             try:
@@ -195,12 +195,12 @@ class _Diagnosis:
                 structure=False,
                 application=True,
             )
-            errors = logscan.scan(logs) if logs else []
-            spans = spanreading.read(
+            errors = error_lines.scan(logs) if logs else []
+            spans = application_spans.read(
                 span_sources, namespace=self.namespace, store=self.name, since=fenced - LOOK_BACK_US, until=fenced
             )
             errors += spans.pop("errors")
-            theirs = application_log.read(self.store, self.namespace)
+            theirs = application_access_log.read(self.store, self.namespace)
             errors += theirs["errors"] if theirs else []
             kind, said = beside.receive()
             if kind == "broken":

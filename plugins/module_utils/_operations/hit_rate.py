@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .._errors import InvalidInput
 from .._prometheus import NEXT, NoData, Prometheus, label
-from . import spanreading
+from . import application_spans
 from .incident import rfc3339
 
 KINDS: t.Final = ("prometheus", "spans")
@@ -61,7 +61,7 @@ def source_of(given: t.Mapping[str, t.Any] | None, namespace: str, store: str) -
             raise InvalidInput(
                 "memory_hit_rate_source names no spans.", "set its spans to a list of absolute paths or addresses"
             )
-        spanreading.split([{"spans": place} for place in places])
+        application_spans.split([{"spans": place} for place in places])
         return _Spans([str(place) for place in places], namespace, store, settle)
     if not said.get("url"):
         raise InvalidInput("memory_hit_rate_source names no Prometheus.", "set its url")
@@ -135,7 +135,9 @@ class _Spans:
         self._places, self._namespace, self._store, self.settle = places, namespace, store, settle
 
     def measure(self, since: int, now: int) -> Measured:
-        found = spanreading.read(self._places, namespace=self._namespace, store=self._store, since=since, until=now)
+        found = application_spans.read(
+            self._places, namespace=self._namespace, store=self._store, since=since, until=now
+        )
         unread = [f"{one['source']}: {one['reason']}" for one in found["sources"] if one["status"] != "read"]
         if unread:
             return Measured(self.source, None, f"spans could not be read from {'; '.join(unread):.300}")

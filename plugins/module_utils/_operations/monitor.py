@@ -17,7 +17,7 @@ from .._errors import KeyUnavailable, MemoryOpsError, RecordCorrupt, StaleAttemp
 from .._keyring_unsealed import opener
 from .._model import DELETED, KEY_ID, PAYLOAD, Claim
 from .._store import Reader, Store, open_store
-from . import integrity, logscan, spanreading
+from . import application_spans, error_lines, integrity
 from .hit_rate import HitRate
 from .incident import microseconds, now_us, rfc3339
 from .integrity import as_keyring
@@ -53,9 +53,9 @@ def monitor(
     """Sample every ``interval`` seconds until ``deadline`` (µs since 1970), of which a resumed monitor keeps its first.
 
     Counts what applications read since ``released_at`` (µs, default: the incident's release, else the start), hits /
-    (hits + misses + corrupt); checks every record written since; looks for new error lines in ``logs`` (see logscan;
-    ``state`` is a logscan position to begin from, default: now); scans the whole namespace without keys at start and
-    end (``scans``). ``rate``: who else tells the hit rate; then it is not counted here.
+    (hits + misses + corrupt); checks every record written since; looks for new error lines in ``logs`` (``state`` is
+    a position of error_lines to begin from, default: now); scans the whole namespace without keys at start and end
+    (``scans``). ``rate``: who else tells the hit rate; then it is not counted here.
     Breaches: a hit rate below ``thresholds["hit_rate"]`` (0.80) once there are 100 reads, any finding, more than
     ``thresholds["errors"]`` (0) error lines. Verdict: fail after a breach (fenced), could-not-verify without 100 reads
     or without a log that was named, else pass. A monitor that has ended returns what it had found.
@@ -127,7 +127,7 @@ class _Watch:
         self.interval = max(0.01, interval)
         self.slo = float(thresholds.get("hit_rate", HIT_RATE))
         self.error_limit = int(thresholds.get("errors", 0))
-        self.logs = spanreading.split(logs)[0]  # spans are a diagnosis' evidence
+        self.logs = application_spans.split(logs)[0]  # spans are a diagnosis' evidence
         self.patterns, self.clock, self.scans = patterns, clock, scans
         self.note: dict[str, t.Any] = {}
         self.codec = RecordCodec(namespace)
@@ -155,7 +155,7 @@ class _Watch:
             "samples": [],
             "gaps": [],
             "missed": [],
-            "offsets": dict(state) if state else logscan.positions(self.logs),
+            "offsets": dict(state) if state else error_lines.positions(self.logs),
             "verdict": None,
             "breaches": [],
         }
@@ -312,7 +312,7 @@ class _Watch:
                         self._found("key-missing", key, exc.message)
 
     def _scan_logs(self) -> int:
-        found = logscan.scan_logs(self.logs, state=self.note["offsets"], patterns=self.patterns)
+        found = error_lines.scan_logs(self.logs, state=self.note["offsets"], patterns=self.patterns)
         self.note["offsets"] = found["state"]
         self.note["no_data"] = [one["reason"] for one in found["sources"] if one["status"] != "read"][:20]
         for kind, number in found["counts"].items():

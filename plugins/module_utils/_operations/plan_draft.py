@@ -13,9 +13,9 @@ from .._errors import SnapshotUnusable
 from .._store import Reader, Store
 from . import held_records, plan, plan_unlogged, sources
 from . import incident as incidents
+from .access_log_reading import Log
 from .acknowledged import Acknowledged
 from .incoming import Incoming
-from .logreading import Log
 from .plan_gap import Base, Gap
 from .plan_unlogged import Window
 

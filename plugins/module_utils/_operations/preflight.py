@@ -15,8 +15,8 @@ from .._errors import InvalidInput, LeaseHeld, MemoryOpsError, NamespaceDamaged,
 from .._model import STRATEGIES, NamespaceState
 from .._search import Search, need_search
 from .._store import Store
+from . import access_log_review, commands, diagnose_step, integrity, sources
 from . import benchmark as benchmarks
-from . import commands, diagnose_step, integrity, logreview, sources
 from . import incident as incidents
 from .incident import Run, now_us, rfc3339
 from .plan_unlogged import Window, told, told_otherwise
@@ -230,5 +230,5 @@ def _still_sound(store: Store, store_params: t.Mapping[str, t.Any], namespace: s
     with store.reader() as reader:
         if reader.structure() or not reader.log_health()["intact"]:
             return False
-        review = logreview.review(reader.log(namespace), settled=incidents.settled(store, namespace))
+        review = access_log_review.review(reader.log(namespace), settled=incidents.settled(store, namespace))
     return not review.unlocked

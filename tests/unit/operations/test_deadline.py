@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils import _metrics
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StoreUnavailable
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import spanreading
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import application_spans
 from ansible_collections.memops.agent_memory.plugins.module_utils._prometheus import NoData, Prometheus
 
 HEAD = (b"HTTP/1.1 200 OK\r\n", b"X-More: 1\r\n")
@@ -59,8 +59,8 @@ def test_metrics_need_the_head_alone() -> None:
 
 
 def test_spans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spanreading, "LONGEST", 0.3)
+    monkeypatch.setattr(application_spans, "LONGEST", 0.3)
     with dripping(*ENDLESS) as url:
-        found = spanreading.read([url], namespace="agent-7", store="main", since=0, until=1)
+        found = application_spans.read([url], namespace="agent-7", store="main", since=0, until=1)
     assert found["sources"][0]["status"] == "no-data"
     assert "did not end within 0.3 s" in found["sources"][0]["reason"]

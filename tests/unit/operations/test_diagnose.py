@@ -9,7 +9,7 @@ import typing as t
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import LogEntry
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import diagnose, logreview
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import access_log_review, diagnose
 
 SECOND = 1_000_000
 SOUND = {"intact": True, "corrupt": 0, "missing": 0}
@@ -33,12 +33,16 @@ def entry(
     )
 
 
-def review(*entries: LogEntry, **options: t.Any) -> logreview.Review:
-    return logreview.review(iter([list(entries)]), **options)
+def review(*entries: LogEntry, **options: t.Any) -> access_log_review.Review:
+    return access_log_review.review(iter([list(entries)]), **options)
 
 
 def judge(
-    found: logreview.Review, rows: int = 1000, structure: t.Sequence[str] = (), logged: bool = True, **findings: int
+    found: access_log_review.Review,
+    rows: int = 1000,
+    structure: t.Sequence[str] = (),
+    logged: bool = True,
+    **findings: int,
 ) -> dict[str, t.Any]:
     return diagnose.diagnose(
         review=found, findings=findings, rows=rows, log_health=SOUND, structure=structure, logged=logged
@@ -132,6 +136,6 @@ def test_strategy(findings: dict[str, int], structure: list[str], strategy: str)
 
 def test_the_series_stays_small_and_keeps_every_read() -> None:
     found = review(*(entry(n * 10, "hit" if n % 4 else "miss") for n in range(5000)))
-    assert len(found.series) <= logreview.MAX_BUCKETS
+    assert len(found.series) <= access_log_review.MAX_BUCKETS
     assert sum(one["hits"] + one["misses"] for one in found.series) == 5000
     assert found.hit_rate() == 0.75

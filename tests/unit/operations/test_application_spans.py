@@ -17,7 +17,7 @@ from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import spanreading
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import application_spans
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import rfc3339
 from tests.unit.operations.runbook import NS, Site, attempt
 
@@ -69,7 +69,7 @@ def _hex(value: t.Any) -> t.Any:
 
 def read(*sources: t.Any, namespace: str = NS) -> dict[str, t.Any]:
     places = [str(source) for source in sources]
-    return spanreading.read(places, namespace=namespace, store="site", since=AT - SECOND, until=AT + SECOND)
+    return application_spans.read(places, namespace=namespace, store="site", since=AT - SECOND, until=AT + SECOND)
 
 
 @pytest.fixture
@@ -169,13 +169,13 @@ def test_what_is_no_otlp_tells_nothing_and_stops_nothing(tmp_path: pathlib.Path,
 @pytest.mark.parametrize("where", ["traces.json", "http://user:hunter2@tempo/x", 7, None, "ftp://x/y"])
 def test_what_cannot_be_meant_is_refused(where: t.Any) -> None:
     with pytest.raises(InvalidInput, match="names spans that cannot be meant") as refused:
-        spanreading.split(["/var/log/a.log", {"spans": where}])
+        application_spans.split(["/var/log/a.log", {"spans": where}])
     assert "hunter2" not in str(refused.value)
 
 
 def test_logs_and_spans_are_told_apart() -> None:
     sources = ["/a.log", {"journal_unit": "agent"}, {"spans": "/t.json"}, {"spans": "https://tempo/api/traces/1"}]
-    assert spanreading.split(sources) == (sources[:2], ["/t.json", "https://tempo/api/traces/1"])
+    assert application_spans.split(sources) == (sources[:2], ["/t.json", "https://tempo/api/traces/1"])
 
 
 def test_a_diagnosis_takes_spans_as_evidence_beside_the_access_log(tmp_path: pathlib.Path) -> None:

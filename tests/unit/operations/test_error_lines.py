@@ -11,7 +11,7 @@ import stat
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import log_times, logscan
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import error_lines, log_times
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import microseconds
 
 LINES = """\
@@ -32,11 +32,11 @@ def log(tmp_path):
 
 
 def test_kinds_are_counted_with_first_and_last_time(log):
-    found = logscan.scan_logs([str(log)])
+    found = error_lines.scan_logs([str(log)])
     assert found["counts"] == {"corruption": 1, "decryption": 2, "storage": 1}
     assert (found["total"], found["data"]) == (4, True)
     assert (found["first"], found["last"]) == ("2026-01-05T10:00:01.000Z", "2026-01-05T10:00:05.000Z")
-    by_kind = {one["kind"]: one for one in logscan.scan([str(log)])}
+    by_kind = {one["kind"]: one for one in error_lines.scan([str(log)])}
     assert by_kind["decryption"]["first"] == "2026-01-05T10:00:02.500Z"
     assert by_kind["decryption"]["sample"] == "2026-01-05T10:00:02.500Z ERROR decryption failed for user/2"
 
@@ -59,7 +59,7 @@ def test_kinds_are_counted_with_first_and_last_time(log):
 def test_patterns(tmp_path, line, kind):
     path = tmp_path / "l"
     path.write_text(line + "\n")
-    assert logscan.scan_logs([str(path)])["counts"] == ({kind: 1} if kind else {})
+    assert error_lines.scan_logs([str(path)])["counts"] == ({kind: 1} if kind else {})
 
 
 def test_since_leaves_older_lines_out_and_a_traceback_has_the_time_of_its_first_line(tmp_path):
@@ -68,7 +68,7 @@ def test_since_leaves_older_lines_out_and_a_traceback_has_the_time_of_its_first_
         "2026-01-05 10:00:00+00:00 ERROR oops\nInvalidTag\n2026-01-05 12:00:00+02:00 ERROR oops\nInvalidTag\n"
         "2026-01-05T11:00:00Z ERROR oops\n  InvalidTag\n"
     )
-    found = logscan.scan_logs([str(path)], since=microseconds("2026-01-05T10:30:00Z"))
+    found = error_lines.scan_logs([str(path)], since=microseconds("2026-01-05T10:30:00Z"))
     assert found["counts"] == {"decryption": 1}
     assert found["first"] == "2026-01-05T11:00:00.000Z"
 
@@ -95,53 +95,53 @@ def test_no_time():
 
 
 def test_only_what_came_later_is_read(log):
-    state = logscan.positions([str(log)])
-    first = logscan.scan_logs([str(log)], state=state)
+    state = error_lines.positions([str(log)])
+    first = error_lines.scan_logs([str(log)], state=state)
     assert (first["total"], first["data"]) == (0, True)
     with log.open("a") as stream:
         stream.write("memory corrupt\nmemory cor")
-    second = logscan.scan_logs([str(log)], state=first["state"])
+    second = error_lines.scan_logs([str(log)], state=first["state"])
     assert second["counts"] == {"corruption": 1}
     with log.open("a") as stream:
         stream.write("rupt\n")
-    third = logscan.scan_logs([str(log)], state=second["state"])
+    third = error_lines.scan_logs([str(log)], state=second["state"])
     assert third["counts"] == {"corruption": 1}, "a line that was half written is read when it is whole"
-    assert logscan.scan_logs([str(log)], state=third["state"])["total"] == 0
+    assert error_lines.scan_logs([str(log)], state=third["state"])["total"] == 0
 
 
 def test_a_rotated_file_is_read_to_its_end_and_the_new_one_from_its_start(log):
-    state = logscan.positions([str(log)])
+    state = error_lines.positions([str(log)])
     with log.open("a") as stream:
         stream.write("memory corrupt\n")
     os.rename(log, f"{log}.1")
     log.write_text("InvalidTag\nInvalidTag\n")
-    found = logscan.scan_logs([str(log)], state=state)
+    found = error_lines.scan_logs([str(log)], state=state)
     assert found["counts"] == {"corruption": 1, "decryption": 2}
-    assert logscan.scan_logs([str(log)], state=found["state"])["total"] == 0
+    assert error_lines.scan_logs([str(log)], state=found["state"])["total"] == 0
 
 
 def test_a_truncated_file_is_read_from_its_start(log):
-    state = logscan.positions([str(log)])
+    state = error_lines.positions([str(log)])
     log.write_text("InvalidTag\n")
-    found = logscan.scan_logs([str(log)], state=state)
+    found = error_lines.scan_logs([str(log)], state=state)
     assert found["counts"] == {"decryption": 1}
     assert "truncated" in found["sources"][0]["reason"]
 
 
 def test_a_missing_file_is_no_data_and_is_read_when_it_comes(tmp_path, log):
     path = tmp_path / "later.log"
-    state = logscan.positions([str(path), str(log)])
-    found = logscan.scan_logs([str(path), str(log)], state=state)
+    state = error_lines.positions([str(path), str(log)])
+    found = error_lines.scan_logs([str(path), str(log)], state=state)
     assert found["data"] is False
     assert [one["status"] for one in found["sources"]] == ["no-data", "read"]
     assert "No such file" in found["sources"][0]["reason"]
     path.write_text("InvalidTag\n")
-    assert logscan.scan_logs([str(path), str(log)], state=found["state"])["counts"] == {"decryption": 1}
-    assert logscan.scan_logs([])["data"] is False
+    assert error_lines.scan_logs([str(path), str(log)], state=found["state"])["counts"] == {"decryption": 1}
+    assert error_lines.scan_logs([])["data"] is False
 
 
 def test_own_patterns_are_added(log):
-    found = logscan.scan_logs([str(log)], patterns={"start": "INFO started", "storage": ["wrote a \\w+"]})
+    found = error_lines.scan_logs([str(log)], patterns={"start": "INFO started", "storage": ["wrote a \\w+"]})
     assert found["counts"] == {"start": 1, "corruption": 1, "decryption": 2, "storage": 2}
 
 
@@ -150,12 +150,12 @@ def test_own_patterns_are_added(log):
 )
 def test_a_source_that_cannot_be_meant(bad):
     with pytest.raises(InvalidInput):
-        logscan.scan_logs([bad])
+        error_lines.scan_logs([bad])
 
 
 def test_a_bad_pattern(log):
     with pytest.raises(InvalidInput, match="no regular expression"):
-        logscan.scan_logs([str(log)], patterns={"x": "("})
+        error_lines.scan_logs([str(log)], patterns={"x": "("})
 
 
 def test_secrets_are_masked(tmp_path):
@@ -172,7 +172,7 @@ def test_secrets_are_masked(tmp_path):
     }
     path = tmp_path / "l"
     path.write_text("".join(f"memory corrupt {line}\n" for line in secrets))
-    found = logscan.scan_logs([str(path)])
+    found = error_lines.scan_logs([str(path)])
     shown = " ".join(one["line"] for one in found["samples"])
     assert found["total"] == len(secrets)
     for secret in secrets.values():
@@ -183,7 +183,7 @@ def test_secrets_are_masked(tmp_path):
 def test_samples_are_few_short_and_printable(tmp_path):
     path = tmp_path / "l"
     path.write_bytes(b"".join(b"memory corrupt \x1b[31m \xff %d %s\n" % (n, b"x " * 400) for n in range(100)))
-    found = logscan.scan_logs([str(path)])
+    found = error_lines.scan_logs([str(path)])
     assert (found["total"], len(found["samples"])) == (100, 20)
     assert all(len(one["line"]) <= 301 and one["line"].isprintable() for one in found["samples"])
 
@@ -196,10 +196,10 @@ def test_huge_lines_and_files_take_little_memory(tmp_path):
             stream.write(b"y" * (1 << 20))
         stream.write(b"\nInvalidTag\n")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = logscan.scan_logs([str(path)])
+    found = error_lines.scan_logs([str(path)])
     assert found["counts"] == {"corruption": 1, "decryption": 1}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 24 << 10
-    last = logscan.scan_logs([str(path)], max_bytes=100)
+    last = error_lines.scan_logs([str(path)], max_bytes=100)
     assert last["counts"] == {"decryption": 1}
     assert "only the last 100 bytes" in last["sources"][0]["reason"]
 
@@ -220,14 +220,14 @@ def test_the_journal(tmp_path, monkeypatch):
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     unit = {"journal_unit": "agent.service"}
-    state = logscan.positions([unit])
-    found = logscan.scan_logs([unit], state=state)
+    state = error_lines.positions([unit])
+    found = error_lines.scan_logs([unit], state=state)
     assert found["counts"] == {"corruption": 1}
     assert found["first"] == "2026-01-05T10:00:00.500Z"
-    assert logscan.scan_logs([unit], state=found["state"])["total"] == 0
+    assert error_lines.scan_logs([unit], state=found["state"])["total"] == 0
     assert "--unit=agent.service" in (tmp_path / "calls").read_text()
-    missing = logscan.scan_logs([{"journal_unit": "nothing"}])
+    missing = error_lines.scan_logs([{"journal_unit": "nothing"}])
     assert (missing["data"], missing["sources"][0]["status"]) == (False, "no-data")
     assert "No such unit" in missing["sources"][0]["reason"]
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert "cannot be run" in logscan.scan_logs([unit])["sources"][0]["reason"]
+    assert "cannot be run" in error_lines.scan_logs([unit])["sources"][0]["reason"]

@@ -11,9 +11,9 @@ import typing as t
 
 from .._store import Store
 from .._store_own import Entry, HasOwnLog
+from .access_log_review import BULK_WRITES
+from .error_lines import kind_of, mask
 from .incident import rfc3339
-from .logreview import BULK_WRITES
-from .logscan import kind_of, mask
 
 MOST_OPERATIONS = 20  # kinds that are counted by name
 CHANGES = frozenset(("write", "delete"))
@@ -53,7 +53,7 @@ class _Found:
 
 
 def read(store: Store, namespace: str) -> dict[str, t.Any] | None:
-    """{entries, operations {name: n}, errors [as logscan.scan], doubts [sentences]}; None where there is none."""
+    """{entries, operations {name: n}, errors [as error_lines.scan], doubts [sentences]}; None where there is none."""
     if not isinstance(store, HasOwnLog):
         return None
     found = _Found()

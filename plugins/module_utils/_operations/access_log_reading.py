@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from .._model import WRITE_OPERATIONS, LogEntry, Window
 from .._store import Reader, open_store
+from .access_log_review import Review, Reviewer
 from .acknowledged import Acknowledged, believed
 from .diagnose import windows
-from .logreview import Review, Reviewer
 from .workers import Parent
 
 

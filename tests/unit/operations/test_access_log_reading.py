@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import os
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.access_log_reading import (
+    LogReading,
+    read_beside,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.acknowledged import Acknowledged
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.logreading import LogReading, read_beside
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.workers import Worker
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.unit.operations.operations_help import NS

@@ -16,8 +16,8 @@ import typing as t
 import urllib.parse
 
 from .._errors import InvalidInput
+from .error_lines import kind_of, mask
 from .incident import rfc3339
-from .logscan import kind_of, mask
 
 LINE = 64 << 20  # bytes of one request, or of an answer, that are looked at
 TIMEOUT = 10.0
@@ -37,7 +37,7 @@ OPERATIONS = frozenset(
         "delete_memory_store",
     }
 )
-#: kind → what names of errors look like, beside what logscan finds in their words.
+#: kind → what names of errors look like, beside what error_lines finds in their words.
 NAMES = (
     ("corruption", re.compile(r"corrupt|checksum|integrity", re.IGNORECASE)),
     ("decryption", re.compile(r"decrypt|invalid.?tag|key.?unavailable", re.IGNORECASE)),
@@ -74,7 +74,7 @@ def read(sources: t.Sequence[str], *, namespace: str, store: str, since: int, un
     A span belongs to a namespace by ``memory.namespace``, else by ``gen_ai.memory.store.id`` (the namespace, or
     ``store``, the cluster's name); one that has neither counts. Returns {sources [{source, status: read | no-data,
     reason}], spans, operations {name: {count, failed, empty}}, deletions {count, whole},
-    reads {hits, misses} of those that say whether they found something, errors as of logscan.scan with
+    reads {hits, misses} of those that say whether they found something, errors as of error_lines.scan with
     ``what``}.
     """
     tally = _Tally(namespace, store, since, until)
