@@ -28,7 +28,7 @@ from tests.support.certificates import Authority
 from tests.support.debian import need
 from tests.support.s3_server import free_ports
 from tests.unit.operations.runbook import NS, OTHER, Site, attempt
-from tests.unit.operations.test_spanreading import Application
+from tests.unit.operations.test_application_spans import Application
 
 PASSWORD = "abcdefghijklmnopqrstuvwxyz"
 BCRYPT = "$2a$06$.rCVZVOThsIa97pEDOxvGuRRgzG64bvtJ0938xuqzv18d3ZpQhstC"  # of it
