@@ -85,12 +85,12 @@ def shown(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(round(float(value), 6))
 
 
-def otlp(samples: t.Sequence[Sample], at: float | None = None) -> dict[str, t.Any]:
-    """The samples as an OTLP ExportMetricsServiceRequest in JSON; ``at``: seconds since 1970, default now.
+def otlp(samples: t.Sequence[Sample]) -> dict[str, t.Any]:
+    """The samples as an OTLP ExportMetricsServiceRequest in JSON, of now.
 
     OTLP's own names are those of Prometheus here, so that a dashboard reads both.
     """
-    nanoseconds = str(int((time.time() if at is None else at) * 1e9))
+    nanoseconds = str(int(time.time() * 1e9))
     metrics = []
     for name, group in _by_name(samples).items():
         points = [

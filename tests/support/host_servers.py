@@ -259,7 +259,7 @@ class HostSentinel(HostServer):
 
     PATIENCE = 60  # seconds without an answer until it lets a replica take over
 
-    def __init__(self, host: NamespaceHost, primary: HostValkey, quorum: int = 2) -> None:
+    def __init__(self, host: NamespaceHost, primary: HostValkey) -> None:
         super().__init__(host, "sentinel", 26379)
         name = SERVICE_NAME
         self.command = (
@@ -267,7 +267,7 @@ class HostSentinel(HostServer):
             self._write(
                 "sentinel.conf",
                 f"bind {host.address} 127.0.0.1\nport {self.port}\ndir {self.path}\nprotected-mode no\n"
-                f"sentinel monitor {name} {primary.host.address} {primary.port} {quorum}\n"
+                f"sentinel monitor {name} {primary.host.address} {primary.port} 2\n"
                 f"sentinel auth-user {name} {WATCHER}\nsentinel auth-pass {name} {primary.passwords[WATCHER]}\n"
                 f"sentinel down-after-milliseconds {name} {self.PATIENCE * 1000}\n"
                 f"sentinel failover-timeout {name} 10000\n",

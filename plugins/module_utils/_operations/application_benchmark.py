@@ -15,11 +15,12 @@ from .._store_own import HasOwnBenchmark
 from .hit_rate import Measured
 
 ACCURACY_GAIN = 0.30
+LEAST_ACCURACY = 0.80
 
 
-def accuracy_threshold(baseline: float, gain: float = ACCURACY_GAIN, floor: float = 0.80) -> float:
+def accuracy_threshold(baseline: float, gain: float = ACCURACY_GAIN) -> float:
     """The accuracy to reach: max(0.80, min(0.99, 1.30 × baseline))."""
-    return max(floor, min(0.99, (1.0 + gain) * baseline))
+    return max(LEAST_ACCURACY, min(0.99, (1.0 + gain) * baseline))
 
 
 class Rating(t.NamedTuple):

@@ -66,9 +66,9 @@ def microseconds(text: str | None) -> int | None:
     return int(at.timestamp() * 1_000_000)
 
 
-def new_incident_id(at: int | None = None) -> str:
+def new_incident_id() -> str:
     """Sorts by time and never meets another: inc-YYYYMMDDTHHMMSSZ-xxxxxx."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime((at or now_us()) / 1e6))
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_us() / 1e6))
     return f"inc-{stamp}-{secrets.token_hex(3)}"
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from .._errors import MemoryOpsError, RepositoryUnavailable, SnapshotUnusable
 from .objects import ObjectStore
 
+UPLOADS = 2  # objects that are put at the same time
 PACK_BYTES = 8 << 20  # a pack is closed once it holds this much; chunks are at most some 1 MiB, huge rows apart
 WORTH_IT = 0.95  # what zstd must come to; else the body is stored as it is
 THOROUGH = 0.75  # to be worth more than its quickest level
@@ -104,13 +105,13 @@ def expand(data: bytes) -> bytes:
 
 
 class Uploader:
-    """Puts objects from a few threads; at most ``threads`` objects wait in memory. The first error is raised."""
+    """Puts objects from a few threads; at most as many objects wait in memory. The first error is raised."""
 
-    def __init__(self, objects: ObjectStore, *, threads: int = 2, read_back: bool = False) -> None:
+    def __init__(self, objects: ObjectStore, *, read_back: bool = False) -> None:
         self._objects = objects
         self._read_back = read_back
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
-        self._room = threading.Semaphore(threads)
+        self._pool = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
+        self._room = threading.Semaphore(UPLOADS)
         self._pending: list[Future[None]] = []
 
     def put(self, key: str, data: bytes, sha256: bytes) -> None:
