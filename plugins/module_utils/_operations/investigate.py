@@ -73,6 +73,8 @@ def investigate(
     )  # fmt: skip
     incident, known = incidents.facts(store, namespace, run.incident)
     said = told(onset, window)
+    # fenced anew after a release in this incident: what was found and repaired before that is another damage
+    again = again or (state.state == "quarantined" and known.get("diagnosed_after") != known.get("released_at"))
     if not again and told_otherwise(known, said):
         if any(known.get(begun) for begun in ("applied", "building", "placed")):
             raise CannotProceed(
@@ -111,6 +113,7 @@ def investigate(
         store.note(
             claim,
             diagnosed=True,
+            diagnosed_after=known.get("released_at"),
             probes=found["probes"],
             baseline=found["baseline"],
             onset=found["onset"],

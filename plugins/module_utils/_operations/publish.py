@@ -54,7 +54,7 @@ def publish(
             raise CannotProceed(f"{namespace} has no open incident.", f"isolate it first: memory_namespace={namespace}")
         return _plain(store, store_params, keyring, repository, name, purpose, namespaces, former, min_interval, check)
     fact = "forensic" if purpose == "forensic" else "baseline_snapshot"  # "baseline" is the benchmark's accuracy
-    taken = known.get(fact)
+    taken = incidents.since_release(known, fact)
     if taken and not (purpose == "forensic" and taken.get("spooled")):
         return {**taken, "changed": False, "incident": incident}
     if check:
@@ -74,6 +74,7 @@ def publish(
             spool=spool,
             progress=_renewing(store, claim),
             former=former,
+            since=incidents.microseconds(known.get("released_at")),
         )
         counts = result["namespaces"].get(namespace, {})
         brief = {
@@ -84,6 +85,7 @@ def publish(
             "bytes": result["bytes"],
             "location": result["location"],
             "spooled": result["spooled"],
+            "released": known.get("released_at"),
         }
         store.note(claim, **{fact: brief})
         outcome.update(brief)
