@@ -62,3 +62,15 @@ def test_a_diagnosis_from_before_the_release_repairs_nothing(site):
     for step in STEPS[2:]:
         site.step(step, run)
     assert site.served() == VALUES
+
+
+def test_a_write_whose_log_entry_is_gone_is_not_undone_either(site):
+    run = released(site, "hard")
+    with site.memory() as memory:
+        memory.write(NS, "new", 1)
+    with site.sql() as con:
+        con.execute("DELETE FROM memory_access_log WHERE key = 'new'")
+    site.step("isolate", run)
+    with site.open() as store, pytest.raises(CannotProceed, match="written to after its release"):
+        apply.undo(store=store, store_params=site.store, namespace=NS, run=run)
+    assert "new" in site.rows()
