@@ -364,7 +364,15 @@ def _refuse_dropped(store: Store, namespace: str, incident: str | None) -> None:
 
 
 def _written_since(store: Store, namespace: str, sequence: int) -> bool:
+    """By a record or by the log: either may have been damaged since."""
+    codec = RecordCodec(namespace)
     with store.reader() as reader:
+        if any(
+            isinstance(row[SEQUENCE], int) and row[SEQUENCE] > sequence and codec.intact(row)
+            for rows in reader.scan(namespace)
+            for row in rows
+        ):
+            return True
         return any(
             entry[3] in ("write", "delete")
             and isinstance(entry[6], int)

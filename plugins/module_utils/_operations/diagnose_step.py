@@ -82,6 +82,8 @@ def investigate(
     )  # fmt: skip
     incident, known = incidents.facts(store, namespace, run.incident)
     said = told(onset, window)
+    # fenced anew after a release in this incident: what was found and repaired before that is another damage
+    again = again or (state.state == "quarantined" and known.get("diagnosed_after") != known.get("released_at"))
     if not again and told_otherwise(known, said):
         if any(known.get(begun) for begun in ("applied", "building", "placed")):
             raise CannotProceed(
@@ -120,6 +122,7 @@ def investigate(
         store.note(
             claim,
             diagnosed=True,
+            diagnosed_after=known.get("released_at"),
             probes=found["probes"],
             baseline=found["baseline"],
             onset=found["onset"],

@@ -93,6 +93,13 @@ def facts(store: Store, namespace: str, incident: str | None = None) -> tuple[st
     return None, {}
 
 
+def since_release(known: t.Mapping[str, t.Any], name: str) -> t.Any:
+    """A fact that was noted with ``released``: None where the namespace was released after that, as what came since it
+    does not tell of."""
+    fact = known.get(name)
+    return fact if fact and fact.get("released") == known.get("released_at") else None
+
+
 def promoted_epoch(store: Store, namespace: str) -> int | None:
     """The epoch in which this copy last served the namespace, if it ever did."""
     found = (state.facts.get("promoted_epoch") for state in store.incidents(namespace))

@@ -238,7 +238,7 @@ def release(
 
 
 def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:
-    plan, applied, validated = known.get("plan"), known.get("applied"), known.get("validated")
+    plan, applied, validated = known.get("plan"), known.get("applied"), incidents.since_release(known, "validated")
     if not (known.get("application_rotation") or {}).get("done", True):
         raise CannotProceed(
             f"A rotation of the application's key of {namespace} is not finished: some values have the former key.",
@@ -261,6 +261,7 @@ def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:
         )
     if applied and (validated or {}).get("verdict") != "pass":
         raise CannotProceed(
-            f"{namespace} was rebuilt but its validation says {(validated or {}).get('verdict', 'nothing yet')}.",
+            f"{namespace} was rebuilt but its validation says {(validated or {}).get('verdict', 'nothing yet')}"
+            + (", as it was released since." if known.get("validated") and not validated else "."),
             f"run the validate playbook with {for_namespace(namespace)}, or release with memory_force=true",
         )

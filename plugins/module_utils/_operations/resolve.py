@@ -250,7 +250,7 @@ def carry_out(
             f"The plan for {namespace} was escalated: {settled['escalate_reason']}.",
             "follow docs/dr_plan.md, or set memory_accept_loss=true when the owners accept it",
         )
-    if not known.get("forensic"):
+    if not incidents.since_release(known, "forensic"):
         raise CannotProceed(
             f"The damaged state of {namespace} has no published snapshot yet.",
             "run the snapshot step with purpose=forensic",
@@ -263,6 +263,8 @@ def carry_out(
     with store.reader() as reader:
         if reader.namespace(namespace).state != "quarantined":
             raise CannotProceed(f"{namespace} is not quarantined.", "run the isolate step first")
+    if known.get("diagnosed_after") != known.get("released_at"):
+        raise CannotProceed(f"{namespace} was released since it was diagnosed.", "run the diagnose step again")
     need_fence(store, namespace)
     folder = incidents.folder(store_params, incident, run.work_dir)
     claim = incidents.claim(store, namespace, run)

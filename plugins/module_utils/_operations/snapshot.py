@@ -68,6 +68,7 @@ def create(
     open_payloads: bool = False,
     progress: Progress = None,
     former: Former | None = None,
+    since: int | None = None,
 ) -> dict[str, t.Any]:
     """Publish a snapshot of the store ``name``; every checksum is recomputed on the way.
 
@@ -75,7 +76,8 @@ def create(
     ``base``: "auto", a snapshot id, or None for a full one. ``min_interval`` (seconds): when nothing was written since
     the newest good snapshot of this purpose and it is younger, that one is returned. ``spool``: a directory that takes
     a forensic snapshot while the repository is away. ``open_payloads`` also decrypts every payload. ``former``: which
-    repository the store was saved to before, noted anew.
+    repository the store was saved to before, noted anew. ``since`` (µs since 1970): a forensic snapshot of the incident
+    from before that is of another damage.
 
     Returns {changed, snapshot, name, purpose, incident, suspect, reasons, point {epoch, sequence}, at, namespaces
     {name: {records, tombstones, damaged, unopenable, digest, log_entries, holes, …}}, damaged {name: n}, examples
@@ -93,6 +95,7 @@ def create(
 
     def take(place: Repository) -> dict[str, t.Any]:
         creation = _Creation(place, dict(store_params), keyring, name, purpose, namespaces, incident, progress)
+        creation.since = since or 0
         return creation.run(max(1, workers), min_interval, base, open_payloads)
 
     spooled = False
@@ -144,7 +147,7 @@ class _Creation:
         self.incident = incident
         self.progress = progress
         self.warnings = list(repository.warnings)
-        self.done = 0
+        self.done = self.since = 0
 
     def run(self, workers: int, min_interval: float, base: str | None, open_payloads: bool) -> dict[str, t.Any]:
         with Crew(self.store_params, as_keyring(self.keyring) if open_payloads else None, workers) as crew:
@@ -154,7 +157,7 @@ class _Creation:
         snapshots = self.repository.snapshots(self.name)
         if self.purpose == "forensic":
             for info in snapshots:
-                if info.purpose == "forensic" and info.incident == self.incident:
+                if info.purpose == "forensic" and info.incident == self.incident and info.at >= self.since:
                     found = self.repository.snapshot(self.name, info.id, self.keyring)
                     return self._unchanged(found)
         store = open_store(self.store_params)

@@ -65,7 +65,7 @@ def publish(
             raise CannotProceed(f"{namespace} has no open incident.", f"isolate it first: {for_namespace(namespace)}")
         return _plain(store, wanted, check)
     fact = "forensic" if purpose == "forensic" else "baseline_snapshot"  # "baseline" is the benchmark's accuracy
-    taken = known.get(fact)
+    taken = incidents.since_release(known, fact)
     if taken and not (purpose == "forensic" and taken.get("spooled")):
         return {**taken, "changed": False, "incident": incident}
     if check:
@@ -73,7 +73,13 @@ def publish(
     claim = incidents.claim(store, namespace, run)
     journal = Journal(incidents.folder(store_params, incident, run.work_dir))
     with journal.step("snapshot", run, purpose=purpose) as outcome:
-        result = snapshot.create(**wanted, incident=incident, spool=spool, progress=_renewing(store, claim))
+        result = snapshot.create(
+            **wanted,
+            incident=incident,
+            spool=spool,
+            progress=_renewing(store, claim),
+            since=incidents.microseconds(known.get("released_at")),
+        )
         counts = result["namespaces"].get(namespace, {})
         brief = {
             "snapshot": result["snapshot"],
@@ -83,6 +89,7 @@ def publish(
             "bytes": result["bytes"],
             "location": result["location"],
             "spooled": result["spooled"],
+            "released": known.get("released_at"),
         }
         store.note(claim, **{fact: brief})
         outcome.update(brief)

@@ -61,6 +61,7 @@ def judge(
         search=search_of(search),
     )
     brief = {"verdict": found["verdict"], "reasons": found.get("reasons", [])[:10]}
+    brief["released"] = known.get("released_at")
     changed = incident is not None and known.get("validated") != brief
     if changed and not check and incident is not None:
         claim = incidents.claim(store, namespace, run)
