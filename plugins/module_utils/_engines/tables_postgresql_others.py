@@ -146,6 +146,45 @@ def as_written(
         session.say(f"ALTER TABLE {table} {how} TRIGGER {trigger}")
 
 
+#: Foreign keys of these tables, or to them, that are looked at row by row: the table, the key, and how it is made; only
+#: where this user may change it. Inherited ones follow theirs.
+_IMMEDIATE: t.Final = """
+SELECT f.conrelid::regclass::text, quote_ident(f.conname),
+  CASE WHEN f.condeferrable THEN 'DEFERRABLE INITIALLY IMMEDIATE' ELSE 'NOT DEFERRABLE' END
+FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid WHERE f.contype = 'f' AND f.conparentid = 0
+AND NOT f.condeferred AND (f.conrelid::bigint = ANY(%s) OR f.confrelid::bigint = ANY(%s))
+AND pg_has_role(c.relowner, 'USAGE') ORDER BY 1, 2"""
+
+
+@contextlib.contextmanager
+def deferred(
+    session: Session, live: Live, hold: t.Callable[[Session, t.Sequence[str], str], None]
+) -> t.Iterator[None]:
+    """In this transaction rows may refer to each other in any order: it is looked at when all of them are there. Nobody
+    else writes to the tables meanwhile. Errors: CannotProceed when a row refers to none then."""
+    found = session.rows(_IMMEDIATE, homes(live), homes(live))
+    if found:
+        hold(session, sorted({table for table, _name, _how in found}), "SHARE ROW EXCLUSIVE")
+    for table, name, _how in found:
+        session.say(f"ALTER TABLE {table} ALTER CONSTRAINT {name} DEFERRABLE INITIALLY DEFERRED")
+    yield
+    session.say("SET CONSTRAINTS ALL IMMEDIATE")
+    for table, name, how in found:
+        session.say(f"ALTER TABLE {table} ALTER CONSTRAINT {name} {how}")
+
+
+def may_go(session: Session, live: LiveRoot) -> bool:
+    """Whether rows of this table may go for a moment while ``deferred``: no row elsewhere, but those of its companions,
+    would go or change with them."""
+    ours = Ints([table.oid for _companion, table in live.companions])
+    return not session.row(
+        "SELECT EXISTS (SELECT 1 FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid WHERE f.contype = 'f' "
+        "AND f.confrelid::bigint = %s AND f.conrelid::bigint <> ALL(%s) AND (f.confdeltype <> 'a' "
+        "OR NOT f.condeferred AND NOT pg_has_role(c.relowner, 'USAGE')))",
+        live.table.oid, ours,
+    )[0]  # fmt: skip
+
+
 def changing(session: Session, live: Live) -> tuple[str, str]:
     """(what may have changed a row that was put, what to do about it)."""
     found = session.rows(_AFTER, homes(live))

@@ -20,11 +20,21 @@ from .postgresql_operators import Operators
 from .postgresql_rows import escaped
 from .postgresql_schema import literal, quoted
 from .postgresql_session import Session
-from .tables_postgresql_others import as_written, changing, itself, referring, spare, stands_alone
+from .tables_postgresql_others import (
+    as_written,
+    changing,
+    deferred,
+    itself,
+    may_go,
+    referring,
+    spare,
+    stands_alone,
+)
 from .tables_postgresql_reader import Live, key_columns
 from .tables_postgresql_schema import LiveRoot, Table
 
 PART = 500  # records that one change looks at
+T = t.TypeVar("T")
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 
 
@@ -32,6 +42,7 @@ class TablesRecords(Operators):
     """The part of ``Store`` that changes records."""
 
     live: Live
+    _waiting = False  # rows may refer to each other in any order now
 
     def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:
         refused: list[str] = []
@@ -42,14 +53,36 @@ class TablesRecords(Operators):
             if number != self._namespace(session, claim.namespace).generation:
                 return self._change_inactive(session, claim, number, changes)
             with as_written(session, self.live, self._hold):
-                part: dict[str, Change] = {}
-                for change in changes:
-                    if change.key in part or len(part) >= PART:  # a key's second change sees its first
-                        refused += self._change_live(session, claim, part)
-                        part = {}
-                    part[change.key] = change
-                refused += self._change_live(session, claim, part)
+                refused = self._in_any_order(session, lambda: self._change_all(session, claim, changes))
         return refused
+
+    def _change_all(self, session: Session, claim: Claim, changes: t.Sequence[Change]) -> list[str]:
+        refused: list[str] = []
+        part: dict[str, Change] = {}
+        for change in changes:
+            if change.key in part or len(part) >= PART:  # a key's second change sees its first
+                refused += self._change_live(session, claim, part)
+                part = {}
+            part[change.key] = change
+        return refused + self._change_live(session, claim, part)
+
+    def _in_any_order(self, session: Session, work: t.Callable[[], T]) -> T:
+        """Where rows refer to rows that come later, or two have changed what only one may have, once more with foreign
+        keys that wait: which keeps other writers from the tables meanwhile, and is seldom needed."""
+        session.say("SAVEPOINT memops_order")
+        session.state = ""
+        try:
+            return work()
+        except CannotProceed:
+            if session.state not in ("23503", "23505"):
+                raise
+            session.say("ROLLBACK TO SAVEPOINT memops_order")
+        with deferred(session, self.live, self._hold):
+            self._waiting = True
+            try:
+                return work()
+            finally:
+                self._waiting = False
 
     @abc.abstractmethod
     def _hold(self, session: Session, names: t.Sequence[str], mode: str = "") -> None:
@@ -170,9 +203,12 @@ class TablesRecords(Operators):
             for sql in self.live.sql[number + 1 :]
         ]
 
-    def _put_live(self, session: Session, namespace: str, rows: t.Sequence[Row], prove: bool = True) -> None:
+    def _put_live(
+        self, session: Session, namespace: str, rows: t.Sequence[Row], prove: bool = True, away: bool = False
+    ) -> None:
         """Insert or replace records. Errors: CannotProceed when a row cannot be put as it was, and nothing is.
-        ``prove``: read them back; who does not looks at all of them before the commit."""
+        ``prove``: read them back; who does not looks at all of them before the commit. ``away``: only remove the rows
+        that would be replaced, where those of their table may go for a moment."""
         # records whose tables had the same columns go together
         parts: dict[tuple[int, t.Any], list[tuple[Row, list[TableRows]]]] = {}
         for row in rows:
@@ -186,7 +222,7 @@ class TablesRecords(Operators):
             shape = tuple((one.name, one.columns) for one in tables)
             parts.setdefault((number, shape), []).append((row, tables))
         for number, shape in sorted(parts):
-            self._put_root(session, namespace, number, parts[number, shape])
+            self._put_root(session, namespace, number, parts[number, shape], away)
         if not prove:
             return
         back = self.live.rows_of(session, namespace, [row[0] for row in rows])
@@ -199,7 +235,7 @@ class TablesRecords(Operators):
                 )
 
     def _put_root(
-        self, session: Session, namespace: str, number: int, some: t.Sequence[tuple[Row, list[TableRows]]]
+        self, session: Session, namespace: str, number: int, some: t.Sequence[tuple[Row, list[TableRows]]], away: bool
     ) -> None:
         live = self.live.roots[number]
         known = {live.table.plain: live.table, **{table.plain: table for _c, table in live.companions}}
@@ -225,9 +261,12 @@ class TablesRecords(Operators):
             other = " OR ".join(f"t.{quoted(c.name)} IS DISTINCT FROM w.{quoted(c.name)}" for c in fixed)
             same = f"{_temporary(live.table)} w WHERE {keys} AND {inside}"
             session.run(f"DELETE FROM {live.table.name} t USING {same} AND ({other})")
-        if len(live.table.unique) > 1 and stands_alone(session, live):
+        alone = len(live.table.unique) > 1 and stands_alone(session, live)
+        if alone or (self._waiting and may_go(session, live)):
             # what is unique beside the key may have changed places among these rows
             session.run(f"DELETE FROM {live.table.name} t USING {_temporary(live.table)} w WHERE {keys} AND {inside}")
+        if away:
+            return
         free = [quoted(c.name) for c in mine if c.name not in live.target and not c.always]
         sets = ", ".join(f"{c} = excluded.{c}" for c in free)
         done = session.run(

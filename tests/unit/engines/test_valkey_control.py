@@ -168,3 +168,27 @@ def test_counters_that_are_lost_begin_no_new_count(store, raw, valkey_server, fi
         with pytest.raises(StoreDamaged, match="has lost its identity") as caught:
             ask()
         assert "disaster_recovery -e '{\"memory_dr_store\"" in caught.value.next_step
+
+
+def test_a_snapshot_asks_at_once_which_of_many_namespaces_moved(store, raw, monkeypatch):
+    names = [f"n{n}" for n in range(40)]
+    for name in names:
+        write(store, name, {"a": b"1"})
+
+    def asked(reader):
+        calls, ask = [], reader._wire.ask
+        with monkeypatch.context() as patch:
+            patch.setattr(reader._wire, "ask", lambda commands: calls.append(1) or ask(commands))
+            found = reader.moved_among(names)
+        assert found == [name for name in names if reader.moved(name)]
+        return len(calls), found
+
+    with store.keeping():
+        with store.point() as point:
+            kept = store.reader(point)
+        with store.reader() as plain, kept:
+            write(store, "n7", {"a": b"2"})
+            assert asked(kept) == (1, [])  # writers keep what they change
+            assert asked(plain) == (1, ["n7"])
+            raw.hset(store.names.namespaces, "n9", b"{}")
+            assert asked(plain) == (1, ["n7", "n9"])

@@ -101,6 +101,10 @@ def test_an_identity_that_comes_first_and_rules_of_the_application_stop_no_proof
         assert proof["writes_refused"] and proof["reads_refused"]
         assert "raw INSERT on Memories: not tried, as no row is known that it takes" in proof["detail"]
         assert any(line.startswith("raw UPDATE on Memories as agent: refused") for line in proof["detail"])
+        # what docs/postgresql.md says of migrations while a fence stands
+        said = site.refused('ALTER TABLE "Memories" ALTER COLUMN tenant TYPE varchar(99)')
+        assert "cannot alter type of a column used in a trigger definition" in said and "memops_fence_insert" in said
+        assert "memops_read" in site.refused('ALTER TABLE "Memories" DROP COLUMN tenant')
     finally:
         site.close_by_release("ann")
         site.wipe()
