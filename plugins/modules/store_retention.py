@@ -85,7 +85,9 @@ tombstones:
   type: int
   returned: success
 reason:
-  description: Why none could go, of entries or of tombstones. Empty where nothing stood in the way.
+  description:
+    - Why none could go, of entries or of tombstones, or that this host's clock is ahead of others, which count instead.
+    - Empty where nothing stood in the way.
   type: str
   returned: success
 incidents:

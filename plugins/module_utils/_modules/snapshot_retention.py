@@ -11,6 +11,7 @@ import typing as t
 
 from .._ansible import Context, diff, execute
 from .._errors import RepositoryRefused
+from .._operations import retention_clock
 from .._operations.retention import PERIODS
 from .._operations.retention import apply as retain
 
@@ -22,6 +23,9 @@ def operate(context: Context) -> dict[str, t.Any]:
         if not context.check:
             raise
         return {"changed": False, "removed": [], "kept": []}  # the backup that makes it was only rehearsed
+    now, doubt = retention_clock.moment(
+        repository, context.store_params, context.name, context.params["work_dir"], context.check
+    )
     result = retain(
         repository=repository,
         keyring=context.keyring(),
@@ -33,8 +37,10 @@ def operate(context: Context) -> dict[str, t.Any]:
         grace=context.params["grace"],
         periods={period: context.params[f"keep_{period}"] for period in PERIODS},
         expected=context.params["expected"] or (),
+        now=now,
         check=context.check,
     )
+    result["warnings"] += [f"{doubt[0].upper()}{doubt[1:]}."] if doubt else []
     before = sorted([*(kept["snapshot"] for kept in result["kept"]), *result["removed"]])
     after = sorted(kept["snapshot"] for kept in result["kept"])
     return {**result, "diff": diff({"snapshots": before}, {"snapshots": after}, context.name)}

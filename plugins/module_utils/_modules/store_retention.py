@@ -11,7 +11,7 @@ import typing as t
 
 from .._ansible import Context, diff, execute
 from .._errors import RepositoryMissing
-from .._operations import incident_retention, log_retention, tombstone_retention
+from .._operations import incident_retention, log_retention, retention_clock, tombstone_retention
 
 
 def operate(context: Context) -> dict[str, t.Any]:
@@ -21,15 +21,18 @@ def operate(context: Context) -> dict[str, t.Any]:
         if not context.check:
             raise
         repository = None  # the backup that makes it was only rehearsed
+    work_dir = context.params["work_dir"]
+    now, doubt = retention_clock.moment(repository, context.store_params, context.name, work_dir, context.check)
     common: dict[str, t.Any] = {
         "store": context.store,
         "store_params": context.store_params,
         "repository": repository,
         "keyring": context.keyring(),
         "name": context.name,
+        "now": now,
         "check": context.check,
     }
-    where = {**common, "work_dir": context.params["work_dir"]}
+    where = {**common, "work_dir": work_dir}
     logged = log_retention.apply(
         **where, keep_reads=context.params["keep_reads"], keep_writes=context.params["keep_writes"]
     )
@@ -47,7 +50,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         **buried,
         **left,
         "changed": logged["changed"] or buried["changed"] or left["changed"],
-        "reason": "; ".join(dict.fromkeys(filter(None, (logged["reason"], buried["reason"])))),
+        "reason": "; ".join(dict.fromkeys(filter(None, (doubt, logged["reason"], buried["reason"])))),
         "diff": diff(before, dict.fromkeys(before, 0), context.name),
     }
 

@@ -48,6 +48,7 @@ def apply(
     name: str,
     keep: float | None,
     run: Run,
+    now: float | None = None,
     check: bool = False,
 ) -> dict[str, t.Any]:
     """Drop what incidents left that were closed more than ``keep`` seconds ago; None: it stays for good.
@@ -60,7 +61,7 @@ def apply(
     "incidents_kept": {id: why it stays though it is old}}. Errors: StoreUnavailable.
     """
     nothing: dict[str, t.Any] = {"changed": False, "incidents": [], "set_aside": 0, "incidents_kept": {}}
-    identity, now = store.identity(), time.time()
+    identity, now = store.identity(), time.time() if now is None else now
     if keep is None or not identity.store_id:  # without an id nobody ever changed anything there
         return nothing
     note = Note(store_params, name, run.work_dir, identity.store_id, "incident_retention")
