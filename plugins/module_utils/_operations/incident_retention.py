@@ -68,7 +68,7 @@ def apply(
     if note.fresh(now, keep):
         return nothing
     work = _Retention(store, store_params, run, int((now - keep) * 1e6), check)
-    result = {**nothing, **work.run(lambda ids: _held(repository, keyring, name, ids))}
+    result = {**nothing, **work.run(lambda ids: held_in(repository, keyring, name, ids))}
     if not check:
         note.keep(now)
     return result
@@ -240,7 +240,7 @@ def _of(namespace: str) -> str:
     return f"namespace {namespace!r:.80}" if namespace else "the whole store"
 
 
-def _held(
+def held_in(
     repository: Repository | None, keyring: t.Any, name: str, incidents: t.Collection[str]
 ) -> dict[str, str]:
     """Why which of these incidents must stay for what the repository says of them."""

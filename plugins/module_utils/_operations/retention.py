@@ -143,7 +143,8 @@ def _born(snapshots: t.Sequence[SnapshotInfo], moment: float) -> dict[str, float
     as far as that is not in the future: a clock may have been behind."""
     found: dict[str, float] = {}
     latest = 0.0
-    for info in sorted((one for one in snapshots if not one.problem and one.id != COMING), key=lambda one: one.order[:2]):
+    sound = [one for one in snapshots if not one.problem and one.id != COMING]
+    for info in sorted(sound, key=lambda one: one.order[:2]):
         at = info.manifest["created"] / 1e6
         latest = max(latest, at) if at <= moment else latest
         found[info.id] = max(at, latest)
