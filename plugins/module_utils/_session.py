@@ -32,11 +32,14 @@ from ._errors import (
 )
 from ._keyring import Keyring
 from ._read_log import ReadLog
+from ._steady_time import since_start
 from ._store import Store, open_store
 
 LOG = logging.getLogger("memops.agent_memory")
 T = t.TypeVar("T")
 SWEEP_SECONDS = 60.0
+DAY = 86400.0
+CLOCK_SLACK = 600  # seconds that a clock may be set ahead by
 MOVING_SECONDS = 30.0  # that a store may take to a new server before the caller is told
 
 
@@ -63,6 +66,9 @@ class Session:
         self._turn = threading.Condition(self._writes.lock)
         self._held: dict[str, _Held] = {}
         self._swept: dict[str, float] = {}  # when expired records were last taken away, by the monotonic clock
+        running = since_start()
+        self._started = None if running is None else (self.clock(), running)
+        self._ahead: float | None = None  # since when the clock is ahead of what it was when this began
         self.keyring = self._begin(keyring, create)
         _LIVE.add(self)
 
@@ -110,7 +116,24 @@ class Session:
         if now - self._swept.setdefault(namespace, now) >= SWEEP_SECONDS:
             self._swept[namespace] = now
             with contextlib.suppress(MemoryOpsError):
-                self._following(self._writes, namespace, lambda store: store.sweep(namespace, self.clock()))
+                until = self._surely()
+                self._following(self._writes, namespace, lambda store: store.sweep(namespace, until))
+
+    def _surely(self) -> int:
+        """The time up to which what expired may go for good: a clock that was set ahead counts a day later, so that
+        what only looks expired, and is a miss meanwhile, is there again when the clock was corrected."""
+        now, running = self.clock(), since_start()
+        if self._started is None or running is None:
+            return now
+        steady = self._started[0] + int((running - self._started[1]) * 1e6)
+        if now <= steady + CLOCK_SLACK * 1_000_000:
+            self._ahead = None
+            return now
+        self._ahead = running if self._ahead is None else self._ahead
+        if running - self._ahead >= DAY:
+            self._started, self._ahead = (now, running), None
+            return now
+        return steady
 
     def params(self, namespace: str | None) -> dict[str, t.Any]:
         """The store parameters that serve the namespace now (None: the default store's)."""

@@ -26,6 +26,8 @@ description:
   - Nothing that an incident left goes while its namespace is quarantined or has an open incident. An incident stays as
     long as records that were isolated in it are not back, and as long as a snapshot of it is held
     (M(memops.agent_memory.snapshot_hold)).
+  - A forensic snapshot that was taken into O(spool) while the repository was away goes with what its incident left,
+    under the same conditions.
   - Each is looked at once a day, or each thirtieth of its time.
   - On layouts that keep no access log and no tombstones in the store these parts are without effect.
 author:
@@ -44,6 +46,12 @@ options:
   keep_incidents:
     description: Seconds since an incident was closed for which what it left is kept. Left out, it stays for good.
     type: float
+  spool:
+    description:
+      - The directory on the memory host that takes forensic snapshots while the repository is away. Those of incidents
+        that were closed longer ago than O(keep_incidents) go. Left out, none is looked at.
+      - Where none was taken again for the repository, a warning says that the only evidence went.
+    type: path
   keep_tombstones:
     description:
       - Seconds for which tombstones are kept at least. Left out, they stay for good.
@@ -69,6 +77,7 @@ EXAMPLES = r"""
     keep_writes: 31536000
     keep_tombstones: 7776000
     keep_incidents: 7776000
+    spool: /var/lib/memops/spool
 """
 
 RETURN = r"""
@@ -85,7 +94,9 @@ tombstones:
   type: int
   returned: success
 reason:
-  description: Why none could go, of entries or of tombstones. Empty where nothing stood in the way.
+  description:
+    - Why none could go, of entries or of tombstones, or that this host's clock is ahead of others, which count instead.
+    - Empty where nothing stood in the way.
   type: str
   returned: success
 incidents:
@@ -99,6 +110,15 @@ set_aside:
   returned: success
 incidents_kept:
   description: Of each incident that is older and stays all the same, why.
+  type: dict
+  returned: success
+spooled:
+  description: The forensic snapshots that went from the spool; in check mode, that would go.
+  type: list
+  elements: str
+  returned: success
+spooled_kept:
+  description: Of each forensic snapshot in the spool that is older and stays all the same, why.
   type: dict
   returned: success
 """

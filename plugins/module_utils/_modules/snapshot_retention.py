@@ -10,6 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, diff, execute
+from .._operations import retention_clock
 from .._operations.retention import PERIODS
 from .._operations.retention import apply as retain
 
@@ -18,6 +19,9 @@ def operate(context: Context) -> dict[str, t.Any]:
     repository = context.made_repository()
     if repository is None:
         return {"changed": False, "removed": [], "kept": []}
+    now, doubt = retention_clock.moment(
+        repository, context.store_params, context.name, context.params["work_dir"], context.check
+    )
     result = retain(
         repository=repository,
         keyring=context.keyring(),
@@ -29,8 +33,10 @@ def operate(context: Context) -> dict[str, t.Any]:
         grace=context.params["grace"],
         periods={period: context.params[f"keep_{period}"] for period in PERIODS},
         expected=context.params["expected"] or (),
+        now=now,
         check=context.check,
     )
+    result["warnings"] += [f"{doubt[0].upper()}{doubt[1:]}."] if doubt else []
     before = sorted([*(kept["snapshot"] for kept in result["kept"]), *result["removed"]])
     after = sorted(kept["snapshot"] for kept in result["kept"])
     return {**result, "diff": diff({"snapshots": before}, {"snapshots": after}, context.name)}

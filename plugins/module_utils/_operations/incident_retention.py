@@ -48,6 +48,7 @@ def apply(
     name: str,
     keep: float | None,
     run: Run,
+    now: float | None = None,
     check: bool = False,
 ) -> dict[str, t.Any]:
     """Drop what incidents left that were closed more than ``keep`` seconds ago; None: it stays for good.
@@ -60,14 +61,14 @@ def apply(
     "incidents_kept": {id: why it stays though it is old}}. Errors: StoreUnavailable.
     """
     nothing: dict[str, t.Any] = {"changed": False, "incidents": [], "set_aside": 0, "incidents_kept": {}}
-    identity, now = store.identity(), time.time()
+    identity, now = store.identity(), time.time() if now is None else now
     if keep is None or not identity.store_id:  # without an id nobody ever changed anything there
         return nothing
     note = Note(store_params, name, run.work_dir, identity.store_id, "incident_retention")
     if note.fresh(now, keep):
         return nothing
     work = _Retention(store, store_params, run, int((now - keep) * 1e6), check)
-    result = {**nothing, **work.run(lambda ids: _held(repository, keyring, name, ids))}
+    result = {**nothing, **work.run(lambda ids: held_in(repository, keyring, name, ids))}
     if not check:
         note.keep(now)
     return result
@@ -240,7 +241,7 @@ def _of(namespace: str) -> str:
     return f"namespace {namespace!r:.80}" if namespace else "the whole store"
 
 
-def _held(
+def held_in(
     repository: Repository | None, keyring: t.Any, name: str, incidents: t.Collection[str]
 ) -> dict[str, str]:
     """Why which of these incidents must stay for what the repository says of them."""

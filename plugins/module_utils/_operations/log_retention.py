@@ -37,6 +37,7 @@ def apply(
     keep_reads: float | None,
     keep_writes: float | None,
     work_dir: str | None = None,
+    now: float | None = None,
     check: bool = False,
 ) -> dict[str, t.Any]:
     """Drop the entries of reads that are older than ``keep_reads`` seconds, and of writes (with what applications
@@ -58,7 +59,7 @@ def apply(
         return {**nothing, "reason": "the layout keeps no access log in the store"}
     if not wanted:
         return {**nothing, "reason": ""}
-    identity, now = store.identity(), time.time()
+    identity, now = store.identity(), time.time() if now is None else now
     noted = Note(store_params, name, work_dir, identity.store_id, "log_retention")
     if noted.fresh(now, min(wanted)):
         return {**nothing, "reason": ""}

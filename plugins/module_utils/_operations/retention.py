@@ -81,9 +81,11 @@ def apply(
     standing = {info.id: f"the {period} one" for period, info in _standing(good, periods or {})}
     standing.update({info.id: "among the newest" for info in good[:keep_last]})
     standing.update({info.id: "the last good one" for info in _last_good(good)})
+    born = _born(snapshots, moment)
     referenced = {base for info in snapshots for base in info.references}
     for info in snapshots:
-        reason = _reason(info, moment, standing, referenced, keep_within, keep_forensic, keep_suspect)
+        age = moment - born.get(info.id, moment)
+        reason = _reason(info, age, standing, referenced, keep_within, keep_forensic, keep_suspect)
         if stopped and reason is None:
             reason = "the newest snapshot is suspect"
         if info.id == COMING:
@@ -140,6 +142,19 @@ def _coming(snapshots: t.Sequence[SnapshotInfo], name: str, namespaces: t.Sequen
     )  # fmt: skip
 
 
+def _born(snapshots: t.Sequence[SnapshotInfo], moment: float) -> dict[str, float]:
+    """When each was taken (seconds since 1970): by its own clock, and not before what the store was saved in earlier,
+    as far as that is not in the future: a clock may have been behind."""
+    found: dict[str, float] = {}
+    latest = 0.0
+    sound = [one for one in snapshots if not one.problem and one.id != COMING]
+    for info in sorted(sound, key=lambda one: one.order[:2]):
+        at = info.manifest["created"] / 1e6
+        latest = max(latest, at) if at <= moment else latest
+        found[info.id] = max(at, latest)
+    return found
+
+
 def _last_good(good: t.Sequence[SnapshotInfo]) -> t.Iterator[SnapshotInfo]:
     """The newest good one, and of each namespace the newest good one that holds it: a snapshot may hold only some."""
     seen: set[str] = set()
@@ -161,7 +176,7 @@ def _standing(good: t.Sequence[SnapshotInfo], periods: t.Mapping[str, int]) -> t
 
 def _reason(
     info: SnapshotInfo,
-    moment: float,
+    age: float,
     standing: t.Mapping[str, str],
     referenced: set[str],
     keep_within: float,
@@ -171,7 +186,6 @@ def _reason(
     """Why it stays; None: it goes."""
     if info.problem:
         return "it cannot be read"
-    age = moment - info.manifest["created"] / 1e6
     if standing.get(info.id) == "the last good one":
         return standing[info.id]
     if info.id in referenced:

@@ -40,6 +40,7 @@ def apply(
     name: str,
     keep_tombstones: float | None,
     work_dir: str | None = None,
+    now: float | None = None,
     check: bool = False,
 ) -> dict[str, t.Any]:
     """Drop tombstones that are older than ``keep_tombstones`` seconds (None: they stay for good) and than every
@@ -56,7 +57,7 @@ def apply(
         return {**nothing, "reason": ""}
     if not {"tombstones", "sequence"} <= store.capabilities():
         return {**nothing, "reason": "the layout has no tombstones"}
-    identity, now = store.identity(), time.time()
+    identity, now = store.identity(), time.time() if now is None else now
     noted = Note(store_params, name, work_dir, identity.store_id, "tombstone_retention")
     if noted.fresh(now, keep_tombstones):
         return {**nothing, "reason": ""}

@@ -68,3 +68,22 @@ def test_nothing_is_swept_in_a_quarantine(memory: t.Any) -> None:
     opened.unfence(claim)
     assert opened.sweep("a", clock[0] + 20_000_000) == 5
     opened.close()
+
+
+def test_a_clock_that_was_set_ahead_takes_nothing_away_until_it_has_stood_for_a_day(
+    memory: t.Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, store, clock = memory
+    clock[0] += 86400 * 1_000_000
+    made.write("a", "next", 1)
+    assert made.read("a", "long") is None  # it looks expired, and is a miss
+    assert {"long", "short-0", "next"} <= rows(store)
+    clock[0] -= 86400 * 1_000_000
+    assert made.read("a", "long") == "kept"
+    running = [_session.since_start()]
+    monkeypatch.setattr(_session, "since_start", lambda: running[0])
+    for hours in (24, 25):
+        clock[0] = NOW + hours * 3_600_000_000
+        running[0] += (hours - 23) * 43_300
+        made.write("a", "next", hours)
+    assert rows(store) == {"next"}
