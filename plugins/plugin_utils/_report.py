@@ -247,7 +247,7 @@ def _reasons(
             (UNKNOWN, f"The plan could not verify: {item}")
             for item in given.texts(run.result("plan").get("could_not_verify"), 100)
         ]
-    if run.whole and run.result("failback").get("untold") is True:
+    if run.whole and run.homecoming.get("untold") is True:
         found.append((UNKNOWN, "What the former primary alone had acknowledged cannot be told: nobody compared both."))
     if escalated:
         why = given.text(run.result("plan").get("escalate_reason")) or "disaster recovery decides what is released"
