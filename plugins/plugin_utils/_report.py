@@ -307,10 +307,10 @@ def _advice(run: Run) -> t.Optional[str]:
     judged = run.current.get("validate")
     if advice or judged is None or judged.verdict != UNKNOWN or run.state not in ("quarantined", "failed-over"):
         return advice
-    first = "failback, then " if run.failed_over else ""
+    first, both = ("failback, then ", ", both") if run.failed_over else ("", "")
     return (
         "ask the owner of the namespace, since the same command finds the same again unless it gets more to judge by; "
-        f"where they accept it as it is: the playbook {first}release with memory_force=true"
+        f"where they accept it as it is: the playbook {first}release{both} with memory_force=true"
     )
 
 

@@ -69,7 +69,7 @@ class Run:
 
     @property
     def homecoming(self) -> t.Dict[str, t.Any]:
-        """Of a whole store what the failback said that told most of a loss: one that is repeated has nothing to tell."""
+        """Of a whole store what the failback said that told most of a loss: a repeated one has nothing to tell."""
         came = [step.result for step in reversed(self.history) if step.name == "failback"]
         return max(came, key=lambda said: (said.get("untold") is True, given.count(said.get("lost")) or 0), default={})
 
