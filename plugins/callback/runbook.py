@@ -90,7 +90,7 @@ class CallbackModule(Default):
 
     def _paragraph(self, lead: str, text: str, color: str | None = None) -> None:
         """``text`` behind ``lead``, wrapped below itself; where that leaves too little room, below the lead."""
-        room = self._width - len(lead) - 1
+        room, text = self._width - len(lead) - 1, _printable(text)
         if room >= 24 or len(text) <= room:
             lines = textwrap.wrap(text, max(room, 24), break_long_words=False, break_on_hyphens=False) or [""]
             self._line((lead + lines[0]).rstrip(), color)
@@ -114,7 +114,7 @@ class CallbackModule(Default):
             self._subject[host] = namespace
             self._line(self._lead(host) + shown(namespace, 60), C.COLOR_HIGHLIGHT)
         verdict, changed = str(step.get("verdict")), bool(step.get("changed"))
-        if step.get("failed"):
+        if step.get("failed") and verdict != "could-not-verify":
             verdict = "fail"
         lead = f"{self._lead(host)}{MARKS.get(verdict, '?')} {shown(step['name'], 20):<11}{'*' if changed else ' '} "
         said = title if step.get("failed") else ""
@@ -165,7 +165,7 @@ class CallbackModule(Default):
         said, following, command = text.partition(" Next: ")
         self._paragraph(self._lead(host) + "  ", said, color)
         if following:
-            self._line(f"{self._lead(host)}  Next: {command}")
+            self._line(f"{self._lead(host)}  Next: {_printable(command)}")
 
     # --- what Ansible tells ---------------------------------------------------------------------------------------
     def v2_playbook_on_start(self, playbook: t.Any) -> None:
@@ -312,6 +312,11 @@ class CallbackModule(Default):
     def _warn(self, told: t.Any) -> None:
         _live.clear()
         self._handle_warnings(told)
+
+
+def _printable(text: str) -> str:
+    """A terminal obeys what is not printable, and tenants choose names."""
+    return "".join(one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in text)
 
 
 def _ours(task: t.Any) -> bool:

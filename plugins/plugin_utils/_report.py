@@ -249,7 +249,7 @@ def _reasons(
             (UNKNOWN, f"The plan could not verify: {item}")
             for item in given.texts(run.result("plan").get("could_not_verify"), 100)
         ]
-    if run.whole and run.result("failback").get("untold") is True:
+    if run.whole and run.homecoming.get("untold") is True:
         found.append((UNKNOWN, "What the former primary alone had acknowledged cannot be told: nobody compared both."))
     if escalated:
         why = given.text(run.result("plan").get("escalate_reason")) or "disaster recovery decides what is released"
@@ -309,10 +309,10 @@ def _advice(run: Run) -> t.Optional[str]:
     judged = run.current.get("validate")
     if advice or judged is None or judged.verdict != UNKNOWN or run.state not in ("quarantined", "failed-over"):
         return advice
-    first = "failback, then " if run.failed_over else ""
+    first, both = ("failback, then ", ", both") if run.failed_over else ("", "")
     return (
         "ask the owner of the namespace, since the same command finds the same again unless it gets more to judge by; "
-        f"where they accept it as it is: the playbook {first}release with memory_force=true"
+        f"where they accept it as it is: the playbook {first}release{both} with memory_force=true"
     )
 
 

@@ -38,7 +38,7 @@ def targets(slo: t.Optional[t.Mapping[str, t.Any]]) -> t.Tuple[t.Dict[str, t.Opt
 
 
 def loss(run: Run) -> t.Tuple[t.Dict[str, t.Optional[int]], t.List[str], t.Optional[float]]:
-    plan, apply = run.result("failback" if run.whole else "plan"), run.result("apply")
+    plan, apply = run.homecoming if run.whole else run.result("plan"), run.result("apply")
     planned = given.mapping(plan.get("records"))
     keys = [k if isinstance(k, str) else json.dumps(k, default=str) for k in given.sequence(plan.get("lost_keys"))]
     told = [planned.get("lost"), plan.get("lost_total"), plan.get("lost") if run.whole else None]

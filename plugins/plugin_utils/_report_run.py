@@ -68,6 +68,12 @@ class Run:
         return lifted_alone(self.current)
 
     @property
+    def homecoming(self) -> t.Dict[str, t.Any]:
+        """Of a whole store what the failback said that told most of a loss: a repeated one has nothing to tell."""
+        came = [step.result for step in reversed(self.history) if step.name == "failback"]
+        return max(came, key=lambda said: (said.get("untold") is True, given.count(said.get("lost")) or 0), default={})
+
+    @property
     def unharmed(self) -> bool:
         """Whether it is quarantined, and the diagnosis found nothing that a rebuild would mend, as in a false alarm."""
         if self.state != "quarantined" or not all(step.verdict == PASS for step in self.current.values()):

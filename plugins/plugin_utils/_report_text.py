@@ -36,8 +36,8 @@ def render(
         lines += _wrap("not run: " + ", ".join(details["not_run"]), width)
     if steps:
         lines.append("")
-    # a run without a plan was not about loss
-    if report["records"]["lost"] is not None or not words.under_way(report):
+    # a run without a plan, or one that was stopped before it changed anything, was not about loss
+    if report["records"]["lost"] is not None or not (words.under_way(report) or report["state"] == "untouched"):
         lines += _wrap(words.loss_sentence(report), width)
     away = details["absent"]
     if away["count"] and report["records"]["lost"]:

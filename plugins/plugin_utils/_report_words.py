@@ -196,9 +196,10 @@ def absent_sentence(report: t.Mapping[str, t.Any]) -> str:
 def _loss_of_store(lost: t.Optional[int], details: t.Mapping[str, t.Any]) -> str:
     if lost is None:
         forced = details["failover"]["forced"]
-        age = span(details["failover"]["silent_seconds"])
+        silent = details["failover"]["silent_seconds"]
+        age = "" if silent is None else f", whose last change was {span(silent)} old,"
         return (
-            f"What the former primary had beyond the replica, whose last change was {age} old, is told when it rejoins."
+            f"What the former primary had beyond the replica{age} is told when it rejoins."
             if forced
             else "How much was lost is not known."
         )
@@ -226,7 +227,8 @@ def state_sentence(report: t.Mapping[str, t.Any]) -> str:
         refused = " memops.agent_memory.preflight " in report["next_command"]  # before anything was changed
         untouched = refused or {*ran(report)} <= LOOKING  # without an incident these have nothing to change
         did = "This run changed nothing, but what" if untouched else "What was changed and what"
-        return f"{did} state the namespace is in is not known: the playbook memops.agent_memory.info asks the store."
+        what = "store" if whole(report) else "namespace"
+        return f"{did} state the {what} is in is not known: the playbook memops.agent_memory.info asks the store."
     if whole(report):
         return WHOLE.get(report["state"], STATES[report["state"]])
     fence = report["details"]["fence"]

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tenants choose the names of namespaces and records: whatever playbook meets them, they are text, never evaluated."""
+"""Tenants choose the names of namespaces and records. Whatever playbook meets them, they are text and not evaluated."""
 
 from __future__ import annotations
 

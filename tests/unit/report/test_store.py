@@ -61,6 +61,14 @@ def test_what_cannot_be_told_is_not_said_to_be_nothing() -> None:
     assert "What the former primary alone had acknowledged cannot be told" in said(report)
 
 
+def test_the_same_command_again_forgets_no_loss() -> None:
+    again = ("failback", "pass", {**HOME, "lost": None, "lost_keys": []})
+    untold = made(("failback", "pass", {**HOME, "lost": None, "untold": True}), again)
+    assert (untold["verdict"], untold["records"]["lost"]) == ("could-not-verify", None)
+    lost = made(("failback", "pass", {**HOME, "lost": 2, "lost_keys": ["agent-7: a", "agent-7: b"]}), again)
+    assert (lost["verdict"], lost["records"]["lost"], len(lost["lost_keys"])) == ("pass", 2, 2)
+
+
 def test_a_forced_failover_says_what_is_known_and_the_rejoin_what_was_lost() -> None:
     forced = {**OVER, "forced": True, "outside_fence": "power is off", "silent_seconds": 42.0}
     report = made(("failover", "pass", forced))
