@@ -11,7 +11,7 @@ short_description: Write a snapshot as JSON Lines
 version_added: 1.0.0
 description:
   - Writes C(records.jsonl) and C(log.jsonl), decrypted, so that nobody needs this collection to read the data.
-    The folder is made with mode 0700.
+    The folder is made with mode 0700. Files that say the same already stay as they are.
 author:
   - The memops.agent_memory maintainers (@memops)
 options:

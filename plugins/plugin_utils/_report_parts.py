@@ -93,6 +93,7 @@ def absent(
 
 
 def damage_map(value: t.Any) -> t.List[t.Dict[str, t.Any]]:
+    """What is gone counts as damaged: its place is in the range, too."""
     found = []
     for item in map(given.mapping, given.sequence(value)[:200]):
         first, last = item.get("first_key"), item.get("last_key")
@@ -101,10 +102,16 @@ def damage_map(value: t.Any) -> t.List[t.Dict[str, t.Any]]:
                 {
                     "first_key": first,
                     "last_key": last,
-                    **{k: given.count(item.get(k)) for k in ("rows", "damaged", "suspect", "lost")},
+                    **{k: _with_absent(item, k) for k in ("rows", "damaged")},
+                    **{k: given.count(item.get(k)) for k in ("suspect", "lost")},
                 }
             )
     return found
+
+
+def _with_absent(item: t.Mapping[str, t.Any], name: str) -> t.Optional[int]:
+    number = given.count(item.get(name))
+    return number if number is None else number + (given.count(item.get("absent")) or 0)
 
 
 def forensic(result: t.Mapping[str, t.Any], namespace: t.Optional[str]) -> t.Dict[str, t.Optional[int]]:

@@ -157,7 +157,7 @@ def damage(report: t.Mapping[str, t.Any]) -> t.Optional[t.Dict[str, t.Any]]:
         share = min(1.0, (bad or 0) / max(rows, 1)) if bad else 0.0
         title = (
             f"{words.shown(bucket['first_key'], 60)} to {words.shown(bucket['last_key'], 60)}: "
-            f"{words.amount(bucket['rows'])} rows, {words.amount(bad)} damaged, {words.amount(suspect)} suspect"
+            f"{words.amount(bucket['rows'])} rows, {words.amount(bad)} damaged or gone, {words.amount(suspect)} suspect"
         )
         if lost[i]:
             title += f", {lost[i]:,} lost"

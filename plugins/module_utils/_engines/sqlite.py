@@ -132,8 +132,8 @@ def _path(params: t.Mapping[str, t.Any]) -> str:
     return path
 
 
-def _look(path: str) -> None:
-    """Tell what SQLite cannot: that a file is missing, or has nothing in it.
+def _look(path: str, then: str = "restore a snapshot there (-e memory_create=true)") -> None:
+    """Tell what SQLite cannot: that a file is missing, or has nothing in it. ``then``: how such a file is made.
 
     The file is never opened here: to close it would drop the locks that this process' other connections hold on it
     (POSIX), and the next process that closes the store would then delete the write-ahead log under their feet.
@@ -142,7 +142,7 @@ def _look(path: str) -> None:
         size = os.stat(path).st_size
     except FileNotFoundError:
         raise StoreMissing(
-            f"There is no memory store at {path}.", "correct memory_store.path, or restore a snapshot there"
+            f"There is no memory store at {path}.", f"correct memory_store.path, or {then}"
         ) from None
     except OSError as exc:
         raise StoreUnavailable(

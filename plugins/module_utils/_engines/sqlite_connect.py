@@ -34,7 +34,12 @@ NAMESPACE_COLUMNS: t.Final = (
     "name, state, generation, ttl, serving_ttl, incident, prior_ttl, prior_state, "
     "restored_snapshot, restored_epoch, restored_sequence, restored_at, restored_digest"
 )
-RESTORE = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
+#: A restore works in a store that opens, so a file that does not makes room; what is left of it may be evidence.
+RESTORE = (
+    "stop the application, move that file (and those with -wal and -shm behind its name) away, let an application that "
+    "has tables of its own make them anew, then restore: "
+    "ansible-playbook memops.agent_memory.restore -e memory_create=true"
+)
 
 
 def wall_clock() -> int:

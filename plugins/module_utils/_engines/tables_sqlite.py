@@ -42,7 +42,7 @@ class TablesSqliteStore(WithoutLog, TablesSearch, TablesFence, TablesGenerations
     ) -> TablesSqliteStore:
         """The application makes its tables itself, whatever ``create``."""
         path, seconds = _path(params), busy_timeout(params)
-        _look(path)
+        _look(path, "let the application make its tables there first")
         with sqlite_errors(path):
             store = cls(path, layout, seconds)
             store.application = params

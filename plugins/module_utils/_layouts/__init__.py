@@ -82,6 +82,11 @@ def layout(name: str, tables: t.Any = None) -> Layout:
     return renamed(known[name], tables) if tables else known[name]
 
 
+def layout_of(store_params: t.Mapping[str, t.Any]) -> Layout:
+    """The layout that memory_store names."""
+    return layout(store_params.get("layout") or "native", store_params.get("tables"))
+
+
 def scratch_layout(name: str) -> Layout:
     """For a rehearsal with records of that layout: the rows as they are, and no more abilities than theirs."""
     from .langgraph_store import LANGGRAPH_STORE

@@ -14,8 +14,6 @@ from .._operations.export import export
 
 
 def operate(context: Context) -> dict[str, t.Any]:
-    if context.check:
-        return {"changed": True, "snapshot": context.params["snapshot"]}
     return export(
         repository=context.repository(),
         keyring=context.keyring(),
@@ -23,6 +21,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         directory=context.params["dest"],
         snapshot_id=context.params["snapshot"],
         namespaces=context.params["namespaces"],
+        check=context.check,
     )
 
 

@@ -296,7 +296,7 @@ class _Diagnosis:
 
 
 def _damage_map(buckets: t.Sequence[t.Mapping[str, t.Any]], planned: PlanFile) -> list[dict[str, t.Any]]:
-    """The scan's buckets with what the plan found absent, suspect and lost in each key range."""
+    """The scan's buckets with what the plan found in each key range: changed (damaged, too), absent, suspect, lost."""
     found = [{**bucket, "absent": 0, "suspect": 0, "lost": 0} for bucket in buckets]
     firsts = [bucket["first_key"] for bucket in found]
     if not found:
@@ -308,6 +308,8 @@ def _damage_map(buckets: t.Sequence[t.Mapping[str, t.Any]], planned: PlanFile) -
                 cell[entry.action] += 1
             if entry.reason == "absent":
                 cell["absent"] += 1
+            elif entry.reason in plan_unlogged.OTHERWISE:
+                cell["damaged"] += 1
     return found
 
 

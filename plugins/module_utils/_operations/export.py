@@ -7,6 +7,7 @@ PRIVATE to the collection. The files hold plain text; they are made with mode 06
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import typing as t
@@ -33,6 +34,7 @@ def export(
     directory: str,
     snapshot_id: str | None = None,
     namespaces: t.Sequence[str] | None = None,
+    check: bool = False,
     progress: t.Callable[[dict[str, t.Any]], None] | None = None,
 ) -> dict[str, t.Any]:
     """Write ``records.jsonl`` and ``log.jsonl`` into ``directory`` (made when missing); default: the newest good
@@ -43,7 +45,7 @@ def export(
     ``dump_base64`` (what RESTORE takes), of layouts of tables ``tables`` ({table: [{column: value}]}), and of a file of
     JSON Lines ``lines`` ([what each says]); by
     unopenable or damaged: ``payload_base64``. Times are microseconds since 1970 UTC. Nothing is left under these names
-    by a failed export.
+    by a failed export. Files that say the same already are left as they are. ``check``: nothing is written.
 
     Returns {changed, snapshot, records, unopenable, damaged, log_entries, files}.
     Errors: SnapshotUnusable, KeyUnavailable, RepositoryUnavailable, StoreUnavailable (the directory).
@@ -53,7 +55,8 @@ def export(
         snapshot = newest_whole(place, name, keyring, namespaces)
     else:
         snapshot = place.snapshot(name, snapshot_id, keyring)
-    keyring.adopt(snapshot.wrapped_keys())
+    if not check:  # it goes into the file of the keyring
+        keyring.adopt(snapshot.wrapped_keys())
     chosen = snapshot.namespaces() if namespaces is None else list(namespaces)
     for namespace in chosen:
         snapshot.chunks(namespace)
@@ -61,10 +64,12 @@ def export(
     counts = {"records": 0, "unopenable": 0, "damaged": 0, "log_entries": 0}
     files = {kind: os.path.join(directory, f"{kind}.jsonl") for kind in ("records", "log")}
     parts = {kind: f"{path}.part" for kind, path in files.items()}
+    same = []
     try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if not check:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
         _progress.begin("exporting records", sum(snapshot.manifest["namespaces"][n]["records"] for n in chosen))
-        with _create(parts["records"]) as file:
+        with _lines(files["records"], None if check else parts["records"]) as file:
             for namespace in chosen:
                 codec = RecordCodec(namespace)
                 for rows in snapshot.scan(namespace):
@@ -74,15 +79,18 @@ def export(
                     _progress.add(len(rows))
                     if progress is not None:
                         progress({"phase": "export", "records": counts["records"]})
-        with _create(parts["log"]) as file:
+            same.append(file.same())
+        with _lines(files["log"], None if check else parts["log"]) as file:
             for namespace in chosen:
                 for entries in snapshot.log(namespace):
                     counts["log_entries"] += len(entries)
                     for entry in entries:
                         fields = LogEntry._make(entry)._asdict()
                         file.write(_line({key: _plain(value) for key, value in fields.items()}))
-        for kind, path in files.items():
-            os.replace(parts[kind], path)
+            same.append(file.same())
+        if not check and not all(same):
+            for kind, path in files.items():
+                os.replace(parts[kind], path)
     except OSError as exc:
         raise StoreUnavailable(
             f"The export cannot be written to {directory}: {exc.strerror}.", "free space or name another directory"
@@ -91,13 +99,37 @@ def export(
         for part in parts.values():
             if os.path.exists(part):
                 os.unlink(part)
-    return {"changed": True, "snapshot": snapshot.id, **counts, "files": list(files.values())}
+    return {"changed": not all(same), "snapshot": snapshot.id, **counts, "files": list(files.values())}
 
 
-def _create(path: str) -> t.IO[str]:
-    if os.path.exists(path):
-        os.unlink(path)
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii")
+@contextlib.contextmanager
+def _lines(path: str, part: str | None) -> t.Iterator[_Lines]:
+    """For the file ``part`` (None: nothing is written), compared with those of ``path``."""
+    with contextlib.ExitStack() as stack:
+        former = file = None
+        with contextlib.suppress(FileNotFoundError):
+            former = stack.enter_context(open(path, encoding="ascii", errors="replace", newline=""))
+        if part is not None:
+            if os.path.exists(part):
+                os.unlink(part)
+            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            file = stack.enter_context(open(handle, "w", encoding="ascii"))
+        yield _Lines(former, file)
+
+
+class _Lines:
+    def __init__(self, former: t.IO[str] | None, file: t.IO[str] | None) -> None:
+        self._former, self._file, self._same = former, file, former is not None
+
+    def write(self, line: str) -> None:
+        if self._same and self._former is not None:
+            self._same = self._former.read(len(line)) == line
+        if self._file is not None:
+            self._file.write(line)
+
+    def same(self) -> bool:
+        """Whether the file has these lines, and no more."""
+        return self._same and self._former is not None and not self._former.read(1)
 
 
 def _line(body: t.Mapping[str, t.Any]) -> str:

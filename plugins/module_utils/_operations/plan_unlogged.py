@@ -40,6 +40,7 @@ CHANGED_INSIDE = "changed inside the window"
 SILENT = "changed although its update time did not"
 NEVER = "changed although the application never changes such a record"
 UNSAID = (SILENT, NEVER)
+OTHERWISE = (CHANGED_INSIDE, *UNSAID)  # sound, and not what it has to be: no scan finds it
 MADE_INSIDE = "made inside the window; no snapshot from before has it"
 RESERVED = plan_torn.RESERVED
 

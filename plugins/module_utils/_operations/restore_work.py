@@ -14,6 +14,8 @@ import typing as t
 
 from .. import _progress
 from .._errors import CannotProceed, NamespaceUnknown, StoreMissing
+from .._layouts import layout_of
+from .._layouts.tables import TablesLayout
 from .._model import Claim, NamespaceState
 from .._repository import Snapshot
 from .._store import Store, open_store
@@ -75,14 +77,15 @@ class Work:
 
 
 class Opened:
-    """``store`` is None in the rehearsal of a restore that would make it."""
+    """``store`` is None in the rehearsal of a restore that would make it. Errors: StoreMissing also with ``create``,
+    where an application makes its tables itself and has not."""
 
     def __init__(self, store_params: t.Mapping[str, t.Any], create: bool, check: bool) -> None:
         self.store: Store | None = None
         try:
             self.store = open_store(store_params, create=create and not check)
         except StoreMissing:
-            if not create:
+            if not (create and check) or isinstance(layout_of(store_params), TablesLayout):
                 raise
 
     def close(self) -> None:

@@ -185,6 +185,17 @@ def test_a_full_damage_map_has_a_cell_and_words_for_each_part() -> None:
     assert sum("rows," in d for tag, d in page.texts if tag == "title") == 100
 
 
+def test_what_is_gone_is_seen_in_the_damage_map() -> None:
+    steps = good()
+    cells = find(steps, "diagnose")["result"]["damage_map"]
+    for cell in cells:
+        cell["damaged"] = 0
+    cells[3].update(rows=8, damaged=1, absent=2)
+    view = _report_view.damage(_report.build_report(steps))
+    assert view is not None and view["touched"] - 2 == 1  # two are lost
+    assert (view["cells"][3]["rows"], view["cells"][3]["damaged"]) == (10, 3) and view["cells"][3]["h"] > 9
+
+
 def test_a_map_that_knows_its_lost_keys_is_believed() -> None:
     steps = good()
     for i, cell in enumerate(find(steps, "diagnose")["result"]["damage_map"]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import threading
 import typing as t
 
@@ -357,6 +358,26 @@ def test_export(filled: Place, tmp_path: t.Any) -> None:
     log = (tmp_path / "out" / "log.jsonl").read_text(encoding="ascii").splitlines()
     assert len(log) == result["log_entries"] == 506
     assert {os.stat(path).st_mode & 0o777 for path in result["files"]} == {0o600}
+
+    def again(check: bool = False) -> t.Any:
+        return export.export(
+            repository=place.repository, keyring=place.keyring, name=NAME, directory=str(tmp_path / "out"), check=check
+        )
+
+    def there() -> t.Any:
+        return {path: (os.stat(path).st_ino, pathlib.Path(path).read_bytes()) for path in result["files"]}
+
+    before = there()
+    assert result["changed"] and not again(check=True)["changed"] and not again()["changed"] and there() == before
+    with open(result["files"][0], "a", encoding="ascii") as file:
+        file.write("{}\n")
+    longer = there()
+    assert again(check=True)["changed"] and there() == longer != before
+    assert again()["changed"] and [one[1] for one in there().values()] == [one[1] for one in before.values()]
+    with pytest.raises(errors.SnapshotUnusable):
+        export.export(repository=place.repository, keyring=place.keyring, name=NAME, directory=str(tmp_path / "no"),
+                      snapshot_id="20260101T000000Z-00000000", check=True)  # fmt: skip
+    assert not (tmp_path / "no").exists()
 
 
 def test_many_namespaces_come_from_one_snapshot_that_is_opened_once(

@@ -62,6 +62,7 @@ def test_what_the_framework_never_changes_is_repaired_without_a_window(site):
     done = rebuilt(site)
     assert done["diagnose"]["findings"]["silent-change"] == len(changed)
     assert done["plan"]["records"]["repair"] == len(changed) and done["plan"]["records"].get("changed", 0) == 0
+    assert sum(cell["damaged"] for cell in done["diagnose"]["damage_map"]) == len(changed)
     after = site.rows(NS)
     assert set(after) == with_new and {key: after[key] for key in before} == before
     assert [one for one in site.app.history(NS) if one in told] == told
