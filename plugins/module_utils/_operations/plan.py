@@ -32,6 +32,7 @@ from .._model import (
 from .._store import Reader
 from .acknowledged import Acknowledged, believed, inside
 from .held_records import aside_of
+from .plan_copies import UNLOGGED, acquit, logged_from, unexplained
 from .plan_file import Entry, PlanFile
 from .plan_gap import UNKNOWN, Base, Gap, Source
 from .plan_streams import aligned, damaged, one_by_one
@@ -74,6 +75,7 @@ class Evidence:
         self.settled = settled
         self.held = held
         self.gap = gap or Gap(Base([]), (0, 0))
+        self.logged_from: Version | None = None  # set by make()
 
     def distrusted(self, key: str, version: Version, write: LastWrite | None) -> str | None:
         """The cause of the window that covers this version, if one does."""
@@ -114,6 +116,7 @@ def make(
     unlogged = newest = 0
     pending: list[Entry] = []
     gap = evidence.gap
+    evidence.logged_from = logged_from(reader, namespace) if evidence.log_intact else None
     plain = _Plain(evidence)
     _progress.begin("planning")
     streams = aligned(
@@ -145,6 +148,10 @@ def make(
             draft.add(pending)
             pending = []
     draft.add(pending)
+    if unlogged and sources:
+        proven = acquit(draft, sources[0].log(namespace))
+        counts["good_before"] += proven
+        unlogged -= proven
     counts["good_before"] += plain.kept
     newest = max(newest, plain.newest)
     for source in sources[1:]:
@@ -153,9 +160,6 @@ def make(
     counts["damaged"] -= _respect_isolation(draft, reader, namespace, evidence.held)
     facts = {"counts": counts, "unlogged": unlogged, "log_intact": evidence.log_intact, "newest": newest}
     return summary(draft.finish(target, **facts, gap=gap.facts()))
-
-
-UNLOGGED = "no log entry proves who wrote it"
 
 
 class _Plain:
@@ -282,7 +286,7 @@ def _missing(
 def _proven(live: Row, version: Version, write: LastWrite | None, copy: Row | None, evidence: Evidence) -> bool:
     """The log has the entry with the same digest and the lock, or a verified snapshot has the very same row."""
     if copy is not None and copy[CHECKSUM] == live[CHECKSUM]:
-        return True
+        return not unexplained(version, write, evidence.logged_from)
     if copy is not None and is_isolated(copy) and copy[: UPDATED + 1] == live[: UPDATED + 1]:
         return evidence.good(copy, write)  # it was isolated when the snapshot was taken, and came back
     entry = evidence.acknowledged.entry(live[KEY], version, write)
@@ -327,6 +331,8 @@ def _look_deeper(draft: PlanFile, namespace: str, source: Source, evidence: Evid
             row = found.get(entry.key)
             if row is None or is_isolated(row) or not evidence.good(row, None):
                 continue
+            if entry.action == "suspect" and row[CHECKSUM] == entry.expected:
+                continue  # the suspect record itself, in another backup
             exact = entry.action == "lost" and (row[EPOCH], row[SEQUENCE]) == (entry.epoch, entry.sequence)
             if exact and _expired(row, evidence.now):
                 better.append(entry._replace(action="expired"))

@@ -34,6 +34,8 @@ class Source(t.Protocol):
 
     def get_many(self, namespace: str, keys: t.Sequence[str]) -> dict[str, Row]: ...
 
+    def log(self, namespace: str) -> t.Iterator[list[t.Any]]: ...
+
 
 class Base:
     """The newest snapshot's copies; where a part of it cannot be read, those of the next one that has that part."""

@@ -95,6 +95,13 @@ class Copies:
         middle = len(keys) // 2
         return {**self.get_many(namespace, keys[:middle]), **self.get_many(namespace, keys[middle:])}
 
+    def log(self, namespace: str) -> t.Iterator[list[t.Any]]:
+        """The access log in it, as far as it can be read."""
+        try:
+            yield from self._snapshot.log(namespace)
+        except SnapshotUnusable as exc:
+            self._note(f"{self.id}: {exc.message}")
+
     def _chunks(self, namespace: str) -> list[t.Any]:
         try:
             return list(self._snapshot.chunks(namespace))
