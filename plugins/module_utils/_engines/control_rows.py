@@ -35,7 +35,7 @@ def astray(name: str, why: str) -> NamespaceDamaged:
 
 
 def incident_astray(name: str, incident: str) -> StoreDamaged:
-    """Of the row of an incident, without which nobody knows what was done in it; without ``name`` of the whole store."""
+    """Of the row of an incident, without which nobody knows what was done in it; no ``name``: of the whole store."""
     if not name:
         return StoreDamaged(
             f"The row of incident {incident:.80} of the whole store cannot be read: it may stand fenced.",
