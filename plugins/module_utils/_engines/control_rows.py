@@ -34,6 +34,22 @@ def astray(name: str, why: str) -> NamespaceDamaged:
     return NamespaceDamaged(f"{line[0].upper()}{line[1:]}.", _rebuild(name))
 
 
+def incident_astray(name: str, incident: str) -> StoreDamaged:
+    """Of the row of an incident, without which nobody knows what was done in it; no ``name``: of the whole store."""
+    if not name:
+        return StoreDamaged(
+            f"The row of incident {incident:.80} of the whole store cannot be read: it may stand fenced.",
+            "follow docs/dr_plan.md",
+        )
+    return NamespaceDamaged(
+        f"The row of incident {incident:.80} of namespace {name!r:.80} cannot be read.", _rebuild(name)
+    )
+
+
+def incident_closed(name: str, incident: str) -> str:
+    return f"closed incident {incident:.80} of namespace {name!r:.80}, whose row cannot be read"
+
+
 def records_gone(name: str, generation: int) -> StoreDamaged:
     """Of an engine in which they can be gone as a whole."""
     return StoreDamaged(

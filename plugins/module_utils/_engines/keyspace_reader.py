@@ -14,7 +14,7 @@ import typing as t
 from .._codec import RecordCodec
 from .._errors import CannotProceed
 from .._model import NamespaceState, Row
-from .control_rows import GONE, astray, row_line
+from .control_rows import GONE, astray
 from .keyspace_dump import canonical, refuse_module, whole
 from .keyspace_pattern import KeyspaceNames
 from .listed_keys import ListedKeys, walk
@@ -22,8 +22,8 @@ from .valkey_connect import Wire, packed
 from .valkey_control import COUNTERS, counters_of, fresh_space, refuse_lost, space_of, state_of
 from .valkey_errors import valkey_errors
 from .valkey_fence import fences, lowered
-from .valkey_leading import astray_rows
 from .valkey_leading import rows_of as rows_beside
+from .valkey_leading import told
 from .valkey_pages import BATCH_BYTES
 from .valkey_reader import ValkeyReader
 from .valkey_rules import Taken, less, rule_of
@@ -274,7 +274,7 @@ class KeyspaceReader(ValkeyReader):
     def structure(self) -> list[str]:
         with valkey_errors(self._wire.place):
             lines = [line for line in self._said() if "maxmemory-policy" not in line]
-            lines += [row_line(name, why) for name, why in astray_rows(self._wire.ask, self._names)]
+            lines += told(self._wire.ask, self._names)
             return lines + [
                 f"the fence around {lost} is down: the server's user {user} may use those keys again"
                 for user, lost in lowered(self._wire, self._names).items()

@@ -6,9 +6,10 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
+import json
 import typing as t
 
-from .control_rows import AGAIN, GONE, STATES, astray, elsewhere, no_state, row_line
+from .control_rows import AGAIN, GONE, STATES, astray, elsewhere, incident_closed, no_state, row_line
 from .postgresql_rows import escaped, lenient
 from .postgresql_schema import RecordsSql
 
@@ -42,6 +43,23 @@ def refuse_lost(session: Session, s: RecordsSql, name: str) -> None:
         raise astray(name, GONE)
 
 
+def facts_of(text: str) -> dict[str, t.Any] | None:
+    """What an incident's row says was done; None when it cannot be read."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if found.__class__ is dict else None
+
+
+def unread_incidents(session: Session, s: RecordsSql) -> list[tuple[bytes, str]]:
+    """(namespace, incident), but for those of the whole store."""
+    rows = session.rows(
+        f"SELECT namespace, incident, facts FROM {s.incident} WHERE namespace <> ''::bytea ORDER BY number"
+    )
+    return [row[:2] for row in rows if facts_of(row[2]) is None]
+
+
 def lost_rows(session: Session, s: RecordsSql) -> list[str]:
     """The namespaces that have generations and no row."""
     rows = session.rows(
@@ -63,7 +81,11 @@ def astray_rows(session: Session, s: RecordsSql) -> list[tuple[str, str]]:
 
 
 def told(session: Session, s: RecordsSql) -> list[str]:
-    return [row_line(name, why) for name, why in astray_rows(session, s)]
+    lines = [row_line(name, why) for name, why in astray_rows(session, s)]
+    return lines + [
+        f"the row of incident {incident} of namespace {lenient(name)!r:.80} cannot be read"
+        for name, incident in unread_incidents(session, s)
+    ]
 
 
 def lead_back(session: Session, s: RecordsSql, at: int, native: bool = True) -> list[str]:
@@ -71,6 +93,13 @@ def lead_back(session: Session, s: RecordsSql, at: int, native: bool = True) -> 
     nobody knows whether it was; ``native``: the live records are rows of generations, too. In a transaction for which
     the fence opens."""
     done = []
+    for raw, incident in unread_incidents(session, s):
+        session.run(
+            f"UPDATE {s.incident} SET state = 'closed', attempt = '', lease_until = %s, facts = '{{}}' "
+            "WHERE namespace = %s AND incident = %s",
+            at, raw, incident,
+        )  # fmt: skip
+        done.append(incident_closed(lenient(raw), incident))
     for name, why in astray_rows(session, s):
         own = [row[0] for row in session.rows(f"SELECT id FROM {s.generation} WHERE namespace = %s", escaped(name))]
         row = session.row(f"SELECT generation, state FROM {s.namespace} WHERE name = %s FOR UPDATE", escaped(name))

@@ -13,9 +13,11 @@ import zlib
 from .._errors import LeaseHeld
 from .._model import AsideRows, Claim, IncidentState
 from .._store import WHOLE
+from .control_rows import incident_astray
 from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident, still_open
 from .postgresql_arrays import Blobs
 from .postgresql_connect import Connected
+from .postgresql_control import facts_of
 from .postgresql_rows import escaped, lenient
 from .postgresql_session import Session
 
@@ -28,8 +30,17 @@ DROP_ROWS = 1000  # that one transaction drops
 def _state(row: tuple[t.Any, ...]) -> IncidentState:
     incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts = row
     return IncidentState(
-        incident, lenient(namespace), state, attempt, owner, token, opened, renewed, lease_until, json.loads(facts)
-    )
+        incident, lenient(namespace), state, attempt, owner, token, opened, renewed, lease_until,
+        _facts(namespace, incident, facts),
+    )  # fmt: skip
+
+
+def _facts(namespace: bytes, incident: str, text: str) -> dict[str, t.Any]:
+    """Errors: NamespaceDamaged."""
+    found = facts_of(text)
+    if found is None:
+        raise incident_astray(lenient(namespace), incident)
+    return found
 
 
 class Incidents(Connected):
@@ -42,7 +53,8 @@ class Incidents(Connected):
             rows = session.rows(
                 f"SELECT {COLUMNS} FROM {self.sql.incident} {where} ORDER BY opened DESC, number DESC", *values
             )
-        return [_state(row) for row in rows]
+        # of all namespaces those that can be read; what of others cannot is a finding
+        return [_state(row) for row in rows if namespace is not None or not row[1] or facts_of(row[9]) is not None]
 
     def claim(
         self,
@@ -127,7 +139,7 @@ class Incidents(Connected):
             until = believed_end(row[5], now, row[4])
             if row[1] and until > now and takeover != row[1]:
                 raise held_by(WHOLE, row[0], row[1], row[2], row[3], until)
-            if "stood_by" in json.loads(row[6]):
+            if "stood_by" in _facts(escaped(WHOLE), row[0], row[6]):
                 raise left_fenced(row[0], row[2])
 
     def _claims_lock(self) -> int:
@@ -168,7 +180,7 @@ class Incidents(Connected):
     def note(self, claim: Claim, **facts: t.Any) -> None:
         with self._operating(claim, alone=True) as session:
             names = (escaped(claim.namespace), claim.incident)
-            known = json.loads(session.row(f"SELECT facts FROM {self.sql.incident} {ONE}", *names)[0])
+            known = _facts(*names, session.row(f"SELECT facts FROM {self.sql.incident} {ONE}", *names)[0])
             merged = {name: value for name, value in {**known, **facts}.items() if value is not None}
             if merged != known:
                 session.run(f"UPDATE {self.sql.incident} SET facts = %s {ONE}", json.dumps(merged), *names)

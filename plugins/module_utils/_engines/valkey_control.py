@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import typing as t
+import urllib.parse
 
 from .._errors import NamespaceUnknown, StoreDamaged
 from .._model import NamespaceState, StoreIdentity
@@ -91,10 +92,23 @@ def incident_field(namespace: str, incident: str) -> str:
     return f"{written(namespace)} {written(incident)}"
 
 
+def of_incident(field: bytes) -> tuple[str, str]:
+    """(namespace, incident) of an ``incident_field``."""
+    name, _space, incident = field.decode("ascii", "replace").partition(" ")
+    return urllib.parse.unquote(name, errors="surrogateescape"), urllib.parse.unquote(incident)
+
+
 def incident_row(raw: bytes) -> dict[str, t.Any]:
     try:
         row = json.loads(raw)
-        (row["incident"], row["attempt"], row["token"], row["state"], row["lease_until"])
+        texts = [row[name] for name in ("incident", "namespace", "state", "attempt", "owner")]
+        numbers = [
+            row[name] for name in ("token", "opened", "claimed", "renewed", "lease", "lease_until", "number")
+        ]  # fmt: skip
+        if any(one.__class__ is not str for one in texts) or any(one.__class__ is not int for one in numbers):
+            raise ValueError
+        if row["facts"].__class__ is not dict or row["state"] not in ("open", "closed"):
+            raise ValueError
         return t.cast(t.Dict[str, t.Any], row)
     except (ValueError, KeyError, TypeError):
         raise StoreDamaged("The row of an incident is damaged.", RESTORE) from None

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import typing as t
 
-from .._errors import LeaseHeld, NamespaceQuarantined
+from .._errors import LeaseHeld, NamespaceQuarantined, StoreDamaged
 from .._model import AsideRows, Claim, IncidentState
 from .._store import WHOLE
+from .control_rows import incident_astray
 from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident, still_open
-from .valkey_control import Transaction, incident_field, incident_row, space_of
+from .valkey_control import Transaction, incident_field, incident_row, of_incident, space_of
 from .valkey_errors import valkey_errors
 from .valkey_log import PAGE, aside_of
 from .valkey_transactions import Connected, repeated
@@ -45,8 +46,9 @@ def _beside_the_whole(rows: t.Sequence[dict[str, t.Any]], attempt: str, takeover
 
 def may_be_new(tx: Transaction, names: Names) -> None:
     """Errors: NamespaceQuarantined while all namespaces stand by."""
-    for row in map(incident_row, tx.read("HVALS", names.incidents)):
-        if row["namespace"] == WHOLE and row["state"] == "open" and "stood_by" in row["facts"]:
+    raw = tx.read("HGETALL", names.incidents)
+    for row in [incident_row(value) for field, value in zip(raw[::2], raw[1::2]) if of_incident(field)[0] == WHOLE]:
+        if row["state"] == "open" and "stood_by" in row["facts"]:
             raise NamespaceQuarantined(
                 f"The whole store is fenced by a failover (incident {row['incident']}) and takes no new namespace.",
                 "try again when it has ended",
@@ -56,8 +58,18 @@ def may_be_new(tx: Transaction, names: Names) -> None:
 class Incidents(Connected):
     """The incidents' part of ``Store``."""
 
-    def _all(self, read: t.Callable[..., t.Any]) -> list[dict[str, t.Any]]:
-        rows = [incident_row(raw) for raw in read("HVALS", self.names.incidents)]
+    def _all(self, read: t.Callable[..., t.Any], namespace: str | None = None) -> list[dict[str, t.Any]]:
+        """Errors: NamespaceDamaged where a row of this namespace cannot be read, StoreDamaged where one of the whole
+        store cannot; other ones are left out."""
+        rows = []
+        raw = read("HGETALL", self.names.incidents)
+        for field, value in zip(raw[::2], raw[1::2]):
+            try:
+                rows.append(incident_row(value))
+            except StoreDamaged:
+                name, incident = of_incident(field)
+                if name in (WHOLE, namespace):
+                    raise incident_astray(name, incident) from None
         return sorted(rows, key=lambda row: (row["opened"], row["number"]), reverse=True)
 
     def _write(self, tx: Transaction, row: t.Mapping[str, t.Any]) -> None:
@@ -71,7 +83,7 @@ class Incidents(Connected):
         return row or {}
 
     def incidents(self, namespace: str | None = None) -> list[IncidentState]:
-        return [_state(row) for row in self._all(self._ask) if namespace in (None, row["namespace"])]
+        return [_state(row) for row in self._all(self._ask, namespace) if namespace in (None, row["namespace"])]
 
     @repeated
     def claim(
@@ -88,7 +100,7 @@ class Incidents(Connected):
         held: LeaseHeld | None = None
         with self._transaction() as tx:
             now, length = self.clock(), int(lease * 1_000_000)
-            everything = self._all(tx.read)
+            everything = self._all(tx.read, namespace)
             if namespace == WHOLE:
                 self._claim_all(tx, everything, attempt, takeover, now)
             else:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import typing as t
 
-from .control_rows import AGAIN, GONE
+from .._errors import StoreDamaged
+from .control_rows import AGAIN, GONE, incident_closed, row_line
 from .valkey_connect import packed
-from .valkey_control import Transaction, fresh_space
+from .valkey_control import Transaction, fresh_space, incident_row, of_incident
 from .valkey_control_rows import known, loaded, salvaged, wrong
 from .valkey_errors import valkey_errors
 from .valkey_transactions import Connected, repeated
@@ -36,12 +37,45 @@ def astray_rows(ask: Ask, names: Names) -> list[tuple[str, str]]:
     return sorted([(name, why) for name, why in seen if why is not None] + [(name, GONE) for name in lost])
 
 
+def unread_incidents(ask: Ask, names: Names) -> list[tuple[bytes, bytes]]:
+    """(field, row) of incidents, but for those of the whole store."""
+    raw = ask([packed("HGETALL", names.incidents)])[0]
+    found = []
+    for field, value in zip(raw[::2], raw[1::2]):
+        try:
+            incident_row(value)
+        except StoreDamaged:
+            found += [(field, value)] if of_incident(field)[0] else []
+    return found
+
+
+def told(ask: Ask, names: Names) -> list[str]:
+    lines = [row_line(name, why) for name, why in astray_rows(ask, names)]
+    unread = [of_incident(field) for field, _row in unread_incidents(ask, names)]
+    return lines + [
+        f"the row of incident {incident} of namespace {name!r:.80} cannot be read" for name, incident in unread
+    ]
+
+
 class Leading(Connected):
     """See _store_optional.ControlRows."""
 
     def lead_back(self) -> list[str]:
         with valkey_errors(self.place):
-            return [self._lead_back(name) for name, _why in astray_rows(self.wire.ask, self.names)]
+            done = [self._lead_back(name) for name, _why in astray_rows(self.wire.ask, self.names)]
+            unread = unread_incidents(self.wire.ask, self.names)
+            for field, row in unread:
+                self._forget(field, row)
+            return done + [incident_closed(*of_incident(field)) for field, _row in unread]
+
+    @repeated
+    def _forget(self, field: bytes, row: bytes) -> None:
+        """A row that cannot be read lies aside from now on."""
+        name, incident = of_incident(field)
+        with self._transaction() as tx:
+            self._set_aside(tx, name, "structure", [(row, f"the row of incident {incident:.80} cannot be read")])
+            tx.add("HDEL", self.names.incidents, field)
+            tx.durable = True
 
     @repeated
     def _lead_back(self, name: str) -> str:

@@ -10,12 +10,11 @@ import contextlib
 import typing as t
 
 from .._errors import NamespaceDamaged
-from .control_rows import row_line
 from .valkey_connect import Wire, packed
 from .valkey_control import space_of
 from .valkey_errors import valkey_errors
 from .valkey_fence import Fence, lowered
-from .valkey_leading import Leading, astray_rows, rows_of
+from .valkey_leading import Leading, rows_of, told
 from .valkey_log import stream_id
 from .valkey_server import dropping, said, server
 from .valkey_transactions import expires
@@ -45,7 +44,7 @@ def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
         f"the fence around {lost} is down: the server's user {user} may use those keys again"
         for user, lost in lowered(wire, names).items()
     ]
-    lines += [row_line(name, why) for name, why in astray_rows(wire.ask, names)]
+    lines += told(wire.ask, names)
     for name, space in sorted(spaces(wire, names).items()):
         for number in space["generations"]:
             found = Generation(wire, names, envelopes, name, number, space)

@@ -117,6 +117,7 @@ def _led_back(store: Store, namespace: str, check: bool) -> tuple[NamespaceState
     mended: list[str] = []
     while True:
         try:
+            store.incidents(namespace)
             with store.reader() as reader:
                 return reader.namespace(namespace), mended
         except NamespaceDamaged:
@@ -130,6 +131,7 @@ def _led_back(store: Store, namespace: str, check: bool) -> tuple[NamespaceState
 def _standing(store: Store, namespace: str) -> dict[str, t.Any] | None:
     """What isolate() returns of a quarantine that stands and holds, as far as the store has a fence; else None."""
     try:
+        store.incidents(namespace)
         with store.reader() as reader:
             found = reader.namespace(namespace)
     except NamespaceDamaged:  # the isolation mends it

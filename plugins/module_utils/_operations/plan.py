@@ -116,7 +116,7 @@ def make(
     unlogged = newest = 0
     pending: list[Entry] = []
     gap = evidence.gap
-    evidence.logged_from = logged_from(reader, namespace) if evidence.log_intact else None
+    evidence.logged_from = logged_from(reader, namespace, gap.pruned) if evidence.log_intact else None
     plain = _Plain(evidence)
     _progress.begin("planning")
     streams = aligned(

@@ -20,15 +20,16 @@ Version = t.Tuple[int, int]
 UNLOGGED: t.Final = "no log entry proves who wrote it"
 
 
-def logged_from(reader: Reader, namespace: str) -> Version | None:
+def logged_from(reader: Reader, namespace: str, pruned: Version) -> Version | None:
     """The version behind which a log that is whole has an entry for each write of the namespace; None: it is empty.
 
-    What a restore brought came with the entries that its snapshot had."""
+    What a restore brought came with the entries that its snapshot had. ``pruned``: up to it entries may be gone in good
+    order, though a run that was cut short left older ones."""
     for batch in reader.log(namespace, operations=("write", "delete")):
         for entry in batch:
             if isinstance(entry[5], int) and isinstance(entry[6], int):
                 state = reader.namespace(namespace)
-                return max((entry[5], entry[6]), (state.restored_epoch or 0, state.restored_sequence or 0))
+                return max((entry[5], entry[6]), (state.restored_epoch or 0, state.restored_sequence or 0), pruned)
     return None
 
 

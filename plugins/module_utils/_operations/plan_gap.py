@@ -94,13 +94,13 @@ class Gap:
     """``pruned``: the version up to which entries of writes may be gone in good order."""
 
     def __init__(self, base: Base, pruned: Version) -> None:
-        self.base, self._pruned = base, pruned
+        self.base, self.pruned = base, pruned
         self._kept = 0
         self._keys: list[str] = []
 
     def _behind(self, position: Version) -> bool:
         # sequences go on in the next epoch; where another copy's begins, its versions lie above what it was filled with
-        return position < self._pruned and position[1] < self._pruned[1]
+        return position < self.pruned and position[1] < self.pruned[1]
 
     def open(self, key: str) -> bool:
         """Whether a write or deletion of the key may have been that nobody tells of any more."""
@@ -110,7 +110,7 @@ class Gap:
         """Whether an intact row was written then. It stays: a good snapshot proved it when its entry went, and the only
         copy there is now is older. It is listed."""
         position = self.base.position(key)
-        if not (self._behind(position) and position < version <= self._pruned):
+        if not (self._behind(position) and position < version <= self.pruned):
             return False
         self._kept += 1
         if len(self._keys) < LISTED:
@@ -134,7 +134,7 @@ class Gap:
         whole = version[0].__class__ is int and version[1].__class__ is int
         if whole and version == copied:
             return None  # as far as what is left can tell, the very version that was copied
-        if whole and copy is None and version > self._pruned:
+        if whole and copy is None and version > self.pruned:
             return None  # nobody acknowledged it
         if doubtful is None and row[DELETED] is not None and not (whole and version < copied):
             return "expired"

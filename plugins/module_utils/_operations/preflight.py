@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .._benchmark import concerning, parse
 from .._errors import InvalidInput, LeaseHeld, MemoryOpsError, NamespaceDamaged, NamespaceUnknown
-from .._model import STRATEGIES, NamespaceState
+from .._model import STRATEGIES, IncidentState, NamespaceState
 from .._search import Search, need_search
 from .._store import Store
 from . import access_log_review, commands, diagnose_step, integrity, sources
@@ -66,12 +66,13 @@ def preflight(
         try:
             state = reader.namespace(namespace)
             count = reader.count(namespace)
+            held = store.incidents(namespace)
         except NamespaceUnknown as exc:
             raise _lost(exc, open_repository, open_keyring, name, namespace) from None
         except NamespaceDamaged as exc:
-            state, count = NamespaceState(namespace, "damaged", 0, None, None, None), 0
+            state, count, held = NamespaceState(namespace, "damaged", 0, None, None, None), 0, []
             warnings.append(f"{exc.message} Isolating the namespace leads it back to its records first.")
-    refuse_if_held(store, namespace, run)
+    refuse_held(held, namespace, run)
     warnings += store.warnings()
     warnings += _unasked(store, namespace, benchmark, search) if state.state != "damaged" else []
     keyring = _try(open_keyring, "Nothing can be rebuilt without the keyring", warnings)
@@ -94,7 +95,7 @@ def preflight(
     if window is not None and logged and (window.keys or window.pattern or (window.onset is not None and not onset)):
         warnings.append(WITH_LOG)
     wish = Wish(strategy, absent, told(onset, diagnose_step.window_of(onset, window, logged)))
-    incident, known = incidents.facts(store, namespace)
+    incident, known = next(((one.incident, dict(one.facts)) for one in held if one.state == "open"), (None, {}))
     watching = state.state == "serving" and bool(known.get("released_at") and known.get("applied")) and not force
     healthy = False
     if incident is None and state.state == "serving" and not force:
@@ -131,7 +132,12 @@ def preflight(
 
 def refuse_if_held(store: Store, namespace: str, run: Run) -> None:
     """Errors: LeaseHeld when another attempt works on the namespace and its lease has not run out."""
-    for state in store.incidents(namespace):
+    refuse_held(store.incidents(namespace), namespace, run)
+
+
+def refuse_held(found: t.Sequence[IncidentState], namespace: str, run: Run) -> None:
+    """As refuse_if_held, of these incidents."""
+    for state in found:
         held = (
             state.state == "open" and state.lease_until > now_us() and state.attempt not in (run.attempt, run.takeover)
         )

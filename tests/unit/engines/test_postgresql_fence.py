@@ -189,7 +189,7 @@ def test_a_write_that_waits_for_the_fence_is_refused(postgresql_server, store, c
         writer.start()
         writer.join(0.3)
         assert writer.is_alive()
-        session.run(f"UPDATE {store.sql.namespace} SET state = 'quarantined' WHERE name = 'n'")
+        session.run(f"UPDATE {store.sql.namespace} SET state = 'quarantined', prior_state = 'serving' WHERE name = 'n'")
     writer.join(20)
     assert len(met) == 1
     assert [r[0] for r in all_rows(store, "n")] == ["a", "b"]

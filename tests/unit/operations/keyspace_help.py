@@ -109,9 +109,9 @@ class KeyspaceSite(Site):
         self.root.close()
 
 
-def rebuild(site, window=None, strategy="auto", absent="auto", until="release"):
+def rebuild(site, window=None, strategy="auto", absent="auto", until="release", run=None):
     """The runbook from isolate to ``until``, of keys without a log; {step: its result}."""
-    run, done = attempt(), {}
+    run, done = run or attempt(), {}
     options = {"diagnose": {"window": window}, "plan": {"strategy": strategy, "absent": absent}}
     for name in ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "release"):
         done[name] = site.step(name, run, **options.get(name, {}))

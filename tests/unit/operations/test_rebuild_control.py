@@ -102,3 +102,30 @@ def test_a_row_that_goes_in_the_middle_is_noticed_and_the_same_run_goes_on(site,
             site.step(name, run)
     site.rebuild("hard", run=run)
     assert (site.state(), site.served()) == ("serving", VALUES)
+
+
+def test_an_incident_whose_row_cannot_be_read_stops_no_other_and_is_closed(site):
+    """What was done in it nobody knows: a release would lift the quarantine of a rebuild that never ended."""
+    site.raw.remove(NS, ["k03"])
+    site.rebuild("hard", until="plan")
+    with site.open() as store:
+        if site.store["engine"] == "valkey":
+            (field,) = store._ask("HKEYS", store.names.incidents)
+            store._ask("HSET", store.names.incidents, field, b'{"incident": "inc')
+        else:
+            with store._transaction() as session:
+                session.run(f"UPDATE {store.sql.incident} SET facts = %s", '{"plan": {')
+        assert store.incidents() == []
+        with store.reader() as reader:
+            assert any("row of incident" in line for line in reader.structure())
+    run = attempt()
+    for name in ("diagnose", "apply", "release"):
+        with pytest.raises(NamespaceDamaged, match=r"The row of incident inc-.* cannot be read"):
+            site.step(name, run)
+    with site.memory() as memory:
+        memory.write("new", "a", 1)
+    assert site.step("isolate", attempt(), OTHER)["changed"]
+    assert looked(site, run)["state"] == "damaged"
+    done = site.rebuild("hard", run=run)
+    assert "whose row cannot be read" in done["isolate"]["warnings"][0]
+    assert (site.state(), site.served()) == ("serving", VALUES)
