@@ -197,6 +197,7 @@ def test_examples_run(tmp_path: pathlib.Path) -> None:
         "/var/log/agents/agent-7.log": str(tmp_path / "agent.log"),
         "/srv/export/agent-memory": str(tmp_path / "export"),
         "/var/lib/node_exporter/memops.prom": str(tmp_path / "memops.prom"),
+        "/var/lib/memops/spool": str(tmp_path / "spool"),
         "/srv/reports": str(tmp_path / "reports"),
         "20260105T101500Z-1f2e3d4c": "{{ newest.snapshots[0].snapshot }}",
         "20260105T102000Z-9a8b7c6d": "{{ taken.snapshot }}",
