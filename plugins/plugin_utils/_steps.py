@@ -109,7 +109,9 @@ def open_incident(directory: str, host: str, namespace: str, cluster: t.Optional
         known = _cluster(os.path.join(directory, incident))
         if cluster and known and cluster != known:
             continue
-        return None if Run(steps).state in ("closed", "untouched") else incident
+        run = Run(steps)
+        over = run.state in ("closed", "untouched") or (run.state == "released" and run.lifted_alone)
+        return None if over else incident
     return None
 
 
