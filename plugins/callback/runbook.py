@@ -118,10 +118,10 @@ class CallbackModule(Default):
             verdict = "fail"
         lead = f"{self._lead(host)}{MARKS.get(verdict, '?')} {shown(step['name'], 20):<11}{'*' if changed else ' '} "
         said = title if step.get("failed") else ""
-        if verdict == "pass":
+        if step.get("check") and not step.get("failed"):
+            verdict, said = "pass", would_happen([step])[0][2]  # nothing was done, so nothing could be judged
+        elif verdict == "pass":
             said = str(step.get("detail") or "") or happened(step["name"], step.get("result") or {})
-            if step.get("check"):
-                said = would_happen([step])[0][2]
         elif not step.get("failed"):
             said = str(step.get("detail") or "")
         words = f"{span(step.get('seconds')):>8}  "

@@ -22,7 +22,8 @@ from ._report_run import Run
 DEFAULT_REPORT_DIR = "memops-reports"
 STEPS = "steps.jsonl"
 NO_INCIDENT = "no-incident-"  # begins the name of a folder for what belongs to no incident
-_OPENED_BY_THEMSELVES = "restore-"  # incidents of a restore or a key rotation, which are no runbook's
+#: Incidents of a restore, a key rotation, and the like begin so; they are no runbook's. The role report knows them.
+_OPENED_BY_THEMSELVES = ("held-", "restore-", "retention-", "rotation-")
 
 
 def report_dir(value: t.Any) -> str:
@@ -109,7 +110,9 @@ def open_incident(directory: str, host: str, namespace: str, cluster: t.Optional
         known = _cluster(os.path.join(directory, incident))
         if cluster and known and cluster != known:
             continue
-        return None if Run(steps).state in ("closed", "untouched") else incident
+        run = Run(steps)
+        over = run.state in ("closed", "untouched") or (run.state == "released" and run.lifted_alone)
+        return None if over else incident
     return None
 
 

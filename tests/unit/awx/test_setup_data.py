@@ -95,7 +95,7 @@ def test_a_survey_is_one_that_awx_takes_and_asks_what_the_role_knows(playbook: s
         elif one["type"] == "integer":
             assert one["default"] == option["default"]
     namespaced = "memory_namespace" in (one["variable"] for one in asked)
-    by_namespace = "play_role" in (ROOT / "playbooks" / f"{playbook}.yml").read_text(encoding="utf-8")
+    by_namespace = "tasks/namespaces.yml" in (ROOT / "playbooks" / f"{playbook}.yml").read_text(encoding="utf-8")
     assert namespaced or not by_namespace
 
 

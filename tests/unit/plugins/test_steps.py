@@ -151,3 +151,20 @@ def test_folders_and_files_are_not_for_everybody(reports: Reports) -> None:
     assert reports.folder.stat().st_mode & 0o777 == 0o750
     assert (reports.folder / "inc-1").stat().st_mode & 0o777 == 0o750
     assert (reports.folder / "inc-1" / "steps.jsonl").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_is_refused_after_a_false_alarm_is_not_of_the_incident_that_is_over(reports: Reports) -> None:
+    reports.earlier("INC-1", "isolate", "snapshot", "diagnose", "release")
+    reports.step("monitor", failed=True, error="cannot-proceed")
+    assert reports.incident() is None
+    assert reports.names("INC-1") == ["isolate", "snapshot", "diagnose", "release"]
+    reports.earlier("INC-2", "isolate", "plan", "apply", "validate", "release", age=-9)
+    assert reports.incident() == "INC-2"  # its watch is still to come
+
+
+def test_what_opens_an_incident_of_its_own_is_no_runbook(reports: Reports) -> None:
+    for name in ("restore-a", "rotation-a", "held-a", "retention-a"):
+        _steps.remember_incident("home", NS, name)
+    assert reports.incident() is None
+    role = pathlib.Path(__file__).resolve().parents[3] / "roles" / "report" / "tasks" / "again.yml"
+    assert "'(held|restore|retention|rotation)-'" in role.read_text(encoding="utf-8")
