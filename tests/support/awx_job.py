@@ -19,6 +19,8 @@ import typing as t
 import jinja2.sandbox
 import yaml
 
+from playbooks import share_packages
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 Json = t.Dict[str, t.Any]
 
@@ -85,6 +87,7 @@ class Job:
         (self.private / "env").mkdir(parents=True, mode=0o700)
         (self.private / "inventory").mkdir()
         (self.private / "project").symlink_to(ROOT)
+        share_packages(self.private / ".ansible")
         script = f"#! {sys.executable}\nprint({json.dumps(self.inventory)!r})\n"
         (self.private / "inventory" / "hosts").write_text(script, encoding="utf-8")
         (self.private / "inventory" / "hosts").chmod(0o700)
