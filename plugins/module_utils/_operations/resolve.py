@@ -250,19 +250,23 @@ def carry_out(
             f"The plan for {namespace} was escalated: {settled['escalate_reason']}.",
             "follow docs/dr_plan.md, or set memory_accept_loss=true when the owners accept it",
         )
+    done = known.get("applied") or {}
+    unchanged = {**done.get("result", {}), "incident": incident, "changed": False}
+    with store.reader() as reader:
+        fenced = reader.namespace(namespace).state == "quarantined"
+    if done.get("complete") and not fenced:
+        return unchanged
     if not incidents.since_release(known, "forensic"):
         raise CannotProceed(
             f"The damaged state of {namespace} has no published snapshot yet.",
             "run the snapshot step with purpose=forensic",
         )
-    done = known.get("applied") or {}
     if done.get("complete"):
-        return {**done["result"], "incident": incident, "changed": False}
+        return unchanged
     if check:
         return {"incident": incident, "changed": True, "method": settled["strategy"], "records": settled["records"]}
-    with store.reader() as reader:
-        if reader.namespace(namespace).state != "quarantined":
-            raise CannotProceed(f"{namespace} is not quarantined.", "run the isolate step first")
+    if not fenced:
+        raise CannotProceed(f"{namespace} is not quarantined.", "run the isolate step first")
     if known.get("diagnosed_after") != known.get("released_at"):
         raise CannotProceed(f"{namespace} was released since it was diagnosed.", "run the diagnose step again")
     need_fence(store, namespace)
