@@ -249,14 +249,14 @@ def carry_out(
             f"The plan for {namespace} was escalated: {settled['escalate_reason']}.",
             "follow docs/dr_plan.md, or set memory_accept_loss=true when the owners accept it",
         )
+    done = known.get("applied") or {}
+    if done.get("complete"):
+        return {**done["result"], "incident": incident, "changed": False}
     if not incidents.since_release(known, "forensic"):
         raise CannotProceed(
             f"The damaged state of {namespace} has no published snapshot yet.",
             "run the snapshot step with purpose=forensic",
         )
-    done = known.get("applied") or {}
-    if done.get("complete"):
-        return {**done["result"], "incident": incident, "changed": False}
     if check:
         return {"incident": incident, "changed": True, "method": settled["strategy"], "records": settled["records"]}
     with store.reader() as reader:
