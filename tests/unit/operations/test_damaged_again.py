@@ -35,9 +35,8 @@ def released(site, strategy):
     return run
 
 
-@pytest.mark.parametrize("strategy", ["soft", "hard"])
-def test_what_is_damaged_after_the_release_is_repaired_in_the_same_incident(site, strategy):
-    run = released(site, strategy)
+def test_what_is_damaged_after_the_release_is_repaired_in_the_same_incident(site):
+    run = released(site, "hard")
     site.raw.remove(NS, ["k05", "k06"])
     site.step("isolate", run)
     with pytest.raises(CannotProceed, match="validation"):
