@@ -14,10 +14,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.ho
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.runbook import NAME, NS, Site, attempt
 
-AWAY = {
-    "url": "s3://nowhere/x", "endpoint_url": "http://127.0.0.1:1", "access_key": "a", "secret_key": "b",
-    "region": "us-east-1", "retries": 1,
-}  # fmt: skip
+
+def away(site):
+    """A repository that answers with an error, at once."""
+    folder = os.path.join(site.folder, "away")
+    os.makedirs(os.path.join(folder, "repository.json"), exist_ok=True)
+    return {"url": "file://" + folder}
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def spooled(site, close=True):
     """(incident, snapshot) of one whose evidence lies in the spool."""
     run, there = attempt(), site.repository
     site.step("isolate", run)
-    site.repository = AWAY
+    site.repository = away(site)
     taken = site.step("forensic", run, spool=site.spool)
     site.repository = there
     assert taken["spooled"]
@@ -93,7 +95,7 @@ def test_what_is_open_held_or_unclear_stays_and_says_why(site):
 def test_a_copy_in_the_repository_is_evidence_enough_and_a_killed_run_is_finished(site):
     run, there = attempt(), site.repository
     site.step("isolate", run)
-    site.repository = AWAY
+    site.repository = away(site)
     snapshot = site.step("forensic", run, spool=site.spool)["snapshot"]
     site.repository = there
     assert not site.step("forensic", run)["spooled"]

@@ -34,7 +34,7 @@ from tests.unit.operations.test_rebuild_kills import Instants
 from tests.unit.operations.test_spool_retention import lying, spooled
 from tests.unit.operations.test_tombstone_retention import keep_newest, take
 
-POINTS = int(os.environ.get("MEMOPS_RETENTION_POINTS", "4"))
+POINTS = int(os.environ.get("MEMOPS_RETENTION_POINTS", "3"))
 
 
 @pytest.fixture(scope="module")
