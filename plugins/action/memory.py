@@ -22,6 +22,7 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands impo
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._options import wrong_options
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._packages import bring, keep
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._progress import Watch, every
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_words import shown
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
     incident_of,
     of_this_run,
@@ -70,7 +71,7 @@ class ActionModule(ActionBase):
         if awx_job():
             result = self._outwait(result, arguments, task_vars)
         while self._task.action.endswith("monitor") and result.get("watching") and not result.get("failed"):
-            display.display(f"    {result['said']}")
+            display.display(f"    {shown(result['said'], 300)}")
             result = self._call({**arguments, "again": False}, task_vars)
             result["changed"] = True
         complete(result, inventories(), lambda: one_of_several(task_vars))

@@ -18,7 +18,7 @@ import uuid
 from ansible.utils.display import Display
 
 from . import _live
-from ._report_words import size, span
+from ._report_words import shown, size, span
 
 display = Display()
 EVERY = 30.0  # seconds between two lines
@@ -31,7 +31,7 @@ class Watch:
 
     def __init__(self, connection: t.Any, title: str, every: float, expected: t.Optional[int]) -> None:
         self.path = f"/tmp/memops-progress-{uuid.uuid4().hex}"
-        self._connection, self._title, self._expected = connection, title, expected
+        self._connection, self._title, self._expected = connection, shown(title, 60), expected
         terminal = _live.on_terminal()
         self._show: t.Callable[[str], None] = _live.show if terminal else display.display
         self._every = min(every, ON_TERMINAL) if terminal else every

@@ -9,6 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from playbooks import Site
+from tests.support.s3_server import free_ports
 
 
 def printed(text: str, sentence: str) -> int:
@@ -52,3 +53,16 @@ def test_a_failure_is_said_where_it_happened(tmp_path: pathlib.Path) -> None:
     assert two.status != 0
     end = two.text.rpartition("TASK [Fail when a namespace failed]")[2]
     assert "nobody: " in end and "no-one: " in end, "of several, all that they said stands at the end"
+
+
+def test_a_failover_that_can_ask_nobody_names_the_server_and_not_a_variable(tmp_path: pathlib.Path) -> None:
+    site = Site(tmp_path)
+    for host, port in zip(site.stores, free_ports(2)):
+        site.stores[host] = {"engine": "valkey", "layout": "native", "url": f"valkey://127.0.0.1:{port}"}
+    site.write_inventory()
+    down = site.play("failover")
+    text = " ".join(down.text.split())
+    assert down.status != 0 and "primary and secondary cannot be asked; nothing was changed." in text, down.text
+    assert f"The server {site.stores['primary']['url']}/0 cannot be reached" in text
+    assert "Next: check memory_store.url and that the server runs" in text and "then run the same command again" in text
+    assert "memory_namespace has to be" not in text

@@ -21,6 +21,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.sn
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import attempt
 from tests.support.playbooks import Site
+from tests.support.valkey_replicas import ReplicaSet, wait_for
 
 #: A run of this controller whose process is gone, so that its lease need not be waited for.
 ENDED = attempt().replace(f":{os.getpid()}:", f":{2**22 + 1}:")
@@ -98,3 +99,40 @@ def test_report_table_outcome_and_exit_status_agree(tmp_path: pathlib.Path, monk
         assert f"\n{title}  {namespace}  incident " in run.text
         stopped = re.search(rf"{namespace}: The verdict is ([\w-]+): ", run.text)
         assert (stopped and stopped[1]) == (None if title.endswith("PASSED") else verdict), run.text
+
+
+class Pair:
+    """A primary and its replica. What a Site needs of a bench."""
+
+    def __init__(self, group: ReplicaSet) -> None:
+        self.of = dict(zip(("primary", "secondary"), group.servers))
+
+    def params(self, host: str) -> dict[str, t.Any]:
+        return self.of[host].store()
+
+    def application(self, host: str) -> dict[str, t.Any]:
+        return self.of[host].application()
+
+
+def test_what_nobody_can_tell_of_a_whole_store_is_no_pass(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANSIBLE_SHOW_CUSTOM_STATS", "1")
+    with ReplicaSet() as group:
+        site = Site(tmp_path, bench=Pair(group), memory_route={"kind": "none"}, memory_failover_min_interval="0s")
+        home, away = group.servers
+        written = home.said_of()["master_repl_offset"]
+        wait_for("the replica has it", lambda: away.said_of()["slave_repl_offset"] >= written)
+        home.kill()
+        forced = site.play("failover", memory_failover="force", memory_outside_fence="its power is off")
+        assert forced.status == 0, forced.text
+        home.again()
+        with home.client() as client:  # as Sentinels do
+            client.replicaof("127.0.0.1", str(away.port))
+        wait_for("it follows", lambda: home.said_of()["master_link_status"] == "up")
+        back = site.play("failback")
+    report = site.report()
+    (outcome,) = handed_over(back.text).values()
+    assert [one["verdict"] for one in (report, outcome)] == ["could-not-verify"] * 2 and report["state"] == "closed"
+    assert back.status != 0 and "\nCOULD NOT VERIFY  the whole store  " in back.text, back.text
+    assert "The verdict for the whole store is could-not-verify: What the former primary alone" in back.text
