@@ -35,6 +35,20 @@ def newest_of_each(good: t.Sequence[t.Any], names: t.Iterable[str]) -> dict[str,
     return {name: info for name, info in found.items() if info is not None}
 
 
+def to_compare(good: t.Sequence[t.Any]) -> dict[str, t.Any]:
+    """Of each namespace the newest good snapshot that tells how it was at its home: a baseline of one namespace says
+    nothing of the others, and what came home from a secondary may be of long before. Back to the last scheduled one,
+    so that nothing is missed that was gone then already and accepted."""
+    found: dict[str, t.Any] = {}
+    for info in good:
+        if info.purpose in PURPOSES:
+            for namespace in info.namespaces:
+                found.setdefault(namespace, info)
+            if info.purpose == "scheduled":
+                break
+    return found
+
+
 def fullest(good: t.Sequence[t.Any], wanted: t.Collection[str] | None = None) -> list[t.Any]:
     """The snapshots to restore everything (or these) from, the best first: those that hold most of it, the newest."""
     names = namespaces_of(good) if wanted is None else set(wanted)

@@ -39,6 +39,7 @@ from .._repository.objects import check_name
 from .._repository.packs import put_checked
 from .._store import Reader, Store, open_store
 from . import commands
+from .coverage import to_compare
 from .former_repository import Former
 from .integrity import as_keyring
 from .retention_lock import extend_one
@@ -147,6 +148,7 @@ class _Creation:
         self.incident = incident
         self.progress = progress
         self.warnings = list(repository.warnings)
+        self._former: dict[str, SnapshotInfo] = {}  # of each namespace what this snapshot is compared with
         self.done = self.since = 0
 
     def run(self, workers: int, min_interval: float, base: str | None, open_payloads: bool) -> dict[str, t.Any]:
@@ -171,6 +173,7 @@ class _Creation:
             identity = store.identity()
             self._same_store(snapshots, identity)
             before = self._last_good(snapshots)
+            self._former = to_compare([info for info in snapshots if info.good])
             with store.reader() as reader:
                 states = self._states(reader)
                 if self.purpose != "forensic" and before is not None and min_interval > 0 and "sequence" in known:
@@ -194,7 +197,7 @@ class _Creation:
             snapshot=new_id(time.time()),
             secret=secrets.token_bytes(32),
             base=chosen,
-            before=None if before is None else (before.epoch, before.sequence, before.at),
+            before={name: (info.epoch, info.sequence, info.at) for name, info in self._former.items()},
             forensic=self.purpose == "forensic",
         )
         self.keyring.export_wrapped()  # what cannot be sealed must not be begun
@@ -346,7 +349,7 @@ class _Creation:
         if job.base is not None and used:
             base = self.repository.snapshot(self.name, job.base.snapshot, self.keyring)
             references[base.id] = [pack for pack in base.manifest["packs"] if pack[0] in used]
-        reasons = [] if job.forensic or before is None else suspicions(entries, before, self.wanted is None)
+        reasons = [] if job.forensic else suspicions(entries, self._former, self.wanted is None)
         lacking = [] if job.forensic else self._lacking(scanned, wrapped, before)
         if self.purpose == "failback":  # its home may have those keys, and reads it at once
             self.warnings += [f"Snapshot {job.snapshot}: {line}." for line in lacking]

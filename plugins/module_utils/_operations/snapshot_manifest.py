@@ -67,11 +67,12 @@ def summary(scanned: Scanned) -> tuple[Index, dict[str, dict[str, t.Any]]]:
 
 
 def suspicions(
-    entries: t.Mapping[str, t.Mapping[str, t.Any]], before: SnapshotInfo, whole: bool
+    entries: t.Mapping[str, t.Mapping[str, t.Any]], former: t.Mapping[str, SnapshotInfo], whole: bool
 ) -> list[str]:
-    """Why this snapshot must not push good ones out; compared with the last good one."""
+    """Why this snapshot must not push good ones out; each namespace compared with its last good one (``former``)."""
     reasons = []
-    for namespace, old in sorted(before.namespaces.items()):
+    for namespace, before in sorted(former.items()):
+        old = before.namespaces[namespace]
         new = entries.get(namespace)
         lived = _lives(old)
         if new is None:

@@ -46,7 +46,7 @@ class Job(t.NamedTuple):
     snapshot: str
     secret: bytes
     base: t.Optional[Base]
-    before: t.Optional[t.Tuple[int, int, int]]  # (epoch, sequence, at) of the last good snapshot
+    before: t.Mapping[str, t.Tuple[int, int, int]]  # (epoch, sequence, at) of each namespace's last good snapshot
     forensic: bool
 
 
@@ -116,7 +116,7 @@ class Scribe:
     def _range(self, task: Range, progress: t.Callable[[int], None]) -> Tally:
         tally = Tally()
         chunker = Chunker()
-        check = Checker(task.namespace, tally, self._job.before, self._keyring)
+        check = Checker(task.namespace, tally, self._job.before.get(task.namespace), self._keyring)
         base = self._job.base
         known = {} if base is None else {
             chunk.first_key: chunk for chunk in base.of(task.namespace, "records").values() if chunk.sums is not None

@@ -424,7 +424,7 @@ def test_of_many_namespaces_each_is_one_range_unless_it_is_big(place: Place, mon
 
     def ranges(count: int) -> dict[str, int]:
         with open_store(place.store).reader() as reader:
-            job = snapshot_scan.Job("n", "s", b"", None, None, False)
+            job = snapshot_scan.Job("n", "s", b"", None, {}, False)
             found: dict[str, int] = {}
             for task in snapshot_plan.plan(reader, reader.namespaces(), job, count):
                 if isinstance(task, snapshot_scan.Range):

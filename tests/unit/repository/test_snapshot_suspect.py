@@ -96,3 +96,45 @@ def test_the_placeholder_of_the_command_is_no_reason() -> None:
     for reason in (" ", "<why it is right>"):
         with pytest.raises(InvalidInput, match="needs a reason"):
             snapshot_accept.operate(types.SimpleNamespace(params={"reason": reason, "snapshot": "S"}))
+
+
+def test_what_was_saved_of_one_namespace_hides_no_damage_of_another(place: Place) -> None:
+    """After a rebuild the newest good snapshot is its baseline, and what came home from a secondary is of that one."""
+    place.fill("n", many(200))
+    place.fill("m", many(200))
+    first = place.snapshot()
+    assert not place.snapshot("failback", namespaces=["m"])["suspect"]
+    assert not place.snapshot("baseline", namespaces=["n"])["suspect"]
+    assert damage(place, "DELETE FROM memory_records WHERE generation = 2 AND key < 'key/0000080'") > 60
+    second = place.snapshot()
+    assert second["suspect"] and len(second["reasons"]) == 1 and "'m' dropped from" in second["reasons"][0]
+    repository = place.open()
+    assert repository.accept(NAME, second["snapshot"], place.keyring, "someone", "meant")
+    place.snapshot("failback", namespaces=["n"])
+    place.fill("m", many(3, start=1000))
+    third = place.snapshot()  # what was accepted is not found again
+    assert not third["suspect"] and first["snapshot"] != third["snapshot"]
+
+
+def test_rewritten_records_are_counted_since_the_last_snapshot_of_their_own_namespace(place: Place) -> None:
+    items = many(300)
+    place.fill("n", items)
+    place.fill("m", many(10))
+    place.snapshot()
+    place.fill("n", dict.fromkeys(items, b"garbage"))
+    place.fill("m", many(10, start=50))
+    assert not place.snapshot("baseline", namespaces=["m"])["suspect"]
+    assert "records of namespace 'n' were rewritten" in place.snapshot()["reasons"][0]
+
+
+def test_what_came_home_from_a_copy_that_lagged_is_not_what_the_home_is_compared_with(place: Place) -> None:
+    items = many(200)
+    some = "DELETE FROM memory_records WHERE key < 'key/0000080'"
+    place.fill("n", items)
+    place.snapshot()
+    assert damage(place, some) > 60
+    place.open().accept(NAME, place.snapshot()["snapshot"], place.keyring, "someone", "meant")
+    place.fill("n", {key: value for key, value in items.items() if key < "key/0000080"})  # as the copy still has it
+    place.snapshot("failback", namespaces=["n"])
+    damage(place, some)
+    assert not place.snapshot("baseline", namespaces=["n"])["suspect"]
