@@ -19,7 +19,6 @@ TAMPERED = {
     "postgresql": [
         "DROP TRIGGER memops_fence_delete ON memory_records",
         "DROP POLICY memops_read ON memory_records; CREATE POLICY memops_read ON memory_records USING (true)",
-        "ALTER TABLE memory_records DISABLE ROW LEVEL SECURITY",
     ],
     "valkey": ["~*"],
 }
