@@ -115,6 +115,20 @@ def test_a_second_run_does_not_pack_again_and_compiles_nothing(tmp_path: pathlib
     assert "Nobody made a memory store " in again and "There is no memory store at" not in again
 
 
+def test_with_pipelining_python_reads_the_package_at_once(tmp_path: pathlib.Path) -> None:
+    """A program of its own on standard input it reads byte by byte, which takes longer than what the module does."""
+    play, told, python = tmp_path / "play.yml", tmp_path / "told", tmp_path / "python"
+    play.write_text(PLAY.format(path=tmp_path / "none.db"))
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$1" >> {told}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    command = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "localhost,", "-c", "local"]
+    command += ["-e", f"ansible_pipelining=true ansible_python_interpreter={python}", str(play)]
+    environment = {**os.environ, "ANSIBLE_HOME": str(tmp_path / "home"), "ANSIBLE_NOCOLOR": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "There is no memory store at" in done.stdout, done.stdout + done.stderr
+    assert set(told.read_text().splitlines()) == {"-c"}
+
+
 def test_this_machine_gets_bytecode_and_a_host_behind_a_network_does_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, home: pathlib.Path
 ) -> None:
