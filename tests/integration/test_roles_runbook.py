@@ -109,6 +109,22 @@ def write_where_the_route_leads(site: Site, namespace: str, key: str) -> None:
     application.close()
 
 
+def test_the_secondary_serves_by_force_where_the_store_of_the_home_is_gone(tmp_path: pathlib.Path) -> None:
+    """Its host answers, and has nothing that could be fenced: a disk that is not there any more."""
+    site = site_with_backup(tmp_path)
+    gone = pathlib.Path(site.stores["primary"]["path"])
+    gone.rename(gone.with_name("gone.db"))
+    refused(site.play("failover", memory_namespace="agent-7"), "There is no memory store", "memory_failover=force")
+    passed(
+        site.play(
+            "failover", memory_namespace="agent-7", memory_failover="force", memory_outside_fence="its disk is gone"
+        ),
+        changed=True,
+    )
+    assert not gone.exists()
+    write_where_the_route_leads(site, "agent-7", "written-elsewhere")
+
+
 def test_a_failback_too_early_leaves_the_secondary_serving_and_no_write_is_lost(tmp_path: pathlib.Path) -> None:
     site = site_with_backup(tmp_path, "agent-7", "agent-8")
     site.flip("agent-7", ["key-00005"])
