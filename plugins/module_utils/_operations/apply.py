@@ -331,8 +331,7 @@ def undo(
         )
     if known.get("merged_since"):
         raise CannotProceed(
-            f"What was written to {namespace} on its secondary came home since the rebuild; going back would take that "
-            "away.",
+            f"What was written to {namespace} on its secondary came home since; going back would take that away.",
             "restore single records with the restore playbook, or rebuild again",
         )
     claim = None if check else incidents.claim(store, namespace, run)
