@@ -22,8 +22,7 @@ from .._errors import (
     StoreDamaged,
     StoreMissing,
 )
-from .._layouts import layout_of
-from .._layouts.tables import TablesLayout
+from .._layouts import makes_its_own
 from .._model import Claim, LogEntry, NamespaceState
 from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
@@ -237,15 +236,14 @@ class Work:
 
 
 class _Opened:
-    """``store`` is None in the rehearsal of a restore that would make it. Errors: StoreMissing also with ``create``,
-    where an application makes its tables itself and has not."""
+    """``store`` is None in the rehearsal of a restore that would make it."""
 
     def __init__(self, store_params: t.Mapping[str, t.Any], create: bool, check: bool) -> None:
         self.store: Store | None = None
         try:
             self.store = open_store(store_params, create=create and not check)
         except StoreMissing:
-            if not (create and check) or isinstance(layout_of(store_params), TablesLayout):
+            if not (create and check) or makes_its_own(store_params):
                 raise
 
     def close(self) -> None:
