@@ -82,9 +82,11 @@ def layout(name: str, tables: t.Any = None) -> Layout:
     return renamed(known[name], tables) if tables else known[name]
 
 
-def layout_of(store_params: t.Mapping[str, t.Any]) -> Layout:
-    """The layout that memory_store names."""
-    return layout(store_params.get("layout") or "native", store_params.get("tables"))
+def makes_its_own(store_params: t.Mapping[str, t.Any]) -> bool:
+    """Whether only the application itself makes the tables that memory_store names."""
+    from .tables import TablesLayout
+
+    return isinstance(layout(store_params.get("layout") or "native", store_params.get("tables")), TablesLayout)
 
 
 def scratch_layout(name: str) -> Layout:

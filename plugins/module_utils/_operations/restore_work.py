@@ -14,8 +14,7 @@ import typing as t
 
 from .. import _progress
 from .._errors import CannotProceed, NamespaceUnknown, StoreMissing
-from .._layouts import layout_of
-from .._layouts.tables import TablesLayout
+from .._layouts import makes_its_own
 from .._model import Claim, NamespaceState
 from .._repository import Snapshot
 from .._store import Store, open_store
@@ -77,15 +76,14 @@ class Work:
 
 
 class Opened:
-    """``store`` is None in the rehearsal of a restore that would make it. Errors: StoreMissing also with ``create``,
-    where an application makes its tables itself and has not."""
+    """``store`` is None in the rehearsal of a restore that would make it."""
 
     def __init__(self, store_params: t.Mapping[str, t.Any], create: bool, check: bool) -> None:
         self.store: Store | None = None
         try:
             self.store = open_store(store_params, create=create and not check)
         except StoreMissing:
-            if not (create and check) or isinstance(layout_of(store_params), TablesLayout):
+            if not (create and check) or makes_its_own(store_params):
                 raise
 
     def close(self) -> None:
