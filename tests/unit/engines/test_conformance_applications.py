@@ -65,6 +65,7 @@ def test_sequences_are_gapless_and_unused_ones_are_not_given_out(store):
     assert store.identity().sequence == 1
     assert health(store) == {
         "entries": 1, "corrupt": 0, "missing": 0, "first_sequence": 1, "last_sequence": 1, "intact": True,
+        "pruned": (1, 0),
     }  # fmt: skip
 
 

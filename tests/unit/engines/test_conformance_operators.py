@@ -391,6 +391,7 @@ def test_a_copy_is_filled_and_promoted(store, claim, bench):
     assert [r[1:3] for r in write(store, "n", {"c": b"1"})] == [(5, 41)]
     assert health(store) == {
         "entries": 4, "corrupt": 0, "missing": 0, "first_sequence": 1, "last_sequence": 41, "intact": True,
+        "pruned": (5, 40),
     }  # fmt: skip
     with pytest.raises(RepositoryRefused, match="records of its own"):
         store.adopt_lineage("another")
