@@ -323,7 +323,7 @@ def test_a_loss_above_the_limit_tells_the_owners_and_stays_quarantined(tmp_path:
     site.flip("agent-7", [f"key-{n:05}" for n in range(10)])
     with webhook() as (url, told):
         outcome = site.play("rebuild", memory_namespace="agent-7", memory_webhook=url)
-    refused(outcome, "have no good copy", "owners notified", "memops.agent_memory.info -e memory_namespace=")
+    refused(outcome, "have no good copy", "owners notified", "memops.agent_memory.info")
     assert "secret-path" not in outcome.text
     assert [(one["namespace"], one["impact"][0]["owner"]) for one in told] == [("agent-7", "support")]
     assert site.report()["state"] == "quarantined"
