@@ -7,10 +7,10 @@ another one's. Isolating the namespace mends it (``repair_structure``), and a re
 """
 from __future__ import annotations
 
-import re
 import typing as t
 
 from .._errors import NamespaceDamaged, StoreDamaged
+from .._extra_vars import for_namespace
 
 STATES: t.Final = ("serving", "quarantined", "standby", "reading")
 GONE: t.Final = "is gone, its records are there"
@@ -60,6 +60,4 @@ def records_gone(name: str, generation: int) -> StoreDamaged:
 
 
 def _rebuild(name: str) -> str:
-    if re.match(r"\A[A-Za-z0-9_.:@/-]+\Z", name):
-        return f"ansible-playbook memops.agent_memory.rebuild -e memory_namespace={name}"
-    return "run the rebuild playbook for this namespace"
+    return f"ansible-playbook memops.agent_memory.rebuild {for_namespace(name)}"

@@ -26,12 +26,6 @@ def store(valkey_server):
 
 
 @pytest.fixture
-def raw(valkey_server):
-    with valkey_server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def change(store, raw):
     def change(**fields):
         space = {**json.loads(raw.hget(store.names.namespaces, "n")), **fields}
