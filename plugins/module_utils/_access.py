@@ -38,7 +38,7 @@ def put(
     keyring.cipher(key_id)  # nothing is held in the store while a key service answers
 
     def work(store: Store) -> int:
-        with store.writing(namespace, len(items), session.actor) as write:
+        with store.writing(namespace, len(items)) as write:
             former = write.current([key for key, _body in items])
             at = write.at
             life = write.ttl if ttl is None else ttl

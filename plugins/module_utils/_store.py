@@ -135,9 +135,7 @@ class Store(t.Protocol):
         """While open, readers given its value, in any process, see the same state. Keep it shorter than a second."""
 
     # --- applications -------------------------------------------------------------------------------------------
-    def writing(
-        self, namespace: str, count: int, actor: str, wait: float = 30.0
-    ) -> t.ContextManager[Write]:
+    def writing(self, namespace: str, count: int, wait: float = 30.0) -> t.ContextManager[Write]:
         """Reserve ``count`` sequences under the namespace's write lock; creates the namespace when it is new.
 
         Errors: NamespaceQuarantined (also standby), NamespaceReadOnly (reading), NamespaceLocked, StoreUnavailable

@@ -98,7 +98,7 @@ def write(params: t.Mapping[str, t.Any], ring: Keyring, namespace: str, numbers:
     cipher, key_id = ring.cipher(ring.active_id), ring.active_id
     store = open_store(params)
     try:
-        with store.writing(namespace, len(numbers), actor) as write_:
+        with store.writing(namespace, len(numbers)) as write_:
             rows, entries = [], []
             for offset, number in enumerate(numbers):
                 at, sequence = write_.at, write_.first_sequence + offset

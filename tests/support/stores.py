@@ -47,7 +47,7 @@ def fill(
         keys = list(items)
         for start in range(0, len(keys), 2000):
             part = keys[start : start + 2000]
-            with store.writing(namespace, len(part), "test") as write:
+            with store.writing(namespace, len(part)) as write:
                 former = write.current(part)
                 rows: list[Row] = []
                 entries: list[tuple[t.Any, ...]] = []

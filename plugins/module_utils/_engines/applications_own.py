@@ -27,7 +27,7 @@ class ApplicationsOwn(abc.ABC):
     def _lacks(self, capability: str, what: str, next_step: str) -> CapabilityMissing:
         return CapabilityMissing(f"The layout {self.layout_name()} has no {capability}: {what}.", next_step)
 
-    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Any:
+    def writing(self, namespace: str, count: int, wait: float = 30.0) -> t.Any:
         raise self._lacks("sequence", "records are written by their own application", "write through that application")
 
     def lock(self, namespace: str, actor: str, wait: float, lease: float) -> int:

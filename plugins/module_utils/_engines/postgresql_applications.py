@@ -84,7 +84,7 @@ class Applications(Connected):
     """The applications' part of ``Store``."""
 
     @contextlib.contextmanager
-    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Iterator[PostgresqlWrite]:
+    def writing(self, namespace: str, count: int, wait: float = 30.0) -> t.Iterator[PostgresqlWrite]:
         deadline = time.monotonic() + wait
         while True:
             with self._transaction() as session:  # pylint: disable=contextmanager-generator-missing-cleanup
@@ -172,7 +172,7 @@ class Applications(Connected):
     def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
         codec = RecordCodec(namespace)
         try:
-            with self.writing(namespace, limit, SWEEPER, wait=0.0) as write:
+            with self.writing(namespace, limit, wait=0.0) as write:
                 session = self._session()
                 page = session.rows(
                     f"SELECT {self.sql.long} FROM {self.sql.table} r WHERE r.generation = %s AND r.expires <= %s "
@@ -204,7 +204,7 @@ class Applications(Connected):
         keys, epochs, sequences, deleted, checksums = (
             [row[column] for row in rows] for column in (KEY, EPOCH, SEQUENCE, DELETED, CHECKSUM)
         )
-        with self.writing(namespace, 1, SWEEPER) as write:
+        with self.writing(namespace, 1) as write:
             return self._session().run(
                 f"DELETE FROM {s.table} t USING (SELECT r.place FROM unnest(%s, %s, %s, %s, %s, %s) "
                 f"AS w(key, mark, epoch, sequence, deleted, checksum) {s.probe} WHERE r.epoch = w.epoch "

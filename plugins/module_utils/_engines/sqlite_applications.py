@@ -77,7 +77,7 @@ class Applications(Connected):
     """The applications' part of ``Store``."""
 
     @contextlib.contextmanager
-    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Iterator[SqliteWrite]:
+    def writing(self, namespace: str, count: int, wait: float = 30.0) -> t.Iterator[SqliteWrite]:
         deadline = time.monotonic() + wait
         while True:
             with self._transaction() as con:  # pylint: disable=contextmanager-generator-missing-cleanup
@@ -164,7 +164,7 @@ class Applications(Connected):
         s = self.sql
         codec = RecordCodec(namespace)
         try:
-            with self.writing(namespace, limit, SWEEPER, wait=0.0) as write:
+            with self.writing(namespace, limit, wait=0.0) as write:
                 found = self._con.execute(
                     f"SELECT {s.columns} FROM {s.table} WHERE {s.generation} = ? AND {s.expires} IS NOT NULL "
                     f"AND {s.expires} <= ? AND {s.deleted} IS NULL LIMIT ?",
@@ -194,7 +194,7 @@ class Applications(Connected):
         s = self.sql
         if not rows:
             return 0
-        with self.writing(namespace, 1, SWEEPER) as write:
+        with self.writing(namespace, 1) as write:
             return self._con.executemany(
                 f"DELETE FROM {s.table} WHERE {s.generation} = ? AND {s.key} = ? AND {s.epoch} = ? "
                 f"AND {s.sequence} = ? AND {s.deleted} = ? AND {s.checksum} = ?",

@@ -94,7 +94,7 @@ class Applications(LogKeeping):
     """The applications' part of ``Store``."""
 
     @contextlib.contextmanager
-    def writing(self, namespace: str, count: int, actor: str, wait: float = 30.0) -> t.Iterator[ValkeyWrite]:
+    def writing(self, namespace: str, count: int, wait: float = 30.0) -> t.Iterator[ValkeyWrite]:
         deadline = time.monotonic() + wait
         while True:
             began = False
@@ -202,7 +202,7 @@ class Applications(LogKeeping):
     def sweep(self, namespace: str, now: int, limit: int = 500) -> int:
         codec = RecordCodec(namespace)
         try:
-            with self.writing(namespace, limit, SWEEPER, wait=0.0) as write:
+            with self.writing(namespace, limit, wait=0.0) as write:
                 tx, gone = write._tx, []
                 for row in self._expired(tx, namespace, write.generation, now):
                     # a damaged record may only look expired: it stays for the diagnosis
@@ -227,7 +227,7 @@ class Applications(LogKeeping):
 
     @repeated
     def drop_tombstones(self, namespace: str, rows: t.Sequence[Row]) -> int:
-        with self.writing(namespace, 1, SWEEPER) as write:
+        with self.writing(namespace, 1) as write:
             tx = write._tx
             there = self._live(tx, namespace, write.generation, [row[0] for row in rows])
             gone = [row[0] for row in rows if row[0] in there and self.envelopes.row(there[row[0]]) == tuple(row)]

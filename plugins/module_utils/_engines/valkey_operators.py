@@ -20,8 +20,6 @@ from .valkey_server import refuse_eviction
 from .valkey_transactions import repeated
 from .valkey_values import SPAN, key_bytes, one_key
 
-PROBER = "memops:prove"
-
 
 class Operators(Applications, Fencing):
     """The operators' part of ``Store``, but for generations."""
@@ -31,7 +29,7 @@ class Operators(Applications, Fencing):
         detail = []
         memory = False
         try:
-            with self.writing(namespace, 1, PROBER, wait=0.0):
+            with self.writing(namespace, 1, wait=0.0):
                 raise _Probed
         except NamespaceQuarantined:
             memory = True

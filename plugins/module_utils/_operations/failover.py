@@ -91,7 +91,7 @@ def demote(store: Store, claim: Claim) -> dict[str, t.Any]:
 def accepts_writes(store: Store, namespace: str) -> bool:
     """Try an application's write and roll it back. Errors other than a refusal pass through."""
     try:
-        with store.writing(namespace, 1, "memops:probe", wait=5.0):
+        with store.writing(namespace, 1, wait=5.0):
             raise _Rollback
     except _Rollback:
         return True

@@ -130,13 +130,8 @@ def preflight(
     }
 
 
-def refuse_if_held(store: Store, namespace: str, run: Run) -> None:
-    """Errors: LeaseHeld when another attempt works on the namespace and its lease has not run out."""
-    refuse_held(store.incidents(namespace), namespace, run)
-
-
 def refuse_held(found: t.Sequence[IncidentState], namespace: str, run: Run) -> None:
-    """As refuse_if_held, of these incidents."""
+    """Errors: LeaseHeld when another attempt works on the namespace in one of these and its lease has not run out."""
     for state in found:
         held = (
             state.state == "open" and state.lease_until > now_us() and state.attempt not in (run.attempt, run.takeover)

@@ -229,7 +229,7 @@ def _write(
         return 0, 0
     key_id = keyring.active_id
     unchanged = 0
-    with work.store.writing(work.target, len(kept), work.owner) as write:
+    with work.store.writing(work.target, len(kept)) as write:
         current = write.current(list(kept))
         puts: list[Row] = []
         entries: list[tuple[t.Any, ...]] = []

@@ -262,7 +262,7 @@ class _Creation:
     def _canary(self, store: Store, namespace: str) -> None:
         """A record that must come back from every restore."""
         codec = RecordCodec(namespace)
-        with store.writing(namespace, 1, "memops:backup") as write:
+        with store.writing(namespace, 1) as write:
             if write.current([CANARY]):
                 return
             key_id = self.keyring.active_id

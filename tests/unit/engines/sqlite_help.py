@@ -23,7 +23,7 @@ def row(namespace, key, epoch, sequence, at, payload=b"sealed", *, deleted=None,
 
 def write(store, namespace, items: t.Mapping[str, bytes | None], *, actor=ACTOR, wait=30.0, expires=None, aside=None):
     """Write (or, for None, soft-delete) as one transaction; the rows."""
-    with store.writing(namespace, len(items), actor, wait) as w:
+    with store.writing(namespace, len(items), wait) as w:
         rows = [
             row(
                 namespace, key, w.epoch, w.first_sequence + n, w.at, payload or b"",

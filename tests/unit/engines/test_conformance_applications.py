@@ -56,11 +56,11 @@ def test_a_batch_is_cut_at_some_8_mib(store):
 
 
 def test_sequences_are_gapless_and_unused_ones_are_not_given_out(store):
-    with store.writing("n", 10, "a") as w:
+    with store.writing("n", 10) as w:
         assert (w.first_sequence, w.lock) == (1, 1)
         rows = [row("n", "a", w.epoch, 1, w.at)]
         w.put(rows, entries("n", rows, w.lock))
-    with store.writing("n", 1, "a") as w:
+    with store.writing("n", 1) as w:
         assert (w.first_sequence, w.lock) == (2, 2)
     assert store.identity().sequence == 1
     assert health(store) == {
@@ -71,7 +71,7 @@ def test_sequences_are_gapless_and_unused_ones_are_not_given_out(store):
 
 def test_a_sequence_that_was_not_reserved_is_refused_and_nothing_is_written(store):
     with pytest.raises(InvalidInput, match="outside of its 1"):
-        with store.writing("n", 1, "a") as w:
+        with store.writing("n", 1) as w:
             rows = [row("n", "a", w.epoch, 2, w.at)]
             w.put(rows, entries("n", rows))
     with store.reader() as reader:
@@ -82,7 +82,7 @@ def test_an_exception_in_the_body_rolls_back(store):
     write(store, "n", {"a": b"1"})
     before = all_rows(store, "n")
     with pytest.raises(ZeroDivisionError):
-        with store.writing("n", 1, "a") as w:
+        with store.writing("n", 1) as w:
             rows = [row("n", "a", w.epoch, w.first_sequence, w.at, b"2")]
             w.put(rows, entries("n", rows))
             raise ZeroDivisionError
@@ -101,7 +101,7 @@ def test_time_never_goes_back(store):
 
 def test_current_shows_live_rows_and_the_writes_own(store):
     rows = write(store, "n", {"a": b"1", "b": None})
-    with store.writing("n", 1, "a") as w:
+    with store.writing("n", 1) as w:
         assert w.current(["a", "b", "c"]) == {"a": rows[0], "b": rows[1]}
 
 
@@ -183,7 +183,7 @@ def test_ttl_and_sweep(store, claim):
     assert (store.set_ttl("n", 5.0), store.set_ttl("n", 5.0)) == (True, False)
     with pytest.raises(NamespaceUnknown):
         store.set_ttl("absent", 1.0)
-    with store.writing("n", 1, "a") as w:
+    with store.writing("n", 1) as w:
         assert w.ttl == 5.0
     write(store, "n", {"a": b"1", "b": b"1", "c": b"1"}, expires=10)
     write(store, "n", {"gone": None}, expires=10)

@@ -156,7 +156,7 @@ def test_nothing_is_known_of_what_is_not_there(store):
 
 @pytest.mark.parametrize("namespace", ["\x00odd", "a:b{c}*?[", "\U0001f600/é", "n'; DROP TABLE x; --", "x" * 256])
 def test_names_and_texts_of_any_kind(store, namespace):
-    with store.writing(namespace, 1, "actor \x00 é") as w:
+    with store.writing(namespace, 1) as w:
         one = row(namespace, "\x00", w.epoch, w.first_sequence, w.at, b"\x00", key_id="k \U0001f600")
         entry = (0, w.at, namespace, "write", "\x00", w.epoch, 1, one[9], w.lock, "actor \x00 é", "why\x00\n", b"")
         w.put([one], [entry])

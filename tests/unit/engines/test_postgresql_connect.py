@@ -161,7 +161,7 @@ def test_a_session_that_is_lost_fails_once_and_the_next_call_has_a_new_one(own_s
     with own_server.connect() as con:
         kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = %s"
         with pytest.raises(StoreUnavailable, match=r"connection to the store .* was lost"):
-            with store.writing("n", 1, "a") as w:
+            with store.writing("n", 1) as w:
                 con.execute(kill, (postgresql_session.APPLICATION,))
                 time.sleep(0.2)
                 w.current(["a"])
@@ -199,7 +199,7 @@ def test_a_busy_namespace_and_a_cancelled_statement_are_said_so(own_server, stor
 def test_a_crashed_server_loses_nothing_that_was_acknowledged(own_server, store):
     write(store, "n", {"a": b"1"})
     with pytest.raises(MemoryOpsError):
-        with store.writing("n", 1, "a") as w:
+        with store.writing("n", 1) as w:
             store._put_rows(store._session(), w.generation, all_rows(store, "n"))
             crash(own_server)
             w.current(["a"])
@@ -211,7 +211,7 @@ def test_a_crashed_server_loses_nothing_that_was_acknowledged(own_server, store)
 def test_values_that_fit_no_column_are_refused(store):
     for bad in ({4: "soon"}, {2: 1 << 70}, {8: "text"}, {0: "\ud800"}):
         with pytest.raises(InvalidInput, match="does not take this record"):
-            with store.writing("n", 1, "a") as w:
+            with store.writing("n", 1) as w:
                 row = ["k", w.epoch, w.first_sequence, w.at, w.at, None, None, "k1", b"x", b"c"]
                 for at, value in bad.items():
                     row[at] = value

@@ -346,7 +346,7 @@ def test_a_store_that_this_user_may_not_write():
             "else: os.chmod(sys.argv[1], 0o444); os.chmod(os.path.dirname(sys.argv[1]), 0o555)\n"
             "try:\n"
             "    store = open_store({'path': sys.argv[1]})\n"
-            "    with store.writing('n', 1, 'a') as w: w.put([], [])\n"
+            "    with store.writing('n', 1) as w: w.put([], [])\n"
             "except StoreUnavailable as error: print(error)\n"
         )
         done = run(script, store.path)

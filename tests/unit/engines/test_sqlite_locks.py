@@ -40,7 +40,7 @@ def test_opening_a_store_again_costs_no_lock_and_so_no_write(tmp_path):
     try:
         elsewhere(OPEN_WRITE_CLOSE, params["path"])  # thinks itself the last one if the lock is gone
         assert os.path.exists(params["path"] + "-wal"), "the write-ahead log was deleted under an open store"
-        with first.writing("a", 1, "test"):
+        with first.writing("a", 1):
             pass
         fill(params, keyring, "a", {"k": 1})
         assert len(rows_of(params, "a")) == 1

@@ -81,7 +81,7 @@ def test_a_namespace_is_harmless_in_patterns_and_in_key_names(name):
 
 def test_a_record_that_no_column_could_hold_is_refused(store):
     with pytest.raises(InvalidInput, match="does not take this record: OverflowError"):
-        with store.writing("n", 1, "a") as w:
+        with store.writing("n", 1) as w:
             rows = [("k", 2**64, *row("n", "k", 1, 1, 1)[2:])]
             w.put(rows, entries("n", rows))
     assert write(store, "n", {"k": b"1"})[0][2] == 1

@@ -85,7 +85,7 @@ class Work:
         write(self.other, "n", {key: self.chance.randbytes(size) for key in self.some()})
 
     def put_twice(self):
-        with self.other.writing("n", 2, "twice") as w:
+        with self.other.writing("n", 2) as w:
             for number in range(2):
                 rows = [row("n", "a/b", w.epoch, w.first_sequence + number, w.at, b"%d" % number)]
                 w.current(["a/b"])

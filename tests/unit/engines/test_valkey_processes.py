@@ -34,7 +34,7 @@ def test_a_write_that_lost_its_hold_stores_nothing(store, valkey_server):
     write(store, "n", {"a": b"1"})
     other = same(store, valkey_server)
     with pytest.raises(StoreUnavailable, match="overtaken by another one; nothing of it was stored"):
-        with store.writing("n", 1, "slow") as w:
+        with store.writing("n", 1) as w:
             rows = [row("n", "a", w.epoch, w.first_sequence, w.at, b"2")]
             w.put(rows, entries("n", rows, w.lock))
             with valkey_server.client() as client:
@@ -49,7 +49,7 @@ def test_a_write_that_lost_its_hold_stores_nothing(store, valkey_server):
 
 def test_writers_of_other_namespaces_wait_and_a_busy_store_says_so(store, valkey_server):
     other = same(store, valkey_server, busy_timeout=0.1)
-    with store.writing("n", 1, "slow"):
+    with store.writing("n", 1):
         with pytest.raises(StoreUnavailable, match="another writer held it longer"):
             write(other, "m", {"a": b"1"})
     write(other, "m", {"a": b"1"})
@@ -61,7 +61,7 @@ def test_a_fence_does_not_wait_for_a_writer_that_sleeps(store, valkey_server):
     operator = same(store, valkey_server)
     claim = operator.claim("n", "a", "op", new_incident="i")
     with pytest.raises(NamespaceQuarantined, match="incident i"):
-        with store.writing("n", 1, "asleep") as w:
+        with store.writing("n", 1) as w:
             rows = [row("n", "a", w.epoch, w.first_sequence, w.at)]
             w.put(rows, entries("n", rows, w.lock))
             assert operator.fence(claim)
@@ -71,7 +71,7 @@ def test_a_fence_does_not_wait_for_a_writer_that_sleeps(store, valkey_server):
 
 def test_a_connection_lost_before_the_end_stores_nothing_and_the_next_write_works(store, valkey_server):
     with pytest.raises(StoreUnavailable, match="nothing was stored"):
-        with store.writing("n", 1, "a") as w:
+        with store.writing("n", 1) as w:
             rows = [row("n", "a", w.epoch, w.first_sequence, w.at)]
             w.put(rows, entries("n", rows, w.lock))
             store.wire.drop()

@@ -95,7 +95,7 @@ class Site:
     def unlocked(self, items, logged=True, actor="importer", deleted=False, raw_lock=None):
         """A bulk write by a program that knows the keys but takes no lock, and perhaps writes no log."""
         ring, codec = self.ring(), RecordCodec(NS)
-        with self.open() as store, store.writing(NS, max(1, len(items)), actor) as write:
+        with self.open() as store, store.writing(NS, max(1, len(items))) as write:
             rows, entries = [], []
             for number, (key, value) in enumerate(items.items()):
                 fields = (key, write.epoch, write.first_sequence + number, write.at, write.at, None)

@@ -332,7 +332,7 @@ def test_what_such_keys_lack_is_named(site):
         said = store_info.store_info(store)
         assert said["capabilities"] == ["expiry", "fence-raw-reads", "fence-reads", "fence-writes", "generations"]
         assert {one["name"]: one["records"] for one in said["namespaces"]} == {NS: len(site.dumps())}
-        calls = (lambda: store.writing(NS, 1, "x"), lambda: store.reserve(None, 1), lambda: store.set_ttl(NS, 1))
+        calls = (lambda: store.writing(NS, 1), lambda: store.reserve(None, 1), lambda: store.set_ttl(NS, 1))
         for lacking in calls:
             with pytest.raises(CapabilityMissing, match="The layout keyspace has no"):
                 lacking()

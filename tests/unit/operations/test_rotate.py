@@ -281,7 +281,7 @@ def test_a_writer_that_keeps_the_old_key_is_looked_at_again_and_reported(place):
         from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec
 
         codec, ring = RecordCodec(NS), place.ring()
-        with store.writing(NS, 1, "stubborn") as w:
+        with store.writing(NS, 1) as w:
             row = ("user/00000", w.epoch, w.first_sequence, w.at, w.at, None, None, old, b"", b"")
             row = row[:8] + (ring.seal(b"j1", codec.head(row), old), b"")
             row = row[:9] + (codec.checksum(row),)

@@ -266,7 +266,7 @@ def put_canary(place):
     from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec
 
     codec, ring, store = RecordCodec(NS), place.ring(), open_store(place.store)
-    with store.writing(NS, 1, "memops:backup") as w:
+    with store.writing(NS, 1) as w:
         row = (validate.CANARY_KEY, w.epoch, w.first_sequence, w.at, w.at, None, None, ring.active_id, b"", b"")
         row = row[:8] + (ring.seal(b"j1", codec.head(row), ring.active_id), b"")
         row = row[:9] + (codec.checksum(row),)

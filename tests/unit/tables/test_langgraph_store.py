@@ -195,7 +195,7 @@ def test_what_such_tables_lack_is_named(site):
     with pytest.raises(CapabilityMissing, match="encryption"):
         rotate.rotate(store_params=site.store, keyring=site.ring(), namespace=NS)
     with site.open() as store:
-        calls = (lambda: store.writing(NS, 1, "x"), lambda: store.reserve(None, 1), lambda: store.set_ttl(NS, 1))
+        calls = (lambda: store.writing(NS, 1), lambda: store.reserve(None, 1), lambda: store.set_ttl(NS, 1))
         for lacking in calls:
             with pytest.raises(CapabilityMissing, match="The layout langgraph_store has no"):
                 lacking()

@@ -353,7 +353,7 @@ def test_what_such_tables_lack_is_named(site):
         fence = ["fence-raw-reads", "fence-reads", "fence-writes"]
         assert said["capabilities"] == ["expiry", *fence, "generations", "search"]
         assert {one["name"]: one["records"] for one in said["namespaces"]}[NS] == len(site.records())
-        calls = (lambda: store.writing(NS, 1, "x"), lambda: store.reserve(None, 1), lambda: store.set_ttl(NS, 1))
+        calls = (lambda: store.writing(NS, 1), lambda: store.reserve(None, 1), lambda: store.set_ttl(NS, 1))
         for lacking in calls:
             with pytest.raises(CapabilityMissing, match="The layout langgraph_store has no"):
                 lacking()
