@@ -102,16 +102,11 @@ class Applier:
         known = self.store.incident(self.claim).facts
         with self.store.reader() as reader:
             active = reader.namespace(self.claim.namespace).generation
+        done = {"method": "hard", "applied": 0, "already": 0, "refused": 0}
         if known.get("switched_to") == active:
-            former = known["switched_from"]
             self._log_tombstones(active)
-            return {
-                "method": "hard",
-                "applied": 0,
-                "already": known["rebuilt_rows"],
-                "generation": {"from": former, "to": active},
-                "refused": 0,
-            }
+            generation = {"from": known["switched_from"], "to": active}
+            return {**done, "already": known["rebuilt_rows"], "generation": generation}
         target = known.get("building")
         if target is None or target not in self.store.generations(self.claim.namespace):
             target = self.store.begin_generation(self.claim)
@@ -123,14 +118,7 @@ class Applier:
         self.store.switch(self.claim, target, active)
         self._log_tombstones(target)
         self.store.note(self.claim, building=None)
-        return {
-            "method": "hard",
-            "applied": applied,
-            "kept": kept,
-            "already": 0,
-            "generation": {"from": active, "to": target},
-            "refused": 0,
-        }
+        return {**done, "applied": applied, "kept": kept, "generation": {"from": active, "to": target}}
 
     def _copy_kept(self, active: int, target: int) -> int:
         """Everything that the plan does not name, by the engine's own bulk copy; resumes after the last key copied."""
@@ -228,8 +216,7 @@ class Applier:
                 rows[entry.key] = row
                 if self.incoming is not None:
                     rows[entry.key] = self.incoming.later(self.sources[entry.source], [row])[0]
-        bare = [entry for entry in entries if entry.source is None and entry.action != "expired"]
-        rows.update(self._tombstones(bare))
+        rows.update(self._tombstones([entry for entry in entries if entry.buried]))
         return rows
 
     def _as_today(
@@ -258,14 +245,14 @@ class Applier:
         """In place the store logs a tombstone with its change. Those of a new generation are logged once it is the
         active one: until then, and after an undo that came before, the log must not say that a key was deleted."""
         for entries in self.plan.entries(batch=BATCH) if self.tombstones else ():
-            bare = {entry.key: entry for entry in entries if entry.source is None and entry.action != "expired"}
-            if not bare:
+            buried = {entry.key: entry for entry in entries if entry.buried}
+            if not buried:
                 continue
             with self.store.reader() as reader:
-                rows = reader.get_many(self.claim.namespace, list(bare), generation)
+                rows = reader.get_many(self.claim.namespace, list(buried), generation)
             log = [
                 (0, row[UPDATED], self.claim.namespace, "delete", key, row[EPOCH], row[SEQUENCE], row[CHECKSUM], 0)
-                + (self.claim.attempt, f"{bare[key].action}: {bare[key].reason}", b"")
+                + (self.claim.attempt, f"{buried[key].action}: {buried[key].reason}", b"")
                 for key, row in rows.items()
                 if row[DELETED] is not None
             ]
@@ -319,21 +306,9 @@ def undo(
             f"There is no rebuild of {namespace} to take back: no former generation, and no soft repair.",
             "restore a snapshot with the restore playbook instead",
         )
-    if known.get("released_at") and "log" not in store.capabilities():
-        raise CannotProceed(
-            f"{namespace} was released since, and it has no access log: nobody can tell what was written to it.",
-            "restore single records with the restore playbook, or rebuild again",
-        )
-    if known.get("released_sequence") is not None and _written_since(store, namespace, known["released_sequence"]):
-        raise CannotProceed(
-            f"{namespace} was written to after its release; going back would take these writes away.",
-            "restore single records with the restore playbook, or rebuild again",
-        )
-    if known.get("merged_since"):
-        raise CannotProceed(
-            f"What was written to {namespace} on its secondary came home since; going back would take that away.",
-            "restore single records with the restore playbook, or rebuild again",
-        )
+    since = _happened_since(store, namespace, known)
+    if since is not None:
+        raise CannotProceed(since, "restore single records with the restore playbook, or rebuild again")
     claim = None if check else incidents.claim(store, namespace, run)
     if soft:
         return undo_soft(store, store_params or {}, claim, str(incident), namespace, run)
@@ -360,6 +335,17 @@ def _refuse_dropped(store: Store, namespace: str, incident: str | None) -> None:
             "when memory_keep_incidents was over.",
             "restore a snapshot with the restore playbook instead",
         )
+
+
+def _happened_since(store: Store, namespace: str, known: t.Mapping[str, t.Any]) -> str | None:
+    """Why going back would take away what came after the rebuild, or may."""
+    if known.get("released_at") and "log" not in store.capabilities():
+        return f"{namespace} was released since, and it has no access log: nobody can tell what was written to it."
+    if known.get("released_sequence") is not None and _written_since(store, namespace, known["released_sequence"]):
+        return f"{namespace} was written to after its release; going back would take these writes away."
+    if known.get("merged_since"):
+        return f"What was written to {namespace} on its secondary came home since; going back would take that away."
+    return None
 
 
 def _written_since(store: Store, namespace: str, sequence: int) -> bool:

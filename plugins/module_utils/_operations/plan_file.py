@@ -46,6 +46,11 @@ class Entry(t.NamedTuple):
     epoch: int | None
     sequence: int | None
 
+    @property
+    def buried(self) -> bool:
+        """Whether it becomes a tombstone, where the store has them: nobody has a good copy of it."""
+        return self.source is None and self.action != "expired"
+
 
 class PlanFile:
     """Written once, under a temporary name until it is complete; read by everything after it."""
@@ -159,29 +164,18 @@ class PlanFile:
         query = "SELECT source, count(*) FROM plan WHERE source IS NOT NULL GROUP BY source ORDER BY source DESC"
         return dict(self._db.execute(query))
 
-    def entries(
-        self, action: str | None = None, source: str | None = None, batch: int = 1000
-    ) -> t.Iterator[list[Entry]]:
-        """Entries in key order, ``batch`` at a time."""
-        after = ""
-        where = "key > ?" + (" AND action = ?" if action else "") + (" AND source = ?" if source else "")
-        while True:
-            bound = [after, *(x for x in (action, source) if x), batch]
-            rows = self._db.execute(f"SELECT * FROM plan WHERE {where} ORDER BY key LIMIT ?", bound).fetchall()
-            if not rows:
-                return
-            yield [Entry._make(row) for row in rows]
-            after = rows[-1][0]
+    def entries(self, action: str | None = None, batch: int = 1000) -> t.Iterator[list[Entry]]:
+        """Entries (of one action) in key order, ``batch`` at a time."""
+        return self._batches("action = ?" if action else "true", [action] if action else [], batch)
 
-    def unsourced(self, batch: int = 1000) -> t.Iterator[list[Entry]]:
+    def unsourced(self) -> t.Iterator[list[Entry]]:
         """Entries for which no good copy was found yet."""
-        after = ""
+        return self._batches("source IS NULL AND action IN ('lost','suspect')", [], 1000)
+
+    def _batches(self, where: str, bound: list[str], batch: int) -> t.Iterator[list[Entry]]:
+        query, after = f"SELECT * FROM plan WHERE {where} AND key > ? ORDER BY key LIMIT ?", ""
         while True:
-            rows = self._db.execute(
-                "SELECT * FROM plan WHERE key > ? AND source IS NULL AND action IN ('lost','suspect') "
-                "ORDER BY key LIMIT ?",
-                (after, batch),
-            ).fetchall()
+            rows = self._db.execute(query, (*bound, after, batch)).fetchall()
             if not rows:
                 return
             yield [Entry._make(row) for row in rows]

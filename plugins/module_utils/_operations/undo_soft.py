@@ -70,7 +70,7 @@ def undo_soft(
                 stay = {
                     key
                     for key, row in rows.items()
-                    if (tombstones and _marked(entries[key])) or not plausible(row, newest)
+                    if (tombstones and entries[key].buried) or not plausible(row, newest)
                 }
                 left += stay
                 wanted = {key: row for key, row in rows.items() if key not in stay}
@@ -87,10 +87,6 @@ def undo_soft(
 def _replaced(entry: Entry | None, reason: str, row: t.Sequence[t.Any]) -> bool:
     """Whether this is the row that the plan replaced, and not one of the same key that somebody isolated."""
     return entry is not None and row[CHECKSUM] == entry.expected and reason == f"{entry.action}: {entry.reason}"
-
-
-def _marked(entry: Entry) -> bool:
-    return entry.source is None and entry.action != "expired"
 
 
 def _change(store: Store, claim: Claim | None, namespace: str, wanted: t.Mapping[str, t.Any]) -> int:
