@@ -18,7 +18,7 @@ from .._errors import InvalidInput
 from .incident import rfc3339
 from .log_times import timestamp
 
-#: kind → regular expressions, matched anywhere in a line, case ignored. A user's own are added to these.
+#: kind → regular expressions, matched anywhere in a line, case ignored.
 PATTERNS: dict[str, tuple[str, ...]] = {
     "corruption": (
         r"memory[ _]corrupt",
@@ -66,20 +66,19 @@ def scan_logs(
     *,
     state: t.Mapping[str, t.Any] | None = None,
     since: int | None = None,
-    patterns: t.Mapping[str, str | t.Sequence[str]] | None = None,
     max_bytes: int = 1 << 30,
 ) -> dict[str, t.Any]:
     """Scan ``sources``: paths, {"path": p} or {"journal_unit": name}.
 
     ``state`` is what an earlier call returned (or ``positions``): only what came after it is read, through one
     rotation of the file; without it everything, of each file the last ``max_bytes``. Lines older than ``since`` (µs)
-    are left out where they begin with a time; times without a zone are this host's. ``patterns`` adds kinds.
+    are left out where they begin with a time; times without a zone are this host's.
 
     Returns {data (every source was read), sources [{source, status: read | no-data, bytes, reason}], counts {kind: n},
     total, first, last (RFC 3339 or None), errors [{kind, count, first, last, sample}], samples [≤ 20 lines, secrets
-    masked], state}. Errors: InvalidInput (a source or pattern that cannot be meant).
+    masked], state}. Errors: InvalidInput (a source that cannot be meant).
     """
-    finding = _Finding(_compile(patterns), since)
+    finding = _Finding(since)
     before = dict(state or {})
     after: dict[str, t.Any] = {}
     report = []
@@ -125,14 +124,15 @@ def positions(sources: t.Sequence[Source]) -> dict[str, t.Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def _known() -> list[tuple[str, t.Any]]:
-    return _compile(None)
+def _compiled() -> list[tuple[str, re.Pattern[bytes]]]:
+    joined = ((kind, "|".join(f"(?:{text})" for text in texts)) for kind, texts in PATTERNS.items())
+    return [(kind, re.compile(text.encode(), re.IGNORECASE)) for kind, text in joined]
 
 
 def kind_of(text: str) -> str | None:
     """Which kind of failure a text tells of, as of a log line; None: of none."""
     raw = text.encode("utf-8", "replace")
-    return next((kind for kind, pattern in _known() if pattern.search(raw, 0, LINE)), None)
+    return next((kind for kind, pattern in _compiled() if pattern.search(raw, 0, LINE)), None)
 
 
 def mask(text: str) -> str:
@@ -165,11 +165,11 @@ _SECRETS = tuple(
 
 # --- what is found ------------------------------------------------------------------------------------------------
 class _Finding:
-    def __init__(self, patterns: t.Sequence[tuple[str, t.Any]], since: int | None) -> None:
+    def __init__(self, since: int | None) -> None:
         self.kinds: dict[str, dict[str, t.Any]] = {}
         self.samples: list[dict[str, t.Any]] = []
         self.source = ""
-        self._patterns = patterns
+        self._patterns = _compiled()
         self._since = since
         self._at: int | None = None  # of the newest line that began with a time: a traceback's lines have none
 
@@ -204,23 +204,6 @@ class _Finding:
 
     def new_source(self) -> None:
         self._at = None
-
-
-def _compile(more: t.Mapping[str, str | t.Sequence[str]] | None) -> list[tuple[str, t.Any]]:
-    kinds: dict[str, list[str]] = {kind: list(known) for kind, known in PATTERNS.items()}
-    for kind, added in (more or {}).items():
-        kinds.setdefault(str(kind), []).extend([added] if isinstance(added, str) else added)
-    compiled = []
-    for kind, texts in kinds.items():
-        for text in texts:
-            try:
-                re.compile(text.encode(), re.IGNORECASE)
-            except (re.error, AttributeError, UnicodeEncodeError) as exc:
-                raise InvalidInput(
-                    f"The pattern {text!r:.80} for log lines is no regular expression: {exc}.", "correct the pattern"
-                ) from None
-        compiled.append((kind, re.compile("|".join(f"(?:{text})" for text in texts).encode(), re.IGNORECASE)))
-    return compiled
 
 
 def _parse(source: Source) -> tuple[str, str, str | None]:

@@ -25,7 +25,6 @@ from .integrity_rows import shown
 from .monitor_result import MAX_KEPT, thinned, told
 
 MIN_SAMPLES = 100  # reads; fewer say nothing about a hit rate
-HIT_RATE = 0.80
 LEASE = 60.0
 MAX_KEYS = 5000  # changed records that one sample looks at
 FACT = "monitor"
@@ -39,11 +38,9 @@ def monitor(
     namespace: str,
     deadline: int,
     interval: float = 10.0,
-    thresholds: t.Mapping[str, float] | None = None,
+    slo: float = 0.80,
     logs: t.Sequence[t.Any] = (),
-    patterns: t.Mapping[str, t.Any] | None = None,
     released_at: int | None = None,
-    state: t.Mapping[str, t.Any] | None = None,
     clock: t.Callable[[], int] = now_us,
     sleep: t.Callable[[float], None] = time.sleep,
     on_sample: t.Callable[[dict[str, t.Any]], None] | None = None,
@@ -53,12 +50,12 @@ def monitor(
     """Sample every ``interval`` seconds until ``deadline`` (µs since 1970), of which a resumed monitor keeps its first.
 
     Counts what applications read since ``released_at`` (µs, default: the incident's release, else the start), hits /
-    (hits + misses + corrupt); checks every record written since; looks for new error lines in ``logs`` (``state`` is
-    a position of error_lines to begin from, default: now); scans the whole namespace without keys at start and end
-    (``scans``). ``rate``: who else tells the hit rate; then it is not counted here.
-    Breaches: a hit rate below ``thresholds["hit_rate"]`` (0.80) once there are 100 reads, any finding, more than
-    ``thresholds["errors"]`` (0) error lines. Verdict: fail after a breach (fenced), could-not-verify without 100 reads
-    or without a log that was named, else pass. A monitor that has ended returns what it had found.
+    (hits + misses + corrupt); checks every record written since; looks for error lines that come into ``logs`` from
+    the start on; scans the whole namespace without keys at start and end (``scans``). ``rate``: who else tells the hit
+    rate; then it is not counted here.
+    Breaches: a hit rate below ``slo`` once there are 100 reads, any finding, any error line. Verdict: fail after a
+    breach (fenced), could-not-verify without 100 reads or without a log that was named, else pass. A monitor that has
+    ended returns what it had found.
 
     Returns {verdict, changed, fenced, breaches, reasons, deadline, started, ended, resumed, hit_rate {value, reads,
     hits, misses, corrupt}, findings {kind: n}, errors {kind: n}, error_samples, first_write_at, samples [{at, hits,
@@ -80,16 +77,15 @@ def monitor(
             claim,
             namespace,
             interval,
-            dict(thresholds or {}),
+            slo,
             logs,
-            patterns,
             clock,
             scans,
             rate,
         )
         resumed = known is not None
         if known is None:
-            watch.begin(deadline, released_at, state)
+            watch.begin(deadline, released_at)
         elif known.get("verdict"):
             return watch.result(known, changed=False, resumed=False)
         else:
@@ -110,25 +106,18 @@ class _Watch:
         claim: Claim,
         namespace: str,
         interval: float,
-        thresholds: dict[str, float],
+        slo: float,
         logs: t.Sequence[t.Any],
-        patterns: t.Mapping[str, t.Any] | None,
         clock: t.Callable[[], int],
         scans: bool,
         rate: HitRate | None,
     ) -> None:
-        self.store, self.store_params, self.ring, self.claim, self.namespace = (
-            store,
-            store_params,
-            ring,
-            claim,
-            namespace,
-        )
+        self.store, self.store_params, self.ring = store, store_params, ring
+        self.claim, self.namespace = claim, namespace
         self.interval = max(0.01, interval)
-        self.slo = float(thresholds.get("hit_rate", HIT_RATE))
-        self.error_limit = int(thresholds.get("errors", 0))
+        self.slo = slo
         self.logs = application_spans.split(logs)[0]  # spans are a diagnosis' evidence
-        self.patterns, self.clock, self.scans = patterns, clock, scans
+        self.clock, self.scans = clock, scans
         self.note: dict[str, t.Any] = {}
         self.codec = RecordCodec(namespace)
         logged = "log" in store.capabilities()
@@ -136,7 +125,7 @@ class _Watch:
         self.rate = rate
         self.source = rate.source if rate is not None else "access log" if logged else "probes" if self.probes else None
 
-    def begin(self, deadline: int, released_at: int | None, state: t.Mapping[str, t.Any] | None) -> None:
+    def begin(self, deadline: int, released_at: int | None) -> None:
         now = self.clock()
         self.note = {
             "started": now,
@@ -155,7 +144,7 @@ class _Watch:
             "samples": [],
             "gaps": [],
             "missed": [],
-            "offsets": dict(state) if state else error_lines.positions(self.logs),
+            "offsets": error_lines.positions(self.logs),
             "verdict": None,
             "breaches": [],
         }
@@ -312,7 +301,7 @@ class _Watch:
                         self._found("key-missing", key, exc.message)
 
     def _scan_logs(self) -> int:
-        found = error_lines.scan_logs(self.logs, state=self.note["offsets"], patterns=self.patterns)
+        found = error_lines.scan_logs(self.logs, state=self.note["offsets"])
         self.note["offsets"] = found["state"]
         self.note["no_data"] = [one["reason"] for one in found["sources"] if one["status"] != "read"][:20]
         for kind, number in found["counts"].items():
@@ -336,10 +325,10 @@ class _Watch:
             return
         breaches = [f"{number} × {kind} finding" for kind, number in self.note["findings"].items() if number]
         errors = sum(self.note["errors"].values())
-        if errors > self.error_limit:
+        if errors:
             kinds = ", ".join(f"{number} × {kind}" for kind, number in self.note["errors"].items())
             breaches.append(f"{errors} error lines in the application's log ({kinds})")
-        rate, total = self._rate()
+        rate, total = self._rate(self.note)
         if rate is not None and rate < self.slo:
             of = f"of {total} reads" if total is not None else f"by {self.source}"
             breaches.append(f"hit rate {rate:.1%} {of} is below {self.slo:.0%}")
@@ -357,16 +346,17 @@ class _Watch:
             self.note["fenced"] = False
             self.note["breaches"] = [*breaches, f"the fence could not be put back: {exc.message}"]
 
-    def _rate(self) -> tuple[float | None, int | None]:
+    def _rate(self, note: t.Mapping[str, t.Any]) -> tuple[float | None, int | None]:
+        """(hit rate, reads)"""
         if self.rate is not None:
-            measured = self.note.get("measured") or {}
+            measured = note.get("measured") or {}
             return measured.get("value"), measured.get("reads")
-        total = sum(self.note["reads"])
-        return (self.note["reads"][0] / total if total >= MIN_SAMPLES else None), total
+        total = sum(note["reads"])
+        return (note["reads"][0] / total if total >= MIN_SAMPLES else None), total
 
     def _finish(self, resumed: bool) -> dict[str, t.Any]:
         doubts = []
-        rate, total = self._rate()
+        rate, total = self._rate(self.note)
         if rate is None and self.rate is not None:
             why = (self.note.get("measured") or {}).get("why") or "it was not asked yet"
             doubts.append(f"no data from {self.source}: {why}")
@@ -393,10 +383,6 @@ class _Watch:
         return self.result(self.note, changed=bool(self.note.get("fenced")), resumed=resumed)
 
     def result(self, note: t.Mapping[str, t.Any], *, changed: bool, resumed: bool) -> dict[str, t.Any]:
-        total = sum(note["reads"])
-        value = note["reads"][0] / total if total >= MIN_SAMPLES else None
-        if self.rate is not None:
-            measured = note.get("measured") or {}
-            value, total = measured.get("value"), measured.get("reads")
+        value, total = self._rate(note)
         rate = {"value": value, "reads": total, "threshold": self.slo, "source": self.source}
         return {"changed": changed, "resumed": resumed, **told(note, rate)}

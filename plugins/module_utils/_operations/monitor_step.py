@@ -101,7 +101,7 @@ def watch(
             namespace=namespace,
             deadline=deadline,
             interval=min(interval, seconds),
-            thresholds={"hit_rate": hit_rate},
+            slo=hit_rate,
             logs=logs,
             released_at=released,
             sleep=_until(part),

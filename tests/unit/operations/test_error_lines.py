@@ -140,22 +140,12 @@ def test_a_missing_file_is_no_data_and_is_read_when_it_comes(tmp_path, log):
     assert error_lines.scan_logs([])["data"] is False
 
 
-def test_own_patterns_are_added(log):
-    found = error_lines.scan_logs([str(log)], patterns={"start": "INFO started", "storage": ["wrote a \\w+"]})
-    assert found["counts"] == {"start": 1, "corruption": 1, "decryption": 2, "storage": 2}
-
-
 @pytest.mark.parametrize(
     "bad", ["", 7, {}, {"journal_unit": "--flush"}, {"journal_unit": "a b"}, {"path": "a", "journal_unit": "b"}]
 )
 def test_a_source_that_cannot_be_meant(bad):
     with pytest.raises(InvalidInput):
         error_lines.scan_logs([bad])
-
-
-def test_a_bad_pattern(log):
-    with pytest.raises(InvalidInput, match="no regular expression"):
-        error_lines.scan_logs([str(log)], patterns={"x": "("})
 
 
 def test_secrets_are_masked(tmp_path):
