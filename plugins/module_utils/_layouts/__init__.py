@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from .._errors import InvalidInput
 
+if t.TYPE_CHECKING:
+    from .tables import Namespaces
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -41,6 +44,10 @@ class Layout:
     log: str | None = None
     capabilities: frozenset[str] = field(default_factory=frozenset)
     engines: tuple[str, ...] = ()  # those that can run it; empty: all
+
+    def namespace_rule(self) -> Namespaces | None:
+        """How an application's own rows tell of which namespace they are; None where they do not."""
+        return None
 
 
 def layouts() -> dict[str, Layout]:
@@ -100,13 +107,12 @@ def scratch_layout(name: str) -> Layout:
 def counted_once(store_params: t.Mapping[str, t.Any], namespaces: t.Iterable[str]) -> list[str]:
     """Of these namespaces those whose counts may be added: where some lie in others, no record is counted twice."""
     from .._table_records import outermost
-    from .tables import TablesLayout
 
     name, tables = store_params.get("layout") or "native", store_params.get("tables")
     if name == "custom" and not tables:
         return sorted(namespaces)
-    known = layout(name, tables)
-    return outermost(known.roots[0].namespace, namespaces) if isinstance(known, TablesLayout) else sorted(namespaces)
+    rule = layout(name, tables).namespace_rule()
+    return sorted(namespaces) if rule is None else outermost(rule, namespaces)
 
 
 def seals(name: str) -> bool:

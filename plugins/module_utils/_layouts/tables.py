@@ -102,6 +102,9 @@ class TablesLayout(Layout):
     search: str = ""  # how the framework's own search is asked: one of _search_child.ADAPTERS
     once: str = ""  # a pattern of keys whose rows the framework writes once: what is other there, it did not change
 
+    def namespace_rule(self) -> Namespaces:
+        return self.roots[0].namespace  # alike in all roots
+
     def tables(self, engine: str) -> tuple[Root, ...]:
         return self.variants.get(engine, self.roots)
 

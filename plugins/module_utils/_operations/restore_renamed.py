@@ -12,7 +12,6 @@ import typing as t
 from .._codec import RecordCodec
 from .._errors import CapabilityMissing, InvalidInput, NamespaceQuarantined
 from .._layouts import layout
-from .._layouts.tables import TablesLayout
 from .._model import Change, Claim, Row, is_isolated
 from .._table_moved import same_fields
 from .._table_records import overlap
@@ -26,13 +25,12 @@ BATCH_ROWS = 1000
 def refuse_overlap(work: Work) -> None:
     """Errors: CapabilityMissing, InvalidInput, NamespaceQuarantined."""
     name = work.store.identity().layout
-    known = layout(name, work.store_params.get("tables"))
-    if not isinstance(known, TablesLayout):
+    rule = layout(name, work.store_params.get("tables")).namespace_rule()
+    if rule is None:
         raise CapabilityMissing(
             f"The layout {name} cannot take copies under another name: only its application writes.",
             "restore under the same name, or export the snapshot",
         )
-    rule = known.roots[0].namespace
     if rule.kind == "json":
         same_fields(rule, work.namespace, work.target)
     if overlap(rule, work.namespace, work.target):
