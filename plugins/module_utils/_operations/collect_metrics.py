@@ -11,7 +11,7 @@ import time
 import typing as t
 
 from .._codec import RecordCodec, log_checksum
-from .._errors import KeyUnavailable, MemoryOpsError, RecordCorrupt, StoreDamaged
+from .._errors import CapabilityMissing, KeyUnavailable, MemoryOpsError, RecordCorrupt, StoreDamaged
 from .._keyring_unsealed import opener
 from .._layouts import seals
 from .._metrics import Sample
@@ -97,14 +97,14 @@ class _Asked:
 
     def replication(self, params: t.Mapping[str, t.Any]) -> bool:
         """Whether the server is a replica; then how long it heard nothing of its primary."""
-        if (params.get("engine") or "sqlite") in ("sqlite", "jsonl"):
-            return False
         try:
             server = open_server(own_store(params))
             try:
                 standing = server.standing()
             finally:
                 server.close()
+        except CapabilityMissing:
+            return False  # no server, no replica
         except MemoryOpsError as exc:
             self.warnings.append(exc.message)
             return False

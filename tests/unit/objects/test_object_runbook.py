@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, CapabilityMissing
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     apply,
+    collect_metrics,
     drill,
     export,
     monitor_step,
@@ -268,3 +269,9 @@ def test_check_writes_nothing(site):
     assert site.step("plan", run, window=window, check=True)["records"]["repair"] == 3
     assert noted == {name: os.stat(os.path.join(site.folder, name)).st_mtime_ns for name in noted}
     assert site.everything() == rows
+
+
+def test_its_metrics_do_not_warn_of_a_replica_that_it_cannot_have(site):
+    found = collect_metrics.gather(store_params=site.store, cluster="c", host="h")
+    assert not found.warnings
+    assert [sample.value for sample in found.samples if sample.name == "memops_records"] == [63.0]
