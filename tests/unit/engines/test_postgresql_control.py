@@ -5,19 +5,14 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
-    NamespaceDamaged,
-    NamespaceQuarantined,
-)
+from tests.unit.engines.control_help import filled, led_back, refused
 from tests.unit.engines.postgresql_help import new_postgresql, raw
-from tests.unit.engines.sqlite_help import all_rows, structure, write
+from tests.unit.engines.sqlite_help import all_rows, write
 
 
 @pytest.fixture
 def store(postgresql_server):
-    opened = new_postgresql(postgresql_server)
-    write(opened, "n", {"a": b"1", "b": b"2"})
-    write(opened, "m", {"a": b"another's"})
+    opened = filled(new_postgresql(postgresql_server))
     yield opened
     opened.close()
 
@@ -52,33 +47,8 @@ def test_nothing_is_read_or_written_by_such_a_row_and_the_repair_leads_it_back(s
     before = all_rows(store, "n")
     for text in DAMAGE[why]:
         change(text)
-    said = f"The control row of namespace 'n' {why}."
-    with store.reader() as reader:
-        for ask in (reader.namespaces, lambda: reader.namespace("n"), lambda: reader.get_many("n", ["a"])):
-            with pytest.raises(NamespaceDamaged) as caught:
-                ask()
-            assert caught.value.message == said
-        assert caught.value.next_step == "ansible-playbook memops.agent_memory.rebuild -e memory_namespace=n"
-        assert said[0].lower() + said[1:-1] in reader.structure()
-        assert len(reader.get_many("m", ["a"])) == 1
-    for attempt in (
-        lambda: write(store, "n", {"a": b"3"}),
-        lambda: store.claim("n", "a", "o", new_incident="i"),
-    ):
-        with pytest.raises(NamespaceDamaged):
-            attempt()
-    write(store, "m", {"b": b"goes on"})
-    assert store.repair_structure()
-    assert (structure(store), store.lead_back()) == ([], [])
-    assert all_rows(store, "n") == before
-    if "generation" in why:  # it is known whether it was quarantined
-        assert write(store, "n", {"a": b"3"})
-        return
-    with pytest.raises(NamespaceQuarantined):
-        write(store, "n", {"a": b"3"})
-    claim = store.claim("n", "a", "o", new_incident="i")
-    assert store.fence(claim) and store.unfence(claim)
-    assert write(store, "n", {"a": b"3"})
+    refused(store, why)
+    led_back(store, before, serving="generation" in why)
 
 
 def test_what_was_written_past_the_row_comes_along_where_it_is_newer(store, change):

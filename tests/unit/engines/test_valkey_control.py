@@ -7,20 +7,15 @@ import json
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
-    NamespaceDamaged,
-    NamespaceQuarantined,
-    StoreDamaged,
-)
-from tests.unit.engines.sqlite_help import all_rows, structure, write
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceDamaged, StoreDamaged
+from tests.unit.engines.control_help import filled, led_back, refused
+from tests.unit.engines.sqlite_help import all_rows, write
 from tests.unit.engines.valkey_help import new_valkey, same
 
 
 @pytest.fixture
 def store(valkey_server):
-    opened = new_valkey(valkey_server)
-    write(opened, "n", {"a": b"1", "b": b"2"})
-    write(opened, "m", {"a": b"another's"})
+    opened = filled(new_valkey(valkey_server))
     yield opened
     opened.close()
 
@@ -52,50 +47,24 @@ DAMAGE = {
 }  # fmt: skip
 
 
-def refused(store, why):
-    said = f"The control row of namespace 'n' {why}."
-    with store.reader() as reader:
-        for ask in (reader.namespaces, lambda: reader.namespace("n"), lambda: reader.get_many("n", ["a"])):
-            with pytest.raises(NamespaceDamaged) as caught:
-                ask()
-            assert caught.value.message == said
-        assert caught.value.next_step == "ansible-playbook memops.agent_memory.rebuild -e memory_namespace=n"
-        assert said[0].lower() + said[1:-1] in reader.structure()
-        assert len(reader.get_many("m", ["a"])) == 1
-    for attempt in (
-        lambda: write(store, "n", {"a": b"3"}),
-        lambda: store.create_namespace("n"),
-        lambda: store.set_ttl("n", 5.0),
-        lambda: store.claim("n", "a", "o", new_incident="i"),
-    ):
+def refused_altogether(store, why):
+    """Nor is anything set in such a row, or read by it at a point."""
+    refused(store, why)
+    for attempt in (lambda: store.create_namespace("n"), lambda: store.set_ttl("n", 5.0)):
         with pytest.raises(NamespaceDamaged):
             attempt()
-    with store.keeping(), store.point() as point:  # another namespace is read as ever
-        with store.reader(point) as reader:
-            assert len(list(reader.scan("m"))) == 1
-            for ask in (reader.namespaces, lambda: reader.namespace("n")):
-                with pytest.raises(NamespaceDamaged):
-                    ask()
-    write(store, "m", {"b": b"goes on"})
-
-
-def led_back(store, before, serving):
-    assert store.repair_structure()
-    assert (structure(store), store.lead_back()) == ([], [])
-    assert all_rows(store, "n") == before
-    if not serving:
-        with pytest.raises(NamespaceQuarantined):
-            write(store, "n", {"a": b"3"})
-        claim = store.claim("n", "a", "o", new_incident="i")
-        assert store.fence(claim) and store.unfence(claim)
-    assert write(store, "n", {"a": b"3"})
+    with store.keeping(), store.point() as point, store.reader(point) as reader:
+        assert len(list(reader.scan("m"))) == 1
+        for ask in (reader.namespaces, lambda: reader.namespace("n")):
+            with pytest.raises(NamespaceDamaged):
+                ask()
 
 
 @pytest.mark.parametrize("what", DAMAGE)
 def test_nothing_is_read_or_written_by_such_a_row_and_the_repair_leads_it_back(store, change, what):
     before, (fields, why) = all_rows(store, "n"), DAMAGE[what]
     change(**fields)
-    refused(store, why)
+    refused_altogether(store, why)
     led_back(store, before, serving="state" not in fields)
 
 
@@ -103,20 +72,20 @@ def test_nothing_is_read_or_written_by_such_a_row_and_the_repair_leads_it_back(s
 def test_a_row_that_was_cut_short(store, raw, text):
     before = all_rows(store, "n")
     raw.hset(store.names.namespaces, "n", text)
-    refused(store, "is damaged")
+    refused_altogether(store, "is damaged")
     led_back(store, before, serving=False)
 
 
 def test_a_row_that_is_gone_and_one_of_which_nothing_was_noted_beside(store, raw, change):
     before = all_rows(store, "n")
     raw.hdel(store.names.namespaces, "n")
-    refused(store, "is gone, its records are there")
+    refused_altogether(store, "is gone, its records are there")
     led_back(store, before, serving=False)
     write(store, "n", {"a": b"1"})
     before = all_rows(store, "n")
     raw.hdel(store.names.generations, "n")  # as a version before this one left it
     change(noted="away", generation=9)
-    refused(store, "names generation 9, which it does not have")
+    refused_altogether(store, "names generation 9, which it does not have")
     led_back(store, before, serving=True)
 
 

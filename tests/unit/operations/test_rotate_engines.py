@@ -7,29 +7,16 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 import time
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import rotate
 from tests.unit.operations.operations_help import NS, Place
-from tests.unit.operations.rotate_help import assert_all_open, holder, run
+from tests.unit.operations.rotate_help import assert_all_open, holder, live_writer, run
 
 
 def test_killed_beside_a_live_writer_it_goes_on(bench, tmp_path):
     place = Place(tmp_path, bench)
     values = place.fill(3000)
-    chance = random.Random(5)
-    stop = threading.Event()
-    written = {}
-
-    def live():
-        with place.memory() as memory:
-            while not stop.is_set():
-                key = f"user/{chance.randrange(3000):05d}"
-                written[key] = chance.random()
-                memory.write(NS, key, written[key])
-                time.sleep(0.005)
-
     children = []
     for number, delay in enumerate((0.05, 0.15, 0.3)):  # forked before there is a thread
         child = os.fork()
@@ -43,17 +30,12 @@ def test_killed_beside_a_live_writer_it_goes_on(bench, tmp_path):
             finally:
                 os._exit(0)
         children.append((child, number * 0.8 + delay))
-    writer = threading.Thread(target=live)
     began = time.monotonic()
-    writer.start()
-    try:
+    with live_writer(place, random.Random(5), 3000) as written:
         for child, instant in children:
             time.sleep(max(0.0, began + instant - time.monotonic()))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    finally:
-        stop.set()
-        writer.join()
     last = run(place, attempt="last:1:1", takeover=holder(place))
     assert last["complete"] is True
     assert {row[7] for row in place.rows()} == {place.ring().active_id}

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import rotate
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.unit.operations.operations_help import NS, Place
-from tests.unit.operations.rotate_help import assert_all_open, holder, open_incidents, run
+from tests.unit.operations.rotate_help import assert_all_open, holder, live_writer, open_incidents, run
 
 ROOT = Path(__file__).parents[3]
 
@@ -148,34 +147,16 @@ def start(place, **options):
 @settings(max_examples=6)
 @given(delays=st.lists(st.floats(0, 0.3), min_size=1, max_size=3), seed=st.integers(0, 2**16))
 def test_killed_at_random_instants_with_a_live_writer(delays, seed):
-    chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
         values = place.fill(3000)
-        stop = threading.Event()
-        written = {}
-
-        def live():
-            with place.memory() as memory:
-                while not stop.is_set():
-                    key = f"user/{chance.randrange(3000):05d}"
-                    value = chance.random()
-                    memory.write(NS, key, value)
-                    written[key] = value
-                    time.sleep(0.005)
-
-        writer = threading.Thread(target=live)
-        writer.start()
-        try:
+        with live_writer(place, random.Random(seed), 3000) as written:
             for number, delay in enumerate(delays):
                 child = start(place, attempt=f"a:{number}:1", takeover=holder(place), force=number == 0, batch=200)
                 time.sleep(delay)
                 child.send_signal(signal.SIGKILL)
                 child.wait()
                 child.stdout.close()
-        finally:
-            stop.set()
-            writer.join()
         last = run(place, attempt="last:1:1", takeover=holder(place))
         assert last["complete"] is True
         values.update(written)

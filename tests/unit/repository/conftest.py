@@ -13,6 +13,9 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._repository im
 from tests.support.s3_server import S3Server
 from tests.support.stores import fill, new_keyring, new_store
 
+if t.TYPE_CHECKING:
+    from .master_key_help import Site
+
 NAME = "memory"
 
 
@@ -45,6 +48,21 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository under one master key; each test's ``site`` is a copy of it, since to make it takes longer."""
+    from .master_key_help import make
+
+    return make(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture
+def site(made: Path, tmp_path: Path) -> Site:
+    from .master_key_help import copied
+
+    return copied(made, tmp_path)
 
 
 @pytest.fixture(scope="session")

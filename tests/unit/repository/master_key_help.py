@@ -76,7 +76,7 @@ class Site(Place):
 
 
 def make(folder: Path) -> Path:
-    """What a test's site is a copy of: to make it takes longer."""
+    """What ``copied`` copies."""
     (folder / "ids").write_text(json.dumps(Site(folder).make().ids))
     return folder
 

@@ -22,20 +22,10 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._repository im
 from tests.support.stores import new_keyring, new_store, rows_of
 
 from .conftest import NAME
-from .master_key_help import Site, copied, make
+from .master_key_help import Site
 from .test_snapshot import many
 
 DECODER = Path(__file__).resolve().parents[2] / "decoder" / "decode_snapshot.py"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("site"))
-
-
-@pytest.fixture
-def site(made: Path, tmp_path: Path) -> Site:
-    return copied(made, tmp_path)
 
 
 def test_all_is_opened_by_both_then_by_the_new_one_alone(site: Site) -> None:

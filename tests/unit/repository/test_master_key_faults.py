@@ -24,17 +24,7 @@ from tests.support.s3_server import S3Server
 
 from .conftest import NAME
 from .faulty import Faults, FaultyObjects
-from .master_key_help import Site, copied, make
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("site"))
-
-
-@pytest.fixture
-def site(made: Path, tmp_path: Path) -> Site:
-    return copied(made, tmp_path)
+from .master_key_help import Site, copied
 
 
 @pytest.fixture
