@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of a PostgreSQL memory store: records as the layout names them, control tables as the engine needs them.
+"""The tables of a PostgreSQL memory store: records, the access log, control tables.
 
 PRIVATE to the collection.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._errors import CapabilityMissing, InvalidInput
+from .._errors import InvalidInput
 from .._layouts import Layout
 from .postgresql_rows import INLINE_BYTES
 
@@ -37,20 +37,12 @@ class RecordsSql:
     """The SQL text that depends on schema and layout. A generation is a number that is unique in the store."""
 
     def __init__(self, layout: Layout, schema: str) -> None:
-        c = layout.columns
-        fields = (
-            c.key, c.epoch, c.sequence, c.created, c.updated, c.expires, c.deleted, c.key_id, c.payload, c.checksum
-        )  # fmt: skip
-        if fields != RECORD_COLUMNS or c.generation != "generation" or layout.log is None:
-            raise CapabilityMissing(
-                f"The PostgreSQL engine cannot run the layout {layout.name!r}.", "set memory_store.layout to native"
-            )
         if not schema or "\0" in schema or len(schema.encode()) > 63:
             raise InvalidInput(f"memory_store.schema {schema!r:.80} cannot be the name of a schema.", "correct it")
         self.layout, self.plain_schema = layout.name, schema
-        self.plain_table, self.plain_log = layout.records, layout.log
+        self.plain_table, self.plain_log = "memory_records", "memory_access_log"
         self.schema = quoted(schema)
-        self.table, self.log = self.name(layout.records), self.name(layout.log)
+        self.table, self.log = self.name(self.plain_table), self.name(self.plain_log)
         for plain in CONTROL_TABLES:
             setattr(self, plain.replace("memops_", "", 1), self.name(plain))
         payload = f"CASE WHEN octet_length(r.payload) <= {INLINE_BYTES} THEN r.payload END"

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of a SQLite memory store: records as the layout names them, control tables as the engine needs them.
+"""The tables of a SQLite memory store: records, the access log, control tables.
 
 PRIVATE to the collection.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import typing as t
 
-from .._errors import CapabilityMissing
 from .._layouts import Layout
 
 APPLICATION_ID: t.Final = 0x6D656D6F  # "memo"
@@ -25,29 +24,19 @@ def _name(identifier: str) -> str:
 
 
 class RecordsSql:
-    """The SQL text that depends on the layout. A generation is a number that is unique in the store."""
+    """The SQL text of a store with that layout's name. A generation is a number that is unique in the store."""
 
     def __init__(self, layout: Layout) -> None:
-        c = layout.columns
-        fields = (
-            c.key, c.epoch, c.sequence, c.created, c.updated, c.expires, c.deleted, c.key_id, c.payload, c.checksum
-        )  # fmt: skip
-        if c.generation is None or layout.log is None or None in fields:
-            raise CapabilityMissing(
-                f"The SQLite engine cannot run the layout {layout.name!r}: it needs columns for generation, sequence, "
-                "times, key id and checksum, and an access log.",
-                "set memory_store.layout to native",
-            )
-        names = [_name(t.cast(str, f)) for f in fields]
+        names = [_name(column) for column in ASIDE_COLUMNS.split(", ")]  # those of a record
         self.layout = layout.name
-        self.plain_table, self.plain_log = layout.records, layout.log
-        self.table, self.log, self.generation = _name(layout.records), _name(layout.log), _name(c.generation)
+        self.plain_table, self.plain_log = "memory_records", "memory_access_log"
+        self.table, self.log, self.generation = _name(self.plain_table), _name(self.plain_log), _name("generation")
         (
             self.key, self.epoch, self.sequence, self.created, self.updated,
             self.expires, self.deleted, self.key_id, self.payload, self.checksum,
         ) = names  # fmt: skip
         self.columns = ", ".join(names)
-        self.expiry_index, self.log_index = _name(layout.records + "_expires"), _name(layout.log + "_writes")
+        self.expiry_index, self.log_index = _name(self.plain_table + "_expires"), _name(self.plain_log + "_writes")
 
     def insert(self, generation: int, rows: int = 1) -> str:
         """Takes rows as they are: the generation stands in the text, so that no tuple is rebuilt per record."""

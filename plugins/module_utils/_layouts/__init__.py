@@ -17,31 +17,10 @@ if t.TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Which column (or field) of the records table is what; None: the layout has no such thing."""
-
-    key: str
-    payload: str
-    namespace: str | None = None
-    generation: str | None = None
-    epoch: str | None = None
-    sequence: str | None = None
-    created: str | None = None
-    updated: str | None = None
-    expires: str | None = None
-    deleted: str | None = None
-    key_id: str | None = None
-    checksum: str | None = None
-
-
-@dataclass(frozen=True)
 class Layout:
     """A descriptor. ``capabilities`` are the words that ``Store.capabilities()`` intersects with the engine's."""
 
     name: str
-    records: str  # table, or key pattern
-    columns: Columns
-    log: str | None = None
     capabilities: frozenset[str] = field(default_factory=frozenset)
     engines: tuple[str, ...] = ()  # those that can run it; empty: all
 

@@ -6,12 +6,10 @@ PRIVATE to the collection. A record is one key: its name after the namespace, it
 """
 from __future__ import annotations
 
-from . import Columns, Layout
+from . import Layout
 
 KEYSPACE = Layout(
     name="keyspace",
-    records="memory_store.pattern",
-    columns=Columns(key="key", payload="payload", expires="expires"),
     capabilities=frozenset(("expiry", "fence-reads", "fence-raw-reads", "fence-writes", "generations")),
     engines=("valkey",),
 )

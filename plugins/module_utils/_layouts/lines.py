@@ -10,7 +10,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from . import Columns, Layout
+from . import Layout
 
 PLACEHOLDER: t.Final = "{namespace}"
 #: What keys of lines that cannot be read as any record begin with; the number of the line follows, and after another
@@ -45,9 +45,6 @@ class LinesLayout(Layout):
 def described(name: str, *kinds: Kind, largest: int = 0, drafts: str = "") -> LinesLayout:
     return LinesLayout(
         name,
-        "memory_store.path",
-        Columns(key="/".join(kinds[0].key), payload="line"),
-        None,
         frozenset(("fence-reads", "fence-raw-reads", "fence-writes", "generations")),
         ("jsonl",),
         kinds,

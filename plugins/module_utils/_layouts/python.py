@@ -7,12 +7,10 @@ depends on the object: see _engines/python_fence.py.
 """
 from __future__ import annotations
 
-from . import Columns, Layout
+from . import Layout
 
 PYTHON = Layout(
     name="python",
-    records="memory_store.factory",
-    columns=Columns(key="key", payload="data"),
     capabilities=frozenset(("fence-reads", "fence-writes", "generations", "outside-fence")),
     engines=("python",),
 )

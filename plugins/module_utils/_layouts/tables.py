@@ -11,7 +11,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass, field
 
-from . import Columns, Layout
+from . import Layout
 
 WHOLE: t.Final = "all"  # the name of a namespace that is all rows
 FORMS: t.Final = ("timestamp", "seconds", "milliseconds", "text", "date")
@@ -124,16 +124,5 @@ def described(
         capabilities.add("expiry")
     if search:
         capabilities.add("search")
-    first = roots[0]
-    columns = Columns(
-        key=first.key[0] if first.key else first.name,
-        payload=first.payload[0] if first.payload else "",
-        namespace=first.namespace.columns[0] if first.namespace.columns else None,
-        created=first.created.column if first.created else None,
-        updated=first.updated.column if first.updated else None,
-        expires=first.expires.column if first.expires else None,
-    )
     words = frozenset(capabilities)
-    return TablesLayout(
-        name, first.name, columns, None, words, engines, roots, variants or {}, frozenset(findings), search, once
-    )
+    return TablesLayout(name, words, engines, roots, variants or {}, frozenset(findings), search, once)

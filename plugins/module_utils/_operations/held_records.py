@@ -73,7 +73,7 @@ def _group(reason: str) -> str | None:
 
 
 def chosen_rows(store: Store, namespace: str, choice: Choice) -> t.Iterator[tuple[list[Row], list[str]]]:
-    """The chosen records, those that are isolated already too, as ``_fit`` gives them; a reader per batch."""
+    """The chosen records, those that are isolated already too, as ``fit`` gives them; a reader per batch."""
     if not choice.wide:
         keys = sorted(choice.keys)
         for start in range(0, len(keys), BATCH):

@@ -13,15 +13,12 @@ import tempfile
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite_schema import RecordsSql
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     CannotProceed,
-    CapabilityMissing,
     InvalidInput,
     StoreDamaged,
     StoreUnavailable,
 )
-from ansible_collections.memops.agent_memory.plugins.module_utils._layouts import Columns, Layout
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.unit.engines.sqlite_help import all_rows, health, keys_of, new, row, structure, write
 
@@ -55,8 +52,8 @@ def test_unknown_engine_and_layouts(tmp_path):
         open_store({"engine": "oracle", "path": "x"})
     with pytest.raises(InvalidInput, match="no layout 'x'"):
         open_store({"layout": "x", "path": str(tmp_path / "m.db")}, create=True)
-    with pytest.raises(CapabilityMissing):
-        RecordsSql(Layout("thin", "t", Columns(key="k", payload="p")))
+    with pytest.raises(InvalidInput, match="engine sqlite cannot run the layout keyspace"):
+        open_store({"layout": "keyspace", "path": str(tmp_path / "m.db")}, create=True)
 
 
 def test_a_missing_file_is_not_made_by_a_mistyped_path(tmp_path):
