@@ -77,12 +77,3 @@ class HasOwnSearch(t.Protocol):
 
     def searching(self, namespace: str, seconds: float) -> contextlib.AbstractContextManager[Place]:
         """For so long at most. Errors: MemoryOpsError."""
-
-
-class Attempt(t.NamedTuple):
-    """Who rotates such keys; None: this process, and an incident of its own."""
-
-    attempt: str | None
-    owner: str | None
-    incident: str | None
-    takeover: str | None

@@ -12,7 +12,7 @@ import typing as t
 from .._errors import CannotProceed, InvalidInput, StoreMissing
 from .._store import open_store
 from . import incident as incidents
-from . import restore, restore_work, rotate
+from . import restore, restore_work, rotation
 from .incident import Run
 
 
@@ -92,7 +92,7 @@ def _refuse_open_incident(
     try:
         for name in [to_namespace] if to_namespace else namespaces or []:
             incident, _known = incidents.facts(store, name)
-            if incident is not None and not incident.startswith((restore_work.PREFIX, rotate.PREFIX)):
+            if incident is not None and not incident.startswith((restore_work.PREFIX, rotation.PREFIX)):
                 raise CannotProceed(
                     f"Namespace {name!r:.80} has the open incident {incident}.",
                     "finish that incident, or restore as a step of it: set memory_incident",

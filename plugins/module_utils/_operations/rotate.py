@@ -10,27 +10,23 @@ A rotation that was killed is known from its incident's facts and goes on with t
 from __future__ import annotations
 
 import multiprocessing
-import os
-import secrets
-import socket
 import time
 import typing as t
 
 from .. import _progress
-from .._errors import CapabilityMissing, KeyUnavailable, MemoryOpsError
+from .._errors import CapabilityMissing, KeyUnavailable
 from .._model import KEY_ID, Claim
 from .._store import Store, open_store
-from .._store_own import Attempt, RotatesOwnKeys
+from .._store_own import RotatesOwnKeys
 from .integrity import as_keyring
 from .reencrypt import resealing
 from .rotate_decision import Decision, decide
+from .rotation import LEASE, PREFIX, Attempt, attempt_of, claim_for, let_go, namespaces_of
 from .workers import Worker, collect
 
 MIN_AGE = 3600.0  # seconds; a younger active key is new enough
 ROUNDS = 8  # looks at what live writers wrote meanwhile, before it is left to the next run
-LEASE = 60.0
 SETTLE_BYTES = 24 << 20  # of new payloads, after which the engine puts them away
-PREFIX = "rotation-"  # of the incidents that a rotation opens for itself
 
 
 def rotate(
@@ -74,20 +70,19 @@ def rotate(
     ring = as_keyring(keyring)
     if ring is None:
         raise KeyUnavailable("A rotation needs the keyring.", "set memory_keyring")
+    who = attempt_of(attempt, owner, incident, takeover)
     store = open_store(store_params)
     try:
         if "encryption" not in store.capabilities():
             if isinstance(store, RotatesOwnKeys):
                 from .rotate_own import rotate_own
 
-                mine = Attempt(attempt, owner, incident, takeover)
-                return rotate_own(store, namespaces_of(store, namespace), mine, min_age, force, check)
+                return rotate_own(store, namespaces_of(store, namespace), who, min_age, force, check)
             raise CapabilityMissing(
                 "Nothing can be rotated here: the layout has no encryption, its values are the application's own.",
                 "give the application's new key (memory_new_application_key_file) where its layout knows one",
             )
         names = namespaces_of(store, namespace)
-        me = f"{socket.gethostname()}:{os.getpid()}:{int(started)}"
         decision = decide(store, ring, names, incident, attempt, new_key, min_age, force)
         if decision.target is None:
             ring.refuse_new_key()  # before an incident is opened, and in check mode too
@@ -95,10 +90,7 @@ def rotate(
             store,
             ring,
             dict(store_params),
-            attempt or me,
-            owner or me,
-            incident,
-            takeover,
+            who,
             max(1, workers),
             batch,
             progress,
@@ -115,27 +107,13 @@ def rotate(
         store.close()
 
 
-def namespaces_of(store: Store, namespace: str | t.Sequence[str] | None) -> list[str]:
-    """The named ones, each once; None: all that there are. Errors: NamespaceUnknown."""
-    with store.reader() as reader:
-        if namespace is None:
-            return [state.name for state in reader.namespaces()]
-        names = [namespace] if isinstance(namespace, str) else list(dict.fromkeys(namespace))
-        for name in names:
-            reader.namespace(name)
-        return names
-
-
 class _Run:
     def __init__(
         self,
         store: Store,
         ring: t.Any,
         store_params: dict[str, t.Any],
-        attempt: str,
-        owner: str,
-        incident: str | None,
-        takeover: str | None,
+        who: Attempt,
         workers: int,
         batch: int,
         progress: t.Callable[[dict[str, t.Any]], None] | None,
@@ -143,7 +121,7 @@ class _Run:
         tell: t.Callable[[t.Any], None] | None = None,
     ) -> None:
         self.store, self.ring, self.store_params = store, ring, store_params
-        self.attempt, self.owner, self.incident, self.takeover = attempt, owner, incident, takeover
+        self.who = who
         self.workers, self.batch, self.progress, self.limit = workers, batch, progress, limit
         self.tell = tell
         self.unopenable: list[dict[str, t.Any]] = []
@@ -166,47 +144,27 @@ class _Run:
         claims: dict[str, Claim] = {}
         try:
             for name in busy:
-                claims[name] = self._claim(name)
+                claims[name] = claim_for(self.store, name, self.who)
             if decision.target is None and busy:
                 decision.target = self._make_key(claims, decision.former)
                 decision.created = True
             if busy and self.tell is not None:
                 self.tell(self.ring)
             for name in busy:
-                note = {"from": former[name], "to": decision.target, "attempt": self.attempt, "done": False}
+                note = {"from": former[name], "to": decision.target, "attempt": self.who.attempt, "done": False}
                 self.store.note(claims[name], rotation=note)
                 self.ring.activate(decision.target)
                 results[name] = self._namespace(claims[name], t.cast(str, decision.target), former[name])
                 self._end(claims[name], note, results[name])
         except BaseException:
             for claim in claims.values():
-                self._let_go(claim)
+                let_go(self.store, claim)
             raise
         return results
 
     def _left_open(self, name: str) -> bool:
         """Whether a rotation that was killed right after its start left its own incident, to be closed now."""
         return any(one.state == "open" and one.incident.startswith(PREFIX) for one in self.store.incidents(name))
-
-    def _let_go(self, claim: Claim) -> None:
-        """After an error the next run need not wait for the lease of a rotation's own incident."""
-        if claim.incident.startswith(PREFIX):
-            try:
-                self.store.end_lease(claim)
-            except MemoryOpsError:
-                pass  # closed already, taken over, or the store is away: the lease runs out by itself
-
-    def _claim(self, name: str) -> Claim:
-        return self.store.claim(
-            name,
-            self.attempt,
-            self.owner,
-            incident=self.incident,
-            new_incident=self.incident
-            or PREFIX + time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime()) + secrets.token_hex(3),
-            takeover=self.takeover,
-            lease=LEASE,
-        )
 
     def _make_key(self, claims: t.Mapping[str, Claim], former: str) -> str:
         """The intent is noted first, so that a key made just before a kill is found again and not made twice."""
@@ -227,7 +185,7 @@ class _Run:
     def _log(self, claim: Claim, reason: str) -> None:
         at = time.time_ns() // 1000
         self.store.log_operation(
-            claim, [(0, at, claim.namespace, "rotate", None, None, None, None, None, self.owner, reason, b"")]
+            claim, [(0, at, claim.namespace, "rotate", None, None, None, None, None, self.who.owner, reason, b"")]
         )
 
     def _namespace(self, claim: Claim, target: str, former: str) -> dict[str, t.Any]:

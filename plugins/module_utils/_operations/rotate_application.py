@@ -10,9 +10,6 @@ opens are set aside, unless they are so many that the key is more likely wrong t
 """
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import time
 import typing as t
 
@@ -20,12 +17,12 @@ from .. import _progress
 from .._application_ciphers import ApplicationKey
 from .._application_seals import NOTHING, OPEN, PLAIN, SHUT, Seals, seals_of
 from .._codec import RecordCodec
-from .._errors import CannotProceed, CapabilityMissing, KeyUnavailable, MemoryOpsError, RecordCorrupt
+from .._errors import CannotProceed, CapabilityMissing, KeyUnavailable, RecordCorrupt
 from .._extra_vars import for_namespace
 from .._model import CHECKSUM, KEY, PAYLOAD, Change, Claim, IncidentState, Row
 from .._store import Store, open_store
 from .integrity_rows import shown
-from .rotate import LEASE, PREFIX, namespaces_of
+from .rotation import LEASE, PREFIX, Attempt, attempt_of, claim_for, let_go, namespaces_of
 
 NOTE = "application_rotation"  # the fact of an incident
 ASIDE = "no key of the application opens it"
@@ -77,10 +74,9 @@ def rotate_application(
     new_key.cipher(seals.cipher)
     former = [key for key in seals.keys if key.fingerprint != new_key.fingerprint]
     seals.keys[:] = [new_key, *former]
-    me = f"{socket.gethostname()}:{os.getpid()}:{int(started)}"
     store = open_store(store_params)
     try:
-        run = _Run(store, seals, attempt or me, owner or me, incident, takeover, force, limit)
+        run = _Run(store, seals, attempt_of(attempt, owner, incident, takeover), force, limit)
         names = namespaces_of(store, namespace)
         for name in names:
             run.guard(name)
@@ -99,15 +95,12 @@ class _Run:
         self,
         store: Store,
         seals: Seals,
-        attempt: str,
-        owner: str,
-        incident: str | None,
-        takeover: str | None,
+        who: Attempt,
         force: bool,
         limit: int,
     ) -> None:
         self.store, self.seals = store, seals
-        self.attempt, self.owner, self.incident, self.takeover = attempt, owner, incident, takeover
+        self.who = who
         self.force, self.limit = force, limit
         self.resumed = False
         self.unopenable: list[dict[str, t.Any]] = []  # up to the limit
@@ -196,24 +189,11 @@ class _Run:
 
     # --- changing it ----------------------------------------------------------------------------------------------
     def rotate(self, name: str, found: Found) -> Found:
-        claim = self.store.claim(
-            name,
-            self.attempt,
-            self.owner,
-            incident=self.incident,
-            new_incident=self.incident
-            or PREFIX + time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime()) + secrets.token_hex(3),
-            takeover=self.takeover,
-            lease=LEASE,
-        )
+        claim = claim_for(self.store, name, self.who)
         try:
             return self._rotate(claim, found)
         except BaseException:
-            if claim.incident.startswith(PREFIX):  # the next run need not wait for the lease
-                try:
-                    self.store.end_lease(claim)
-                except MemoryOpsError:
-                    pass
+            let_go(self.store, claim)
             raise
 
     def _rotate(self, claim: Claim, found: Found) -> Found:

@@ -8,9 +8,6 @@ PRIVATE to the collection. Every record is read before and after; of each a dige
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import socket
 import sqlite3
 import time
 import typing as t
@@ -21,13 +18,12 @@ from .._errors import CannotProceed, MemoryOpsError
 from .._extra_vars import for_namespace
 from .._model import CHECKSUM, KEY, Claim
 from .._store import Store
-from .._store_own import Attempt, RotatesOwnKeys
+from .._store_own import RotatesOwnKeys
 from .incident import now_us
 from .integrity_rows import shown
+from .rotation import LEASE, PREFIX, Attempt, claim_for, let_go
 
-PREFIX = "rotation-"
 FACT = "own_rotation"
-LEASE = 60.0
 RENEW_SECONDS = 15.0
 LISTED = 100
 KEY_NAME = "of the application"  # nobody else knows it
@@ -50,8 +46,10 @@ def rotate_own(
     young = not force and now_us() - last < min_age * 1e6
     if young or check:
         return _report(names, {}, [], not young, started)
-    claims = [_claim(store, name, who) for name in names]
+    claims: list[Claim] = []
     try:
+        for name in names:
+            claims.append(claim_for(store, name, who))
         with contextlib.closing(_Digests()) as digests:
             keep = _Keeper(store, claims)
             _progress.begin("reading what there is")
@@ -86,18 +84,9 @@ def rotate_own(
                 store.close_incident(claim)
     except BaseException:
         for claim in claims:
-            with contextlib.suppress(MemoryOpsError):
-                store.end_lease(claim)
+            let_go(store, claim)
         raise
     return _report(names, found, reasons, True, started)
-
-
-def _claim(store: Store, name: str, who: Attempt) -> Claim:
-    me = f"{socket.gethostname()}:{os.getpid()}:{int(time.monotonic())}"
-    return store.claim(
-        name, who.attempt or me, who.owner or me, incident=who.incident,
-        new_incident=who.incident or PREFIX + secrets.token_hex(6), takeover=who.takeover, lease=LEASE,
-    )  # fmt: skip
 
 
 class _Keeper:

@@ -23,7 +23,7 @@ from .held_records import PREFIX as HELD
 from .held_records import aside_of, outstanding
 from .retention import suspect
 from .retention_note import Note
-from .rotate import PREFIX as ROTATION
+from .rotation import PREFIX as ROTATION
 
 BATCH = 1000  # tombstones of one transaction
 LOOK = 50_000  # records that are read in one go; a reader holds back the engine's own clean-up
