@@ -150,6 +150,12 @@ class Change(t.NamedTuple):
     row: Row | None  # what to put there; None: take the row away
     aside: str | None = None  # reason under which the former row is kept beside; None: it is not kept
 
+    def expects(self, live: Row | None) -> bool:
+        """Whether what is there now is what it is to be put in the place of."""
+        if live is None or self.expected is None:
+            return live is None and self.expected is None
+        return bool(live[CHECKSUM] == self.expected)
+
 
 @dataclass(frozen=True)
 class Window:

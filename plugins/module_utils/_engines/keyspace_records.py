@@ -42,13 +42,11 @@ def stepwise(changes: t.Sequence[Change], live: t.Mapping[str, Row | None]) -> t
         there, row = now[change.key], None if change.row is None else tuple(change.row)
         if row == there:
             continue
-        if there is None and (change.expected is not None or row is None):
-            refused += [] if row is None else [change.key]
-        elif there is not None and (change.expected is None or there[9] != change.expected):
-            refused.append(change.key)
-        else:
+        if change.expects(there):
             steps.append(Step(change, there, row))
             now[change.key] = row
+        else:
+            refused.append(change.key)
     return refused, steps
 
 

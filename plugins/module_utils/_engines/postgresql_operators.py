@@ -178,14 +178,16 @@ class Operators(Proof):
             change = absent.pop(live[0])
             if change.row is not None and live == _digested(change.row):
                 continue
-            if change.expected is not None and live[9] == change.expected:
+            if change.expects(live):
                 apply.append(change)
             else:
                 refused.append(change.key)
         for change in absent.values():
-            if change.expected is None and change.row is not None:
+            if change.row is None:
+                continue  # gone already
+            if change.expects(None):
                 apply.append(change)
-            elif change.row is not None:
+            else:
                 refused.append(change.key)
         aside = [(change.key, change.aside) for change in apply if change.aside is not None]
         if aside:

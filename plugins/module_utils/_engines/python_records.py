@@ -330,7 +330,7 @@ def _fits(change: Change, live: Row | None) -> bool:
         return True
     if live is not None and why_unreadable(live) and (change.aside or "").startswith(ISOLATED):
         return False  # what nobody can read would not come back
-    return (live is None and change.expected is None) or (live is not None and live[CHECKSUM] == change.expected)
+    return change.expects(live)
 
 
 def _no_longer_aside(con: sqlite3.Connection, claim: Claim, reason: str, row: Row) -> None:

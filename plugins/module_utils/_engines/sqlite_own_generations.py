@@ -41,12 +41,10 @@ def compared(
         now, row = there.get(change.key), None if change.row is None else tuple(change.row)
         if row == now:
             continue
-        if now is None and (change.expected is not None or row is None):
-            refused += [] if row is None else [change.key]
-        elif now is not None and (change.expected is None or now[9] != change.expected):
-            refused.append(change.key)
-        else:
+        if change.expects(now):
             wanted.append((change, now, row))
+        else:
+            refused.append(change.key)
     return wanted, refused
 
 

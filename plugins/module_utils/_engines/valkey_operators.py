@@ -91,9 +91,7 @@ class Operators(Applications, Fencing):
                 there = live[key]
                 if row == there:
                     continue
-                if there is None and (change.expected is not None or row is None):
-                    refused += [] if row is None else [key]
-                elif there is not None and (change.expected is None or there[9] != change.expected):
+                if not change.expects(there):
                     refused.append(key)
                 else:
                     member = members[key]
