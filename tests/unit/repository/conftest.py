@@ -3,6 +3,8 @@
 """What the tests of the repository share: a store, a keyring, a directory repository, a real S3 server."""
 from __future__ import annotations
 
+import os
+import sqlite3
 import typing as t
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.s3_server import S3Server
 from tests.support.stores import fill, new_keyring, new_store
 
@@ -45,9 +48,32 @@ class Place:
         return {str(path.relative_to(top)): path for path in sorted(top.rglob("*")) if path.is_file()}
 
 
+def many(count: int, start: int = 0, size: int = 300) -> dict[str, bytes]:
+    return {f"key/{number:07d}": os.urandom(size) for number in range(start, start + count)}
+
+
+def damage(place: Place, sql: str, *values: t.Any) -> int:
+    """Change the store's file behind everybody's back."""
+    con = sqlite3.connect(place.store["path"], isolation_level=None)
+    for name in ("insert", "update", "delete"):
+        con.execute(f"DROP TRIGGER IF EXISTS memops_fence_{name}")
+    changed = con.execute(sql, values).rowcount
+    con.close()
+    open_store(place.store).close()
+    return changed
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
+
+
+@pytest.fixture
+def filled(place: Place) -> Place:
+    place.fill("n", {f"k{number:04d}": number for number in range(500)})
+    place.fill("n", {"k0007": None})
+    place.fill("m", {"only": "one"})
+    return place
 
 
 @pytest.fixture(scope="session")

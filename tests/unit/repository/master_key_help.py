@@ -18,8 +18,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.ma
 )
 from tests.support.stores import keyring_params
 
-from .conftest import NAME, Place
-from .test_snapshot import many
+from .conftest import NAME, Place, many
 
 
 class Site(Place):

@@ -19,9 +19,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._repository im
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
 from tests.support.stores import new_store, rows_of
 
-from .conftest import NAME, Place
+from .conftest import NAME, Place, many
 from .faulty import Faults, faulty
-from .test_snapshot import many
 
 
 class Liar(DirectoryObjects):

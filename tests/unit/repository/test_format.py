@@ -19,8 +19,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.support.stores import keyring_params
 
-from .conftest import NAME, Place
-from .test_snapshot import damage, many
+from .conftest import NAME, Place, damage, many
 
 TESTS = Path(__file__).resolve().parents[2]
 

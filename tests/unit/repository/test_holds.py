@@ -20,10 +20,9 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.objects import ObjectStore
 
-from .conftest import NAME, Place
+from .conftest import NAME, Place, many
 from .faulty import Faults, faulty
 from .test_retention import DAY, alive, sweep
-from .test_snapshot import many
 
 
 def hold(place: Place, snapshots: t.Sequence[str] = (), present: bool = True, **more: t.Any) -> dict[str, t.Any]:

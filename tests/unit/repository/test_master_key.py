@@ -21,9 +21,8 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations.ma
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.support.stores import new_keyring, new_store, rows_of
 
-from .conftest import NAME
+from .conftest import NAME, many
 from .master_key_help import Site
-from .test_snapshot import many
 
 DECODER = Path(__file__).resolve().parents[2] / "decoder" / "decode_snapshot.py"
 

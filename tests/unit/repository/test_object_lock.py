@@ -26,8 +26,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._repository.s3
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.s3_server import S3Server
 
-from .conftest import NAME, Place
-from .test_snapshot import many
+from .conftest import NAME, Place, many
 
 DAY = 86400.0
 SOON = 4 / DAY  # days

@@ -3,9 +3,7 @@
 """Restoring: whole, some keys, another name, another store, a warm secondary; and leaving alone what must be left."""
 from __future__ import annotations
 
-import json
 import os
-import pathlib
 import threading
 import typing as t
 
@@ -15,13 +13,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils import _errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec, decode_value
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite import SqliteStore
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import export, restore, restore_fill
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore, restore_fill
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.stores import fill, keyring_params, log_of, new_store, rows_of
 
-from .conftest import NAME, Place
-from .test_snapshot import damage
+from .conftest import NAME, Place, damage
 
 
 def bring(place: Place, **more: t.Any) -> dict[str, t.Any]:
@@ -43,14 +40,6 @@ def state(params: dict[str, t.Any], namespace: str) -> t.Any:
 def value(place: Place, params: dict[str, t.Any], namespace: str, key: str) -> t.Any:
     row = next(row for row in rows_of(params, namespace) if row[0] == key)
     return decode_value(place.keyring.open_payload(row[8], RecordCodec(namespace).head(row), row[7]))
-
-
-@pytest.fixture
-def filled(place: Place) -> Place:
-    place.fill("n", {f"k{number:04d}": number for number in range(500)})
-    place.fill("n", {"k0007": None})
-    place.fill("m", {"only": "one"})
-    return place
 
 
 def test_whole_in_place_and_again(filled: Place) -> None:
@@ -338,46 +327,6 @@ def test_a_bare_machine_with_the_master_key(filled: Place, tmp_path: t.Any) -> N
     again = Keyring.open(params)
     row = rows_of(target, "n")[5]
     assert again.open_payload(row[8], RecordCodec("n").head(row), row[7])
-
-
-def test_export(filled: Place, tmp_path: t.Any) -> None:
-    place = filled
-    place.fill("n", {"bytes": b"\0\xff", "text\n": "é"})
-    damage(place, "UPDATE memory_records SET payload = x'00' WHERE key = 'k0009'")
-    place.snapshot()
-    result = export.export(
-        repository=place.repository, keyring=place.keyring, name=NAME, directory=str(tmp_path / "out")
-    )
-    assert (result["records"], result["damaged"], result["unopenable"]) == (505, 1, 0)
-    lines = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text(encoding="ascii").splitlines()]
-    by_key = {line["key"]: line for line in lines if line["namespace"] == "n"}
-    assert by_key["k0042"]["data"] == 42 and by_key["text\n"]["data"] == "é"
-    assert by_key["bytes"]["data_base64"] == "AP8="
-    assert by_key["k0007"]["deleted"] and "data" not in by_key["k0007"]
-    assert by_key["k0009"]["status"] == "damaged" and by_key["k0009"]["payload_base64"] == "AA=="
-    log = (tmp_path / "out" / "log.jsonl").read_text(encoding="ascii").splitlines()
-    assert len(log) == result["log_entries"] == 506
-    assert {os.stat(path).st_mode & 0o777 for path in result["files"]} == {0o600}
-
-    def again(check: bool = False) -> t.Any:
-        return export.export(
-            repository=place.repository, keyring=place.keyring, name=NAME, directory=str(tmp_path / "out"), check=check
-        )
-
-    def there() -> t.Any:
-        return {path: (os.stat(path).st_ino, pathlib.Path(path).read_bytes()) for path in result["files"]}
-
-    before = there()
-    assert result["changed"] and not again(check=True)["changed"] and not again()["changed"] and there() == before
-    with open(result["files"][0], "a", encoding="ascii") as file:
-        file.write("{}\n")
-    longer = there()
-    assert again(check=True)["changed"] and there() == longer != before
-    assert again()["changed"] and [one[1] for one in there().values()] == [one[1] for one in before.values()]
-    with pytest.raises(errors.SnapshotUnusable):
-        export.export(repository=place.repository, keyring=place.keyring, name=NAME, directory=str(tmp_path / "no"),
-                      snapshot_id="20260101T000000Z-00000000", check=True)  # fmt: skip
-    assert not (tmp_path / "no").exists()
 
 
 def test_many_namespaces_come_from_one_snapshot_that_is_opened_once(

@@ -14,8 +14,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils import _errors
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import Context
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import retention, verify
 
-from .conftest import NAME, Place
-from .test_snapshot import damage, many
+from .conftest import NAME, Place, damage, many
 
 DAY = 86400.0
 

@@ -27,27 +27,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._store import 
 from tests.support.postgresql_server import PostgresqlServer
 from tests.support.stores import keyring_params, log_of, new_keyring, new_store, rows_of
 
-from .conftest import NAME, Place
-
-
-def many(count: int, start: int = 0, size: int = 300) -> dict[str, bytes]:
-    return {f"key/{number:07d}": os.urandom(size) for number in range(start, start + count)}
+from .conftest import NAME, Place, damage, many
 
 
 def rows_in(place: Place, snapshot_id: str, namespace: str, **more: t.Any) -> list[t.Any]:
     found = place.open().snapshot(NAME, snapshot_id, place.keyring)
     return [row for rows in found.scan(namespace, **more) for row in rows]
-
-
-def damage(place: Place, sql: str, *values: t.Any) -> int:
-    """Change the store's file behind everybody's back."""
-    con = sqlite3.connect(place.store["path"], isolation_level=None)
-    for name in ("insert", "update", "delete"):
-        con.execute(f"DROP TRIGGER IF EXISTS memops_fence_{name}")
-    changed = con.execute(sql, values).rowcount
-    con.close()
-    open_store(place.store).close()
-    return changed
 
 
 def test_round_trip_with_every_kind_of_key(place: Place) -> None:
@@ -372,29 +357,6 @@ def test_no_plaintext_is_stored(place: Place) -> None:
     for word in (b"PLAINKEY", b"PLAINVALUE", b"PLAINJOURNAL"):
         assert word not in stored
     assert all(path.stat().st_mode & 0o077 == 0 for path in place.root.rglob("*"))
-
-
-def test_journal(place: Place) -> None:
-    place.snapshot()
-    repository, keyring = place.open(), place.keyring
-    for number, entry in enumerate((b"first", b"", b"third")):
-        assert repository.put_journal("inc-1", number, entry, keyring)
-        assert not repository.put_journal("inc-1", number, entry, keyring)
-    assert repository.read_journal("inc-1", keyring) == [b"first", b"", b"third"]
-    assert repository.read_journal("inc-2", keyring) == []
-    with pytest.raises(errors.RepositoryRefused):
-        repository.put_journal("inc-1", 1, b"other", keyring)
-    with pytest.raises(errors.RepositoryRefused):
-        repository.put_journal("inc-1", 5, b"later", keyring)
-    path = place.root / "incidents" / "inc-1" / "000001"
-    kept = path.read_bytes()
-    for changed in (kept[:-1], kept[:-1] + bytes([kept[-1] ^ 1]), (path.parent / "000000").read_bytes(), b""):
-        path.write_bytes(changed)
-        with pytest.raises(errors.SnapshotUnusable):
-            repository.read_journal("inc-1", keyring)
-    path.unlink()
-    with pytest.raises(errors.SnapshotUnusable):
-        repository.read_journal("inc-1", keyring)
 
 
 def test_the_log_of_the_base_is_referred_to_on_postgresql_too(

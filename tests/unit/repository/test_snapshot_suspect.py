@@ -16,8 +16,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot_workers import Crew
 from tests.support.stores import keyring_params
 
-from .conftest import NAME, Place
-from .test_snapshot import damage, many
+from .conftest import NAME, Place, damage, many
 
 
 def test_suspect_until_accepted(place: Place) -> None:

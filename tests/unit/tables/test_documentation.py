@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""docs/layouts.md says what the code says, and its example of tables that nobody knows is one that runs."""
+"""docs/layouts.md and tables_sqlite.md say what the code says, and the example of tables that nobody knows runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._ansible import LAYOUTS
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.tables_sqlite import CAPABILITIES
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput, StoreMissing
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts import ALL_CAPABILITIES, layout, layouts
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.custom import CUSTOM
+from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.tables import TablesLayout
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import ENGINES, open_store
@@ -45,6 +47,22 @@ def test_the_table_of_layouts_is_what_the_code_has():
     page = PAGE.read_text(encoding="utf-8")
     found = re.search(r"from the code: begin -->\n(.*?)\n?<!-- end -->", page, re.S)
     assert found[1] == table(), f"put this between the marks in docs/layouts.md:\n{table()}"
+
+
+def test_the_table_of_capabilities_in_sqlite_is_that_of_the_code():
+    page, head, lines = (PAGE.parent / "tables_sqlite.md").read_text(encoding="utf-8"), None, []
+    for line in page.partition("## What each can do\n")[2].splitlines():
+        if not line.startswith("|"):
+            break
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if head is None:
+            head = cells[1:]
+        elif set(cells[0]) != {"-"}:
+            lines.append(cells)
+    here = [one for one in layouts().values() if isinstance(one, TablesLayout) and "sqlite" in one.engines]
+    assert head == [one.name for one in here]
+    said = {cells[0]: [cell == "yes" for cell in cells[1:]] for cells in lines}
+    assert said == {word: [word in CAPABILITIES & one.capabilities for one in here] for word in ALL_CAPABILITIES}
 
 
 @pytest.fixture

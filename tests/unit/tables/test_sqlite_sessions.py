@@ -7,14 +7,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pathlib
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines.tables_sqlite import CAPABILITIES
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import InvalidInput
-from ansible_collections.memops.agent_memory.plugins.module_utils._layouts import ALL_CAPABILITIES, layouts
-from ansible_collections.memops.agent_memory.plugins.module_utils._layouts.tables import TablesLayout
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import now_us
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
@@ -334,24 +330,6 @@ def test_a_history_of_a_release_before_2_that_is_upgraded_while_quarantined(tmp_
     site.app.write("memory 9", "user_id=ann", 9)
     assert len(site.rows("all")) == len(before) + 3  # two changes and a message
     site.app.close()
-
-
-# --- what is documented ---------------------------------------------------------------------------------------------
-def test_the_documented_table_of_capabilities_is_that_of_the_code():
-    path = pathlib.Path(__file__).parents[3] / "docs" / "tables_sqlite.md"
-    head, lines = None, []
-    for line in path.read_text(encoding="utf-8").partition("## What each can do\n")[2].splitlines():
-        if not line.startswith("|"):
-            break
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if head is None:
-            head = cells[1:]
-        elif set(cells[0]) != {"-"}:
-            lines.append(cells)
-    here = [one for one in layouts().values() if isinstance(one, TablesLayout) and "sqlite" in one.engines]
-    assert head == [one.name for one in here]
-    said = {cells[0]: [cell == "yes" for cell in cells[1:]] for cells in lines}
-    assert said == {word: [word in CAPABILITIES & one.capabilities for one in here] for word in ALL_CAPABILITIES}
 
 
 # --- tables that nobody has seen, and other names -------------------------------------------------------------------
