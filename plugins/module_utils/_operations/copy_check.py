@@ -14,7 +14,7 @@ import typing as t
 from .._errors import CannotProceed
 from . import integrity
 from .commands import run
-from .incident import folder, now_us, own_files
+from .incident import folder, now_us, own_files, write_note
 from .replicas import Side, age, at
 
 NOTES: t.Final = "verified.json"
@@ -49,7 +49,7 @@ def check_copy(
     def keep() -> None:
         if scanned and not check:
             kept = {n: k for n, k in known.items() if n in there}
-            _write(path, {"store_id": identity.store_id, "namespaces": kept})
+            write_note(path, {"store_id": identity.store_id, "namespaces": kept})
 
     for name in wanted:
         since = age(known.get(name, {}).get("at"))
@@ -107,10 +107,3 @@ def _read(path: str) -> dict[str, t.Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _write(path: str, notes: t.Mapping[str, t.Any]) -> None:
-    with own_files(os.path.dirname(path)):
-        with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump(notes, file)
-        os.replace(path + ".new", path)

@@ -15,7 +15,7 @@ import typing as t
 
 from .._errors import MemoryOpsError, RepositoryMissing, RepositoryRefused
 from .._repository import Repository
-from .incident import base, folder, own_files
+from .incident import base, folder, write_note
 
 FOLDER: t.Final = "backup"  # beside those of the incidents
 
@@ -93,8 +93,4 @@ class Former:
             return
         with contextlib.suppress(OSError, MemoryOpsError):
             path = os.path.join(folder(self._params, FOLDER, self._work_dir), self._file)
-            with own_files(os.path.dirname(path)):
-                handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with open(handle, "w", encoding="utf-8") as file:
-                    json.dump(known, file)
-                os.replace(path + ".new", path)
+            write_note(path, known)

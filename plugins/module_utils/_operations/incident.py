@@ -176,6 +176,14 @@ def own_files(path: str) -> t.Iterator[None]:
         ) from exc
 
 
+def write_note(path: str, note: t.Mapping[str, t.Any]) -> None:
+    """Replace one of those files, as JSON that their owner alone reads. Errors: StoreUnavailable."""
+    from .._files import replace_file
+
+    with own_files(os.path.dirname(path)):
+        replace_file(path, json.dumps(note).encode(), mode=0o600)
+
+
 class Journal:
     """The incident's journal: JSON lines, fsynced, each with the SHA-256 of the line before it.
 

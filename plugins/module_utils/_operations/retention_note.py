@@ -14,7 +14,7 @@ import typing as t
 
 from .._errors import MemoryOpsError
 from .former_repository import FOLDER
-from .incident import base, folder, own_files
+from .incident import base, folder, write_note
 
 DAY: t.Final = 86400.0
 
@@ -49,8 +49,4 @@ class Note:
     def keep(self, at: float, **numbers: int) -> None:
         with contextlib.suppress(OSError, MemoryOpsError):
             path = os.path.join(folder(self._params, FOLDER, self._work_dir), self._file)
-            with own_files(os.path.dirname(path)):
-                handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with open(handle, "w", encoding="utf-8") as file:
-                    json.dump({"store_id": self._store_id, **numbers, "at": at}, file)
-                os.replace(path + ".new", path)
+            write_note(path, {"store_id": self._store_id, **numbers, "at": at})

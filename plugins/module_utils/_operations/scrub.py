@@ -191,9 +191,4 @@ def _write_notes(folder: str, notes: t.Mapping[str, t.Any]) -> None:
     path = os.path.join(folder, FILE)
     with incidents.own_files(folder):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(handle, "w", encoding="utf-8") as file:
-            json.dump({"format": 1, "namespaces": notes}, file, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(path + ".new", path)
+    incidents.write_note(path, {"format": 1, "namespaces": notes})
