@@ -35,11 +35,6 @@ NEEDED = ORDER
 Report = t.Dict[str, t.Any]
 
 
-def schema_path() -> str:
-    """Where the JSON Schema (draft 2020-12) of report.json lies."""
-    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "report.schema.json")
-
-
 def build_report(
     steps: t.Iterable[t.Any],
     *,

@@ -36,7 +36,7 @@ class Files:
         self.control = self.path.replace(PLACEHOLDER, "") + ".memops.db"
         self.folder = os.path.dirname(before if self.many else self.path)
         self._name = os.path.basename(self.path).split(".")[0] or os.path.basename(self.path)
-        part, _slash, self._below = after.partition("/")
+        part = after.partition("/")[0]
         self._match = re.compile(re.escape(os.path.basename(before)) + "(.+)" + re.escape(part), re.DOTALL).fullmatch
 
     def of(self, namespace: str) -> MemoryFile:

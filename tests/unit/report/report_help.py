@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 import datetime
 import json
+import pathlib
 import typing as t
 
 import jsonschema
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _report
 
-with open(_report.schema_path(), encoding="utf-8") as _stream:
-    SCHEMA = json.load(_stream)
+SCHEMA = json.loads(pathlib.Path(_report.__file__).with_name("report.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker())
 
 START = datetime.datetime(2025, 3, 4, 3, 12, 0, tzinfo=datetime.timezone.utc)
