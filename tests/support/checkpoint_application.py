@@ -6,12 +6,9 @@ given, and knows nothing of the collection. Run and called as langgraph_applicat
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import operator
-import os
 import sqlite3
-import sys
 import typing as t
 
 
@@ -101,18 +98,7 @@ class Checkpoints:
         self.saver(None).delete_thread(thread)
 
 
-def main() -> None:
-    out, sys.stdout = sys.stdout, io.StringIO()
-    application = Checkpoints()
-    for line in sys.stdin:
-        asked = json.loads(line)
-        try:
-            said = {"answer": getattr(application, asked["do"])(*asked["arguments"])}
-        except Exception as exc:
-            said = {"error": f"{type(exc).__name__}: {exc}"}
-        print(json.dumps(said), file=out, flush=True)
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    from serving import serve
+
+    serve(Checkpoints)

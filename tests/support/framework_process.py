@@ -13,7 +13,7 @@ from .applications import Application
 
 
 class FrameworkProcess(Application):
-    """``app.put(…)`` calls ``put`` of the program's application, which ``served`` answers for."""
+    """``app.put(…)`` calls ``put`` of the program's application, which ``serving.serve`` answers for."""
 
     def __getattr__(self, method: str) -> t.Callable[..., t.Any]:
         return lambda *arguments: self.ask(method, arguments=arguments)

@@ -6,8 +6,6 @@ tests/support/framework_process.py.
 """
 from __future__ import annotations
 
-import json
-import sys
 import threading
 import time
 import typing as t
@@ -131,16 +129,7 @@ def opened(path: str) -> tuple[sqlite3.Connection, SqliteStore]:
     return con, store
 
 
-def main() -> None:
-    application = Application()
-    for line in sys.stdin:
-        asked = json.loads(line)
-        try:
-            said = {"answer": getattr(application, asked["do"])(*asked["arguments"])}
-        except Exception as exc:
-            said = {"error": f"{type(exc).__name__}: {exc}"}
-        print(json.dumps(said), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    from serving import serve
+
+    serve(Application)

@@ -5,8 +5,6 @@ nothing of the collection. Run and called as langgraph_application.py is."""
 from __future__ import annotations
 
 import asyncio
-import io
-import json
 import os
 import sys
 import typing as t
@@ -154,18 +152,7 @@ class Mem0History:
         ]
 
 
-def main() -> None:
-    out, sys.stdout = sys.stdout, io.StringIO()  # frameworks print what happens
-    application: t.Any = {"openai": OpenAI, "adk": Adk, "agno": Agno, "mem0": Mem0History}[sys.argv[1]]()
-    for line in sys.stdin:
-        asked = json.loads(line)
-        try:
-            said = {"answer": getattr(application, asked["do"])(*asked["arguments"])}
-        except Exception as exc:
-            said = {"error": f"{type(exc).__name__}: {exc}"}
-        print(json.dumps(said), file=out, flush=True)
-    os._exit(0)  # what the frameworks do at the end takes seconds
-
-
 if __name__ == "__main__":
-    main()
+    from serving import serve
+
+    serve({"openai": OpenAI, "adk": Adk, "agno": Agno, "mem0": Mem0History}[sys.argv[1]])
