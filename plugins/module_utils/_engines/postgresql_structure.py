@@ -61,17 +61,23 @@ def invalid_indexes(session: Session, s: RecordsSql) -> list[str]:
     return [row[0] for row in rows]
 
 
-def damaged_indexes(session: Session, s: RecordsSql) -> list[tuple[str, str]]:
-    """(index, what amcheck says) of every damaged B-tree; each row of a table must be in its index."""
+def index_check(session: Session) -> str | None:
+    """The function of amcheck that looks into a B-tree, where it is there and may be called."""
     home = session.row(
         "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
         "WHERE e.extname = 'amcheck'"
     )
     if home is None:
-        return []
+        return None
     check = f"{quoted(home[0])}.bt_index_check"
     allowed = session.row("SELECT has_function_privilege(to_regprocedure(%s), 'EXECUTE')", f"{check}(regclass,boolean)")
-    if not allowed or not allowed[0]:
+    return check if allowed and allowed[0] else None
+
+
+def damaged_indexes(session: Session, s: RecordsSql) -> list[tuple[str, str]]:
+    """(index, what amcheck says) of every damaged B-tree; each row of a table must be in its index."""
+    check = index_check(session)
+    if check is None:
         return []
     rows = session.rows(
         "SELECT c.oid::bigint, c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "

@@ -16,7 +16,7 @@ from .._table_records import header
 from .item_vectors import in_postgresql
 from .postgresql_schema import literal, quoted
 from .postgresql_session import Session
-from .postgresql_structure import MOST_LINES, Structure, _transaction, ended
+from .postgresql_structure import MOST_LINES, Structure, _transaction, ended, index_check
 from .tables_postgresql_others import homes, unsaved
 from .tables_postgresql_others import told as told_of_others
 from .tables_postgresql_proof import TablesProof
@@ -56,15 +56,8 @@ def invalid(session: Session, live: Live) -> list[tuple[str, str]]:
 
 def damaged(session: Session, live: Live) -> list[tuple[str, str, str]]:
     """(table, index, what amcheck says) of each B-tree that is damaged, or in which a row of its table is missing."""
-    home = session.row(
-        "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
-        "WHERE e.extname = 'amcheck'"
-    )
-    if home is None:
-        return []
-    check = f"{quoted(home[0])}.bt_index_check"
-    allowed = session.row("SELECT has_function_privilege(to_regprocedure(%s), 'EXECUTE')", f"{check}(regclass,boolean)")
-    if not allowed or not allowed[0]:
+    check = index_check(session)
+    if check is None:
         return []
     found = []
     for oid, table, name in session.rows(
