@@ -31,6 +31,22 @@ class ManyWriters(t.Protocol):
 
 
 @t.runtime_checkable
+class DirectLoad(t.Protocol):
+    """A store that can put the records of an empty namespace straight where applications read them."""
+
+    def arranged(self, namespace: str, rows: t.Sequence[Row]) -> t.Any:
+        """What ``direct`` puts of these records. Asks no server, so that another process may do it."""
+
+    def direct(
+        self, claim: Claim, generation: int, expected: int, records: int
+    ) -> t.ContextManager[t.Callable[[t.Any], None] | None]:
+        """A function that puts what was ``arranged`` of some of so many records, ascending by key; None where it
+        cannot be done, and a generation has to be loaded. When the context ends the store has read all of it back and
+        compared it, and ``generation`` is the active one; or nothing is changed. Meanwhile the claim cannot be renewed.
+        Errors: as of ``switch``."""
+
+
+@t.runtime_checkable
 class Resealer(t.Protocol):
     """A store that replaces whole records."""
 

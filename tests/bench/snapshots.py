@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import sqlite3
 import typing as t
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 
 from . import peers
 from .data import NAMESPACE, Place, write
@@ -38,9 +41,10 @@ def fresh(repository: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
 
 
 def compare(table: Table, place: Place, repository: t.Mapping[str, t.Any], rounds: int) -> None:
-    """Full snapshots of ciphertext and of plain rows."""
+    """Full snapshots of ciphertext and of plain rows, and of ciphertext without the log of its writes."""
     no_zstd, no_restic = peers.missing("zstd"), peers.missing("restic")
-    for kind, store in (("ciphertext", "sealed.db"), ("plain rows", "plain.db")):
+    _without_log(place.copy("sealed.db", "records.db"))
+    for kind, store in (("ciphertext", "sealed.db"), ("plain rows", "plain.db"), ("records alone", "records.db")):
         params = place.params(store)
         sides = {
             "ours": Side(lambda: fresh(repository), lambda at, p=params: take(p, place.keyring, at)),
@@ -73,6 +77,15 @@ def compare(table: Table, place: Place, repository: t.Mapping[str, t.Any], round
         for name in ("peer.db", "peer.db.zst"):
             if os.path.exists(place.path(name)):
                 os.unlink(place.path(name))
+
+
+def _without_log(params: t.Mapping[str, t.Any]) -> None:
+    with contextlib.closing(open_store(params)) as store:
+        identity = store.identity()
+        store.prune_log(1 << 62, (identity.epoch, identity.sequence))
+    with contextlib.closing(sqlite3.connect(params["path"])) as con:
+        con.execute("VACUUM")
+        con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _restic_init(place: Place, repository: t.Mapping[str, t.Any]) -> tuple[str, str]:

@@ -14,7 +14,8 @@ import typing as t
 
 from .._errors import CannotProceed, InvalidInput
 from .._extra_vars import for_namespace
-from .._model import Claim, NamespaceState
+from .._model import Claim, NamespaceState, Row
+from .postgresql_arrays import Ints
 from .postgresql_generations import Generations, _in_plan, _plan_file
 from .postgresql_operators import HOLD
 from .postgresql_rows import HEAD_BYTES, escaped
@@ -69,16 +70,8 @@ class TablesGenerations(TablesFence, Generations):
     def switch(self, claim: Claim, generation: int, expected: int) -> bool:
         name, s = claim.namespace, self.sql
         with self._operating(claim, unfenced=True) as session:
-            space = self._namespace(session, name, HOLD)
-            if space.generation == generation:
+            if not self._may_switch(session, claim, generation, expected):
                 return False
-            self._own(session, claim, generation)
-            if space.generation != expected:
-                raise CannotProceed(
-                    f"Namespace {name!r:.80} is at generation {space.generation}, not {expected}.",
-                    "make the plan again from the present state",
-                )
-            self._needs_fence(session, space)
             session.run(f"DELETE FROM {s.table} WHERE generation = %s", expected)
             session.run(
                 f"INSERT INTO {s.table} (generation, key, key_rest, key_mark, epoch, sequence, created, updated, "
@@ -86,14 +79,76 @@ class TablesGenerations(TablesFence, Generations):
                 f"v.updated, v.expires, '', v.payload, v.checksum FROM ({self.live.records(name)}) AS v",
                 expected,
             )
-            with built_after(session, self, name, generation), as_written(session, self.live, self._hold):
-                self._in_any_order(session, lambda: self._replace(session, name, generation, expected))
-            self._compare(session, name, generation)
-            session.run(f"DELETE FROM {s.table} WHERE generation = %s", generation)
-            session.run(
-                f"UPDATE {s.namespace} SET generation = %s WHERE name = %s", generation, escaped(name)
-            )
+            with built_after(session, self, name, self._staged(session, generation)):
+                with as_written(session, self.live, self._hold):
+                    self._in_any_order(session, lambda: self._replace(session, name, generation, expected))
+            self._end_switch(session, name, generation)
         return True
+
+    def _may_switch(self, session: Session, claim: Claim, generation: int, expected: int) -> bool:
+        """False when it is done. Errors: CannotProceed."""
+        space = self._namespace(session, claim.namespace, HOLD)
+        if space.generation == generation:
+            return False
+        self._own(session, claim, generation)
+        if space.generation != expected:
+            raise CannotProceed(
+                f"Namespace {claim.namespace!r:.80} is at generation {space.generation}, not {expected}.",
+                "make the plan again from the present state",
+            )
+        self._needs_fence(session, space)
+        return True
+
+    def _end_switch(self, session: Session, name: str, generation: int) -> None:
+        self._compare(session, name, generation)
+        session.run(f"DELETE FROM {self.sql.table} WHERE generation = %s", generation)
+        session.run(f"UPDATE {self.sql.namespace} SET generation = %s WHERE name = %s", generation, escaped(name))
+
+    def _staged(self, session: Session, generation: int) -> int:
+        return int(session.row(f"SELECT count(*) FROM {self.sql.table} WHERE generation = %s", generation)[0])
+
+    # --- straight into the tables -------------------------------------------------------------------------------
+    def arranged(self, namespace: str, rows: t.Sequence[Row]) -> t.Any:
+        """See _store_optional.DirectLoad: what is compared in the end, and what is put."""
+        return [(*row[:8], b"", row[9]) for row in rows], self.prepared(namespace, rows)
+
+    @contextlib.contextmanager
+    def direct(
+        self, claim: Claim, generation: int, expected: int, records: int
+    ) -> t.Iterator[t.Callable[[t.Any], None] | None]:
+        name, done = claim.namespace, 0
+        with self._operating(claim, unfenced=True) as session:
+            if not self._may_switch(session, claim, generation, expected) or not self._in_key_order(session, name):
+                yield None
+                return
+            session.run(f"DELETE FROM {self.sql.table} WHERE generation = %s", expected)
+
+            def put(arranged: t.Any) -> None:
+                nonlocal done
+                heads, parts = arranged
+                self._load_rows(session, generation, heads)
+                for part in parts:
+                    self._put_root(session, name, part, away=False)
+                if done < MANY <= done + len(heads):
+                    analyze(session, self.live)
+                done += len(heads)
+
+            with built_after(session, self, name, records), as_written(session, self.live, self._hold):
+                yield put
+            self._end_switch(session, name, generation)
+
+    def _in_key_order(self, session: Session, name: str) -> bool:
+        """Whether the namespace has no rows, and rows can come in the order of their keys: none refers to one that
+        comes later."""
+        oids = Ints([table.oid for root in self.live.roots for table in root.tables])
+        return len(self.live.roots) == 1 and not self.live.any(session, name) and not session.row(
+            "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE contype = 'f' AND conrelid = confrelid "
+            "AND conrelid::bigint = ANY(%s))",
+            oids,
+        )[0]  # fmt: skip
+
+    def _sample(self, session: Session, generation: int, rows: t.Sequence[Row]) -> None:
+        """Where to cut a namespace the application's own rows tell."""
 
     def _replace(self, session: Session, name: str, new: int, old: int) -> None:
         s = self.sql
@@ -156,7 +211,7 @@ class TablesGenerations(TablesFence, Generations):
             "AND n.checksum = v.checksum OFFSET 0) AS n ON true",
             generation,
         )
-        staged = session.row(f"SELECT count(*) FROM {s.table} WHERE generation = %s", generation)[0]
+        staged = self._staged(session, generation)
         if not there == equal == staged:
             why, remedy = changing(session, self.live)
             raise CannotProceed(

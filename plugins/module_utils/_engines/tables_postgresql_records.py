@@ -35,7 +35,17 @@ from .tables_postgresql_schema import LiveRoot, Table
 
 PART = 500  # records that one change looks at
 T = t.TypeVar("T")
+Shape = t.Tuple[t.Tuple[str, str], ...]  # name and type of each column
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+
+
+class Prepared(t.NamedTuple):
+    """Records of one root as COPY takes them."""
+
+    number: int  # of the root
+    first_key: str
+    records: int
+    tables: dict[str, tuple[Shape, bytes]]
 
 
 class TablesRecords(Operators):
@@ -209,6 +219,22 @@ class TablesRecords(Operators):
         """Insert or replace records. Errors: CannotProceed when a row cannot be put as it was, and nothing is.
         ``prove``: read them back; who does not looks at all of them before the commit. ``away``: only remove the rows
         that would be replaced, where those of their table may go for a moment."""
+        for part in self.prepared(namespace, rows):
+            self._put_root(session, namespace, part, away)
+        if not prove:
+            return
+        back = self.live.rows_of(session, namespace, [row[0] for row in rows])
+        for row in rows:
+            found = back.get(row[0])
+            if found is None or found[9] != row[9]:
+                why, remedy = changing(session, self.live)
+                raise CannotProceed(
+                    f"The record {row[0]!r:.80} does not lie in the tables as it was put there: {why}.", remedy
+                )
+
+    def prepared(self, namespace: str, rows: t.Sequence[Row]) -> list[Prepared]:
+        """What is put of these records, in the order in which their tables refer to each other. Asks no server.
+        Errors: InvalidInput, CannotProceed."""
         # records whose tables had the same columns go together
         parts: dict[tuple[int, t.Any], list[tuple[Row, list[TableRows]]]] = {}
         for row in rows:
@@ -221,37 +247,30 @@ class TablesRecords(Operators):
                 )
             shape = tuple((one.name, one.columns) for one in tables)
             parts.setdefault((number, shape), []).append((row, tables))
-        for number, shape in sorted(parts):
-            self._put_root(session, namespace, number, parts[number, shape], away)
-        if not prove:
-            return
-        back = self.live.rows_of(session, namespace, [row[0] for row in rows])
-        for row in rows:
-            found = back.get(row[0])
-            if found is None or found[9] != row[9]:
-                why, remedy = changing(session, self.live)
-                raise CannotProceed(
-                    f"The record {row[0]!r:.80} does not lie in the tables as it was put there: {why}.", remedy
-                )
+        return [self._gathered(number, parts[number, shape]) for number, shape in sorted(parts)]
 
-    def _put_root(
-        self, session: Session, namespace: str, number: int, some: t.Sequence[tuple[Row, list[TableRows]]], away: bool
-    ) -> None:
+    def _gathered(self, number: int, some: t.Sequence[tuple[Row, list[TableRows]]]) -> Prepared:
         live = self.live.roots[number]
-        known = {live.table.plain: live.table, **{table.plain: table for _c, table in live.companions}}
-        gathered: dict[str, tuple[tuple[tuple[str, str], ...], list[bytes]]] = {}
-        for row, tables in some:
-            for one in tables:
+        known = {table.plain: table for table in live.tables}
+        tables: dict[str, tuple[Shape, list[bytes]]] = {}
+        for row, its in some:
+            for one in its:
                 table = known.get(one.name)
-                data = gathered.setdefault(one.name, (one.columns, []))[1]
+                data = tables.setdefault(one.name, (one.columns, [_COPY_HEAD]))[1]
                 if table is None:
                     raise _other(row[0], one.name, "is not there")
                 here = {column.name: column for column in table.columns}
                 whose = [here.get(name) for name, _kind in one.columns]
                 data += (pack_row([c.received(v) if c else v for c, v in zip(whose, cells)]) for cells in one.rows)
+        copied = {name: (columns, b"".join([*data, b"\xff\xff"])) for name, (columns, data) in tables.items()}
+        return Prepared(number, some[0][0][0], len(some), copied)
+
+    def _put_root(self, session: Session, namespace: str, part: Prepared, away: bool) -> None:
+        live, gathered = self.live.roots[part.number], part.tables
+        known = {table.plain: table for table in live.tables}
         for name, (columns, data) in gathered.items():
-            self._fill(session, known[name], columns, data, some[0][0][0])
-        inside = self.live.sql[number].inside(namespace, "t")
+            self._fill(session, known[name], columns, data, part.first_key)
+        inside = self.live.sql[part.number].inside(namespace, "t")
         own = [name for name, _kind in gathered[live.table.plain][0]]
         target = ", ".join(map(quoted, live.target))
         mine = [live.table.column(name) for name in own]
@@ -274,9 +293,9 @@ class TablesRecords(Operators):
             f"SELECT {', '.join(c.taken() for c in mine)} FROM {_temporary(live.table)} ON CONFLICT ({target}) DO "
             + (f"UPDATE SET {sets} WHERE {inside}" if sets else "NOTHING")
         )
-        if done != len(some) and sets:
+        if done != part.records and sets:
             raise CannotProceed(
-                f"{len(some) - done} records of {namespace!r:.80} cannot come back: rows with their keys belong to "
+                f"{part.records - done} records of {namespace!r:.80} cannot come back: rows with their keys belong to "
                 "another namespace now.",
                 "restore into another database in which the application made its tables (memory_store.url), or, where "
                 "these rows are not needed, remove them first (an export names the keys)",
@@ -294,7 +313,7 @@ class TablesRecords(Operators):
             self._number_on(session, known[name], [one for one, _kind in gathered[name][0]])
 
     def _fill(
-        self, session: Session, table: Table, columns: tuple[tuple[str, str], ...], data: list[bytes], key: str
+        self, session: Session, table: Table, columns: Shape, data: bytes, key: str
     ) -> None:
         """A temporary table with these rows."""
         kinds = {column.name: column.kind for column in table.columns}
@@ -310,9 +329,7 @@ class TablesRecords(Operators):
         empty = f"AS SELECT {held} FROM {table.name} LIMIT 0"
         session.say(f"CREATE TEMPORARY TABLE IF NOT EXISTS {temporary} ON COMMIT DROP {empty}")
         session.say(f"TRUNCATE {temporary}")
-        session.copy(
-            f"COPY {temporary} ({names}) FROM STDIN (FORMAT binary)", b"".join([_COPY_HEAD, *data, b"\xff\xff"])
-        )
+        session.copy(f"COPY {temporary} ({names}) FROM STDIN (FORMAT binary)", data)
 
     def _number_on(self, session: Session, table: Table, columns: t.Sequence[str]) -> None:
         """A sequence never gives out again what a row that came back has."""

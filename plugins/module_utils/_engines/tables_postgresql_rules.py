@@ -154,10 +154,10 @@ def helpers(schema: str, owner: str) -> list[str]:
     cheaper, so that PostgreSQL asks it before the rule that hides."""
     operator = _operator(owner)
     return [
-        f"CREATE OR REPLACE FUNCTION {schema}.memops_hidden() RETURNS boolean LANGUAGE plpgsql STABLE COST 10 AS "
-        f"$memops$BEGIN RETURN coalesce({operator}, false); END$memops$",
-        f"CREATE OR REPLACE FUNCTION {schema}.memops_refused() RETURNS boolean LANGUAGE plpgsql STABLE COST 1 AS "
-        f"$memops$BEGIN IF {operator} THEN RETURN true; END IF; "
+        f"CREATE OR REPLACE FUNCTION {schema}.memops_hidden() RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE "
+        f"COST 10 AS $memops$BEGIN RETURN coalesce({operator}, false); END$memops$",
+        f"CREATE OR REPLACE FUNCTION {schema}.memops_refused() RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE "
+        f"COST 1 AS $memops$BEGIN IF {operator} THEN RETURN true; END IF; "
         f"RAISE EXCEPTION '{FENCE_MESSAGE}: this namespace takes no update or delete' "
         f"USING ERRCODE = '{FENCE_STATE}'; END$memops$",
         f"CREATE TABLE IF NOT EXISTS {schema}.memops_tables (name text PRIMARY KEY, enabled boolean NOT NULL, "

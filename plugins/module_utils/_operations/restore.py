@@ -203,7 +203,8 @@ def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.A
             store.note(claim, restore_lock=work.lock())
         try:
             result.update(fill(work, claim, state, _known(state) if as_secondary else (-1, -1)))
-            changed = store.switch(claim, result["generation"], state.generation)
+            store.switch(claim, result["generation"], state.generation)  # which rows that went straight in do without
+            changed = True
         finally:
             if work.locked is not None:
                 store.unlock(work.target, work.locked)

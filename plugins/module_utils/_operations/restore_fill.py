@@ -1,6 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Fill a new generation with a snapshot's rows, prove it, and bring the log entries that the store lacks.
+"""Fill a new generation with a snapshot's rows, prove it, and bring the log entries that the store lacks. Where the
+store can, rows of an empty namespace go straight to their place instead, in one transaction that reads them back.
 
 PRIVATE to the collection. One process fetches and opens chunks, this one loads their rows, a third one reads back what
 was loaded, and where the engine lets several write, a fourth one imports the log meanwhile. Loading is not durable step
@@ -21,13 +22,14 @@ from .._repository import Snapshot
 from .._repository.chunks import ChunkRef, NamespaceDigest
 from .._repository.reader import rows_of
 from .._store import Store, open_store
-from .._store_optional import ManyWriters
+from .._store_optional import DirectLoad, ManyWriters
 from .restore_check import WAIT_SECONDS, Follower, LogComparison, Proof, read_back
 from .restore_work import Work
 from .snapshot_check import Checker, Tally
 from .workers import Parent, Worker
 
 LOAD_BYTES = 4 << 20  # of one transaction, which holds the store for some hundredths of a second
+DIRECT_BYTES, DIRECT_ROWS = 4 << 20, 2000  # that are put at a time
 LOG_ROWS = 8_000
 SMALL = 40_000  # records that one process restores before others would be up
 LISTED = 1000  # keys that a result lists
@@ -49,6 +51,9 @@ def fill(work: Work, claim: Claim, state: NamespaceState, since: tuple[int, int]
     imported = 0
     if entry["damaged"] or work.incoming.alters(work.snapshot):
         done, wrong, digest = _intact_rows(work, claim, generation, chunks, damaged)
+        missing = _compared(LogComparison(store, work.target, log))
+    elif (direct := _direct(work, claim, state, generation, chunks)) is not None:
+        done, wrong, digest = direct, None, entry["digest"]
         missing = _compared(LogComparison(store, work.target, log))
     elif entry["records"] <= SMALL:
         done = _load(work, claim, generation, work.snapshot.plain(chunks), lambda _chunks: store.settle())
@@ -80,6 +85,56 @@ def fill(work: Work, claim: Claim, state: NamespaceState, since: tuple[int, int]
         "digest": digest,
         "log_entries": imported,
     }
+
+
+def _direct(
+    work: Work, claim: Claim, state: NamespaceState, generation: int, chunks: t.Sequence[ChunkRef]
+) -> int | None:
+    """Rows that are in their place, read back, and active; None where they have to be staged."""
+    store, done = work.store, 0
+    if not isinstance(store, DirectLoad):
+        return None
+    work.snapshot.unlock(chunks)
+    with contextlib.ExitStack() as stack:
+        arriving = _arranged(work, chunks, store)
+        if work.entry["records"] > SMALL:
+            arranger = Worker(_arrange, work, chunks, store)
+            stack.callback(arranger.stop)
+            arriving = iter(lambda: arranger.receive()[1], None)
+        put = stack.enter_context(store.direct(claim, generation, state.generation, work.entry["records"]))
+        if put is None:
+            return None
+        for rows, arranged in arriving:
+            put(arranged)
+            done += rows
+            work.say(done)
+        if done != work.entry["records"]:
+            raise CannotProceed(
+                f"Snapshot {work.snapshot.id} has {done} of {work.entry['records']} records of {work.target!r:.80}. "
+                "Nothing was changed.",
+                "verify the snapshot, or restore another one",
+            )
+    return done
+
+
+def _arranged(work: Work, chunks: t.Sequence[ChunkRef], store: DirectLoad) -> t.Iterator[tuple[int, t.Any]]:
+    waiting: list[Row] = []
+    size = 0
+    for chunk, plain in work.snapshot.plain(chunks):
+        waiting += rows_of(chunk, plain)
+        size += len(plain)
+        if size >= DIRECT_BYTES or len(waiting) >= DIRECT_ROWS:
+            yield len(waiting), store.arranged(work.target, waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield len(waiting), store.arranged(work.target, waiting)
+
+
+def _arrange(parent: Parent, work: Work, chunks: t.Sequence[ChunkRef], store: DirectLoad) -> None:
+    for some in _arranged(work, chunks, store):
+        parent.check()
+        parent.send("arranged", some)
+    parent.send("arranged", None)
 
 
 def _side_by_side(

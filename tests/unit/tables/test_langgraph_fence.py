@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import time
 
+import psycopg
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
@@ -72,6 +73,18 @@ def test_on_an_open_connection_nothing_of_the_namespace_is_read_or_written_and_a
     assert site.app.ask("get", namespace=["agent-77"], key="k") is None
     site.close_by_release("agent-77")
     assert site.catalogue() == catalogue
+
+
+def test_queries_in_parallel_of_another_namespace_stay_so_beside_a_quarantine(site):
+    site.fill()
+    run = attempt()
+    site.step("isolate", run, NS)
+    with psycopg.connect(site.url) as con:
+        for name in ("parallel_setup_cost", "parallel_tuple_cost", "min_parallel_table_scan_size"):
+            con.execute(f"SET {name} = 0")
+        plan = con.execute("EXPLAIN SELECT count(*) FROM store WHERE value @> '{}'").fetchall()
+    assert "Gather" in str(plan) and "memops_hidden" in str(plan)
+    site.step("release", run, NS)
 
 
 def test_nothing_is_said_to_be_fenced_that_row_level_security_does_not_bind(site):

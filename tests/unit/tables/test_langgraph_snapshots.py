@@ -23,6 +23,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     drill,
     export,
     restore,
+    restore_fill,
     verify,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import claim
@@ -91,7 +92,7 @@ def test_a_foreign_key_finds_the_row_of_each_vector_by_the_whole_key(site, monke
     restore takes no more of it the longer it is."""
     count, turns = 4000, []
     locks = "SELECT max(n) FROM (SELECT count(*) AS n FROM pg_locks WHERE pid <> pg_backend_pid() GROUP BY pid) p"
-    put = TablesGenerations._put_live
+    put = TablesGenerations._put_root
     site.sql(
         f"INSERT INTO store (prefix, key, value) SELECT '{NS}', repeat('k', 400) || n, '{{}}' "
         f"FROM generate_series(1, {count}) n"
@@ -113,7 +114,8 @@ def test_a_foreign_key_finds_the_row_of_each_vector_by_the_whole_key(site, monke
                 site.sql("ANALYZE store")
             site.sql("RESET lock_timeout")
 
-    monkeypatch.setattr(TablesGenerations, "_put_live", beside)
+    monkeypatch.setattr(TablesGenerations, "_put_root", beside)
+    monkeypatch.setattr(restore_fill, "DIRECT_ROWS", 500)
     looked = "SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_user_indexes WHERE relname = 'store'"
     before = site.sql(looked)[0][0]
     assert _restore(site, create=True)["restored"] >= count and len(turns) > 5

@@ -1,0 +1,98 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of a namespace that has none go straight into the application's tables: all of them, read back, or nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.tables_postgresql_generations import (
+    TablesGenerations,
+)
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, StoreUnavailable
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore, restore_fill
+from tests.unit.operations.runbook import NAME, NS
+
+MANY = 1500
+
+
+@pytest.fixture
+def lost(site, monkeypatch):
+    """Everything of the namespace is gone; what it was. A process of its own arranges the rows, some at a time."""
+    monkeypatch.setattr(restore_fill, "SMALL", 100)
+    monkeypatch.setattr(restore_fill, "DIRECT_ROWS", 200)
+    site.fill()
+    site.sql(
+        f"INSERT INTO store (prefix, key, value) SELECT '{NS}', 'k' || n, '{{}}' FROM generate_series(1, {MANY}) n"
+    )
+    site.backup()
+    dump, catalogue, indexes = site.dump_of(), site.catalogue(), _indexes(site)
+    site.sql("TRUNCATE store CASCADE")
+    site.sql(f"DROP SCHEMA {site.own} CASCADE")
+    return dump, catalogue, indexes
+
+
+def _restore(site):
+    return restore.restore(
+        store_params=site.store, repository=site.repository, keyring=site.ring(), name=NAME, namespace=NS, create=True
+    )
+
+
+def _indexes(site):
+    return site.sql(
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = %s AND tablename LIKE 'store%%' ORDER BY 1", site.schema
+    )
+
+
+def test_rows_come_without_a_copy_beside_them(site, lost, monkeypatch):
+    staged = []
+    load = TablesGenerations._load_rows
+    monkeypatch.setattr(
+        TablesGenerations, "_load_rows",
+        lambda self, session, generation, rows: (
+            staged.append(sum(len(row[8]) for row in rows)), load(self, session, generation, rows)
+        ),
+    )  # fmt: skip
+    done = _restore(site)
+    assert done["changed"] and done["restored"] == len(lost[0]["store"]) and len(staged) > 3 and not sum(staged)
+    assert (site.dump_of(), site.catalogue(), _indexes(site)) == lost
+    assert site.sql(f"SELECT count(*) FROM {site.own}.memory_records") == [(0,)]
+    assert not _restore(site)["changed"]
+
+
+def test_a_row_that_the_application_changes_on_its_way_undoes_all_of_it(site, lost):
+    site.sql(
+        f"CREATE FUNCTION altered() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN UPDATE {site.schema}.store SET "
+        "value = '{\"a\": 1}' WHERE key = NEW.key AND value = '{}'; RETURN NULL; END$$"
+    )
+    site.sql("CREATE TRIGGER altered AFTER INSERT ON store FOR EACH ROW WHEN (NEW.key = 'k700') "
+             "EXECUTE FUNCTION altered()")  # fmt: skip
+    try:
+        with pytest.raises(CannotProceed, match="Nothing was changed"):
+            _restore(site)
+        assert not site.sql("SELECT count(*) FROM store")[0][0] and _indexes(site) == lost[2]
+    finally:
+        site.sql("DROP FUNCTION altered CASCADE")
+    assert _restore(site)["changed"]
+    assert (site.dump_of(), site.catalogue(), _indexes(site)) == lost
+
+
+@pytest.mark.parametrize("turn", [1, 4])
+def test_a_session_that_is_ended_in_the_middle_leaves_nothing_and_the_next_run_finishes(
+    site, lost, monkeypatch, turn
+):
+    turns = []
+    put = TablesGenerations._put_root
+
+    def cut(self, session, *arguments, **more):
+        put(self, session, *arguments, **more)
+        turns.append(1)
+        if len(turns) == turn:
+            site.sql(f"SELECT pg_terminate_backend({session.row('SELECT pg_backend_pid()')[0]})")
+
+    monkeypatch.setattr(TablesGenerations, "_put_root", cut)
+    with pytest.raises(StoreUnavailable):
+        _restore(site)
+    assert not site.sql("SELECT count(*) FROM store")[0][0] and _indexes(site) == lost[2]
+    assert _restore(site)["changed"]
+    assert (site.dump_of(), site.catalogue(), _indexes(site)) == lost
