@@ -35,8 +35,9 @@ options:
     description: >-
       What to do about keys of the last good snapshot that are not there, where the layout keeps no tombstones, or the
       write log was pruned beyond that snapshot, and nobody knows whether they were deleted or lost. V(auto) restores
-      those inside the window of the damage and keeps the rest away, V(restore) restores all, V(keep) none. What had
-      expired never comes back.
+      those inside the window of the damage and keeps the rest away, V(restore) restores all, V(keep) none. Where the
+      window is a time alone and no snapshot since has such a key, V(auto) restores it, and RV(could_not_verify) says
+      that it may have been deleted before. What had expired never comes back.
     type: str
     default: auto
     choices: [auto, keep, restore]

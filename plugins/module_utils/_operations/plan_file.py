@@ -17,6 +17,8 @@ from .._errors import CannotProceed
 
 #: what will be done with a key
 ACTIONS = ("repair", "suspect", "conflict", "lost", "expired", "absent")
+#: why a key is put back of which nobody knows whether it was lost in the damage
+UNSURE = "absent: lost in the damage, or deleted before it"
 
 SCHEMA = """
 CREATE TABLE plan (
@@ -150,6 +152,12 @@ class PlanFile:
         """The snapshots that repairs come from."""
         query = "SELECT DISTINCT source FROM plan WHERE action = 'repair' AND source IS NOT NULL"
         return [source for (source,) in self._db.execute(query)]
+
+    def because(self, reason: str, limit: int) -> tuple[int, list[str]]:
+        """How many entries have this reason, and the first of their keys."""
+        query = "SELECT key FROM plan WHERE reason = ? ORDER BY key LIMIT ?"
+        keys = [key for (key,) in self._db.execute(query, (reason, limit))]
+        return self.reasons().get(reason, 0), keys
 
     def reasons(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT reason, count(*) FROM plan GROUP BY reason"))

@@ -28,7 +28,7 @@ from .._store import Reader
 from .._table_records import put_off, silent
 from . import plan_torn
 from .held_records import aside_of
-from .plan_file import Entry, PlanFile
+from .plan_file import UNSURE, Entry, PlanFile
 from .plan_gap import Source
 from .plan_streams import damaged, one_by_one
 from .plan_summary import summary
@@ -36,6 +36,7 @@ from .plan_summary import summary
 PROBES = 200
 CHANGED = 100  # keys that are named
 ABSENT = plan_torn.ABSENT
+GONE = (ABSENT, UNSURE)  # of what is to come back
 CHANGED_INSIDE = "changed inside the window"
 SILENT = "changed although its update time did not"
 NEVER = "changed although the application never changes such a record"
@@ -166,6 +167,7 @@ class _Decisions:
         self._taken, self._rebase, self._once = taken, window.rebase, once
         self._codec, self._inside, self._later, self._now = RecordCodec(namespace), window.inside(), later, now
         self._onset = window.onset
+        self._named = bool(window.keys) or window.pattern is not None
         self._newest, self._before = newest, before
 
     def good(self, row: Row | None) -> bool:
@@ -218,7 +220,9 @@ class _Decisions:
             if not inside:
                 return _entry(key, ABSENT, "absent since the snapshot: deleted or lost", None, copy, id_)
             found.damaged += 1
-            return _entry(key, "repair", ABSENT, None, copy, id_)
+            # there when the damage had begun, or meant by name; else it may have been deleted since ``copy`` was saved
+            sure = self._named or (newest is not None and source is not self._newest)
+            return _entry(key, "repair", ABSENT if sure else UNSURE, None, copy, id_)
         if inside and (copy is None or copy[CHECKSUM] != live[CHECKSUM]):
             if self.over(live):
                 return None
