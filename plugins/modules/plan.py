@@ -130,7 +130,7 @@ loss_ratio:
   type: float
   returned: success
 lost_keys:
-  description: The first 1,000 keys that nobody has a good copy of.
+  description: The first 1,000 keys of whose newest version nobody has a good copy.
   type: list
   elements: str
   returned: success
@@ -157,6 +157,10 @@ absent_snapshot:
   returned: success
 lost_total:
   description: How many keys are lost.
+  type: int
+  returned: success
+lost_older:
+  description: How many of them get an older version in its place.
   type: int
   returned: success
 escalate:

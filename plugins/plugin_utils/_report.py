@@ -130,6 +130,7 @@ def build_report(
             "targets": targets,
             "loss_ratio": loss_ratio,
             "lost_listed": listed,
+            "lost_older": given.count(plan.get("lost_older")) or 0,
             "escalated": escalated,
             "attempts": run.attempts,
             "timeline": run.timeline(),

@@ -207,6 +207,11 @@ class PlanFile:
             found += [Entry._make(row) for row in self._db.execute(f"{query} AND key IN ({marks})", part)]
         return found
 
+    def lost_older(self) -> int:
+        """How many lost keys get an older version than the one that they should have."""
+        query = "SELECT count(*) FROM plan WHERE action = 'lost' AND source IS NOT NULL"
+        return int(self._db.execute(query).fetchone()[0])
+
     def keys(self, action: str, limit: int) -> list[str]:
         return [
             k for (k,) in self._db.execute("SELECT key FROM plan WHERE action=? ORDER BY key LIMIT ?", (action, limit))

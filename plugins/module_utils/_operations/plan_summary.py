@@ -18,7 +18,7 @@ LISTED = 100  # keys of each kind in a diff
 
 
 def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
-    """{records, sources, loss_ratio, lost_keys, lost_total, suspect_keys, gone, unsure, listed, could_not_verify, …}.
+    """{records, sources, loss_ratio, lost_keys, lost_total, lost_older, suspect_keys, gone, unsure, listed, …}.
 
     ``loss_ratio`` is lost / expected; None (could-not-verify) when nothing was expected.
     """
@@ -47,6 +47,7 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
         "loss_ratio": found["lost"] / expected if expected else None,
         "lost_keys": plan.keys("lost", limit),
         "lost_total": found["lost"],
+        "lost_older": plan.lost_older(),
         "newest_recovered_at": rfc3339(meta["newest"] or None),
         "suspect_keys": plan.keys("suspect", limit),
         "gone": plan.gone(limit),

@@ -221,8 +221,8 @@ def _escalation(summary: t.Mapping[str, t.Any], max_loss: float, broken: t.Seque
     records = summary["records"]
     if summary["loss_ratio"] is not None and summary["loss_ratio"] > max_loss:
         return (
-            f"{records['lost']} of {records['expected']} records ({summary['loss_ratio']:.1%}) have no good copy, "
-            f"more than the limit of {max_loss:.0%}"
+            f"{records['lost']} of {records['expected']} records ({summary['loss_ratio']:.1%}) have no good copy of "
+            f"their newest version, more than the limit of {max_loss:.0%}"
         )
     if records["damaged"] and not summary["sources"] and records["lost"]:
         return f"no good snapshot holds any of the {records['damaged']} damaged records"
