@@ -14,6 +14,7 @@ import sqlite3
 import typing as t
 
 from .._errors import CannotProceed
+from .._model import LastWrite
 
 #: what will be done with a key
 ACTIONS = ("repair", "suspect", "conflict", "lost", "expired", "absent")
@@ -32,6 +33,10 @@ CREATE TABLE plan (
   sequence INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX plan_by_action ON plan (action, key);
+CREATE TABLE writes (        -- the newest logged write of keys that no copy was found for at first
+  key TEXT PRIMARY KEY, epoch INTEGER, sequence INTEGER, operation TEXT, digest BLOB, lock INTEGER, actor TEXT,
+  at INTEGER
+) WITHOUT ROWID;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -89,6 +94,18 @@ class PlanFile:
 
     def add(self, entries: t.Iterable[Entry]) -> None:
         self._db.executemany("INSERT OR REPLACE INTO plan VALUES (?,?,?,?,?,?,?,?)", entries)
+
+    def note_writes(self, writes: t.Iterable[LastWrite]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO writes VALUES (?,?,?,?,?,?,?,?)", writes)
+
+    def writes(self, keys: t.Sequence[str]) -> dict[str, LastWrite]:
+        """The newest logged write of these keys, as far as it was noted."""
+        found: dict[str, LastWrite] = {}
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            rows = self._db.execute(f"SELECT * FROM writes WHERE key IN ({','.join('?' * len(part))})", part)
+            found.update((row[0], LastWrite._make(row)) for row in rows)
+        return found
 
     def get(self, keys: t.Sequence[str]) -> list[Entry]:
         """What is planned for these keys so far."""
