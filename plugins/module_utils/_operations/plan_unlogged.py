@@ -25,6 +25,7 @@ from .._codec import RecordCodec
 from .._layouts import nameless, written_once
 from .._model import CHECKSUM, EXPIRES, KEY, UPDATED, Row
 from .._store import Reader
+from .._store_optional import NeededRecords
 from .._table_records import put_off, silent
 from . import plan_torn
 from .held_records import aside_of
@@ -36,7 +37,8 @@ from .plan_summary import summary
 PROBES = 200
 CHANGED = 100  # keys that are named
 ABSENT = plan_torn.ABSENT
-GONE = (ABSENT, UNSURE)  # of what is to come back
+NEEDED = "absent, and records that are there need it"
+GONE = (ABSENT, UNSURE, NEEDED)  # of what is to come back
 CHANGED_INSIDE = "changed inside the window"
 SILENT = "changed although its update time did not"
 NEVER = "changed although the application never changes such a record"
@@ -141,6 +143,7 @@ def make(
     unread = nameless(reader.identity.layout)
     if unread is not None:
         found.damaged += plan_torn.come_back(draft, unread)
+    found.damaged += _needed(draft, reader, namespace)
     found.damaged -= _respect_isolation(draft, reader, namespace, held)
     counts = {"good_before": found.good, "damaged": found.damaged}
     # no record says when a copy was written last before it was lost: what was written after the snapshot is not in it
@@ -280,6 +283,19 @@ def _look_deeper(draft: PlanFile, namespace: str, source: Source, decide: _Decis
             for key, row in found.items()
             if decide.good(row) and not decide.spent(row, source)
         )
+
+
+def _needed(draft: PlanFile, reader: Reader, namespace: str) -> int:
+    """What records that are there refer to was lost, whatever the window, where no application deletes that alone. How
+    many come back that would not have."""
+    back = 0
+    for action in (ABSENT, "repair") if isinstance(reader, NeededRecords) else ():
+        for entries in draft.entries(action):
+            some = [entry for entry in entries if action == ABSENT or entry.reason == UNSURE]
+            keys = set(reader.needed(namespace, [entry.key for entry in some]))
+            draft.add(entry._replace(action="repair", reason=NEEDED) for entry in some if entry.key in keys)
+            back += len(keys) if action == ABSENT else 0
+    return back
 
 
 def _respect_isolation(draft: PlanFile, reader: Reader, namespace: str, groups: frozenset[str]) -> int:
