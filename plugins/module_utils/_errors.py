@@ -148,6 +148,10 @@ class CannotProceed(MemoryOpsError):
     code = "cannot-proceed"
 
 
+class OutOfOrder(CannotProceed):
+    """A record refers to one that is not there, or has what another one has: that may be repaired later, or with it."""
+
+
 class RouteUnavailable(MemoryOpsError):
     """What leads applications to the store cannot be asked or moved right now."""
 

@@ -74,6 +74,14 @@ class ManyNamespaces(t.Protocol):
 
 
 @t.runtime_checkable
+class NeededRecords(t.Protocol):
+    """A Reader of a layout whose records refer to others that its application never deletes by themselves."""
+
+    def needed(self, namespace: str, keys: t.Sequence[str]) -> list[str]:
+        """Those of these keys, none of which is there, that records which are there refer to."""
+
+
+@t.runtime_checkable
 class ControlRows(t.Protocol):
     """A store whose readers raise NamespaceDamaged where a control row does not lead to its namespace's records."""
 

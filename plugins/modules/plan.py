@@ -35,8 +35,9 @@ options:
     description: >-
       What to do about keys of the last good snapshot that are not there, where the layout keeps no tombstones, or the
       write log was pruned beyond that snapshot, and nobody knows whether they were deleted or lost. V(auto) restores
-      those inside the window of the damage and keeps the rest away, V(restore) restores all, V(keep) none. What had
-      expired never comes back.
+      those inside the window of the damage and keeps the rest away, V(restore) restores all, V(keep) none. Where the
+      window is a time alone and no snapshot since has such a key, V(auto) restores it, and RV(could_not_verify) says
+      that it may have been deleted before. What had expired never comes back.
     type: str
     default: auto
     choices: [auto, keep, restore]
@@ -129,7 +130,7 @@ loss_ratio:
   type: float
   returned: success
 lost_keys:
-  description: The first 1,000 keys that nobody has a good copy of.
+  description: The first 1,000 keys of whose newest version nobody has a good copy.
   type: list
   elements: str
   returned: success
@@ -156,6 +157,10 @@ absent_snapshot:
   returned: success
 lost_total:
   description: How many keys are lost.
+  type: int
+  returned: success
+lost_older:
+  description: How many of them get an older version in its place.
   type: int
   returned: success
 escalate:

@@ -81,8 +81,9 @@ lost:
   returned: success
 untold:
   description: >-
-    Whether what only the former primary had is gone without having been looked at. It took no part in the failover, and
-    then somebody else, such as Sentinel, made it a replica, or its server does not run and O(accept_loss) is set.
+    Whether nobody can tell what only the former primary had. It took no part in the failover, and then somebody else,
+    such as Sentinel, made it a replica, or its server does not run and O(accept_loss) is set, or the write log of one
+    of both was pruned past where they parted: RV(lost_file) lists what may be lost, RV(forensic) holds its state.
   type: bool
   returned: success
 lost_keys:
@@ -97,7 +98,7 @@ lost_file:
 forensic:
   description: The snapshot that holds the former primary's state.
   type: str
-  returned: something was lost
+  returned: something was lost or may be
 position:
   description: Where it is in the replication stream.
   type: int

@@ -125,6 +125,7 @@ def build_report(
             "targets": targets,
             "loss_ratio": loss_ratio,
             "lost_listed": listed,
+            "lost_older": given.count(plan.get("lost_older")) or 0,
             "escalated": escalated,
             "attempts": run.attempts,
             "timeline": run.timeline(),
@@ -245,7 +246,7 @@ def _reasons(
             for item in given.texts(run.result("plan").get("could_not_verify"), 100)
         ]
     if run.whole and run.homecoming.get("untold") is True:
-        found.append((UNKNOWN, "What the former primary alone had acknowledged cannot be told: nobody compared both."))
+        found.append((UNKNOWN, "What the former primary alone had acknowledged cannot be told."))
     if escalated:
         why = given.text(run.result("plan").get("escalate_reason")) or "disaster recovery decides what is released"
         found.append((FAIL, f"The run was escalated: {why}."))

@@ -174,7 +174,12 @@ def loss_sentence(report: t.Mapping[str, t.Any]) -> str:
     verb = "is" if lost == 1 else "are"
     listed = details["lost_listed"]
     names = "Every lost key is listed." if listed >= lost else f"Only {listed:,} of the lost keys are listed."
-    return f"{lost:,}{of} {noun}{share} {verb} lost: no good copy was found anywhere. {names}"
+    older = min(details["lost_older"], lost)
+    why = "no good copy was found anywhere"
+    if older:
+        why = "nobody has a good copy of the newest version, and an older one is in its place"
+        why += f" for {older:,} of them" if older < lost else ""
+    return f"{lost:,}{of} {noun}{share} {verb} lost: {why}. {names}"
 
 
 def absent_sentence(report: t.Mapping[str, t.Any]) -> str:

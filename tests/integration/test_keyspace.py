@@ -34,7 +34,7 @@ def test_backup_damage_check_rebuild_and_again(keys: t.Any, tmp_path: pathlib.Pa
     keys.app.delete(keys.key("set"), keys.key("s00003"))
     keys.app.set(keys.key("list"), "garbage")
     damaged = keys.values(NAMESPACE)
-    window = {"memory_namespace": NAMESPACE, "memory_since": since}
+    window = {"memory_namespace": NAMESPACE, "memory_since": since, "memory_absent": "restore"}
     checked = plays.told("rebuild", "--check", "--diff", changed=True, **window)
     assert "to repair: 3" in checked.text
     assert keys.values(NAMESPACE) == damaged

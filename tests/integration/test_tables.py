@@ -64,7 +64,8 @@ def test_backup_damage_check_rebuild_and_again(site: t.Any, tmp_path: pathlib.Pa
     questions.write_text("".join(json.dumps(case) + "\n" for case in cases), encoding="utf-8")
     asking = {"factory": "search_factories:langgraph", "interpreter": frameworks(), "python_path": [str(SUPPORT)]}
     window = {
-        "memory_namespace": NAMESPACE, "memory_since": since, "memory_benchmark": str(questions),
+        "memory_namespace": NAMESPACE, "memory_since": since, "memory_absent": "restore",
+        "memory_benchmark": str(questions),
         "memory_search": {**asking, "top": 1, "timeout": 300},
     }  # fmt: skip
     checked = plays.told("rebuild", "--check", "--diff", changed=True, **window)

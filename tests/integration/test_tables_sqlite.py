@@ -53,7 +53,7 @@ def test_backup_damage_check_rebuild_and_again(tables: t.Any, tmp_path: pathlib.
     tables.app.delete([NAMESPACE], "k00003", "big")
     tables.app.put([NAMESPACE], "k00001", {"text": "garbage"})
     damaged = tables.dump(("store", "store_vectors"))
-    window = {"memory_namespace": NAMESPACE, "memory_since": since}
+    window = {"memory_namespace": NAMESPACE, "memory_since": since, "memory_absent": "restore"}
     checked = plays.told("rebuild", "--check", "--diff", changed=True, **window)
     assert "to repair: 3" in checked.text
     assert tables.dump(("store", "store_vectors")) == damaged

@@ -10,10 +10,10 @@ import re
 import typing as t
 
 from .._errors import (
-    CannotProceed,
     InvalidInput,
     MemoryOpsError,
     NamespaceQuarantined,
+    OutOfOrder,
     StoreDamaged,
     StoreUnavailable,
 )
@@ -135,13 +135,13 @@ def translate(exc: Exception, where: str, lost: bool = False, standby: bool = Tr
             return InvalidInput(f"The store {where} does not take this record: {text}.", "split the record")
         return StoreUnavailable(f"The store {where} has no resources left: {text}.", "look at the server, try again")
     if state == "23503":
-        return CannotProceed(
+        return OutOfOrder(
             f"The store {where} does not take this record: {text}. Nothing was changed.",
             "bring back the row of the other table that it refers to (the application's own backup has it), then run "
             "the same command again",
         )
     if state in ("23505", "23P01"):
-        return CannotProceed(
+        return OutOfOrder(
             f"The store {where} does not take this record: {text}. Nothing was changed.",
             "another row has what only one may have: look which of the two is right, change or remove the other, then "
             "run the same command again",

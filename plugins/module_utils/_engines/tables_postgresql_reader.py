@@ -263,6 +263,13 @@ class TablesReader(ReaderWithoutLog, PostgresqlReader):
             return super().get_many(namespace, keys, generation)
         return self._live.rows_of(self._session, namespace, keys)
 
+    def needed(self, namespace: str, keys: t.Sequence[str]) -> list[str]:
+        if "channel-without-value" not in self._live.layout.findings:
+            return []
+        from .tables_postgresql_channels import needed
+
+        return needed(self._session, self._live, namespace, keys)
+
     def boundaries(self, namespace: str, parts: int) -> list[str]:
         rows = self.count(namespace)
         query = f'SELECT q.name FROM ({self._live.names(namespace)}) AS q ORDER BY q.name COLLATE "C"'

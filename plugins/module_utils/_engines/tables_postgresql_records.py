@@ -11,7 +11,7 @@ import abc
 import struct
 import typing as t
 
-from .._errors import CannotProceed, InvalidInput
+from .._errors import CannotProceed, InvalidInput, OutOfOrder
 from .._model import Change, Claim, Row
 from .._table_records import RecordName, TableRows, pack_row, parse_name, unpack
 from .applications_own import ISOLATED
@@ -31,6 +31,7 @@ from .tables_postgresql_others import (
     stands_alone,
 )
 from .tables_postgresql_reader import Live, key_columns
+from .tables_postgresql_room import make_room
 from .tables_postgresql_schema import LiveRoot, Table
 
 PART = 500  # records that one change looks at
@@ -70,7 +71,8 @@ class TablesRecords(Operators):
         refused: list[str] = []
         part: dict[str, Change] = {}
         for change in changes:
-            if change.key in part or len(part) >= PART:  # a key's second change sees its first
+            # a key's second change sees its first; where rows wait for each other, all go together
+            if change.key in part or (len(part) >= PART and not self._waiting):
                 refused += self._change_live(session, claim, part)
                 part = {}
             part[change.key] = change
@@ -80,12 +82,9 @@ class TablesRecords(Operators):
         """Where rows refer to rows that come later, or two have changed what only one may have, once more with foreign
         keys that wait: which keeps other writers from the tables meanwhile, and is seldom needed."""
         session.say("SAVEPOINT memops_order")
-        session.state = ""
         try:
             return work()
-        except CannotProceed:
-            if session.state not in ("23503", "23505"):
-                raise
+        except OutOfOrder:
             session.say("ROLLBACK TO SAVEPOINT memops_order")
         with deferred(session, self.live, self._hold):
             self._waiting = True
@@ -217,8 +216,8 @@ class TablesRecords(Operators):
         self, session: Session, namespace: str, rows: t.Sequence[Row], prove: bool = True, away: bool = False
     ) -> None:
         """Insert or replace records. Errors: CannotProceed when a row cannot be put as it was, and nothing is.
-        ``prove``: read them back; who does not looks at all of them before the commit. ``away``: only remove the rows
-        that would be replaced, where those of their table may go for a moment."""
+        ``prove``: read them back; who does not looks at all of them before the commit. ``away``: only make room for
+        those that wait for each other."""
         for part in self.prepared(namespace, rows):
             self._put_root(session, namespace, part, away)
         if not prove:
@@ -281,9 +280,11 @@ class TablesRecords(Operators):
             same = f"{_temporary(live.table)} w WHERE {keys} AND {inside}"
             session.run(f"DELETE FROM {live.table.name} t USING {same} AND ({other})")
         alone = len(live.table.unique) > 1 and stands_alone(session, live)
+        # what is unique beside the key may have changed places among these rows
         if alone or (self._waiting and may_go(session, live)):
-            # what is unique beside the key may have changed places among these rows
             session.run(f"DELETE FROM {live.table.name} t USING {_temporary(live.table)} w WHERE {keys} AND {inside}")
+        elif self._waiting:
+            make_room(session, live, own, f"{_temporary(live.table)} w WHERE {keys} AND {inside}")
         if away:
             return
         free = [quoted(c.name) for c in mine if c.name not in live.target and not c.always]

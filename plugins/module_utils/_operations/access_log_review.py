@@ -17,6 +17,7 @@ BURST_GAP_US = 60_000_000  # unlocked writes of one actor further apart than thi
 BULK_WRITES = 50  # so many writes without a lock in one burst are a bulk write
 READS = ("hit", "miss", "corrupt", "expired")
 MAX_BUCKETS = 120
+FOREVER: t.Final = (1 << 62, 0)  # later than any version
 
 
 @dataclass
@@ -50,7 +51,8 @@ class Review:
     unlocked_entries: int = 0  # writes and deletions without the write lock, judged ones too
     unlocked: list[Burst] = field(default_factory=list)
     rotations_open: dict[str, int] = field(default_factory=dict)  # reason → time of a start without an end
-    rotated_to: set[str] = field(default_factory=set)
+    #: key → the newest version when the last rotation to it ended; FOREVER while one has not
+    rotated_to: dict[str, tuple[int, int]] = field(default_factory=dict)
     first_corrupt: int | None = None
     expired_reads: int = 0
     reads: dict[str, int] = field(default_factory=lambda: dict.fromkeys(READS, 0))
@@ -86,7 +88,7 @@ class Reviewer:
         self._open_bursts: dict[str, Burst] = {}
         self._finished: list[Burst] = []
         self._buckets: dict[int, dict[str, int]] = {}
-        self._last_writer: str | None = None
+        self._last_write: LogEntry | None = None
 
     def add(self, batch: t.Sequence[LogEntry]) -> None:
         found, buckets = self._found, self._buckets
@@ -97,8 +99,9 @@ class Reviewer:
                 if entry[8] is None:
                     found.unlocked_entries += 1
                     if (entry[6] or 0) > self._settled:
-                        _burst(entry, self._open_bursts, self._finished, self._last_writer)
-                self._last_writer = entry[9]
+                        last = self._last_write[9] if self._last_write is not None else None
+                        _burst(entry, self._open_bursts, self._finished, last)
+                self._last_write = entry
             elif operation in READS:
                 at = entry[1]
                 if operation == "corrupt":
@@ -112,7 +115,7 @@ class Reviewer:
                     if len(buckets) > 2 * MAX_BUCKETS:
                         buckets = self._coarsen()
             elif operation == "rotate":
-                _rotation(entry, found)
+                _rotation(entry, found, self._last_write)
 
     def result(self) -> Review:
         found = self._found
@@ -149,12 +152,13 @@ def _burst(entry: LogEntry, open_bursts: dict[str, Burst], finished: list[Burst]
         burst.deletes += 1
 
 
-def _rotation(entry: LogEntry, found: Review) -> None:
-    """A rotation is logged as "start: from A to B" and "end: from A to B"."""
+def _rotation(entry: LogEntry, found: Review, last: LogEntry | None) -> None:
+    """A rotation is logged as "start: from A to B" and "end: from A to B". ``last``: the write before it."""
     phase, _colon, what = (entry[10] or "").partition(": ")
     target = what.rpartition(" to ")[2]
     if target:
-        found.rotated_to.add(target)
+        version = (last[5] or 0, last[6] or 0) if last is not None else (0, 0)
+        found.rotated_to[target] = version if phase == "end" else FOREVER
     if phase == "start":
         found.rotations_open[what] = entry[1]
     elif phase == "end":

@@ -20,6 +20,7 @@ from .._model import CHECKSUM, DELETED, EPOCH, PAYLOAD, SEQUENCE, UPDATED, Chang
 from .._repository import Snapshot
 from .._store import Store
 from . import incident as incidents
+from .apply_order import in_any_order
 from .incident import Run, now_us
 from .incident_retention import DROPPED, dropped
 from .incoming import Incoming
@@ -65,24 +66,22 @@ class Applier:
 
     def soft(self) -> dict[str, t.Any]:
         """In place. Returns {method, applied, already, refused}."""
-        applied = already = 0
-        _progress.begin("repairing records", sum(self.plan.counts().values()))
-        for entries in self._entries():
+        done = {"applied": 0, "already": 0}
+
+        def repair(entries: list[Entry]) -> None:
             with self.store.reader() as reader:
                 live = reader.get_many(self.claim.namespace, [entry.key for entry in entries])
             todo, wanted = self._todo(entries, live)
-            already += len(entries) - len(todo)
-            if not todo:
-                continue
-            changes = [
-                Change(entry.key, entry.expected, wanted.get(entry.key), f"{entry.action}: {entry.reason}")
-                for entry in todo
-            ]
-            refused = self.store.change(self.claim, changes)
+            changes = [Change(e.key, e.expected, wanted.get(e.key), f"{e.action}: {e.reason}") for e in todo]
+            refused = self.store.change(self.claim, changes) if todo else []
             self.refused += refused
-            applied += len(todo) - len(refused)
+            done["already"] += len(entries) - len(todo)
+            done["applied"] += len(todo) - len(refused)
             _progress.add(len(todo))
-        return {"method": "soft", "applied": applied, "already": already, "refused": len(self.refused)}
+
+        _progress.begin("repairing records", sum(self.plan.counts().values()))
+        in_any_order(self._entries(), repair)
+        return {"method": "soft", **done, "refused": len(self.refused)}
 
     def _entries(self) -> t.Iterator[list[Entry]]:
         """What is to be done."""

@@ -236,7 +236,7 @@ class _Diagnosis:
                 reasons = planned.reasons()
                 damage_map = _damage_map(scan["damage_map"], planned)
                 missing = planned.absent()
-            findings = {**scan["findings"], "absent": reasons.get("absent", 0)}
+            findings = {**scan["findings"], "absent": sum(reasons.get(one, 0) for one in plan_unlogged.GONE)}
             if self.window is not None:
                 findings["changed"] = sum(n for reason, n in reasons.items() if "inside the window" in reason)
                 findings["silent-change"] = sum(reasons.get(one, 0) for one in plan_unlogged.UNSAID)
@@ -306,7 +306,7 @@ def _damage_map(buckets: t.Sequence[t.Mapping[str, t.Any]], planned: PlanFile) -
             cell = found[max(0, bisect.bisect_right(firsts, entry.key) - 1)]
             if entry.action in ("suspect", "lost"):
                 cell[entry.action] += 1
-            if entry.reason == "absent":
+            if entry.reason in plan_unlogged.GONE:
                 cell["absent"] += 1
             elif entry.reason in plan_unlogged.OTHERWISE:
                 cell["damaged"] += 1

@@ -12,8 +12,6 @@ from __future__ import annotations
 import typing as t
 
 from .. import _progress
-from .._codec import RecordCodec
-from .._errors import KeyUnavailable, RecordCorrupt
 from .._model import (
     CHECKSUM,
     DELETED,
@@ -21,7 +19,6 @@ from .._model import (
     EXPIRES,
     KEY,
     KEY_ID,
-    PAYLOAD,
     SEQUENCE,
     UPDATED,
     LastWrite,
@@ -30,75 +27,19 @@ from .._model import (
     is_isolated,
 )  # fmt: skip
 from .._store import Reader
-from .acknowledged import Acknowledged, believed, inside
+from .acknowledged import believed, inside
 from .held_records import aside_of
-from .plan_copies import UNLOGGED, acquit, logged_from, unexplained
+from .plan_copies import REWRITTEN, UNLOGGED, acquit, logged_from
+from .plan_doubted import Doubted
+from .plan_evidence import Evidence
 from .plan_file import Entry, PlanFile
-from .plan_gap import UNKNOWN, Base, Gap, Source
+from .plan_gap import UNKNOWN, Source
 from .plan_streams import aligned, damaged, one_by_one
 from .plan_summary import summary
 
 Version = t.Tuple[int, int]
-
-
-class Opener(t.Protocol):
-    def open_payload(self, payload: bytes, head: bytes, key_id: str) -> bytes: ...
-
-
-class Evidence:
-    """What the diagnosis knows and every decision needs."""
-
-    def __init__(
-        self,
-        namespace: str,
-        windows: t.Sequence[Window],
-        keyring: Opener | None,
-        *,
-        log_intact: bool,
-        rotated_to: t.Collection[str] = (),
-        now: int,
-        acknowledged: Acknowledged | None = None,
-        settled: Version | None = None,
-        held: frozenset[str] = frozenset(),
-        gap: Gap | None = None,
-    ) -> None:
-        """``settled``: the version up to which a closed incident judged the writes and the newest snapshot, taken
-        later, says what came of them. ``held``: the groups of isolated records that are not back. ``gap``: of what
-        time neither the log nor the sources tell."""
-        self.codec = RecordCodec(namespace)
-        self.windows = windows
-        self.keyring = keyring
-        self.log_intact = log_intact
-        self.rotated_to = frozenset(rotated_to)
-        self.now = now
-        self.acknowledged = acknowledged or Acknowledged()
-        self.settled = settled
-        self.held = held
-        self.gap = gap or Gap(Base([]), (0, 0))
-        self.logged_from: Version | None = None  # set by make()
-
-    def distrusted(self, key: str, version: Version, write: LastWrite | None) -> str | None:
-        """The cause of the window that covers this version, if one does."""
-        for window in self.windows:
-            if not window.covers(version[0], version[1], None, window.actor):
-                continue  # most versions lie outside, and their entry need not be looked up
-            known = self.acknowledged.entry(key, version, write)
-            # a version without an entry that can be believed cannot prove which actor wrote it
-            if window.covers(version[0], version[1], known.lock if known else None, window.actor):
-                return window.cause
-        return None
-
-    def good(self, row: Row, write: LastWrite | None) -> bool:
-        """Whether a row of a source may be served again: intact, opens, and no window covers it."""
-        if not self.codec.intact(row) or self.distrusted(row[KEY], (row[EPOCH], row[SEQUENCE]), write):
-            return False
-        if self.keyring is None:
-            return False
-        try:
-            self.keyring.open_payload(row[PAYLOAD], self.codec.head(row), row[KEY_ID])
-        except (RecordCorrupt, KeyUnavailable):
-            return False
-        return True
+#: (is a live, good memory now, what to do with the key); None: nothing is there and nothing is missing
+Decision = t.Optional[t.Tuple[bool, t.Optional[Entry]]]
 
 
 def make(
@@ -112,12 +53,11 @@ def make(
 ) -> dict[str, t.Any]:
     """Write the plan to ``target`` and return its summary (see ``summary``)."""
     draft = PlanFile.create(target + ".new")
-    counts = {"good_before": 0, "damaged": 0}
-    unlogged = newest = 0
-    pending: list[Entry] = []
+    tally = _Tally(draft)
     gap = evidence.gap
     evidence.logged_from = logged_from(reader, namespace, gap.pruned) if evidence.log_intact else None
     plain = _Plain(evidence)
+    doubted = Doubted()
     _progress.begin("planning")
     streams = aligned(
         one_by_one(_progress.counted(reader.scan(namespace))),
@@ -128,38 +68,66 @@ def make(
     )
     for key, live, last, copy, damage in streams:
         write = evidence.acknowledged.newest(key, last)
-        decision = _decide(key, live, write, copy, damage, gap.base.name(key), evidence)
-        if decision is None:
-            continue
-        kept, entry = decision
-        if kept and live is not None:
-            counts["good_before"] += 1
-            newest = max(newest, live[UPDATED])
-        if entry is None:
-            continue
-        if entry.action not in ("suspect", "absent"):
-            counts["damaged"] += 1
-        elif entry.reason == UNLOGGED:
-            unlogged += 1
-        if copy is not None and entry.action == "repair":
-            newest = max(newest, copy[UPDATED])
-        pending.append(entry)
-        if len(pending) >= 1000:
-            draft.add(pending)
-            pending = []
-    draft.add(pending)
-    if unlogged and sources:
+        name = gap.base.name(key)
+        decision = _decide(key, live, write, copy, damage, name, evidence)
+        if copy is not None and evidence.unexplained(copy, write):
+            other = _without(key, live, write, copy, damage, name, evidence)
+            if other != decision:  # what the snapshots' logs say of the copy is not known yet
+                doubted.add(key, copy[CHECKSUM], decision, other, write)
+                continue
+        tally.add(decision, write, live, copy)
+    for decision, write in doubted.decided(source.log(namespace) for source in sources):
+        tally.add(decision, write)
+    tally.write()
+    if tally.unlogged and sources:
         proven = acquit(draft, sources[0].log(namespace))
-        counts["good_before"] += proven
-        unlogged -= proven
-    counts["good_before"] += plain.kept
-    newest = max(newest, plain.newest)
+        tally.good += proven
+        tally.unlogged -= proven
     for source in sources[1:]:
         _look_deeper(draft, namespace, source, evidence)
     _respect_deletions(draft, reader, namespace, {source.id: source for source in sources}, evidence.windows)
-    counts["damaged"] -= _respect_isolation(draft, reader, namespace, evidence.held)
-    facts = {"counts": counts, "unlogged": unlogged, "log_intact": evidence.log_intact, "newest": newest}
-    return summary(draft.finish(target, **facts, gap=gap.facts()))
+    tally.damaged -= _respect_isolation(draft, reader, namespace, evidence.held)
+    counts = {"good_before": tally.good + plain.kept, "damaged": tally.damaged}
+    facts = {"unlogged": tally.unlogged, "log_intact": evidence.log_intact, "newest": max(tally.newest, plain.newest)}
+    return summary(draft.finish(target, counts=counts, **facts, gap=gap.facts()))
+
+
+class _Tally:
+    """Writes what is decided to the plan, and counts it."""
+
+    def __init__(self, draft: PlanFile) -> None:
+        self.good = self.damaged = self.unlogged = self.newest = 0
+        self._draft = draft
+        self._entries: list[Entry] = []
+        self._writes: list[LastWrite] = []
+
+    def add(
+        self, decision: Decision, write: LastWrite | None, live: Row | None = None, copy: Row | None = None
+    ) -> None:
+        if decision is None:
+            return
+        kept, entry = decision
+        self.good += kept
+        if kept and live is not None:
+            self.newest = max(self.newest, live[UPDATED])
+        if entry is None:
+            return
+        if entry.action not in ("suspect", "absent"):
+            self.damaged += 1
+        elif entry.reason == UNLOGGED:
+            self.unlogged += 1
+        if copy is not None and entry.action == "repair":
+            self.newest = max(self.newest, copy[UPDATED])
+        self._entries.append(entry)
+        if write is not None and entry.source is None and entry.action in ("lost", "suspect"):
+            self._writes.append(write)
+        if len(self._entries) >= 1000:
+            self.write()
+
+    def write(self) -> None:
+        self._draft.add(self._entries)
+        self._draft.note_writes(self._writes)
+        self._entries, self._writes = [], []
 
 
 class _Plain:
@@ -192,6 +160,23 @@ class _Plain:
         return False
 
 
+def _without(
+    key: str,
+    live: Row | None,
+    write: LastWrite | None,
+    copy: Row,
+    damage: str | None,
+    source: str | None,
+    evidence: Evidence,
+) -> Decision:
+    """What is done with the key where nothing proves its copy."""
+    other = _decide(key, live, write, None, damage, source, evidence)
+    memory = copy[DELETED] is None and not _expired(copy, evidence.now) and evidence.good(copy, write)
+    if other is None and live is None and memory:
+        return False, _entry(key, "absent", UNLOGGED, None, copy, source, None)
+    return other
+
+
 def _decide(
     key: str,
     live: Row | None,
@@ -200,8 +185,7 @@ def _decide(
     damage: str | None,
     source: str | None,
     evidence: Evidence,
-) -> tuple[bool, Entry | None] | None:
-    """(is a live, good memory now, what to do with the key); None: nothing is there and nothing is missing."""
+) -> Decision:
     logged = _logged(write, evidence)
     copied = (copy[EPOCH], copy[SEQUENCE]) if copy else None
     if live is None or damage is not None:
@@ -216,6 +200,8 @@ def _decide(
             return _missing(key, live, write, copy, "stale", source, evidence)
         if out:
             return None
+        if evidence.rewritten(live, write):
+            return _missing(key, live, write, copy, REWRITTEN, source, evidence)
         if not _proven(live, version, write, copy, evidence) and not evidence.gap.keeps(key, version):
             distrust = UNLOGGED
     if distrust is not None:
@@ -246,9 +232,11 @@ def _missing(
     source: str | None,
     evidence: Evidence,
     doubtful: Row | None = None,
-) -> tuple[bool, Entry | None] | None:
+) -> Decision:
     """The key's live row is damaged, stale, absent (or a ``doubtful`` deletion): what should be there, who has it?"""
     logged = _logged(write, evidence)
+    if damage == REWRITTEN and write is not None:  # whatever an incident settled, that came later
+        logged = (write.epoch, write.sequence)
     copied = (copy[EPOCH], copy[SEQUENCE]) if copy else None
     good_copy = copy if copy is not None and evidence.good(copy, write) else None
     known = [v for v in (logged, copied if good_copy is not None else None) if v is not None]
@@ -286,7 +274,7 @@ def _missing(
 def _proven(live: Row, version: Version, write: LastWrite | None, copy: Row | None, evidence: Evidence) -> bool:
     """The log has the entry with the same digest and the lock, or a verified snapshot has the very same row."""
     if copy is not None and copy[CHECKSUM] == live[CHECKSUM]:
-        return not unexplained(version, write, evidence.logged_from)
+        return not evidence.unexplained(live, write)
     if copy is not None and is_isolated(copy) and copy[: UPDATED + 1] == live[: UPDATED + 1]:
         return evidence.good(copy, write)  # it was isolated when the snapshot was taken, and came back
     entry = evidence.acknowledged.entry(live[KEY], version, write)
@@ -326,10 +314,11 @@ def _look_deeper(draft: PlanFile, namespace: str, source: Source, evidence: Evid
     """Give keys without a good copy the one of an older snapshot; only the exact version makes it a repair."""
     for entries in draft.unsourced():
         found = source.get_many(namespace, [entry.key for entry in entries])
+        writes = draft.writes(list(found))
         better = []
         for entry in entries:
-            row = found.get(entry.key)
-            if row is None or is_isolated(row) or not evidence.good(row, None):
+            row, write = found.get(entry.key), writes.get(entry.key)
+            if row is None or is_isolated(row) or not evidence.good(row, write) or evidence.unexplained(row, write):
                 continue
             if entry.action == "suspect" and row[CHECKSUM] == entry.expected:
                 continue  # the suspect record itself, in another backup

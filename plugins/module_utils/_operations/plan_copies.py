@@ -18,6 +18,7 @@ from .plan_file import Entry, PlanFile
 
 Version = t.Tuple[int, int]
 UNLOGGED: t.Final = "no log entry proves who wrote it"
+REWRITTEN: t.Final = "other than the log says that it was written"
 
 
 def logged_from(reader: Reader, namespace: str, pruned: Version) -> Version | None:

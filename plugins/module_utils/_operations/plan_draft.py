@@ -16,6 +16,7 @@ from . import incident as incidents
 from .access_log_reading import Log
 from .acknowledged import Acknowledged
 from .incoming import Incoming
+from .plan_evidence import Evidence
 from .plan_gap import Base, Gap
 from .plan_unlogged import Window
 
@@ -43,7 +44,7 @@ def drafted(case: Case, log: Log) -> dict[str, t.Any]:
         base = case.chosen.snapshots[0].info if case.chosen.snapshots else None
         copies = [sources.Copies(snapshot, case.chosen.note) for snapshot in case.chosen.snapshots]
         later = settled is not None and base is not None and (base.epoch, base.sequence) >= settled
-        evidence = plan.Evidence(
+        evidence = Evidence(
             case.namespace,
             log.distrust,
             case.keyring,

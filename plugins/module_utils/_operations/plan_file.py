@@ -14,9 +14,12 @@ import sqlite3
 import typing as t
 
 from .._errors import CannotProceed
+from .._model import LastWrite
 
 #: what will be done with a key
 ACTIONS = ("repair", "suspect", "conflict", "lost", "expired", "absent")
+#: why a key is put back of which nobody knows whether it was lost in the damage
+UNSURE = "absent: lost in the damage, or deleted before it"
 
 SCHEMA = """
 CREATE TABLE plan (
@@ -30,6 +33,10 @@ CREATE TABLE plan (
   sequence INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX plan_by_action ON plan (action, key);
+CREATE TABLE writes (        -- the newest logged write of keys that no copy was found for at first
+  key TEXT PRIMARY KEY, epoch INTEGER, sequence INTEGER, operation TEXT, digest BLOB, lock INTEGER, actor TEXT,
+  at INTEGER
+) WITHOUT ROWID;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -92,6 +99,18 @@ class PlanFile:
 
     def add(self, entries: t.Iterable[Entry]) -> None:
         self._db.executemany("INSERT OR REPLACE INTO plan VALUES (?,?,?,?,?,?,?,?)", entries)
+
+    def note_writes(self, writes: t.Iterable[LastWrite]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO writes VALUES (?,?,?,?,?,?,?,?)", writes)
+
+    def writes(self, keys: t.Sequence[str]) -> dict[str, LastWrite]:
+        """The newest logged write of these keys, as far as it was noted."""
+        found: dict[str, LastWrite] = {}
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            rows = self._db.execute(f"SELECT * FROM writes WHERE key IN ({','.join('?' * len(part))})", part)
+            found.update((row[0], LastWrite._make(row)) for row in rows)
+        return found
 
     def get(self, keys: t.Sequence[str]) -> list[Entry]:
         """What is planned for these keys so far."""
@@ -156,6 +175,12 @@ class PlanFile:
         query = "SELECT DISTINCT source FROM plan WHERE action = 'repair' AND source IS NOT NULL"
         return [source for (source,) in self._db.execute(query)]
 
+    def because(self, reason: str, limit: int) -> tuple[int, list[str]]:
+        """How many entries have this reason, and the first of their keys."""
+        query = "SELECT key FROM plan WHERE reason = ? ORDER BY key LIMIT ?"
+        keys = [key for (key,) in self._db.execute(query, (reason, limit))]
+        return self.reasons().get(reason, 0), keys
+
     def reasons(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT reason, count(*) FROM plan GROUP BY reason"))
 
@@ -192,6 +217,11 @@ class PlanFile:
             marks = ",".join("?" * len(part))
             found += [Entry._make(row) for row in self._db.execute(f"{query} AND key IN ({marks})", part)]
         return found
+
+    def lost_older(self) -> int:
+        """How many lost keys get an older version than the one that they should have."""
+        query = "SELECT count(*) FROM plan WHERE action = 'lost' AND source IS NOT NULL"
+        return int(self._db.execute(query).fetchone()[0])
 
     def keys(self, action: str, limit: int) -> list[str]:
         return [

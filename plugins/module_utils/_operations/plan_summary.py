@@ -12,13 +12,13 @@ import typing as t
 from . import plan_gap
 from .commands import counted
 from .incident import rfc3339
-from .plan_file import PlanFile
+from .plan_file import UNSURE, PlanFile
 
 LISTED = 100  # keys of each kind in a diff
 
 
 def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
-    """{records, sources, loss_ratio, lost_keys, lost_total, suspect_keys, gone, listed, could_not_verify, …}.
+    """{records, sources, loss_ratio, lost_keys, lost_total, lost_older, suspect_keys, gone, unsure, listed, …}.
 
     ``loss_ratio`` is lost / expected; None (could-not-verify) when nothing was expected.
     """
@@ -47,9 +47,11 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
         "loss_ratio": found["lost"] / expected if expected else None,
         "lost_keys": plan.keys("lost", limit),
         "lost_total": found["lost"],
+        "lost_older": plan.lost_older(),
         "newest_recovered_at": rfc3339(meta["newest"] or None),
         "suspect_keys": plan.keys("suspect", limit),
         "gone": plan.gone(limit),
+        "unsure": plan.because(UNSURE, LISTED),
         "listed": plan.listed(LISTED),
         "newer_keys": meta.get("changed_keys", []),
         "newer": meta.get("changed", 0),

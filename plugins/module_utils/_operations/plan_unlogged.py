@@ -25,10 +25,11 @@ from .._codec import RecordCodec
 from .._layouts import nameless, written_once
 from .._model import CHECKSUM, EXPIRES, KEY, UPDATED, Row
 from .._store import Reader
+from .._store_optional import NeededRecords
 from .._table_records import put_off, silent
 from . import plan_torn
 from .held_records import aside_of
-from .plan_file import Entry, PlanFile
+from .plan_file import UNSURE, Entry, PlanFile
 from .plan_gap import Source
 from .plan_streams import damaged, one_by_one
 from .plan_summary import summary
@@ -36,6 +37,8 @@ from .plan_summary import summary
 PROBES = 200
 CHANGED = 100  # keys that are named
 ABSENT = plan_torn.ABSENT
+NEEDED = "absent, and records that are there need it"
+GONE = (ABSENT, UNSURE, NEEDED)  # of what is to come back
 CHANGED_INSIDE = "changed inside the window"
 SILENT = "changed although its update time did not"
 NEVER = "changed although the application never changes such a record"
@@ -140,6 +143,7 @@ def make(
     unread = nameless(reader.identity.layout)
     if unread is not None:
         found.damaged += plan_torn.come_back(draft, unread)
+    found.damaged += _needed(draft, reader, namespace)
     found.damaged -= _respect_isolation(draft, reader, namespace, held)
     counts = {"good_before": found.good, "damaged": found.damaged}
     # no record says when a copy was written last before it was lost: what was written after the snapshot is not in it
@@ -166,6 +170,7 @@ class _Decisions:
         self._taken, self._rebase, self._once = taken, window.rebase, once
         self._codec, self._inside, self._later, self._now = RecordCodec(namespace), window.inside(), later, now
         self._onset = window.onset
+        self._named = bool(window.keys) or window.pattern is not None
         self._newest, self._before = newest, before
 
     def good(self, row: Row | None) -> bool:
@@ -218,7 +223,9 @@ class _Decisions:
             if not inside:
                 return _entry(key, ABSENT, "absent since the snapshot: deleted or lost", None, copy, id_)
             found.damaged += 1
-            return _entry(key, "repair", ABSENT, None, copy, id_)
+            # there when the damage had begun, or meant by name; else it may have been deleted since ``copy`` was saved
+            sure = self._named or (newest is not None and source is not self._newest)
+            return _entry(key, "repair", ABSENT if sure else UNSURE, None, copy, id_)
         if inside and (copy is None or copy[CHECKSUM] != live[CHECKSUM]):
             if self.over(live):
                 return None
@@ -276,6 +283,19 @@ def _look_deeper(draft: PlanFile, namespace: str, source: Source, decide: _Decis
             for key, row in found.items()
             if decide.good(row) and not decide.spent(row, source)
         )
+
+
+def _needed(draft: PlanFile, reader: Reader, namespace: str) -> int:
+    """What records that are there refer to was lost, whatever the window, where no application deletes that alone. How
+    many come back that would not have."""
+    back = 0
+    for action in (ABSENT, "repair") if isinstance(reader, NeededRecords) else ():
+        for entries in draft.entries(action):
+            some = [entry for entry in entries if action == ABSENT or entry.reason == UNSURE]
+            keys = set(reader.needed(namespace, [entry.key for entry in some]))
+            draft.add(entry._replace(action="repair", reason=NEEDED) for entry in some if entry.key in keys)
+            back += len(keys) if action == ABSENT else 0
+    return back
 
 
 def _respect_isolation(draft: PlanFile, reader: Reader, namespace: str, groups: frozenset[str]) -> int:

@@ -7,7 +7,6 @@ PRIVATE to the collection. It runs on the former primary's host.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import typing as t
@@ -21,6 +20,7 @@ from .incident import Journal, Run, own_files
 from .replicas import SWITCHES, Side
 
 LOST: t.Final = "lost_keys.jsonl"
+PERHAPS: t.Final = "perhaps_lost_keys.jsonl"
 SHOWN: t.Final = 1000
 WRITES: t.Final = ("write", "delete")
 
@@ -38,8 +38,9 @@ def rejoin(
     """``forensic`` publishes a snapshot of ``old`` for an incident and gives its id, None where that cannot be.
 
     Returns {changed, incident, lost, lost_keys [namespace: key, the first 1,000], lost_file, untold, forensic,
-    position, notes, detail}; ``untold``: what only ``old`` had is gone without having been looked at. Errors:
-    CannotProceed (which one is newer is not clear, or what would be lost cannot be told), StoreUnavailable.
+    position, notes, detail}; ``untold``: what only ``old`` had cannot be told, as nobody looked before it was gone, or
+    a log was pruned past where both parted (``lost_file`` then lists what may be lost).
+    Errors: CannotProceed (which one is newer is not clear, or what would be lost cannot be told), StoreUnavailable.
     """
     theirs = main.standing()
     if theirs.role != "primary":
@@ -50,6 +51,7 @@ def rejoin(
     last = _took_over(main)
     incident = run.incident or (last.incident if last else "rejoin")
     folder = incidents.folder(old.params, incident, run.work_dir)
+    certain = _nothing_to_tell(old, folder, last.facts if last else {})
     if mine is not None and old.server.follows(mine, theirs):
         detail = f"{old.host} follows {main.host} already"
         return {"changed": False, **_told(folder, incident, detail, _gone(old, folder, last))}
@@ -59,25 +61,33 @@ def rejoin(
         _is_former(old, main)
         if not check:
             _fence(old, run, incident)
-        lost = _note_lost(old.store, main.store, None if check else folder)
+        found = only_here(old.store, main.store)
+        untold = not (found.certain or certain)
+        if found.certain or untold:
+            lost = _note(found, folder, check)
+        else:  # it was fenced in time, or both were compared when their logs could tell
+            lost = _told(folder, incident, "", False)["lost"]
         if check:
-            return _would(old, main, incident, lost)
-        if lost:
+            return _would(old, main, incident, lost, untold)
+        if lost or untold:
             snapshot = forensic(incident)
             if snapshot is None and not accept_loss:
+                what = f"{lost} acknowledged writes are on {old.host} alone" if not untold else (
+                    f"What only {old.host} has cannot be told, since a write log was pruned past where both parted"
+                )  # fmt: skip
                 raise CannotProceed(
-                    f"{lost} acknowledged writes are on {old.host} alone, and its state cannot be kept as a snapshot.",
+                    f"{what}, and its state cannot be kept as a snapshot.",
                     "set memory_repository and memory_keyring, or give that state up: memory_accept_loss=true",
                 )
-    elif mine is None and not accept_loss and not _nothing_to_tell(old, folder, last.facts if last else {}):
+    elif mine is None and not accept_loss and not certain:
         raise CannotProceed(
             f"The server of {old.host} does not run, so what only it has cannot be told.",
             "start it, kept from applications, then run the same command; or give that up: memory_accept_loss=true",
         )
     elif check:
-        return _would(old, main, incident, None)
+        return _would(old, main, incident, None, False)
     elif mine is None:
-        untold = not _nothing_to_tell(old, folder, last.facts if last else {})
+        untold = not certain
     else:
         untold = _gone(old, folder, last)
     with Journal(folder).step("rejoin", run, lost=None if untold else lost, forensic=snapshot) as outcome:
@@ -141,27 +151,36 @@ def _nothing_to_tell(old: Side, folder: str, switch: t.Mapping[str, t.Any]) -> b
 
 
 def _gone(old: Side, folder: str, last: IncidentState | None) -> bool:
-    """``old`` is a replica: nobody fenced it before the other took over, and nobody compared both since."""
+    """``old`` is a replica: nobody fenced it before the other took over, and no comparison told what it had alone."""
     facts = last.facts if last else {}
     unfenced = facts.get("from") == old.place and bool(facts.get("forced"))
-    return unfenced and not os.path.exists(os.path.join(folder, LOST))
+    unsure = unfenced or os.path.exists(os.path.join(folder, PERHAPS))
+    return unsure and not os.path.exists(os.path.join(folder, LOST))
 
 
-def only_here(here: Store, there: Store) -> t.Iterator[LogEntry]:
-    """Writes and deletes in the log of ``here`` that ``there`` does not have, oldest first.
+class Alone(t.NamedTuple):
+    """Writes and deletes of one log that another lacks. ``certain``: False where one was pruned past their parting."""
 
-    Both logs are the same up to where the servers parted: beyond that an entry counts as known there when one of the
-    same (epoch, sequence) and digest is. What ``there`` has pruned was common.
+    entries: t.Iterator[LogEntry]  # oldest first
+    certain: bool
+
+
+def only_here(here: Store, there: Store) -> Alone:
+    """What the log of ``here`` has, and ``there`` does not.
+
+    Both logs are the same up to where the servers parted, so up to the newest entry that both have: beyond it one is
+    known there when one of the same (epoch, sequence) and digest is. Without such an entry only two whole logs tell.
     """
     with here.reader() as mine, there.reader() as theirs:
-        tail = list(_parted(_writes(mine), _writes(theirs)))
-        if not tail:
-            return
-        first = tail[0].id
-        known = {(e.epoch, e.sequence, e.digest) for e in _writes(theirs, first - 1)}
-        for entry in tail:
-            if (entry.epoch, entry.sequence, entry.digest) not in known:
-                yield entry
+        common = _newest_common(_writes(mine), _writes(theirs))
+        certain = common > 0 or all(reader.log_health()["pruned"][1] == 0 for reader in (mine, theirs))
+    return Alone(_beyond(here, there, common), certain)
+
+
+def _beyond(here: Store, there: Store, common: int) -> t.Iterator[LogEntry]:
+    with here.reader() as mine, there.reader() as theirs:
+        known = {(e.epoch, e.sequence, e.digest) for e in _writes(theirs, common)}
+        yield from (e for e in _writes(mine, common) if (e.epoch, e.sequence, e.digest) not in known)
 
 
 def _writes(reader: t.Any, after_id: int = 0) -> t.Iterator[LogEntry]:
@@ -169,29 +188,29 @@ def _writes(reader: t.Any, after_id: int = 0) -> t.Iterator[LogEntry]:
         yield from (LogEntry._make(entry) for entry in batch)
 
 
-def _parted(mine: t.Iterator[LogEntry], theirs: t.Iterator[LogEntry]) -> t.Iterator[LogEntry]:
-    """The entries of ``mine`` from the first on that is another one in ``theirs``, or beyond its end."""
-    other = next(theirs, None)
-    first = other.id if other is not None else None
+def _newest_common(mine: t.Iterator[LogEntry], theirs: t.Iterator[LogEntry]) -> int:
+    """The id of the last of the entries that follow each other in both logs; 0: they have none in common."""
+    common, other = 0, next(theirs, None)
     for entry in mine:
-        if first is not None and entry.id < first:
-            continue  # pruned there
         while other is not None and other.id < entry.id:
             other = next(theirs, None)
-        if other is None or other.id != entry.id or other.checksum != entry.checksum:
-            yield from itertools.chain([entry], mine)
-            return
+        if other is None:
+            break
+        if other.id == entry.id and other.checksum == entry.checksum:
+            common = entry.id
+        elif common or other.id == entry.id:  # else it was pruned there
+            break
+    return common
 
 
-def _note_lost(here: Store, there: Store, folder: str | None) -> int:
-    """Write every lost key to the incident's folder, a line each; how many writes. With no folder they are counted."""
-    found = only_here(here, there)
-    if folder is None:
-        return sum(1 for _entry in found)
-    path, count = os.path.join(folder, LOST), 0
+def _note(found: Alone, folder: str, check: bool) -> int:
+    """Write every key to the incident's folder, a line each; how many writes. In check mode they are counted."""
+    if check:
+        return sum(1 for _entry in found.entries)
+    path, count = os.path.join(folder, LOST if found.certain else PERHAPS), 0
     with own_files(folder):
         with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            for e in found:
+            for e in found.entries:
                 line = {"namespace": e.namespace, "key": e.key, "operation": e.operation, "epoch": e.epoch}
                 file.write(json.dumps({**line, "sequence": e.sequence, "at": e.at}) + "\n")
                 count += 1
@@ -203,26 +222,34 @@ def _note_lost(here: Store, there: Store, folder: str | None) -> int:
 
 def _told(folder: str, incident: str, detail: str, untold: bool) -> dict[str, t.Any]:
     """What was lost, as it was told when the servers were compared."""
-    path, lost = os.path.join(folder, LOST), 0
+    path, lost = os.path.join(folder, PERHAPS if untold else LOST), 0
     keys: list[str] = []
-    if os.path.exists(path):
+    if os.path.exists(path) and not untold:
         with own_files(folder), open(path, encoding="utf-8") as file:
             for line in file:
                 lost += 1
                 if len(keys) < SHOWN:
                     known = json.loads(line)
                     keys.append(f"{known['namespace']}: {known['key']}")
-    if untold:
+    listed = untold and os.path.exists(path)
+    if listed:
+        detail += (
+            "; what only it had acknowledged cannot be told, since a write log was pruned past where both parted: "
+            f"what may be lost is listed in {path}"
+        )
+    elif untold:
         detail += "; what only it had acknowledged cannot be told any more, since nobody compared both before"
     return {
-        "incident": incident, "lost": None if untold else lost, "lost_keys": keys, "lost_file": path if lost else None,
-        "untold": untold, "detail": detail,
+        "incident": incident, "lost": None if untold else lost, "lost_keys": keys,
+        "lost_file": path if lost or listed else None, "untold": untold, "detail": detail,
     }  # fmt: skip
 
 
-def _would(old: Side, main: Side, incident: str, lost: int | None) -> dict[str, t.Any]:
+def _would(old: Side, main: Side, incident: str, lost: int | None, untold: bool) -> dict[str, t.Any]:
     more = "" if lost is None else f", and {lost} acknowledged writes that only it has would be listed and set aside"
+    if untold:
+        more = f", and up to {lost} acknowledged writes listed and set aside: a write log was pruned past their parting"
     return {
-        "changed": True, "incident": incident, "lost": lost, "lost_keys": [], "lost_file": None, "untold": False,
-        "detail": f"{old.host} would become a replica of {main.host}{more}",
+        "changed": True, "incident": incident, "lost": None if untold else lost, "lost_keys": [], "lost_file": None,
+        "untold": untold, "detail": f"{old.host} would become a replica of {main.host}{more}",
     }  # fmt: skip

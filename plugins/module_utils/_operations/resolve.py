@@ -128,7 +128,7 @@ def decide(
 
 def _with_absent(summary: dict[str, t.Any], missing: int, absent: str, namespace: str) -> dict[str, t.Any]:
     """The summary with what is decided about absent keys, and in words what nobody can know."""
-    gone = summary.pop("gone")
+    gone, (unsure, unsure_keys) = summary.pop("gone"), summary.pop("unsure")
     away = [(key, at) for key, back, at in gone if absent == "keep" or (absent == "auto" and not back)]
     summary["absent_keys"] = [key for key, _at in away]
     summary["listed"] = _listed(summary["listed"], absent, away, summary["newer_keys"])
@@ -157,6 +157,12 @@ def _with_absent(summary: dict[str, t.Any], missing: int, absent: str, namespace
             f"{counted(summary['newer'], 'key')} other than in the last good snapshot, nobody knows since when, and "
             f"kept: {named(summary['newer_keys'])} (name memory_since, memory_keys or memory_pattern to have it "
             "repaired)."
+        )
+    if unsure and absent == "auto":
+        summary["could_not_verify"].append(
+            f"{counted(unsure, 'record')} put back, though the application may have deleted what is not there before "
+            f"the damage began: {named(unsure_keys)}; memory_absent=restore says that all of it is to come back, "
+            "memory_absent=keep that none is"
         )
     summary["warnings"] = said
     return summary
@@ -215,8 +221,8 @@ def _escalation(summary: t.Mapping[str, t.Any], max_loss: float, broken: t.Seque
     records = summary["records"]
     if summary["loss_ratio"] is not None and summary["loss_ratio"] > max_loss:
         return (
-            f"{records['lost']} of {records['expected']} records ({summary['loss_ratio']:.1%}) have no good copy, "
-            f"more than the limit of {max_loss:.0%}"
+            f"{records['lost']} of {records['expected']} records ({summary['loss_ratio']:.1%}) have no good copy of "
+            f"their newest version, more than the limit of {max_loss:.0%}"
         )
     if records["damaged"] and not summary["sources"] and records["lost"]:
         return f"no good snapshot holds any of the {records['damaged']} damaged records"

@@ -93,7 +93,8 @@ def test_a_rotation_that_never_ended() -> None:
     ended = entry(20, "rotate", reason="end: from k1 to k2")
     assert causes(judge(review(begun), **{"key-missing": 5})) == ["key-rotation"]
     assert causes(judge(review(begun, ended), **{"key-missing": 5})) == ["missing-record-key"]
-    assert review(begun).rotated_to == {"k2"}
+    assert review(entry(5, "write", 7), begun).rotated_to["k2"] > (9, 9)
+    assert review(entry(5, "write", 7), begun, ended, entry(30, "write", 8)).rotated_to == {"k2": (1, 7)}
 
 
 def test_an_expiry_storm() -> None:

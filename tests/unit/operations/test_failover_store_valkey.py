@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 
 import pytest
 from redis.exceptions import NoPermissionError
@@ -183,8 +184,8 @@ def test_what_nobody_compared_before_somebody_else_made_it_follow_is_not_told_to
     assert pair.rejoin(away, home)["lost"] == 0
 
 
-def test_a_forced_failover_tells_what_was_lost_to_the_record(pair, monkeypatch):
-    home, away = pair.roles()
+def dies_alone(pair, home, away):
+    """The primary acknowledges five writes that its replica never hears of, and is gone."""
     with pair.hosts[away].client() as client, pair.hosts[home].client() as other:
         client.config_set("masterauth", "wrong")
         other.execute_command("CLIENT", "KILL", "TYPE", "replica")
@@ -192,6 +193,41 @@ def test_a_forced_failover_tells_what_was_lost_to_the_record(pair, monkeypatch):
         with pair.memory(home) as memory:
             memory.write_many("agent-2", {f"lost-{n}": {"n": n} for n in range(5)})
     pair.hosts[home].kill()
+
+
+def test_a_log_that_was_pruned_past_the_parting_does_not_say_that_nothing_was_lost(pair):
+    home, away = pair.roles()
+    dies_alone(pair, home, away)
+    pair.fail_over(home, away, force=True, outside_fence="its power is off")
+    with pair.memory(away) as memory:
+        memory.write_many("agent-2", {f"after-{n}": {"n": n} for n in range(9)})
+    pruned(pair, away)
+    pair.hosts[home].again()
+    known = pair.rejoin(home, away, check=True)
+    assert known["untold"] and known["lost"] is None and "pruned past" in known["detail"]
+    refused("What only .* has cannot be told, since a write log was pruned past", lambda: pair.rejoin(home, away))
+    back = pair.rejoin(home, away, forensic=lambda incident: f"snapshot of {incident}")
+    with pair.hosts[away].client() as client:
+        client.config_set("masterauth", pair.hosts[away].passwords["memops"])
+    assert back["untold"] and back["lost"] is None and back["forensic"] and "pruned past" in back["detail"]
+    assert pathlib.Path(back["lost_file"]).read_text().count("lost-") == 5
+    again = pair.rejoin(home, away)
+    assert (again["changed"], again["untold"], again["lost"]) == (False, True, None)
+    pair.fail_over(away, home, kind="failback")  # that one was fenced before
+    pruned(pair, home)
+    assert (pair.rejoin(away, home)["lost"], pair.rejoin(away, home)["untold"]) == (0, False)
+    with pair.memory(home) as memory:
+        memory.write("agent-2", "both have it", {"n": 1})
+
+
+def pruned(pair, host):
+    with contextlib.closing(open_store(pair.params(host))) as store:
+        store.prune_log(0, (store.identity().epoch, store.identity().sequence))
+
+
+def test_a_forced_failover_tells_what_was_lost_to_the_record(pair, monkeypatch):
+    home, away = pair.roles()
+    dies_alone(pair, home, away)
     refused("nobody can fence it", lambda: pair.fail_over(home, away))
     done = pair.fail_over(home, away, force=True, outside_fence="its power is off")
     assert done["forced"] and pair.serving(away) == list(NAMESPACES)

@@ -111,6 +111,15 @@ def test_a_forged_tombstone_over_a_record_that_nobody_has_is_a_loss(site, strate
     assert site.served()["k03"] == 3
 
 
+def test_it_is_counted_of_how_many_lost_ones_an_older_version_serves(site):
+    with site.memory() as memory:
+        memory.write_many(NS, {"fresh": 1, "k05": "newer"})
+    site.raw.remove(NS, ["fresh", "k05"])
+    plan = site.rebuild("soft")["plan"]
+    assert (plan["lost_keys"], plan["lost_older"]) == (["fresh", "k05"], 1)
+    assert site.served()["k05"] == 5
+
+
 def test_a_broken_chunk_of_the_only_snapshot_costs_that_chunk_alone(tmp_path, bench):
     site = Site(tmp_path / "big", bench=bench)
     values = {f"k{n:04d}": os.urandom(800) for n in range(2000)}

@@ -145,6 +145,20 @@ def test_a_loss_within_the_limit_passes_only_when_all_keys_are_listed() -> None:
     assert build(steps, lost_listed=1500, slo={"max_loss": "0.05"})["verdict"] == "fail"
 
 
+@pytest.mark.parametrize(
+    ("older", "said"),
+    [
+        (0, "are lost: no good copy was found anywhere. Every"),
+        (1, "nobody has a good copy of the newest version, and an older one is in its place for 1 of them. Every"),
+        (2, "nobody has a good copy of the newest version, and an older one is in its place. Every"),
+    ],
+)
+def test_where_an_older_version_serves_nobody_says_that_there_is_no_copy(older: int, said: str) -> None:
+    steps = good()
+    find(steps, "plan")["result"]["lost_older"] = older
+    assert said in " ".join(_report_text.render(build(steps)).split())
+
+
 def test_an_unusable_limit_is_said_and_never_a_pass() -> None:
     report = build(good(), slo={"max_loss": "plenty", "rto": "soon"})
     assert report["verdict"] == "could-not-verify"

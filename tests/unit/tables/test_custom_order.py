@@ -6,6 +6,11 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines import (
+    tables_postgresql_generations,
+    tables_postgresql_records,
+)
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
 from tests.unit.tables.test_custom_tables import CustomSite
 
@@ -13,14 +18,14 @@ TABLE = (
     'CREATE TABLE "Memories" (tenant text, "Key" text, text text, changed timestamptz DEFAULT now(), above text, '
     'place int, PRIMARY KEY (tenant, "Key"));'
     "INSERT INTO \"Memories\" (tenant, \"Key\", above, place) SELECT who, to_char(n, '0000'), "
-    "CASE WHEN n < 600 THEN to_char(n + 1, '0000') END, n "
-    "FROM generate_series(1, 600) n, unnest(ARRAY['ann', 'bob']) who;"
+    "CASE WHEN n < 60 THEN to_char(n + 1, '0000') END, n "
+    "FROM generate_series(1, 60) n, unnest(ARRAY['ann', 'bob']) who;"
     'ALTER TABLE "Memories" ADD UNIQUE (tenant, place);'
 )
 HIMSELF = 'ALTER TABLE "Memories" ADD FOREIGN KEY (tenant, above) REFERENCES "Memories" {};'
 OTHERS = (
-    'CREATE TABLE votes (tenant text, "Key" text, FOREIGN KEY (tenant, "Key") REFERENCES "Memories");'
-    "INSERT INTO votes SELECT tenant, \"Key\" FROM \"Memories\" WHERE place % 2 = 0;"
+    'CREATE TABLE votes (tenant text, "Key" text, FOREIGN KEY (tenant, "Key") REFERENCES "Memories" {});'
+    "INSERT INTO votes SELECT tenant, \"Key\" FROM \"Memories\" WHERE \"Key\"::int % 2 = 0;"
 )
 CONSTRAINTS = (
     "SELECT conname, condeferrable, condeferred FROM pg_constraint WHERE connamespace = %s::regnamespace ORDER BY 1"
@@ -28,7 +33,10 @@ CONSTRAINTS = (
 
 
 @pytest.fixture
-def made(tmp_path, postgresql_server):
+def made(tmp_path, postgresql_server, monkeypatch):
+    monkeypatch.setattr(apply, "BATCH", 40)
+    monkeypatch.setattr(tables_postgresql_records, "PART", 25)
+    monkeypatch.setattr(tables_postgresql_generations, "PAGE", 50)
     sites = []
 
     def make(text):
@@ -55,16 +63,24 @@ def test_a_row_comes_back_before_the_one_that_it_refers_to(made, does, strategy)
     assert state(site) == before
 
 
-@pytest.mark.parametrize(("strategy", "last"), [("hard", 600), ("soft", 30)])  # in pages of their own, or in one
-def test_what_two_rows_swapped_to_which_others_refer_comes_back(made, strategy, last):
-    site = made(TABLE + HIMSELF.format("") + OTHERS)
+@pytest.mark.parametrize(
+    ("strategy", "last", "does", "kind"),
+    [  # in pages of their own, in one, or in transactions of their own
+        ("hard", 60, "", "int"),
+        ("soft", 30, "", "int"),
+        ("hard", 60, "ON DELETE RESTRICT", "varchar(40) NOT NULL"),
+        ("soft", 60, "ON DELETE CASCADE", "int NOT NULL"),
+        ("soft", 30, "ON DELETE SET NULL", "int"),
+    ],
+)
+def test_what_two_rows_swapped_to_which_others_refer_comes_back(made, strategy, last, does, kind):
+    site = made(TABLE.replace("place int", f"place {kind}") + HIMSELF.format("") + OTHERS.format(does))
     before = state(site, "votes")
     site.backup()
+    mine = "WHERE tenant = 'ann' AND \"Key\""
     for place, key in ((5000, 2), (2, last), (last, 2)):
-        site.application.execute(
-            f"UPDATE \"Memories\" SET place = {place} WHERE tenant = 'ann' AND \"Key\" = to_char({key}, '0000')"
-        )
-    site.application.execute(f"UPDATE \"Memories\" SET text = 'wrong' WHERE tenant = 'ann' AND place <= {last}")
+        site.application.execute(f"UPDATE \"Memories\" SET place = {place} {mine} = to_char({key}, '0000')")
+    site.application.execute(f"UPDATE \"Memories\" SET text = 'wrong' {mine} <= to_char({last}, '0000')")
     keys = frozenset([f" {n:04}" for n in range(1, last + 1)])
     site.rebuild("ann", Window(keys=keys), strategy, until="apply")
     site.close_by_release("ann")

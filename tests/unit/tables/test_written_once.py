@@ -9,7 +9,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._layouts import written_once
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import NEEDED, Window
 from tests.unit.operations.runbook import NAME, NS, attempt
 from tests.unit.tables.keys_help import keyed
 
@@ -66,6 +66,25 @@ def test_what_the_framework_never_changes_is_repaired_without_a_window(site):
     after = site.rows(NS)
     assert set(after) == with_new and {key: after[key] for key in before} == before
     assert [one for one in site.app.history(NS) if one in told] == told
+
+
+@pytest.mark.parametrize("site", ["postgresql"], indirect=True)
+def test_the_value_of_a_channel_that_a_checkpoint_needs_was_lost_and_not_deleted(site):
+    before, told = site.rows(NS), site.app.history(NS)
+    site.sql("DELETE FROM checkpoint_blobs WHERE channel = 'words' AND version = (SELECT version FROM checkpoint_blobs "
+             "WHERE channel = 'words' ORDER BY version OFFSET 1 LIMIT 1)")  # fmt: skip
+    newest = "(SELECT max(checkpoint_id) FROM checkpoints)"
+    site.sql("DELETE FROM checkpoint_blobs b USING checkpoints c WHERE b.channel = 'words' "
+             "AND b.version = c.checkpoint -> 'channel_versions' ->> 'words' "
+             f"AND c.checkpoint_id = {newest}")  # fmt: skip
+    site.sql(f"DELETE FROM checkpoints WHERE checkpoint_id = {newest}")  # as an application prunes what it had
+    gone = sorted(before.keys() - site.rows(NS).keys())
+    done = rebuilt(site)
+    (back,) = done["plan"]["listed"]["repair"]
+    assert back.startswith("blob/%-/words/") and done["plan"]["listed"]["repair"] == {back: NEEDED}
+    assert done["diagnose"]["findings"] == {"absent": 1}
+    assert done["plan"]["absent_keys"] == [key for key in gone if key != back]
+    assert site.app.history(NS) == told[1:]
 
 
 def test_such_a_record_comes_back_by_its_name_alone(site):
