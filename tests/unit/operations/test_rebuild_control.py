@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The runbook on a namespace whose control row is gone or leads elsewhere, on the engines that run on a server."""
+"""The runbook on a namespace whose control row is gone or leads elsewhere, on every engine."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, NamespaceDamaged
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import preflight
-from tests.support.engines import Bench
+from tests.support.engines import ENGINES, Bench
 from tests.unit.operations.runbook import NS, OTHER, Site, attempt
 
 VALUES = {f"k{n:02}": {"v": n} for n in range(30)}
 
 
-@pytest.fixture(params=["postgresql", "valkey"])
+@pytest.fixture(params=ENGINES)
 def site(request, tmp_path):
-    bench = Bench(request.param, tmp_path, request.getfixturevalue(f"{request.param}_server"))
+    server = None if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_server")
+    bench = Bench(request.param, tmp_path, server)
     one = Site(tmp_path / "site", bench=bench)
     with one.memory() as memory:
         memory.write_many(NS, VALUES)
@@ -40,14 +41,15 @@ def damage(site, what):
                 space["generation"] = 2
                 store._ask("HSET", store.names.namespaces, NS, json.dumps(space))
             return
+        text = {
+            "gone": "DELETE FROM {} WHERE name = {}",
+            "elsewhere": "UPDATE {} SET generation = 77 WHERE name = {}",
+        }[what]
         with store._transaction() as session:
-            session.run(
-                {
-                    "gone": f"DELETE FROM {store.sql.namespace} WHERE name = %s",
-                    "elsewhere": f"UPDATE {store.sql.namespace} SET generation = 77 WHERE name = %s",
-                }[what],
-                NS.encode(),
-            )
+            if site.store["engine"] == "sqlite":
+                session.execute(text.format("memops_namespace", "?"), (NS,))
+            else:
+                session.run(text.format(store.sql.namespace, "%s"), NS.encode())
 
 
 def looked(site, run):
@@ -110,6 +112,9 @@ def test_an_incident_whose_row_cannot_be_read_stops_no_other_and_is_closed(site)
         if site.store["engine"] == "valkey":
             (field,) = store._ask("HKEYS", store.names.incidents)
             store._ask("HSET", store.names.incidents, field, b'{"incident": "inc')
+        elif site.store["engine"] == "sqlite":
+            with store._transaction() as con:
+                con.execute("UPDATE memops_incident SET facts = ?", ('{"plan": {',))
         else:
             with store._transaction() as session:
                 session.run(f"UPDATE {store.sql.incident} SET facts = %s", '{"plan": {')
