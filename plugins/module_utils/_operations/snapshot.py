@@ -18,6 +18,7 @@ from .._errors import (
     KeyUnavailable,
     MemoryOpsError,
     NamespaceUnknown,
+    RepositoryGone,
     RepositoryRefused,
     RepositoryUnavailable,
     SnapshotUnusable,
@@ -113,7 +114,7 @@ def create(
             if purpose != "scheduled" or not former.first(place):  # the first backup of all makes it, and says so
                 result["warnings"] += former.warnings(place, place.location)
             former.note(place)
-    except RepositoryUnavailable as exc:
+    except (RepositoryUnavailable, RepositoryGone) as exc:
         if not spool or purpose != "forensic":
             raise
         place = Repository.open({"url": "file://" + spool}, create=True)
