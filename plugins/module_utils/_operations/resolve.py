@@ -15,7 +15,7 @@ import typing as t
 from .._errors import CannotProceed, CapabilityMissing, InvalidInput
 from .._model import CHECKSUM, EXPIRES, STRATEGIES
 from .._store import Store
-from . import apply, integrity, plan_summary, sources
+from . import apply, integrity, lost_ttl, plan_summary, sources
 from . import incident as incidents
 from .commands import back_by, counted, named
 from .fence_check import need_fence
@@ -322,6 +322,7 @@ def carry_out(
                 tell=lambda ring: cluster_keys.tell(lambda: repository, ring, name),
             )
             result["method"] = "rotate"
+        warnings = lost_ttl.bring_back(store, claim, known, repository, name, keyring)
         probes = result.pop("probes", None)
         store.note(
             claim,
@@ -330,7 +331,7 @@ def carry_out(
             **({"probes": probes} if probes is not None else {}),
         )
         outcome.update({k: v for k, v in result.items() if k != "rotation"})
-    result["warnings"] = incidents.mirror(store, claim, journal, repository, keyring)
+    result["warnings"] = warnings + incidents.mirror(store, claim, journal, repository, keyring)
     changed = bool(result.get("applied") or result.get("rotation") or result.get("generation"))
     return {**result, "incident": incident, "changed": changed}
 

@@ -24,6 +24,7 @@ def site(request, tmp_path):
     with one.memory() as memory:
         memory.write_many(NS, VALUES)
         memory.write_many(OTHER, {"o": 1})
+        memory.set_ttl(NS, 86400)
         memory.read_many(NS, VALUES)  # of which validation takes its probes
     one.backup()
     yield one
@@ -90,6 +91,21 @@ def test_every_step_refuses_and_a_hard_rebuild_brings_it_back(site, what):
     assert done["isolate"]["warnings"] and done["isolate"]["proof"]["reads_refused"]
     assert done["validate"]["verdict"] == "pass"
     assert (site.state(), site.served()) == ("serving", VALUES)
+    told = [f"New records of {NS} live 86400.0 s, as in snapshot"] if what == "gone" else []
+    assert [line.partition(" snap")[0] + " snapshot" for line in done["apply"]["warnings"]] == told
+    assert done["release"]["warnings"] == []
+    with site.memory() as memory:
+        assert memory.ttl(NS) == 86400
+
+
+def test_where_nothing_is_rebuilt_it_is_said_that_the_ttl_is_lost(site):
+    damage(site, "gone")
+    run = attempt()
+    for name in ("isolate", "release"):
+        (*_mended, told) = site.step(name, run)["warnings"]
+        assert told.startswith(f"Whether new records of {NS} expire (its ttl) was lost with its control row.")
+        assert f"Memory.set_ttl('{NS}', seconds)" in told
+    assert not site.step("isolate", attempt())["warnings"]
 
 
 def test_a_row_that_goes_in_the_middle_is_noticed_and_the_same_run_goes_on(site):
