@@ -48,4 +48,4 @@ def bring_back(
     store.set_ttl(namespace, ttl)
     store.note(claim, **{FACT: None})
     lives = "for ever" if ttl is None else f"{ttl} s"
-    return [f"New records of {namespace} live {lives}, as in snapshot {found.id}: its ttl was lost with its control row."]
+    return [f"New records of {namespace} live {lives} (snapshot {found.id}), as the control row was lost."]

@@ -91,8 +91,8 @@ def test_every_step_refuses_and_a_hard_rebuild_brings_it_back(site, what):
     assert done["isolate"]["warnings"] and done["isolate"]["proof"]["reads_refused"]
     assert done["validate"]["verdict"] == "pass"
     assert (site.state(), site.served()) == ("serving", VALUES)
-    told = [f"New records of {NS} live 86400.0 s, as in snapshot"] if what == "gone" else []
-    assert [line.partition(" snap")[0] + " snapshot" for line in done["apply"]["warnings"]] == told
+    told = [f"New records of {NS} live 86400.0 s (snapshot"] if what == "gone" else []
+    assert [line.partition("snapshot")[0] + "snapshot" for line in done["apply"]["warnings"]] == told
     assert done["release"]["warnings"] == []
     with site.memory() as memory:
         assert memory.ttl(NS) == 86400
