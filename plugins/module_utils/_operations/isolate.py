@@ -17,6 +17,7 @@ from .._store_optional import ControlRows
 from . import incident as incidents
 from . import lost_ttl
 from .fence_check import need_fence
+from .forgotten import refuse_forgotten
 from .incident import Journal, Run, now_us, rfc3339
 
 NOTHING = "nothing can be isolated"  # what a store's warning says that knows why it has no fence
@@ -79,7 +80,7 @@ def isolate(
         }
     claim = incidents.claim(store, namespace, run)
     journal = Journal(incidents.folder(store_params, claim.incident, run.work_dir))
-    with journal.step("isolate", run, state=before.state) as outcome:
+    with journal.step("isolate", run, namespace=namespace, state=before.state) as outcome:
         changed = store.fence(claim)
         fenced_at = incidents.facts(store, namespace, claim.incident)[1].get("fenced_at")
         if changed or not fenced_at:
@@ -199,6 +200,8 @@ def release(
     incident, known = incidents.facts(store, namespace, run.incident)
     after = _policy(store, before.prior_state or "serving", before.prior_ttl)
     if before.state != "quarantined":
+        if incident is None:
+            refuse_forgotten(store, store_params, namespace, run)
         return {
             "incident": incident,
             "changed": False,

@@ -19,6 +19,7 @@ from . import apply, integrity, lost_ttl, plan_summary, sources
 from . import incident as incidents
 from .commands import back_by, counted, named
 from .fence_check import need_fence
+from .forgotten import refuse_forgotten
 from .incident import Journal, Run, now_us
 from .incoming import Incoming, checked
 from .plan_file import PlanFile
@@ -241,6 +242,8 @@ def carry_out(
     """
     incident, known = incidents.facts(store, namespace, run.incident)
     settled = known.get("plan")
+    if incident is None:
+        refuse_forgotten(store, store_params, namespace, run)
     if incident is None or not settled:
         if check:
             return {"incident": incident, "changed": True, "method": None, "detail": "would carry out the plan above"}
