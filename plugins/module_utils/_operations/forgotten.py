@@ -38,17 +38,16 @@ def refuse_forgotten(store: Store, store_params: t.Mapping[str, t.Any], namespac
 
 
 def _fenced_at(folder: str, namespace: str) -> int | None:
-    """When (µs) the namespace was quarantined, by the journal of an incident that neither released it nor was watched to
-    its end; None where it was not."""
-    fenced = None
+    """When (µs) the namespace was last quarantined, by the journal of an incident of it that ends so; else None."""
+    ours, fenced = False, None
     for raw in Journal(folder).lines():
         try:
             line = json.loads(raw)
             step, phase, data = line["step"], line["phase"], dict(line["data"])
         except (ValueError, KeyError, TypeError):  # a damaged line says nothing
             continue
-        if step == "isolate" and phase == "intent" and data.get("namespace") == namespace:
-            fenced = microseconds(line["at"])
-        elif phase == "result" and (step == "release" or data.get("verdict") == "pass" and step == "monitor"):
-            fenced = None
-    return fenced
+        if step == "isolate" and phase == "intent":
+            ours, fenced = data.get("namespace") == namespace, line.get("at")
+        elif phase == "result" and step in ("release", "monitor"):  # a watch that fails puts the fence back
+            fenced = line.get("at") if data.get("verdict") == "fail" else None
+    return microseconds(fenced) if ours else None

@@ -23,8 +23,8 @@ def server():
 def watch(site, run):
     with site.open() as store:
         return monitor_step.watch(
-            store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None, run=run, name=NAME,
-            seconds=0.1, interval=0.1,
+            store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None, run=run,
+            name=NAME, seconds=0.1, interval=0.1,
         )  # fmt: skip
 
 
