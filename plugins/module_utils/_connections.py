@@ -73,9 +73,13 @@ class Connections:
         self._open[name] = _Open(store, dict(params), _inode(params))
         return store
 
+    @property
+    def routed(self) -> bool:
+        return self._path is not None
+
     def alone(self) -> bool:
         """Whether the default store is the only one there is."""
-        return self._path is None or not self._route.get("namespaces")
+        return not self.routed or not self._route.get("namespaces")
 
     def moved(self, namespace: str, params: t.Mapping[str, t.Any]) -> dict[str, t.Any] | None:
         """Where the route, read anew, points if that is elsewhere than ``params``; else None."""

@@ -130,6 +130,10 @@ class RepositoryMissing(RepositoryRefused):
     """The place answers, but no repository was made there yet."""
 
 
+class RepositoryGone(RepositoryRefused):
+    """One was there before: a disk that is not mounted, a bucket that was emptied."""
+
+
 class SnapshotUnusable(MemoryOpsError):
     """No such snapshot, or it does not authenticate, or an object of it is missing or changed."""
 

@@ -34,6 +34,7 @@ from ._keyring import Keyring
 from ._read_log import ReadLog
 from ._steady_time import since_start
 from ._store import Store, open_store
+from ._store_address import FOLDER, location
 
 LOG = logging.getLogger("memops.agent_memory")
 T = t.TypeVar("T")
@@ -73,7 +74,8 @@ class Session:
         _LIVE.add(self)
 
     def _begin(self, keyring: t.Mapping[str, t.Any], create: bool) -> Keyring:
-        """Make store and keyring when both are new: records that exist never get a new keyring."""
+        """Make store and keyring when both are new: records that exist never get a new keyring, and records that are
+        gone no new store."""
         params = self._reads.params(None)
         try:
             try:
@@ -81,7 +83,7 @@ class Session:
             except StoreMissing:
                 if not create:
                     raise
-                open_store(params, create=True).close()
+                self._make(params, keyring)
                 store = self._reads.at(params)
             if not create or os.path.exists(keyring["path"]):
                 return Keyring.open(keyring)
@@ -92,6 +94,24 @@ class Session:
             if self._reads.alone():
                 raise
         return Keyring.open(keyring)  # other namespaces are served elsewhere; this store's get the error when used
+
+    def _make(self, params: t.Mapping[str, t.Any], keyring: t.Mapping[str, t.Any]) -> None:
+        """Errors: StoreMissing where something says that the store was there before. Whoever follows a route brings its
+        keyring into being together with its first store; several stores without one may share a keyring."""
+        path = os.path.expanduser(str(params["path"])) if params.get("path") else None
+        noted = path is not None and os.path.isdir(path + FOLDER)
+        if not noted and not (self._reads.routed and os.path.exists(keyring["path"])):
+            open_store(params, create=True).close()
+            return
+        with contextlib.suppress(StoreMissing):  # another program may have made both just now
+            self._reads.at(params)
+            return
+        why = f"{path}{FOLDER} holds what operators noted about it" if noted else f"its keyring {keyring['path']} is"
+        raise StoreMissing(
+            f"The memory store {path or location(params)[1]} is lost: it is not there, and {why}.",
+            "bring it back: ansible-playbook memops.agent_memory.restore -e memory_create=true; where there never was "
+            f"one, {f'take {path}{FOLDER} away' if noted else 'make it by Memory(store=…)'}",
+        )
 
     # --- stores -------------------------------------------------------------------------------------------------
     def reading(self, namespace: str, work: t.Callable[[Store], T]) -> T:

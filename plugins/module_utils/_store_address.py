@@ -19,6 +19,10 @@ OF_SCHEMES: t.Final = {
 }  # fmt: skip
 
 
+#: What ends the name of the folder beside a store's file that holds what operators noted about it.
+FOLDER: t.Final = ".memops"
+
+
 def check_scheme(engine: str, params: t.Mapping[str, t.Any]) -> None:
     """Errors: InvalidInput when the address is one of another engine. It may hold a password, so it is not shown."""
     url = params.get("url")

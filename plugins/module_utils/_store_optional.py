@@ -82,6 +82,17 @@ class NeededRecords(t.Protocol):
 
 
 @t.runtime_checkable
+class MayDrop(t.Protocol):
+    """A Reader of a server that drops by itself what it has no room for."""
+
+    def drops(self) -> int:
+        """How much it dropped since it was started."""
+
+    def dropped(self, since: int) -> list[str]:
+        """Why what was read since ``drops`` said ``since`` may be less than there was, in words."""
+
+
+@t.runtime_checkable
 class ControlRows(t.Protocol):
     """A store whose readers raise NamespaceDamaged where a control row does not lead to its namespace's records."""
 

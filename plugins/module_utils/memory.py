@@ -73,7 +73,8 @@ class Memory:
     them. ``keyring``: mapping of keyring parameters (source, path, master_key_file, …). ``actor`` is what the access
     log calls this program (default "host:pid:program"). Reads are logged in batches of at most ``buffer_size`` entries
     that are at most ``buffer_seconds`` old when the next call comes; ``flush``, ``close`` and the end of the program
-    write the rest. ``create`` makes a store and a keyring that do not exist yet. ``clock`` returns µs since 1970 UTC.
+    write the rest. ``create`` makes a store and a keyring that do not exist yet, but none in place of a store that is
+    lost: with a ``route`` it makes both or neither. ``clock`` returns µs since 1970 UTC.
 
     Errors are MemoryOpsError: one sentence and the next step. Every method may raise StoreUnavailable, StoreDamaged
     and InvalidInput.

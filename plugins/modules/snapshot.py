@@ -34,7 +34,9 @@ options:
     type: float
     default: 0.0
   spool:
-    description: A directory on the memory host that takes a forensic snapshot while the repository is away.
+    description:
+      - A directory on the memory host that takes a forensic snapshot while the repository is away (its endpoint does
+        not answer, its disk is not mounted).
     type: path
   new_repository:
     description:

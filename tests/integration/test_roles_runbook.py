@@ -121,8 +121,8 @@ def test_the_secondary_serves_by_force_where_the_store_of_the_home_is_gone(tmp_p
         ),
         changed=True,
     )
-    assert not gone.exists()
     write_where_the_route_leads(site, "agent-7", "written-elsewhere")
+    assert not gone.exists()
 
 
 def test_a_failback_too_early_leaves_the_secondary_serving_and_no_write_is_lost(tmp_path: pathlib.Path) -> None:

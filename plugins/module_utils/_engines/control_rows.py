@@ -7,6 +7,7 @@ another one's. Isolating the namespace mends it (``repair_structure``), and a re
 """
 from __future__ import annotations
 
+import json
 import typing as t
 
 from .._errors import NamespaceDamaged, StoreDamaged
@@ -23,6 +24,16 @@ def elsewhere(generation: object) -> str:
 
 def no_state(state: object) -> str:
     return f"has the state {state!r:.40}, which there is not"
+
+
+def astray_why(state: str, prior: str | None, generation: object, own: bool) -> str | None:
+    """What is wrong with a control row; None when it leads to the namespace's records. ``own``: whether the namespace
+    has the generation."""
+    if state not in STATES:
+        return no_state(state)
+    if state == "quarantined" and (prior not in STATES or prior == "quarantined"):
+        return f"has lost the state from before its quarantine ({prior!r:.40} stands there)"
+    return None if own else elsewhere(generation)
 
 
 def row_line(name: str, why: str) -> str:
@@ -44,6 +55,19 @@ def incident_astray(name: str, incident: str) -> StoreDamaged:
     return NamespaceDamaged(
         f"The row of incident {incident:.80} of namespace {name!r:.80} cannot be read.", _rebuild(name)
     )
+
+
+def facts_of(text: str) -> dict[str, t.Any] | None:
+    """What an incident's row says was done; None when it cannot be read."""
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError):
+        return None
+    return found if found.__class__ is dict else None
+
+
+def incident_unread(name: str, incident: str) -> str:
+    return f"the row of incident {incident} of namespace {name!r:.80} cannot be read"
 
 
 def incident_closed(name: str, incident: str) -> str:

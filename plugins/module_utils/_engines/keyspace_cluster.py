@@ -23,7 +23,7 @@ from .keyspace_slots import Slots
 from .valkey_connect import Place, Wire
 from .valkey_control import Transaction
 from .valkey_errors import valkey_errors
-from .valkey_server import server
+from .valkey_server import evicted, server
 from .valkey_values import Envelopes
 
 
@@ -53,6 +53,10 @@ class ClusterReader(KeyspaceReader):
             return found
         known = self._ask("ZMSCORE", self._names.index(namespace, staged), *(key.encode() for key in found))
         return {key: row for (key, row), score in zip(found.items(), known) if score is not None}
+
+    def drops(self) -> int:
+        with valkey_errors(self._wire.place):
+            return sum(map(evicted, self._slots.primaries()))
 
     def _said(self) -> list[str]:
         return ["{}:{}: {}".format(*wire.address, line) for wire in self._slots.primaries() for line in server(wire)]

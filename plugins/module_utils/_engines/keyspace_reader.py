@@ -268,6 +268,11 @@ class KeyspaceReader(ValkeyReader):
     def boundaries(self, namespace: str, parts: int) -> list[str]:
         return []  # one list of names, and the server is one thread
 
+    def dropped(self, since: int) -> list[str]:
+        if self.drops() == since:
+            return []
+        return [f"the server {self._where} dropped keys while they were read, as its memory was full"]
+
     def _said(self) -> list[str]:
         return server(self._wire)
 

@@ -16,11 +16,11 @@ import typing as t
 from .._codec import RecordCodec
 from .._errors import InvalidInput, NamespaceLocked, NamespaceQuarantined
 from .._model import CHECKSUM, DELETED, EPOCH, KEY, SEQUENCE, Row
-from .control_rows import astray
+from .control_rows import astray, astray_why
 from .leases import POLL_SECONDS, SWEEPER, believed_end, check_sequences, lock_lost, locked, quarantined
 from .postgresql_arrays import Blobs, Ints
 from .postgresql_connect import Connected
-from .postgresql_control import astray_why, own_generation
+from .postgresql_control import own_generation
 from .postgresql_log import insert_entries, is_write, note_given
 from .postgresql_rows import bounded, decoded, escaped, lenient, names_of, payload_fetcher, rows_of
 from .postgresql_session import Session

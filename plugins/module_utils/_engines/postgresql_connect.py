@@ -12,10 +12,10 @@ import typing as t
 
 from .._errors import MemoryOpsError, NamespaceUnknown, StoreUnavailable
 from .._model import Claim, NamespaceState, Row, StoreIdentity
-from .control_rows import astray
+from .control_rows import astray, astray_why
 from .leases import check_claim
 from .postgresql_arrays import Blobs
-from .postgresql_control import astray_why, own_generation, refuse_lost
+from .postgresql_control import own_generation, refuse_lost
 from .postgresql_fence import OPERATING
 from .postgresql_rows import columns_of, escaped, lenient, names_of
 from .postgresql_schema import SAMPLE_MASK, RecordsSql

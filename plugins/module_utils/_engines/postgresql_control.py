@@ -6,10 +6,19 @@ PRIVATE to the collection.
 """
 from __future__ import annotations
 
-import json
 import typing as t
 
-from .control_rows import AGAIN, GONE, STATES, astray, elsewhere, incident_closed, no_state, row_line
+from .control_rows import (
+    AGAIN,
+    GONE,
+    astray,
+    astray_why,
+    elsewhere,
+    facts_of,
+    incident_closed,
+    incident_unread,
+    row_line,
+)
 from .postgresql_rows import escaped, lenient
 from .postgresql_schema import RecordsSql
 
@@ -28,28 +37,10 @@ def own_generation(s: RecordsSql) -> str:
     return f"EXISTS (SELECT 1 FROM {s.generation} g WHERE g.id = n.generation AND g.namespace = n.name)"
 
 
-def astray_why(state: str, prior: str | None, generation: int, own: bool) -> str | None:
-    """What is wrong with a control row; None when it leads to the namespace's records."""
-    if state not in STATES:
-        return no_state(state)
-    if state == "quarantined" and (prior not in STATES or prior == "quarantined"):
-        return f"has lost the state from before its quarantine ({prior!r:.40} stands there)"
-    return None if own else elsewhere(generation)
-
-
 def refuse_lost(session: Session, s: RecordsSql, name: str) -> None:
     """Errors: NamespaceDamaged where a namespace that has no row has generations."""
     if session.row(f"SELECT 1 FROM {s.generation} WHERE namespace = %s LIMIT 1", escaped(name)):
         raise astray(name, GONE)
-
-
-def facts_of(text: str) -> dict[str, t.Any] | None:
-    """What an incident's row says was done; None when it cannot be read."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return None
-    return found if found.__class__ is dict else None
 
 
 def unread_incidents(session: Session, s: RecordsSql) -> list[tuple[bytes, str]]:
@@ -82,10 +73,7 @@ def astray_rows(session: Session, s: RecordsSql) -> list[tuple[str, str]]:
 
 def told(session: Session, s: RecordsSql) -> list[str]:
     lines = [row_line(name, why) for name, why in astray_rows(session, s)]
-    return lines + [
-        f"the row of incident {incident} of namespace {lenient(name)!r:.80} cannot be read"
-        for name, incident in unread_incidents(session, s)
-    ]
+    return lines + [incident_unread(lenient(name), incident) for name, incident in unread_incidents(session, s)]
 
 
 def lead_back(session: Session, s: RecordsSql, at: int, native: bool = True) -> list[str]:

@@ -13,11 +13,10 @@ import zlib
 from .._errors import LeaseHeld
 from .._model import AsideRows, Claim, IncidentState
 from .._store import WHOLE
-from .control_rows import incident_astray
+from .control_rows import facts_of, incident_astray
 from .leases import believed_end, held_by, incident_closed, left_fenced, same_incident, still_open
 from .postgresql_arrays import Blobs
 from .postgresql_connect import Connected
-from .postgresql_control import facts_of
 from .postgresql_rows import escaped, lenient
 from .postgresql_session import Session
 

@@ -52,6 +52,7 @@ class SqliteStore(Applications, Incidents, Operators, Resealing, Generations, Lo
     def open(cls, params: t.Mapping[str, t.Any], layout: Layout, *, create: bool = False) -> SqliteStore:
         path, seconds = _path(params), busy_timeout(params)
         if create and not os.path.exists(path):
+            _refuse_remains(path)
             with sqlite_errors(path):
                 _make(path, RecordsSql(layout))
         _look(path)
@@ -150,6 +151,16 @@ def _look(path: str, then: str = "restore a snapshot there (-e memory_create=tru
         ) from None
     if not size:
         raise StoreDamaged(f"The memory store {path} is empty.", f"correct memory_store.path, or {RESTORE}")
+
+
+def _refuse_remains(path: str) -> None:
+    """Errors: StoreUnavailable. SQLite would play the log of a file that is lost into the new one of its name."""
+    wal = path + "-wal"
+    if os.path.exists(wal) and os.path.getsize(wal) and not os.path.exists(path):
+        raise StoreUnavailable(
+            f"The memory store {path} is lost: its file is not there, and its write-ahead log {wal} is.",
+            f"bring the file back; to begin a new store there, move {wal} and {path}-shm away",
+        )
 
 
 def _make(path: str, sql: RecordsSql) -> None:

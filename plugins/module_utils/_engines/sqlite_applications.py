@@ -16,6 +16,7 @@ from .._errors import InvalidInput, NamespaceLocked, NamespaceQuarantined
 from .._model import Row
 from .leases import POLL_SECONDS, SWEEPER, believed_end, check_sequences, lock_lost, locked, quarantined
 from .sqlite_connect import Connected
+from .sqlite_control import refuse_astray
 from .sqlite_log import append, is_write, note_given, position
 from .sqlite_reader import rows_of
 
@@ -98,8 +99,9 @@ class Applications(Connected):
     ) -> tuple[tuple[t.Any, ...], NamespaceLocked | None]:
         """(generation, ttl, lock number) of a namespace that applications may write, and who blocks it if anybody.
 
-        Errors: NamespaceQuarantined; NamespaceLocked when this object's lock was taken over.
+        Errors: NamespaceDamaged; NamespaceQuarantined; NamespaceLocked when this object's lock was taken over.
         """
+        refuse_astray(con, self.sql, namespace)
         query = (
             "SELECT generation, ttl, lock_number, state, incident, lock_held, lock_actor, lock_since, lock_until "
             "FROM memops_namespace WHERE name = ?"

@@ -24,6 +24,7 @@ from .._errors import (
 )
 from .._model import Claim, NamespaceState, Row, StoreIdentity
 from .leases import check_claim
+from .sqlite_control import refuse_astray
 from .sqlite_schema import ASIDE_COLUMNS, FENCE_MESSAGE, SAMPLE_MASK, RecordsSql
 
 CACHE_KIB: t.Final = 16 << 10
@@ -205,6 +206,10 @@ class Opened:
     def _namespace(self, con: sqlite3.Connection, name: str) -> NamespaceState:
         return read_namespace(con, name, self.path)
 
+    def _lead_back(self, con: sqlite3.Connection) -> list[str]:
+        """What was done about control rows that do not lead to a namespace's records."""
+        return []
+
 
 class Connected(Opened):
     """A store whose records are the collection's own: what all parts do with them."""
@@ -213,6 +218,11 @@ class Connected(Opened):
         super().__init__(path, busy_timeout)
         self.sql = sql
         self._held: dict[str, int] = {}  # namespace → number of the write lock that this object holds
+
+    def _namespace(self, con: sqlite3.Connection, name: str) -> NamespaceState:
+        """Errors: NamespaceUnknown, NamespaceDamaged."""
+        refuse_astray(con, self.sql, name)
+        return super()._namespace(con, name)
 
     @contextlib.contextmanager
     def _operating(self, claim: Claim, *, unfenced: bool = False) -> t.Iterator[sqlite3.Connection]:
@@ -249,6 +259,8 @@ class Connected(Opened):
             con.execute(text)
 
     def _make_namespace(self, con: sqlite3.Connection, name: str, state: str, ttl: float | None) -> None:
+        """Errors: NamespaceDamaged where it was made before."""
+        refuse_astray(con, self.sql, name)
         generation = con.execute(
             "INSERT INTO memops_generation (namespace, created) VALUES (?, ?)", (name, self.clock())
         ).lastrowid

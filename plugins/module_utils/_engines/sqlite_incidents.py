@@ -12,8 +12,10 @@ import typing as t
 
 from .._errors import LeaseHeld
 from .._model import AsideRows, Claim, IncidentState
+from .control_rows import facts_of, incident_astray
 from .leases import believed_end, held_by, incident_closed, same_incident, still_open
 from .sqlite_connect import Opened, sqlite_errors
+from .sqlite_control import close_unread
 
 COLUMNS = "incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts"
 ONE = "WHERE namespace = ? AND incident = ?"
@@ -23,8 +25,17 @@ DROP_ROWS = 1000  # that one transaction drops
 def _state(row: tuple[t.Any, ...]) -> IncidentState:
     incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, facts = row
     return IncidentState(
-        incident, namespace, state, attempt, owner, token, opened, renewed, lease_until, json.loads(facts)
-    )
+        incident, namespace, state, attempt, owner, token, opened, renewed, lease_until,
+        _facts(namespace, incident, facts),
+    )  # fmt: skip
+
+
+def _facts(namespace: str, incident: str, text: str) -> dict[str, t.Any]:
+    """Errors: NamespaceDamaged."""
+    found = facts_of(text)
+    if found is None:
+        raise incident_astray(namespace, incident)
+    return found
 
 
 class Incidents(Opened):
@@ -37,7 +48,13 @@ class Incidents(Opened):
                 "ORDER BY opened DESC, rowid DESC",
                 (namespace, namespace),
             ).fetchall()
-        return [_state(row) for row in rows]
+        # of all namespaces those that can be read; what of others cannot is a finding
+        return [_state(row) for row in rows if namespace is not None or facts_of(row[9]) is not None]
+
+    def lead_back(self) -> list[str]:
+        """See _store_optional.ControlRows."""
+        with self._transaction() as con:
+            return close_unread(con, self.clock()) + self._lead_back(con)
 
     def claim(
         self,
@@ -125,7 +142,8 @@ class Incidents(Opened):
     def note(self, claim: Claim, **facts: t.Any) -> None:
         with self._operating(claim) as con:
             names = (claim.namespace, claim.incident)
-            known = json.loads(con.execute(f"SELECT facts FROM memops_incident {ONE}", names).fetchone()[0])
+            row = con.execute(f"SELECT facts FROM memops_incident {ONE}", names).fetchone()
+            known = _facts(*names, row[0])
             merged = {name: value for name, value in {**known, **facts}.items() if value is not None}
             if merged != known:
                 con.execute(f"UPDATE memops_incident SET facts = ? {ONE}", (json.dumps(merged), *names))

@@ -21,6 +21,7 @@ from .sqlite_connect import (
     sqlite_errors,
     wall_clock,
 )
+from .sqlite_control import refuse_astray
 from .sqlite_log_reader import LogQueries
 from .sqlite_queries import BATCH_BYTES
 from .sqlite_schema import ASIDE_COLUMNS, RecordsSql
@@ -73,12 +74,15 @@ class SqliteReader(LogQueries):
 
     # --- namespaces ---------------------------------------------------------------------------------------------
     def namespaces(self) -> list[NamespaceState]:
+        """Errors: NamespaceDamaged: a list without such a namespace would be taken for all there are."""
         with sqlite_errors(self._path):
+            refuse_astray(self._con, self._sql)
             rows = self._con.execute(f"SELECT {NAMESPACE_COLUMNS} FROM memops_namespace ORDER BY name").fetchall()
         return [NamespaceState(*row) for row in rows]
 
     def namespace(self, name: str) -> NamespaceState:
         with sqlite_errors(self._path):
+            refuse_astray(self._con, self._sql, name)
             return read_namespace(self._con, name, self._path)
 
     def _generation(self, namespace: str, generation: int | None) -> int:

@@ -12,7 +12,7 @@ import typing as t
 
 from .._errors import StoreDamaged
 from .sqlite_connect import Connected, connect, sqlite_errors
-from .sqlite_control import astray, lead_back, told
+from .sqlite_control import astray_rows, close_unread, lead_back, told
 from .sqlite_log import newest_given
 from .sqlite_schema import ASIDE_COLUMNS, RecordsSql
 
@@ -30,7 +30,7 @@ def structure(con: sqlite3.Connection, sql: RecordsSql, path: str) -> list[str]:
         if mode != "wal":
             lines.append(f"the journal mode is {mode}, not wal: readers and writers block each other")
         if not any(kind == "table" for kind, _name, _text in lost):
-            lines += behind(con) + told(con)
+            lines += behind(con) + told(con, sql)
             try:
                 found = _unreadable(con, sql, count_only=True)
             except sqlite3.DatabaseError as exc:
@@ -125,7 +125,10 @@ class Structure(Connected):
                 self._con.execute("PRAGMA journal_mode = wal")
                 done.append("set the journal mode to wal")
         with self._transaction() as con:
-            for kind, name, text in missing(con, self.sql):
+            led = False  # an index that is lost cannot be made while two rows lead to one generation
+            for kind, name, text in missing(con, self.sql):  # tables come first
+                if kind != "table" and not led:
+                    led, done = True, done + self._lead_back(con)
                 if kind == "trigger":
                     con.execute(f"DROP TRIGGER IF EXISTS {name}")
                 con.execute(text)
@@ -134,15 +137,20 @@ class Structure(Connected):
                 epoch, sequence = newest_given(con)
                 self._keep_up(con, epoch, sequence, 0)
                 done.append(f"set the store's counters to {epoch}.{sequence}")
-            if astray(con):
-                self._drop_fence(con)
-                done += lead_back(con, self.sql, self.clock())
-                self._raise_fence(con)
+            done += close_unread(con, self.clock()) + ([] if led else self._lead_back(con))
             if done:
                 con.execute("UPDATE memops_store SET commits = commits + 1")
         with contextlib.suppress(StoreDamaged), self._transaction() as con:
             done += self._set_unreadable_aside(con)
         return done + self._rebuild_indexes()
+
+    def _lead_back(self, con: sqlite3.Connection) -> list[str]:
+        if not astray_rows(con, self.sql):
+            return []
+        self._drop_fence(con)
+        done = lead_back(con, self.sql, self.clock())
+        self._raise_fence(con)
+        return done
 
     def _rebuild_indexes(self) -> list[str]:
         """The indexes that the check names; all of them when it names none. Nothing when that did not help."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import StoreDamaged
-from .control_rows import AGAIN, GONE, incident_closed, row_line
+from .control_rows import AGAIN, GONE, incident_closed, incident_unread, row_line
 from .valkey_connect import packed
 from .valkey_control import Transaction, fresh_space, incident_row, of_incident
 from .valkey_control_rows import known, loaded, salvaged, wrong
@@ -51,10 +51,7 @@ def unread_incidents(ask: Ask, names: Names) -> list[tuple[bytes, bytes]]:
 
 def told(ask: Ask, names: Names) -> list[str]:
     lines = [row_line(name, why) for name, why in astray_rows(ask, names)]
-    unread = [of_incident(field) for field, _row in unread_incidents(ask, names)]
-    return lines + [
-        f"the row of incident {incident} of namespace {name!r:.80} cannot be read" for name, incident in unread
-    ]
+    return lines + [incident_unread(*of_incident(field)) for field, _row in unread_incidents(ask, names)]
 
 
 class Leading(Connected):

@@ -20,6 +20,7 @@ from .valkey_errors import valkey_errors
 from .valkey_leading import rows_of
 from .valkey_log import MOST, aside_of, health, stream_id
 from .valkey_pages import BATCH_BYTES, batches, behind, beyond, cut, one_by_one, page_of
+from .valkey_server import evicted
 from .valkey_structure import structure
 from .valkey_transactions import live_members, wall_clock
 from .valkey_values import END, SPAN, THERE, Envelopes, Names, is_write, key_bytes, key_text, last_write, write_position
@@ -365,6 +366,18 @@ class ValkeyReader:
         spans.sort()
         pruned = (spans[0][0], spans[0][1] - 1) if spans else (self.identity.epoch, self.identity.sequence)
         return {**health(spans, self.log(), each), "pruned": pruned}
+
+    # --- a server that is full ----------------------------------------------------------------------------------
+    def drops(self) -> int:
+        """See _store_optional.MayDrop."""
+        with valkey_errors(self._wire.place):
+            return evicted(self._wire)
+
+    def dropped(self, since: int) -> list[str]:
+        """Records that are gone are an error to whoever reads them; a log that is gone looks like a new one."""
+        if not self.drops() or self.log_health()["intact"]:
+            return []
+        return [f"the server {self._where} dropped keys when its memory was full, and the access log has gaps"]
 
     # --- structure ----------------------------------------------------------------------------------------------
     def structure(self) -> list[str]:

@@ -36,6 +36,11 @@ def refuse_eviction(wire: Wire) -> None:
         )
 
 
+def evicted(wire: Wire) -> int:
+    """How many keys the server dropped for want of memory since it was started; 0 where the user may not ask."""
+    return int(said(wire, ("stats",)).get("evicted_keys") or 0)
+
+
 def dropping(known: t.Mapping[str, str]) -> str | None:
     """The policy by which the server drops records when its memory is used up, if it may."""
     policy = known.get("maxmemory_policy", "noeviction")

@@ -34,6 +34,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         records["incident"] = result.get("incident") or records["incident"]
         for name in ("before", "after"):
             records[name] = {**result.get(name, {}), **records[name]}
+        records["warnings"] = result.get("warnings", []) + records["warnings"]
         if records["lifted"] and not records["released"] and not records["conflicts"]:
             del records["detail"]  # that the quarantine was lifted is what happened
         result.update(records)

@@ -13,7 +13,7 @@ import json
 import os
 import typing as t
 
-from .._errors import MemoryOpsError, RepositoryMissing, RepositoryRefused
+from .._errors import MemoryOpsError, RepositoryGone, RepositoryMissing, RepositoryRefused
 from .._repository import Repository
 from .incident import base, folder, write_note
 
@@ -43,7 +43,8 @@ class Former:
     def open(self, params: t.Mapping[str, t.Any]) -> Repository:
         """The repository of ``params``; where there is none it is made.
 
-        Errors: RepositoryRefused when the store was saved to another one before, and those of Repository.open.
+        Errors: RepositoryRefused when the store was saved to another one before, RepositoryGone when to this one, and
+        those of Repository.open.
         """
         try:
             return Repository.open(params, create=not self._missed)
@@ -64,12 +65,16 @@ class Former:
         return self.id is not None and not self._new
 
     def _refusal(self, exc: RepositoryMissing) -> RepositoryRefused:
-        said = f"{exc.message[:-1]}, and {self._name} was saved to {self.location} before."
-        mend = "correct memory_repository.url"
+        anew = "; to begin a new repository there, -e memory_new_repository=true"
         if f"in {self.location}." in exc.message:
-            said = f"The repository in {self.location} is gone: {self._name} was saved there before."
-            mend = "mount or mend that place"
-        return RepositoryRefused(said, f"{mend}; to begin a new repository there, -e memory_new_repository=true")
+            return RepositoryGone(
+                f"The repository in {self.location} is gone: {self._name} was saved there before.",
+                f"mount or mend that place{anew}",
+            )
+        return RepositoryRefused(
+            f"{exc.message[:-1]}, and {self._name} was saved to {self.location} before.",
+            f"correct memory_repository.url{anew}",
+        )
 
     def first(self, place: Repository | None) -> bool:
         """Whether the repository is made for a store that was never saved; ``place`` as ``look`` gave it."""

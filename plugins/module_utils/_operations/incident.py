@@ -23,7 +23,7 @@ from .._errors import InvalidInput, MemoryOpsError, StoreUnavailable
 from .._layouts.lines import PLACEHOLDER
 from .._model import Claim
 from .._store import Store
-from .._store_address import location
+from .._store_address import FOLDER, location
 
 LEASE_SECONDS = 60.0
 LOCK_SECONDS = 15.0  # how long a step waits for a journal that another process keeps
@@ -159,7 +159,7 @@ def state_home() -> str:
 def base(store_params: t.Mapping[str, t.Any]) -> str:
     """The folder for what belongs to a store on this host; not made here."""
     if store_params.get("path"):
-        return f"{str(store_params['path']).replace(PLACEHOLDER, '')}.memops"
+        return f"{str(store_params['path']).replace(PLACEHOLDER, '')}{FOLDER}"
     which = hashlib.sha256("\n".join(location(store_params)).encode()).hexdigest()[:16]
     return os.path.join(state_home(), "memops", which)
 

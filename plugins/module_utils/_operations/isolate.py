@@ -15,7 +15,9 @@ from .._model import NamespaceState
 from .._store import Store
 from .._store_optional import ControlRows
 from . import incident as incidents
+from . import lost_ttl
 from .fence_check import need_fence
+from .forgotten import refuse_forgotten
 from .incident import Journal, Run, now_us, rfc3339
 
 NOTHING = "nothing can be isolated"  # what a store's warning says that knows why it has no fence
@@ -61,6 +63,7 @@ def isolate(
             "memory_store.application_user",
         )
     before, mended = _led_back(store, namespace, check)
+    ttl_lost = lost_ttl.is_lost(store, before)
     incident, known = incidents.facts(store, namespace, run.incident)
     done = before.state == "quarantined"
     policy = _policy(store, before.state, before.serving_ttl)
@@ -77,7 +80,7 @@ def isolate(
         }
     claim = incidents.claim(store, namespace, run)
     journal = Journal(incidents.folder(store_params, claim.incident, run.work_dir))
-    with journal.step("isolate", run, state=before.state) as outcome:
+    with journal.step("isolate", run, namespace=namespace, state=before.state) as outcome:
         changed = store.fence(claim)
         fenced_at = incidents.facts(store, namespace, claim.incident)[1].get("fenced_at")
         if changed or not fenced_at:
@@ -90,6 +93,7 @@ def isolate(
                 fenced_sequence=identity.sequence,
                 started_at=known.get("started_at") or fenced_at,
                 state_before=policy,
+                **({lost_ttl.FACT: True} if ttl_lost else {}),
             )
         proof = {**store.prove(namespace), "outside": said or None}
         if said:
@@ -108,7 +112,9 @@ def isolate(
         "before": policy,
         "after": fenced,
         "proof": proof,
-        "warnings": mended + ([] if proven else [_unproven(namespace, proof)]),
+        "warnings": mended
+        + ([lost_ttl.warning(namespace)] if ttl_lost else [])
+        + ([] if proven else [_unproven(namespace, proof)]),
     }
 
 
@@ -187,13 +193,15 @@ def release(
     validation that failed, and after an escalation that nobody accepted; ``force`` overrides all but the first and is
     noted in the journal. A quarantine in which nothing was planned or validated was a false alarm, and is lifted.
     Returns {incident, changed, released_at, first_write_at (the secondary's, when it served meanwhile), before,
-    after}. Errors: CannotProceed, NamespaceUnknown, LeaseHeld.
+    after, warnings}. Errors: CannotProceed, NamespaceUnknown, LeaseHeld.
     """
     with store.reader() as reader:
         before = reader.namespace(namespace)
     incident, known = incidents.facts(store, namespace, run.incident)
     after = _policy(store, before.prior_state or "serving", before.prior_ttl)
     if before.state != "quarantined":
+        if incident is None:
+            refuse_forgotten(store, store_params, namespace, run)
         return {
             "incident": incident,
             "changed": False,
@@ -236,6 +244,7 @@ def release(
         "first_write_at": known.get("first_write_at"),
         "before": _policy(store, before.state, before.serving_ttl),
         "after": after,
+        "warnings": [lost_ttl.warning(namespace)] if known.get(lost_ttl.FACT) else [],
     }
 
 

@@ -20,6 +20,7 @@ from .._store import Store
 from . import application_benchmark, apply, monitor
 from . import incident as incidents
 from .benchmark import ByBenchmark
+from .forgotten import refuse_forgotten
 from .hit_rate import HitRate, source_of
 from .incident import Journal, Run, microseconds, now_us, rfc3339
 
@@ -59,6 +60,7 @@ def watch(
         state = reader.namespace(namespace).state
     incident, known = incidents.facts(store, namespace, run.incident)
     if incident is None:
+        refuse_forgotten(store, store_params, namespace, run)
         return _over(store, namespace, check)
     if known.get("monitored") and not again and (known["monitored"].get("verdict") != "could-not-verify"):
         if not check:  # killed between the verdict and this

@@ -15,10 +15,11 @@ import typing as t
 from .._errors import CannotProceed, CapabilityMissing, InvalidInput
 from .._model import CHECKSUM, EXPIRES, STRATEGIES
 from .._store import Store
-from . import apply, integrity, plan_summary, sources
+from . import apply, integrity, lost_ttl, plan_summary, sources
 from . import incident as incidents
 from .commands import back_by, counted, named
 from .fence_check import need_fence
+from .forgotten import refuse_forgotten
 from .incident import Journal, Run, now_us
 from .incoming import Incoming, checked
 from .plan_file import PlanFile
@@ -247,6 +248,8 @@ def carry_out(
     """
     incident, known = incidents.facts(store, namespace, run.incident)
     settled = known.get("plan")
+    if incident is None:
+        refuse_forgotten(store, store_params, namespace, run)
     if incident is None or not settled:
         if check:
             return {"incident": incident, "changed": True, "method": None, "detail": "would carry out the plan above"}
@@ -328,6 +331,7 @@ def carry_out(
                 tell=lambda ring: cluster_keys.tell(lambda: repository, ring, name),
             )
             result["method"] = "rotate"
+        warnings = lost_ttl.bring_back(store, claim, known, repository, name, keyring)
         probes = result.pop("probes", None)
         store.note(
             claim,
@@ -336,7 +340,7 @@ def carry_out(
             **({"probes": probes} if probes is not None else {}),
         )
         outcome.update({k: v for k, v in result.items() if k != "rotation"})
-    result["warnings"] = incidents.mirror(store, claim, journal, repository, keyring)
+    result["warnings"] = warnings + incidents.mirror(store, claim, journal, repository, keyring)
     changed = bool(result.get("applied") or result.get("rotation") or result.get("generation"))
     return {**result, "incident": incident, "changed": changed}
 

@@ -21,7 +21,7 @@ from .._model import Claim, LogEntry, NamespaceState
 from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
 from .._store import Store
-from . import commands
+from . import commands, dropped_keys
 from .coverage import newest_whole
 from .incident import now_us
 from .incoming import Incoming, checked
@@ -124,7 +124,7 @@ def restore(
         lost = sorted(set(snapshot.manifest["keys"]) - set(needed) - set(keyring.ids()))
         if lost:
             result["warnings"].append(f"No one has the record keys {', '.join(lost)}: what they sealed stays closed.")
-        who = owner or "restore"
+        drops, who = dropped_keys.begin_writing(store), owner or "restore"
         work = Work(store, snapshot, keyring, namespace, target, state, who, check, progress, store_params)
         work.incoming = Incoming(store, store_params, namespace, target, now_us() if rebase else None)
         if keys is not None:
@@ -145,6 +145,7 @@ def restore(
                     result.update(done)
                 else:
                     result.update(_whole(work, held, as_secondary))
+        result["warnings"] += dropped_keys.dropped_since(store, drops)
     return {**result, "seconds": round(time.monotonic() - started, 3)}
 
 

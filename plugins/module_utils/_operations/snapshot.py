@@ -18,6 +18,7 @@ from .._errors import (
     KeyUnavailable,
     MemoryOpsError,
     NamespaceUnknown,
+    RepositoryGone,
     RepositoryRefused,
     RepositoryUnavailable,
     SnapshotUnusable,
@@ -113,7 +114,7 @@ def create(
             if purpose != "scheduled" or not former.first(place):  # the first backup of all makes it, and says so
                 result["warnings"] += former.warnings(place, place.location)
             former.note(place)
-    except RepositoryUnavailable as exc:
+    except (RepositoryUnavailable, RepositoryGone) as exc:
         if not spool or purpose != "forensic":
             raise
         place = Repository.open({"url": "file://" + spool}, create=True)
@@ -351,10 +352,10 @@ class _Creation:
             references[base.id] = [pack for pack in base.manifest["packs"] if pack[0] in used]
         reasons = [] if job.forensic else suspicions(entries, self._former, self.wanted is None)
         lacking = [] if job.forensic else self._lacking(scanned, wrapped, before)
-        if self.purpose == "failback":  # its home may have those keys, and reads it at once
-            self.warnings += [f"Snapshot {job.snapshot}: {line}." for line in lacking]
+        if job.forensic or self.purpose == "failback":  # which is read at once; its home may have those keys
+            self.warnings += [f"Snapshot {job.snapshot}: {line}." for line in lacking + scanned.dropped]
         else:
-            reasons += lacking
+            reasons += lacking + scanned.dropped
         packed = pack_index(job.snapshot, job.secret, index)
         manifest = body(
             scanned,

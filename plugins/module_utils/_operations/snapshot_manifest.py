@@ -31,6 +31,7 @@ class Scanned(t.NamedTuple):
     log: t.Dict[str, Tally]
     packs: t.List[t.List[t.Any]]
     moved: t.List[str]  # namespaces that changed while they were read; only where an engine has no point in time
+    dropped: t.List[str]  # why something may be missing, in words; only where a server drops what it has no room for
 
 
 def summary(scanned: Scanned) -> tuple[Index, dict[str, dict[str, t.Any]]]:

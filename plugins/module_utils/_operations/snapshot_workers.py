@@ -23,6 +23,7 @@ from .._repository.objects import ObjectStore
 from .._repository.packs import PACK_BYTES, Put, Uploader
 from .._store import Reader, Store, open_store
 from .._store_optional import CopyOnWrite, ManyNamespaces
+from . import dropped_keys
 from .snapshot_manifest import Scanned
 from .snapshot_plan import gathered, plan
 from .snapshot_scan import Job, Scribe, Tallies
@@ -82,12 +83,14 @@ class Crew:
 
     def _alone(self, job: Job, put: Put, states_of: StatesOf, told: Say) -> Scanned:
         with contextlib.closing(open_store(self._store_params)) as store, _keeping(store), _reader(store) as reader:
-            states = states_of(reader)
+            states, drops = states_of(reader), dropped_keys.begin(reader)
             tasks = plan(reader, states, job, 1)
             scribe = Scribe(job, reader, put, self._keyring)
             found = {number: scribe.run(task, told) for number, task in enumerate(tasks)}
             packs = scribe.finish()
-            return Scanned(reader.at, reader.identity, states, *gathered(tasks, found), packs, _moved(reader, states))
+            parts, log = gathered(tasks, found)
+            moved, dropped = _moved(reader, states), dropped_keys.dropped(reader, drops)
+            return Scanned(reader.at, reader.identity, states, parts, log, packs, moved, dropped)
 
     def _together(self, job: Job, put: Put, states_of: StatesOf, told: Say) -> Scanned:
         crew = self._workers
@@ -100,7 +103,7 @@ class Crew:
                 reader = open_readers.enter_context(store.reader(point))
                 for worker in crew:
                     worker.receive()  # its reader is open: the point may be given up
-            states = states_of(reader)
+            states, drops = states_of(reader), dropped_keys.begin(reader)
             tasks = plan(reader, states, job, len(crew))
             os.pwrite(self._numbers.fileno(), b"".join(struct.pack(">I", n) for n in range(len(tasks))), 0)
             for worker in crew:
@@ -123,7 +126,8 @@ class Crew:
                     moved.update(value[2])
             moved.update(_moved(reader, states))
             parts, log = gathered(tasks, found)
-            return Scanned(reader.at, reader.identity, states, parts, log, sorted(packs), sorted(moved))
+            dropped = dropped_keys.dropped(reader, drops)
+            return Scanned(reader.at, reader.identity, states, parts, log, sorted(packs), sorted(moved), dropped)
 
 
 def _work(

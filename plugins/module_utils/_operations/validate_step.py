@@ -14,6 +14,7 @@ from .._search import search_of
 from .._store import Store
 from . import incident as incidents
 from . import validate
+from .forgotten import refuse_forgotten
 from .hit_rate import source_of
 from .incident import Journal, Run, now_us
 
@@ -42,6 +43,8 @@ def judge(
     mapping and {incident, changed}.
     """
     incident, known = incidents.facts(store, namespace, run.incident)
+    if incident is None:
+        refuse_forgotten(store, store_params, namespace, run)
     pending = bool(known.get("plan")) and not known.get("applied")
     if pending and not check:
         raise CannotProceed(f"The plan for {namespace} was not carried out yet.", "run the apply step first")

@@ -8,7 +8,10 @@ import sqlite3
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceQuarantined
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    NamespaceDamaged,
+    NamespaceQuarantined,
+)
 from tests.unit.engines.sqlite_help import all_rows, new, structure, write
 
 
@@ -24,19 +27,81 @@ def change(store, sql, *values):
         return con.execute(sql, values).fetchall()
 
 
+DAMAGE = {
+    "is gone, its records are there": ["DELETE FROM memops_namespace WHERE name = 'n'"],
+    "names generation 99, which it does not have": ["UPDATE memops_namespace SET generation = 99 WHERE name = 'n'"],
+    "names generation 1, which it does not have": ["DELETE FROM memops_generation WHERE namespace = 'n'"],
+    "names generation 2, which it does not have": [
+        "DROP INDEX memops_namespace_generation", "UPDATE memops_namespace SET generation = 2 WHERE name = 'n'",
+    ],
+    "has the state 'serv', which there is not": ["UPDATE memops_namespace SET state = 'serv' WHERE name = 'n'"],
+    "has lost the state from before its quarantine (None stands there)": [
+        "UPDATE memops_namespace SET state = 'quarantined' WHERE name = 'n'"
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", DAMAGE)
+def test_nothing_is_read_or_written_by_such_a_row_and_the_repair_leads_it_back(store, why):
+    write(store, "n", {"a": b"1", "b": b"2"})
+    write(store, "m", {"a": b"another's"})
+    before = all_rows(store, "n")
+    for text in DAMAGE[why]:
+        change(store, text)
+    said = f"The control row of namespace 'n' {why}."
+    with store.reader() as reader:
+        for ask in (reader.namespaces, lambda: reader.namespace("n"), lambda: reader.get_many("n", ["a"])):
+            with pytest.raises(NamespaceDamaged) as caught:
+                ask()
+            assert caught.value.message == said
+        assert caught.value.next_step == "ansible-playbook memops.agent_memory.rebuild -e memory_namespace=n"
+        assert said[0].lower() + said[1:-1] in reader.structure()
+        assert len(reader.get_many("m", ["a"])) == 1
+    for attempt in (
+        lambda: write(store, "n", {"a": b"3"}),
+        lambda: store.lock("n", "me", 0, 1),
+        lambda: store.create_namespace("n") or store.set_ttl("n", 1.0),
+        lambda: store.claim("n", "a", "o", new_incident="i"),
+    ):
+        with pytest.raises(NamespaceDamaged):
+            attempt()
+    write(store, "m", {"b": b"goes on"})
+    assert store.lead_back() and not store.lead_back()
+    assert all_rows(store, "n") == before
+    store.repair_structure()
+    assert structure(store) == []
+    if "generation" in why:  # it is known whether it was quarantined
+        assert write(store, "n", {"a": b"3"})
+        return
+    with pytest.raises(NamespaceQuarantined):
+        write(store, "n", {"a": b"3"})
+
+
+def test_a_namespace_whose_generation_is_another_ones_and_that_has_none_gets_an_empty_one(store):
+    write(store, "n", {"a": b"1"})
+    write(store, "m", {"a": b"another's"})
+    change(store, "DROP INDEX memops_namespace_generation")
+    change(store, "DELETE FROM memops_generation WHERE namespace = 'n'")
+    change(store, "UPDATE memops_namespace SET generation = 2 WHERE name = 'n'")
+    said = "gave namespace 'n' the new generation 3; its records have to come from a snapshot"
+    assert said in store.repair_structure()
+    assert (structure(store), all_rows(store, "n"), len(all_rows(store, "m"))) == ([], [], 1)
+
+
 def test_a_namespace_is_led_back_to_its_records_and_keeps_what_was_written_since(store):
     write(store, "n", {"a": b"old", "b": b"kept", "d": b"old"})
     write(store, "m", {"a": b"another's"})
     ((old,),) = change(store, "SELECT generation FROM memops_namespace WHERE name = 'n'")
     change(store, "UPDATE memops_namespace SET generation = 99 WHERE name = 'n'")
-    write(store, "n", {"a": b"new", "c": b"new"})
     change(store, "DROP TRIGGER memops_fence_insert")
-    change(  # a late one: older than what is there
-        store,
-        "INSERT INTO memory_records SELECT 99, key, epoch, 0, created, updated, expires, deleted, key_id, x'00', "
-        "checksum FROM memory_records WHERE generation = ? AND key = 'd'",
-        old,
-    )
+    rows = "created, updated, expires, deleted, key_id, {}, checksum FROM memory_records "
+    for name, sequence, payload, source in (
+        ("a", "sequence + 50", "'new'", "a"), ("c", "sequence + 50", "'new'", "a"), ("d", "0", "x'00'", "d"),
+    ):  # fmt: skip
+        change(  # the last one comes late: it is older than what is there
+            store, f"INSERT INTO memory_records SELECT 99, '{name}', epoch, {sequence}, "
+            + rows.format(f"CAST({payload} AS BLOB)") + "WHERE generation = ? AND key = ?", old, source,
+        )  # fmt: skip
     assert structure(store)[-1] == "the control row of namespace 'n' names generation 99, which it does not have"
     assert f"led namespace 'n' back to its generation {old}" in store.repair_structure()
     assert structure(store) == []

@@ -10,7 +10,7 @@ import shutil
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import RepositoryRefused
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import RepositoryGone, RepositoryRefused
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot_step
 from tests.unit.operations.runbook import NAME, NS, Site, attempt
 
@@ -70,6 +70,28 @@ def test_a_repository_that_is_gone_is_not_made_anew(site):
     shutil.rmtree(site.repository["url"].removeprefix("file://"))
     with pytest.raises(RepositoryRefused, match=f"is gone: {NAME} was saved there before. Next: mount or mend"):
         backup(site)
+
+
+def test_evidence_goes_to_the_spool_while_the_repository_is_not_mounted(site, tmp_path):
+    """The mount point is there, and empty."""
+    backup(site)
+    place = pathlib.Path(site.repository["url"].removeprefix("file://"))
+    disk, spool, run = tmp_path / "disk", tmp_path / "spool", attempt()
+    place.rename(disk)
+    place.mkdir()
+    with pytest.raises(RepositoryGone):
+        backup(site, spool=str(spool))
+    site.step("isolate", run)
+    with pytest.raises(RepositoryGone):
+        site.step("forensic", run)
+    taken = site.step("forensic", run, spool=str(spool))
+    assert (taken["spooled"], taken["location"]) == (True, f"file://{spool}")
+    assert f"is gone: {NAME} was saved there before. The snapshot lies in file://{spool} until" in taken["warnings"][-1]
+    assert list(place.iterdir()) == []
+    place.rmdir()
+    disk.rename(place)
+    again = site.step("forensic", run, spool=str(spool))
+    assert (again["spooled"], again["changed"], again["location"]) == (False, True, site.repository["url"])
 
 
 def test_another_repository_that_is_there_is_told_of(site, tmp_path):

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The runbook on a namespace whose control row is gone or leads elsewhere, on the engines that run on a server."""
+"""The runbook on a namespace whose control row is gone or leads elsewhere, on every engine."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, NamespaceDamaged
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import preflight
-from tests.support.engines import Bench
+from tests.support.engines import ENGINES, Bench
 from tests.unit.operations.runbook import NS, OTHER, Site, attempt
 
 VALUES = {f"k{n:02}": {"v": n} for n in range(30)}
 
 
-@pytest.fixture(params=["postgresql", "valkey"])
+@pytest.fixture(params=ENGINES)
 def site(request, tmp_path):
-    bench = Bench(request.param, tmp_path, request.getfixturevalue(f"{request.param}_server"))
+    server = None if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_server")
+    bench = Bench(request.param, tmp_path, server)
     one = Site(tmp_path / "site", bench=bench)
     with one.memory() as memory:
         memory.write_many(NS, VALUES)
         memory.write_many(OTHER, {"o": 1})
+        memory.set_ttl(NS, 86400)
         memory.read_many(NS, VALUES)  # of which validation takes its probes
     one.backup()
     yield one
@@ -40,14 +42,15 @@ def damage(site, what):
                 space["generation"] = 2
                 store._ask("HSET", store.names.namespaces, NS, json.dumps(space))
             return
+        text = {
+            "gone": "DELETE FROM {} WHERE name = {}",
+            "elsewhere": "UPDATE {} SET generation = 77 WHERE name = {}",
+        }[what]
         with store._transaction() as session:
-            session.run(
-                {
-                    "gone": f"DELETE FROM {store.sql.namespace} WHERE name = %s",
-                    "elsewhere": f"UPDATE {store.sql.namespace} SET generation = 77 WHERE name = %s",
-                }[what],
-                NS.encode(),
-            )
+            if site.store["engine"] == "sqlite":
+                session.execute(text.format("memops_namespace", "?"), (NS,))
+            else:
+                session.run(text.format(store.sql.namespace, "%s"), NS.encode())
 
 
 def looked(site, run):
@@ -88,6 +91,21 @@ def test_every_step_refuses_and_a_hard_rebuild_brings_it_back(site, what):
     assert done["isolate"]["warnings"] and done["isolate"]["proof"]["reads_refused"]
     assert done["validate"]["verdict"] == "pass"
     assert (site.state(), site.served()) == ("serving", VALUES)
+    told = [f"New records of {NS} live 86400.0 s (snapshot"] if what == "gone" else []
+    assert [line.partition("snapshot")[0] + "snapshot" for line in done["apply"]["warnings"]] == told
+    assert done["release"]["warnings"] == []
+    with site.memory() as memory:
+        assert memory.ttl(NS) == 86400
+
+
+def test_where_nothing_is_rebuilt_it_is_said_that_the_ttl_is_lost(site):
+    damage(site, "gone")
+    run = attempt()
+    for name in ("isolate", "release"):
+        (*_mended, told) = site.step(name, run)["warnings"]
+        assert told.startswith(f"Whether new records of {NS} expire (its ttl) was lost with its control row.")
+        assert f"Memory.set_ttl('{NS}', seconds)" in told
+    assert not site.step("isolate", attempt())["warnings"]
 
 
 def test_a_row_that_goes_in_the_middle_is_noticed_and_the_same_run_goes_on(site):
@@ -110,6 +128,9 @@ def test_an_incident_whose_row_cannot_be_read_stops_no_other_and_is_closed(site)
         if site.store["engine"] == "valkey":
             (field,) = store._ask("HKEYS", store.names.incidents)
             store._ask("HSET", store.names.incidents, field, b'{"incident": "inc')
+        elif site.store["engine"] == "sqlite":
+            with store._transaction() as con:
+                con.execute("UPDATE memops_incident SET facts = ?", ('{"plan": {',))
         else:
             with store._transaction() as session:
                 session.run(f"UPDATE {store.sql.incident} SET facts = %s", '{"plan": {')
