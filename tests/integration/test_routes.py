@@ -108,9 +108,8 @@ def test_haproxy_with_one_backend_moves_the_whole_store_or_nothing(
         refused(site.play("failback", memory_namespace="agent-7"), "so agent-8 would move along")
         assert [states(site, name) for name in both] == [AWAY, AWAY]
         refused(site.play("failback", memory_namespace=both), "the same command with -e memory_force=true")
-        site.play("rebuild", memory_namespace=both, memory_failback="never")
         assert [states(site, name) for name in both] == [AWAY, AWAY]
-        passed(site.play("failback", memory_namespace=both), changed=True)
+        passed(site.play("failback", memory_namespace=both, memory_force=True), changed=True)
         assert proxy.reached() == "primary"
         passed(site.play("release", memory_namespace=both), changed=True)
         assert [states(site, name) for name in both] == [HOME, HOME]
