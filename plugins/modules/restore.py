@@ -38,8 +38,8 @@ options:
     type: str
   overwrite:
     description:
-      - With O(keys) or O(pattern), replace also records that are intact and were written after the snapshot, or of which
-        nobody knows it. Those are set aside.
+      - With O(keys) or O(pattern), replace also records that are intact and were written after the snapshot, or of
+        which nobody knows it. Those are set aside.
       - A record that is missing or damaged is replaced without it, and one of O(keys) also where it was changed and its
         update time was not.
     type: bool
