@@ -33,7 +33,7 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import 
     save,
 )
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._traces import Traces, of_module
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import sentence, unknown
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._variables import passed_over, sentence, unknown
 
 display = Display()
 KILLED = (-9, 137)  # exit codes after SIGKILL, of a process and as a shell tells it
@@ -62,7 +62,8 @@ class ActionModule(ActionBase):
         if self._task.action.endswith("monitor") and not self._task.check_mode:
             arguments.setdefault("part", PART_SECONDS)
         started = time.time()
-        result = self._misspelt(task_vars) or _mistaken(arguments) or self._watched(arguments, task_vars)
+        result = self._misspelt(task_vars) or self._chosen_in_vain(task_vars) or _mistaken(arguments)
+        result = result or self._watched(arguments, task_vars)
         if self._task.action.endswith("doctor"):
             # only here, since every run of every playbook loads this file
             from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_clock import settle
@@ -91,6 +92,12 @@ class ActionModule(ActionBase):
         if not misspelt:
             return None
         return _invalid(sentence(*misspelt[0]))
+
+    def _chosen_in_vain(self, task_vars: dict[str, t.Any]) -> dict[str, t.Any] | None:
+        """Refuse what is to choose some records where the step would work on all of them."""
+        name = self._task.action.rpartition(".")[2]
+        missed = passed_over(name if name == "undo" else task_vars.get("play_role", ""), task_vars)
+        return _invalid(missed) if missed else None
 
     def _watched(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """Call the module, and show meanwhile how far it is."""

@@ -30,12 +30,18 @@ options:
     description: Restore only these keys of the one namespace.
     type: list
     elements: str
+  pattern:
+    description:
+      - Restore only records of the one namespace whose key matches this, such as C(user-*), and those in O(keys).
+      - What is missing or damaged comes back. What is there and whole stays, unless O(overwrite) is set. What had
+        expired stays away, and so does what is isolated.
+    type: str
   overwrite:
     description:
-      - With O(keys), replace also records that are intact and were written after the snapshot, or of which nobody knows
-        it. Those are set aside.
-      - A record that is missing or damaged, or whose content was changed while its update time was not, is replaced
-        without it.
+      - With O(keys) or O(pattern), replace also records that are intact and were written after the snapshot, or of
+        which nobody knows it. Those are set aside.
+      - A record that is missing or damaged is replaced without it, and one of O(keys) also where it was changed and its
+        update time was not.
     type: bool
     default: false
   create:

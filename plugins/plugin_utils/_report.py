@@ -143,6 +143,7 @@ def build_report(
             "errors_seen": parts.lines(diagnose.get("errors_seen")),
             "sources": parts.sources(plan),
             "absent": parts.absent(plan, namespace, where),
+            "kept": parts.kept(plan, namespace, where),
             "suspect_keys": given.texts(plan.get("suspect_keys"), figures.KEYS_SHOWN),
             "conflict_keys": given.texts(
                 [

@@ -75,6 +75,7 @@ def render(report: t.Mapping[str, t.Any], template: t.Optional[str] = None) -> s
         under_way=words.under_way(report),
         state_sentence=words.state_sentence(report),
         loss_sentence=words.loss_sentence(report),
+        kept_sentence=words.kept_sentence(report),
         absent_sentence=words.absent_sentence(report) if report["records"]["lost"] else "",
         whole=words.whole(report),
         running=words.running(report),

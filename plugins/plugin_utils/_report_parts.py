@@ -86,10 +86,25 @@ def absent(
     count = given.count(given.mapping(plan.get("records")).get("absent")) or 0
     command = None
     if keys and snapshot and namespace:
-        listed = keys if len(keys) == count <= _NAMED else ["<keys: details.absent.keys in report.json>"]
-        more = extra_vars({"memory_namespace": namespace, "memory_snapshot": snapshot, "memory_keys": listed})
-        command = f"ansible-playbook {where} memops.agent_memory.restore -e {more}"
+        chosen = {"memory_keys": keys} if len(keys) == count <= _NAMED else {"memory_pattern": "*"}
+        command = _restore(where, namespace, snapshot, chosen)
     return {"count": count, "keys": keys, "snapshot": snapshot, "command": command}
+
+
+def kept(plan: t.Mapping[str, t.Any], namespace: t.Optional[str], where: str) -> t.Dict[str, t.Any]:
+    """What is other than in the last good snapshot and stayed; the command that puts the snapshot's in its place."""
+    keys = given.texts(plan.get("newer_keys"), 1000)
+    snapshot = given.text(plan.get("newest_snapshot"))
+    count = given.count(plan.get("newer")) or 0
+    command = None
+    if namespace and snapshot and len(keys) == count and 0 < count <= _NAMED:
+        command = _restore(where, namespace, snapshot, {"memory_keys": keys})
+    return {"count": count, "keys": keys, "snapshot": snapshot, "command": command}
+
+
+def _restore(where: str, namespace: str, snapshot: str, chosen: t.Mapping[str, t.Any]) -> str:
+    more = extra_vars({"memory_namespace": namespace, "memory_snapshot": snapshot, **chosen})
+    return f"ansible-playbook {where} memops.agent_memory.restore -e {more}"
 
 
 def damage_map(value: t.Any) -> t.List[t.Dict[str, t.Any]]:

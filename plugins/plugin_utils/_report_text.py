@@ -44,6 +44,11 @@ def render(
         lines += _wrap(words.absent_sentence(report), width)
     if away["command"]:
         lines.append(_command("Back: ", away["command"]))
+    kept = details["kept"]
+    if kept["count"]:
+        lines += _wrap(words.kept_sentence(report), width)
+    if kept["command"]:
+        lines.append(_command("As it was: ", kept["command"]))
     if words.whole(report):
         lines += [_wrap(line, width)[0] for line in _positions(details)]
     for key in report["lost_keys"][:_KEYS]:

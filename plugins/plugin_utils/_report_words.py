@@ -198,6 +198,16 @@ def absent_sentence(report: t.Mapping[str, t.Any]) -> str:
     )
 
 
+def kept_sentence(report: t.Mapping[str, t.Any]) -> str:
+    """What is other than in the last good snapshot and was kept; "" where nothing is."""
+    kept = report["details"]["kept"]
+    if not kept["count"]:
+        return ""
+    named = ", ".join(shown(key, 60) for key in kept["keys"][:_NAMED]) + (" …" if kept["count"] > _NAMED else "")
+    what, were = ("1 record is", "was") if kept["count"] == 1 else (f"{kept['count']:,} records are", "were")
+    return f"{what} other than in the last good snapshot and {were} kept, as nothing says that it is damage: {named}."
+
+
 def _loss_of_store(lost: t.Optional[int], details: t.Mapping[str, t.Any]) -> str:
     if lost is None:
         forced = details["failover"]["forced"]

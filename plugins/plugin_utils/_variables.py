@@ -160,12 +160,25 @@ KNOWN = INTERNAL | OF_ACTIONS | frozenset(
         "memory_work_dir",
     }
 )
+#: What a person may choose records by, and the steps that would pass over some of it and work on more than was meant.
+CHOOSING = ("memory_keys", "memory_pattern", "memory_since", "memory_until")
+CHOOSES: t.Dict[str, t.Tuple[str, ...]] = {"restore": ("memory_keys", "memory_pattern"), "export": (), "undo": ()}
 #: How alike two names have to be for the one to be a slip of the pen for the other.
 ALIKE = 0.84
 
 
 def sentence(name: str, meant: str) -> str:
     return f"There is no variable {name}; nothing was changed. Next: did you mean {meant}?"
+
+
+def passed_over(step: str, given: t.Mapping[str, t.Any]) -> t.Optional[str]:
+    """A sentence when the step would take no notice of what is to choose its records."""
+    chooses = CHOOSES.get(step)
+    for name in CHOOSING if chooses is not None else ():
+        if name not in chooses and given.get(name) not in (None, "", []):
+            told = f"choose by {' or '.join(chooses)}" if chooses else "leave it out: it is of whole namespaces"
+            return f"{step} takes no notice of {name}; nothing was changed. Next: {told}."
+    return None
 
 
 def unknown(names: t.Iterable[t.Any]) -> t.Tuple[t.List[t.Tuple[str, str]], t.List[str]]:

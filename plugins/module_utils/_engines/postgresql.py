@@ -76,7 +76,7 @@ class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, Lo
         row = session.row(f"SELECT format, layout FROM {s.store}")
         if row is None:
             raise StoreDamaged(f"The store {self.path} has lost its identity.", IDENTITY)
-        check_kind(self.path, row[0], row[1], FORMAT, s.layout)
+        check_kind(self.path, row[0], row[1], FORMAT, s.layout, "memory_store.schema")
         if create:
             self._grant(session)
 

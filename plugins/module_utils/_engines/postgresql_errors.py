@@ -122,6 +122,12 @@ def translate(exc: Exception, where: str, lost: bool = False, standby: bool = Tr
         return StoreDamaged(f"The store {where} is damaged: {text}.", RESTORE)
     if state in ("42P01", "42703", "42883", "3F000", "42704"):
         return StoreDamaged(f"The store {where} has lost a part of its structure: {text}.", RESTORE)
+    if state == NO_RIGHT and text.startswith("permission denied for database"):
+        return StoreUnavailable(
+            f"This user may not make the schema memory_store.schema in the store {where} ({text}).",
+            f"GRANT CREATE ON DATABASE {text.rpartition(' ')[2]} TO the operator's user, as a superuser or owner of "
+            "the database; an application needs no such right once an operator made the store",
+        )
     if state == NO_RIGHT:
         return StoreUnavailable(
             f"This user may not do that in the store {where} ({text}).",

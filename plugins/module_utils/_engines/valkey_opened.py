@@ -58,7 +58,9 @@ class Opened(Connected):
         """Errors: InvalidInput for another format or layout."""
         where = self.place.where
         said, _numbers = counters_of(raw, where)
-        check_kind(where, said.get("format"), said.get("layout"), str(FORMAT), self._layout.name)
+        check_kind(
+            where, said.get("format"), said.get("layout"), str(FORMAT), self._layout.name, "memory_store.prefix"
+        )
 
     def _make(self) -> t.Any:
         """Whoever comes first makes it; nobody ever sees a half-made one."""

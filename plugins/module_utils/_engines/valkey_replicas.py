@@ -100,10 +100,12 @@ class ReplicaFence(Fence):
         with valkey_errors(self.place):
             if not isinstance(self.wire.many([packed("INFO", "replication")])[0], bytes):
                 return detail, ["clients of its replicas: the operator may not use INFO, so nobody knows of any"]
+            raw = self._ask("HGET", self.names.namespaces, namespace)
+        state = "serving" if raw is None else space_of(raw, namespace, self.place.where)["state"]
         for address, wire in self._replicas():
             try:
                 with valkey_errors(wire.place):
-                    more = self._prove_replica(address, wire, namespace, generation)
+                    more = self._prove_replica(address, wire, namespace, generation, state)
             except MemoryOpsError as exc:
                 open_to.append(f"clients of the replica {address}: not tried ({exc.message})")
             else:
@@ -111,9 +113,11 @@ class ReplicaFence(Fence):
                 detail.append(f"the replica {address}: {'open' if more else 'fenced, too'}")
         return detail, open_to
 
-    def _prove_replica(self, address: str, wire: Wire, namespace: str, generation: int) -> list[str]:
+    def _prove_replica(self, address: str, wire: Wire, namespace: str, generation: int, state: str) -> list[str]:
+        """Who gets through there. The applications' own user may do what the namespace's ``state`` lets it do."""
         lines = []
-        if not self._arrived(wire, namespace):
+        granted = {"quarantined": (), "reading": ("read",)}.get(state, ("write", "delete", "read"))
+        if state in ("quarantined", "reading") and not self._arrived(wire, namespace):
             lines.append(f"Memory at the replica {address}: the fence has not arrived there")
         for name in wire.call("ACL", "USERS"):
             user = name.decode("utf-8", "replace")
@@ -123,7 +127,8 @@ class ReplicaFence(Fence):
             key = self.names.records(namespace, generation)
             replies = wire.many([packed("ACL", "DRYRUN", name, *command) for command in probes(key)])
             may = [verb for verb, reply in zip(("write", "delete", "read"), replies)
-                   if not (isinstance(reply, bytes) and b"has no permissions" in reply)]  # fmt: skip
+                   if not (isinstance(reply, bytes) and b"has no permissions" in reply)
+                   and not (user == self._fenced_user and verb in granted)]  # fmt: skip
             if may:
                 lines.append(f"raw clients of user {user} at the replica {address}: it may {', '.join(may)}")
         return lines

@@ -25,8 +25,16 @@ def named(keys: t.Sequence[str]) -> str:
 
 
 def back_by(namespace: str, snapshot: str | None, keys: t.Sequence[str], count: int) -> str:
-    """The command that brings back, from this snapshot, the keys that a plan left away."""
-    listed = list(keys) if count == len(keys) <= NAMED else ["<keys: absent_keys of the plan>"]
+    """The command that brings back, from this snapshot, the keys that a plan left away: these, or all that is gone."""
+    where: dict[str, str] = {"memory_namespace": namespace, "memory_snapshot": snapshot or "<snapshot>"}
+    if count == len(keys) <= NAMED:
+        return run("restore", **where, memory_keys=list(keys))
+    return run("restore", **where, memory_pattern="*")
+
+
+def put_back(namespace: str, snapshot: str | None, keys: t.Sequence[str], count: int) -> str:
+    """The command that puts what this snapshot has in the place of what a plan kept."""
+    listed = list(keys) if count == len(keys) <= NAMED else ["<keys>"]
     return run("restore", memory_namespace=namespace, memory_snapshot=snapshot or "<snapshot>", memory_keys=listed)
 
 

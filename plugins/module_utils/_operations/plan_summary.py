@@ -55,6 +55,9 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
         "listed": plan.listed(LISTED),
         "newer_keys": meta.get("changed_keys", []),
         "newer": meta.get("changed", 0),
+        "as_saved": meta.get("as_saved", 0),
+        "as_saved_keys": meta.get("as_saved_keys", []),
+        "newest_snapshot": meta.get("newest_snapshot"),
         "could_not_verify": doubts,
         "plan_file": plan.path,
     }

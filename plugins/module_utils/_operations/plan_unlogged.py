@@ -91,6 +91,13 @@ class Found:
     damaged: int = 0
     changed: int = 0  # sound, other than the newest snapshot, outside the window: kept
     changed_keys: list[str] = field(default_factory=list)  # the first of them
+    as_saved: int = 0  # chosen by key or pattern alone, and as in the newest snapshot: nothing is repaired
+    as_saved_keys: list[str] = field(default_factory=list)  # the first of them
+    inside: int = 0  # damaged, and inside the window
+
+    def unmoved(self, *keys: str) -> None:
+        self.as_saved += len(keys)
+        self.as_saved_keys += keys[: CHANGED - len(self.as_saved_keys)]
 
 
 def make(
@@ -123,10 +130,12 @@ def make(
         one_by_one(before.scan(namespace)) if before is not None and before is not newest else iter(()),
         damaged(damage_file),
     ]
+    unseen = set(window.keys) if window.onset is None and newest is not None else set()
     pending: list[Entry] = []
     for key, (live, copy, old, hurt) in _merged(streams):
         if before is newest:
             old = copy
+        unseen.discard(key)
         entry = decide(key, live, copy, old, hurt, found)
         reserved = key.startswith(RESERVED)
         if not reserved and copy is not None and not decide.spent(copy, newest) and _agreed(copy, live, old, entry):
@@ -137,6 +146,7 @@ def make(
             draft.add(pending)
             pending = []
     draft.add(pending)
+    found.unmoved(*sorted(unseen))  # neither here nor there
     for place, (_at, source) in enumerate(sources):
         if base is not None and place > base:
             _look_deeper(draft, namespace, source, decide)
@@ -151,6 +161,9 @@ def make(
     plan = draft.finish(
         target, counts=counts, unlogged=0, log_intact=True, newest=kept, changed=found.changed,
         changed_keys=found.changed_keys, newest_snapshot=newest.id if newest else None,
+        # of many that a pattern means some are damaged; who names a key means that one
+        as_saved=0 if window.pattern is not None and found.inside else found.as_saved,
+        as_saved_keys=found.as_saved_keys,
     )  # fmt: skip
     return summary(plan), sample.probes()
 
@@ -212,6 +225,9 @@ class _Decisions:
         if not self.good(copy):
             copy = None
         id_ = source.id if source is not None else None
+        found.inside += inside and (hurt is not None or not same)
+        if inside and same and hurt is None and self._onset is None and not key.startswith(RESERVED):
+            found.unmoved(key)
         if hurt is not None:
             found.damaged += 1
             if copy is None:

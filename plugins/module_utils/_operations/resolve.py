@@ -17,7 +17,7 @@ from .._model import CHECKSUM, EXPIRES, STRATEGIES
 from .._store import Store
 from . import apply, integrity, lost_ttl, plan_summary, sources
 from . import incident as incidents
-from .commands import back_by, counted, named
+from .commands import back_by, counted, named, put_back
 from .fence_check import need_fence
 from .forgotten import refuse_forgotten
 from .incident import Journal, Run, now_us
@@ -156,8 +156,15 @@ def _with_absent(summary: dict[str, t.Any], missing: int, absent: str, namespace
     if summary["newer"]:
         said.append(
             f"{counted(summary['newer'], 'key')} other than in the last good snapshot, nobody knows since when, and "
-            f"kept: {named(summary['newer_keys'])} (name memory_since, memory_keys or memory_pattern to have it "
-            "repaired)."
+            f"kept: {named(summary['newer_keys'])}. In this rebuild memory_since, memory_keys or memory_pattern have "
+            "it repaired; later "
+            + put_back(namespace, summary["newest_snapshot"], summary["newer_keys"], summary["newer"])
+        )
+    if summary["as_saved"]:
+        said.append(
+            f"{counted(summary['as_saved'], 'chosen key')} as in the newest good snapshot, "
+            f"{summary['newest_snapshot']}, and not repaired: {named(summary['as_saved_keys'])}. Where the damage is "
+            "older than that snapshot, say since when it is there (memory_since)."
         )
     if unsure and absent == "auto":
         summary["could_not_verify"].append(

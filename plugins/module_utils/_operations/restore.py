@@ -8,6 +8,7 @@ Some keys alone, or another name, are in restore_records.py.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import typing as t
 
@@ -27,7 +28,7 @@ from .incident import now_us
 from .incoming import Incoming, checked
 from .restore_fill import fill
 from .restore_guards import no_secondary_overwritten, same_layout, same_lineage
-from .restore_records import copies_of, copy_under, some_keys
+from .restore_records import copy_under, parts_of, some_keys
 from .restore_renamed import copy_rows_under, refuse_overlap
 from .restore_work import Opened, Progress, Work, claimed, state_of
 from .snapshot_check import Checker, Tally
@@ -43,6 +44,7 @@ def restore(
     namespace: str,
     to_namespace: str | None = None,
     keys: t.Sequence[str] | None = None,
+    pattern: str | None = None,
     claim: Claim | None = None,
     attempt: str | None = None,
     owner: str | None = None,
@@ -59,7 +61,8 @@ def restore(
     """Bring a namespace back from a snapshot (``snapshot_id`` None: the newest good one that holds it).
 
     ``to_namespace``: as another name, every record sealed anew and written as an application writes. ``keys``: only
-    these, which the snapshot has to have; what the store holds newer and intact stays unless ``overwrite``.
+    these, which the snapshot has to have, and beside them those whose key matches ``pattern``; what the store holds
+    newer and intact stays unless ``overwrite``.
     ``create``: make a missing store or namespace. ``as_secondary``: keep a standby copy warm. ``claim``: of the
     incident under way; without one the restore opens and closes its own. ``expiry``: keep | rebase, by the time that
     passed since the snapshot. ``check``: write nothing, say what would happen. ``snapshot`` and ``opened``: where the
@@ -75,7 +78,8 @@ def restore(
     place = repository if isinstance(repository, Repository) else Repository.open(repository)
     target = to_namespace if to_namespace is not None else namespace
     check_namespace(target)
-    if as_secondary and (keys is not None or target != namespace):
+    chosen = keys is not None or pattern is not None
+    if as_secondary and (chosen or target != namespace):
         raise InvalidInput("A secondary takes whole namespaces under their own names.", "leave keys and name out")
     if snapshot is None and snapshot_id is None:
         snapshot = place.newest_good(name, keyring, namespace)
@@ -127,20 +131,21 @@ def restore(
         drops, who = dropped_keys.begin_writing(store), owner or "restore"
         work = Work(store, snapshot, keyring, namespace, target, state, who, check, progress, store_params)
         work.incoming = Incoming(store, store_params, namespace, target, now_us() if rebase else None)
-        if keys is not None:
-            copies_of(work, keys)  # refused before anything is made
+        parts = parts_of(work, keys, pattern)
+        if chosen:
+            parts = itertools.chain([next(parts)], parts)  # refused before anything is made
         if target != namespace and "encryption" in store.capabilities():
-            result.update(copy_under(work, keys, overwrite))
+            result.update(copy_under(work, parts, overwrite))
         elif target != namespace:
             refuse_overlap(work)
             with claimed(work, claim, attempt, takeover) as held:
-                result.update(copy_rows_under(work, held, keys, overwrite))
+                result.update(copy_rows_under(work, held, parts, overwrite))
         else:
             if as_secondary and state is not None:
                 no_secondary_overwritten(store, state, snapshot, place)
             with claimed(work, claim, attempt, takeover) as held:
-                if keys is not None:
-                    done = some_keys(work, held, keys, overwrite)
+                if chosen:
+                    done = some_keys(work, held, parts, overwrite, frozenset(keys or ()))
                     result["warnings"] += done.pop("warnings", [])
                     result.update(done)
                 else:

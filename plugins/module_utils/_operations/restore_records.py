@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Restore single records: some keys in place, or copies under another name.
+"""Restore single records: some in place, named or by a pattern over their keys, or copies under another name.
 
 PRIVATE to the collection.
 """
@@ -15,6 +15,8 @@ from .._layouts import written_once
 from .._model import Change, Claim, LogEntry, Record, Row, is_isolated
 from .._table_records import put_off, unwritten
 from .commands import NAMED, counted, named, run
+from .held_records import aside_of, outstanding
+from .isolate_choice import Choice, choose
 from .restore_work import Work
 
 LISTED = 1000
@@ -50,55 +52,112 @@ def _encoded(work: Work, keys: t.Sequence[str]) -> list[str]:
     return sorted(work.snapshot.get_many(work.namespace, sorted(tried))) if tried else []
 
 
-def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite: bool) -> dict[str, t.Any]:
-    """Bring these keys back in place: missing and damaged ones as they were, and those that were changed without their
-    update time; newer ones, and those of which nobody knows it, only with ``overwrite``. What gives way lies aside."""
-    copies = copies_of(work, keys)
-    saved = dict(copies)
-    logged = "log" in work.store.capabilities()
-    wanted = sorted(copies)
-    codec = RecordCodec(work.namespace)
-    damaged = [key for key in wanted if not codec.intact(copies[key])]
-    whole = [row for key, row in copies.items() if key not in damaged]
-    copies.update((row[0], row) for row in work.incoming(work.snapshot, whole))
-    live: dict[str, Row] = {}
-    taken = work.snapshot.info.at
+def parts_of(work: Work, keys: t.Sequence[str] | None, pattern: str | None) -> t.Iterator[list[Row]]:
+    """The snapshot's rows that are to come back: all of them, or these keys, and beside them those whose key matches,
+    whose time is not over and that nobody isolated. Errors, before the first: InvalidInput, CannotProceed."""
+    if keys is None and pattern is None:
+        yield from work.snapshot.scan(work.namespace)
+        return
+    named_rows = copies_of(work, keys) if keys is not None else {}
+    if named_rows:
+        yield [named_rows[key] for key in sorted(named_rows)]
+    if pattern is None:
+        return
+    choice = t.cast(Choice, choose(pattern=pattern))
+    now = time.time_ns() // 1000
+    left = {*named_rows, *_isolated(work)}
+    some = bool(named_rows)
+    for rows in work.snapshot.scan(work.namespace):
+        part = [row for row in rows if choice.takes(row) and not is_isolated(row) and row[0] not in left]
+        if work.incoming.fixed:
+            part = [row for row in part if row[5] is None or row[5] > now]
+        if part:
+            some = True
+            yield part
+    if not some:
+        raise choice.nothing(work.namespace, (), f"record in snapshot {work.snapshot.id}")
+
+
+def _isolated(work: Work) -> set[str]:
+    if work.state is None or work.target != work.namespace:
+        return set()
+    groups = outstanding(work.store, work.namespace)
+    with work.store.reader() as reader:
+        return {row[0] for rows in aside_of(reader, work.namespace, groups) for row in rows}
+
+
+def some_keys(
+    work: Work, claim: Claim | None, parts: t.Iterable[list[Row]], overwrite: bool, keys: t.Collection[str] = ()
+) -> dict[str, t.Any]:
+    """Bring these records back in place: missing and damaged ones as they were, and of ``keys`` also those that were
+    changed without their update time; others, newer or not, only with ``overwrite``. What gives way lies aside."""
     once = written_once("")
     if work.state is not None:
         with work.store.reader() as reader:
             once = written_once(reader.identity.layout)
+    result: dict[str, t.Any] = dict.fromkeys(("restored", "unchanged", "damaged", "newer"), 0)
+    result.update(damaged_keys=[], newer_keys=[])
+    brought: set[str] = set()
+    done = 0
+    for rows in parts:
+        one = _part(work, claim, rows, overwrite, once, keys, brought)
+        for name, value in one.items():
+            result[name] = (result[name] + value)[:LISTED] if isinstance(value, list) else result[name] + value
+        done += len(rows)
+        work.say(done)
+    result["changed"] = bool(result["restored"])
+    if result["newer"]:
+        result["warnings"] = [_kept(work, result)]
+    if claim is None:
+        return {**result, "would": f"restore {counted(result['restored'], 'record')} in place"}
+    work.store.import_log(claim, _entries(work, brought))
+    if work.state is not None and work.state.state == "standby" and work.state.restored_snapshot is None:
+        work.store.set_state(claim, "serving")
+    return result
+
+
+def _part(
+    work: Work,
+    claim: Claim | None,
+    rows: t.Sequence[Row],
+    overwrite: bool,
+    once: t.Callable[[str], bool],
+    keys: t.Collection[str],
+    brought: set[str],
+) -> dict[str, t.Any]:
+    """What some_keys() counts, of these rows; ``brought`` gets the keys that came back as they were."""
+    saved = {row[0]: row for row in rows}
+    logged = "log" in work.store.capabilities()
+    wanted = sorted(saved)
+    codec = RecordCodec(work.namespace)
+    damaged = [key for key in wanted if not codec.intact(saved[key])]
+    copies = {row[0]: row for row in work.incoming(work.snapshot, [saved[key] for key in wanted if key not in damaged])}
+    live: dict[str, Row] = {}
+    taken = work.snapshot.info.at
+    if work.state is not None:
+        with work.store.reader() as reader:
             live = reader.get_many(work.target, wanted)
     changes: list[Change] = []
     newer: list[str] = []
     unchanged = 0
-    for key in wanted:
-        if key in damaged:
-            continue
-        row, now = copies[key], live.get(key)
+    for key, row in copies.items():
+        now = live.get(key)
         if now is not None and codec.intact(now) and not _isolated_from(now, row):
             if now in (row, saved[key]):
                 unchanged += 1
-            elif not logged and unwritten(now, saved[key], taken, once(key)) and not put_off(now, saved[key]):
+            elif not logged and key in keys and unwritten(now, saved[key], taken, once(key)) and not put_off(
+                now, saved[key]
+            ):
                 changes.append(Change(key, now[9], row, "restore"))
             else:
                 newer.append(key)
         else:
             changes.append(Change(key, None if now is None else now[9], row, None if now is None else "restore"))
-    rewritten: list[str] = []
-    if overwrite and newer:
-        rewritten = [key for key in newer if copies[key][6] is None]
-    result: dict[str, t.Any] = {
-        "restored": len(changes) + len(rewritten),
-        "unchanged": unchanged,
-        "damaged": len(damaged),
-        "damaged_keys": damaged[:LISTED],
-        "newer": len(newer) - len(rewritten),
-        "newer_keys": [key for key in newer if key not in rewritten][:LISTED],
-        "changed": bool(changes or rewritten),
-    }
+    rewritten = [key for key in newer if copies[key][6] is None] if overwrite else []
+    newer = [key for key in newer if key not in rewritten] if rewritten else newer
+    counts = {"unchanged": unchanged, "damaged": len(damaged), "damaged_keys": damaged[:LISTED]}
     if claim is None:
-        told = {"warnings": [_kept(work, result)]} if result["newer"] else {}
-        return {**result, **told, "would": f"restore {counted(result['restored'], 'record')} in place"}
+        return {**counts, "restored": len(changes) + len(rewritten), "newer": len(newer), "newer_keys": newer}
     if not logged:  # in place too, whoever wrote the newer one
         changes += [Change(key, live[key][9], copies[key], "restore") for key in rewritten]
         rewritten = []
@@ -108,24 +167,17 @@ def some_keys(work: Work, claim: Claim | None, keys: t.Sequence[str], overwrite:
             "release it first, or restore under another name",
         )
     refused: list[str] = []
-    evidence = _entries(work, {change.key for change in changes})
     for start in range(0, len(changes), BATCH_ROWS):
         refused += work.store.change(claim, changes[start : start + BATCH_ROWS])
         work.renew(claim)
-    work.store.import_log(claim, evidence)
+    brought.update(change.key for change in changes)
     if rewritten:
         aside = [(Change(key, live[key][9], None, "restore"), Change(key, None, live[key])) for key in rewritten]
         work.store.change(claim, [change for pair in aside for change in pair])
         _write(work, [copies[key] for key in rewritten], True, [])
-    result["newer"] += len(refused)  # somebody wrote them meanwhile
-    result["newer_keys"] += refused[:LISTED]
-    result["restored"] -= len(refused)
-    result["changed"] = bool(result["restored"])
-    if result["newer"]:
-        result["warnings"] = [_kept(work, result)]
-    if work.state is not None and work.state.state == "standby" and work.state.restored_snapshot is None:
-        work.store.set_state(claim, "serving")
-    return result
+    restored = len(changes) + len(rewritten) - len(refused)
+    newer += refused  # somebody wrote them meanwhile
+    return {**counts, "restored": restored, "newer": len(newer), "newer_keys": newer}
 
 
 def _kept(work: Work, result: t.Mapping[str, t.Any]) -> str:
@@ -139,8 +191,8 @@ def _kept(work: Work, result: t.Mapping[str, t.Any]) -> str:
         )  # fmt: skip
     return (
         f"Kept in {work.target:.80}: {named(keys)}. What is there is other than in snapshot {work.snapshot.id}, and "
-        f"was written after it as far as the store can tell. To put the snapshot's in its place and set "
-        f"aside what is there now: {command}"
+        "was written after it as far as the store can tell, or was not named by its key. To put the snapshot's in its "
+        f"place and set aside what is there now: {command}"
     )
 
 
@@ -161,7 +213,7 @@ def _entries(work: Work, keys: set[str]) -> list[LogEntry]:
     ]
 
 
-def copy_under(work: Work, keys: t.Sequence[str] | None, overwrite: bool) -> dict[str, t.Any]:
+def copy_under(work: Work, parts: t.Iterable[list[Row]], overwrite: bool) -> dict[str, t.Any]:
     """Copies under another name: opened, sealed anew (a record is bound to its namespace) and written normally."""
     if work.state is not None and work.state.state != "serving":
         raise NamespaceQuarantined(
@@ -172,17 +224,12 @@ def copy_under(work: Work, keys: t.Sequence[str] | None, overwrite: bool) -> dic
     skipped: list[str] = []
     result = {"restored": 0, "unchanged": 0, "newer": 0}
     newer: list[str] = []
-    if keys is not None:
-        found = copies_of(work, keys)
-        batches: t.Iterator[list[Row]] = iter([[found[key] for key in sorted(found)]])
-    else:
-        batches = work.snapshot.scan(work.namespace)
     done = 0
-    for rows in batches:
+    for rows in parts:
         live = [row for row in rows if isinstance(row[0], str) and not row[0].startswith(RESERVED)]
         skipped += [str(row[0]) for row in live if not codec.intact(row)]
         live = [row for row in live if codec.intact(row) and row[6] is None and (row[5] is None or row[5] > now)]
-        for part in _parts(live):
+        for part in _pieces(live):
             written, unchanged = (len(part), 0) if work.check else _write(work, part, overwrite, skipped, newer)
             result["restored"] += written
             result["unchanged"] += unchanged
@@ -199,7 +246,7 @@ def copy_under(work: Work, keys: t.Sequence[str] | None, overwrite: bool) -> dic
     }
 
 
-def _parts(rows: list[Row]) -> t.Iterator[list[Row]]:
+def _pieces(rows: list[Row]) -> t.Iterator[list[Row]]:
     part: list[Row] = []
     size = 0
     for row in rows:

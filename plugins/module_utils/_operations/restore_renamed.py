@@ -15,7 +15,6 @@ from .._layouts import layout
 from .._model import Change, Claim, Row, is_isolated
 from .._table_moved import same_fields
 from .._table_records import overlap
-from .restore_records import copies_of
 from .restore_work import Work
 
 LISTED = 1000
@@ -48,20 +47,15 @@ def refuse_overlap(work: Work) -> None:
 
 
 def copy_rows_under(
-    work: Work, claim: Claim | None, keys: t.Sequence[str] | None, overwrite: bool
+    work: Work, claim: Claim | None, parts: t.Iterable[list[Row]], overwrite: bool
 ) -> dict[str, t.Any]:
-    """Of the namespace, or of these keys. What the other name has under a key stays unless ``overwrite``."""
+    """What the other name has under a key stays unless ``overwrite``."""
     codec = RecordCodec(work.namespace)
     counts = {"restored": 0, "unchanged": 0}
     damaged: list[str] = []
     newer: list[str] = []
-    if keys is not None:
-        found = copies_of(work, keys)
-        batches: t.Iterator[t.Sequence[Row]] = iter([[found[key] for key in sorted(found)]])
-    else:
-        batches = work.snapshot.scan(work.namespace)
     done = 0
-    for rows in batches:
+    for rows in parts:
         damaged += [str(row[0]) for row in rows if not codec.intact(row)]
         whole = work.incoming(work.snapshot, (row for row in rows if codec.intact(row) and not is_isolated(row)))
         for start in range(0, len(whole), BATCH_ROWS):

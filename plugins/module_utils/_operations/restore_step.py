@@ -27,6 +27,7 @@ def bring_back(
     namespaces: t.Sequence[str] | None = None,
     to_namespace: str | None = None,
     keys: t.Sequence[str] | None = None,
+    pattern: str | None = None,
     overwrite: bool = False,
     create: bool = False,
     as_secondary: bool = False,
@@ -37,7 +38,8 @@ def bring_back(
 
     Returns {changed, snapshot, restored, namespaces {name: result}, warnings}.
     """
-    if (to_namespace or keys) and (not namespaces or len(namespaces) != 1):
+    single = bool(to_namespace or keys or pattern is not None)
+    if single and (not namespaces or len(namespaces) != 1):
         raise InvalidInput("Restoring keys or another name needs exactly one namespace.", "name it in memory_namespace")
     common: dict[str, t.Any] = {
         "snapshot_id": snapshot,
@@ -64,9 +66,9 @@ def bring_back(
             common["claim"] = incidents.claim(store, to_namespace or namespaces[0], run)
         finally:
             store.close()
-    if to_namespace or keys:
+    if single:
         only = list(namespaces or [])[0]
-        one = restore.restore(namespace=only, to_namespace=to_namespace, keys=keys, **common)
+        one = restore.restore(namespace=only, to_namespace=to_namespace, keys=keys, pattern=pattern, **common)
         result: dict[str, t.Any] = {
             "changed": one["changed"],
             "snapshot": one["snapshot"],

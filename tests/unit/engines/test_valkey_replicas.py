@@ -70,6 +70,7 @@ def about_replicas(proof):
 
 def test_a_fence_holds_on_every_server_and_comes_down_exactly(group, store):
     before = users(group)
+    assert about_replicas(store.prove("n")) == []  # it serves, so its application is let in there by rights
     first, second = claimed(store), claimed(store, "m")
     assert store.fence(first)
     assert [at(store, one) for one in group.servers] == ["refused"] * 3
@@ -84,6 +85,7 @@ def test_a_fence_holds_on_every_server_and_comes_down_exactly(group, store):
     assert [at(store, one, "m") for one in group.servers] == ["refused"] * 3
     assert store.unfence(second)
     assert users(group) == before
+    assert about_replicas(store.prove("n")) == []
 
 
 def test_a_replica_whose_user_differs_is_left_alone_and_named(group, store):

@@ -246,7 +246,7 @@ def test_without_a_window_what_changed_is_kept_and_what_is_absent_is_listed(site
     assert site.content() == now and not done["apply"]["changed"]
     assert done["plan"]["newer_keys"] == ["entity/e001"]  # and not the record of the lines' order
     assert done["plan"]["warnings"][1].startswith("1 key other than in the last good snapshot, nobody knows since when")
-    assert "'entity/e001' (name memory_since, memory_keys or" in done["plan"]["warnings"][1]
+    assert "'entity/e001'. In this rebuild memory_since, memory_keys or" in done["plan"]["warnings"][1]
     away = done["plan"]["absent_keys"]
     assert set(done["plan"]["listed"]) == {"left away", "kept"} and set(done["plan"]["listed"]["left away"]) == {*away}
     assert "entity/e003" in away and done["plan"]["absent_snapshot"] == snapshot

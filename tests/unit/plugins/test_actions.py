@@ -34,6 +34,20 @@ def test_a_misspelt_variable_is_refused_and_a_strange_one_is_told(monkeypatch: p
     assert refused["msg"] == said
 
 
+@pytest.mark.parametrize("step", ["restore", "export", "resolve"])
+def test_a_choice_that_a_step_would_pass_over_is_refused(step: str) -> None:
+    """It would work on the whole namespace in place of some records."""
+    action = object.__new__(memory.ActionModule)
+    action._task = types.SimpleNamespace(action="memops.agent_memory.undo" if step == "resolve" else "restore")
+    assert action._chosen_in_vain({"play_role": step, "memory_since": "", "memory_keys": []}) is None
+    refused = action._chosen_in_vain({"play_role": step, "memory_since": "2026-01-31T13:50:00Z"})
+    assert refused is not None and refused["failed"]
+    name = "undo" if step == "resolve" else step
+    assert refused["msg"].startswith(f"{name} takes no notice of memory_since; nothing was changed. Next: ")
+    chosen = action._chosen_in_vain({"play_role": step, "memory_pattern": "a*"})
+    assert (chosen is None) == (step == "restore")
+
+
 @pytest.mark.parametrize("fetched", [False, True], ids=["written here", "fetched by the role"])
 def test_lost_keys_are_not_for_everybody(tmp_path: pathlib.Path, fetched: bool) -> None:
     path = tmp_path / "lost_keys.jsonl"

@@ -282,7 +282,24 @@ def test_what_was_left_away_is_told_with_the_command_that_brings_it_back():
     plan["records"].update(lost=2, absent=12)
     plan["absent_keys"] = [f"k{n}" for n in range(12)]
     text = " ".join(_report_text.render(build(steps)).split())
+    assert '"memory_pattern": "*"' in text
     assert "12 records of the last good snapshot are absent" in text and "k4 …" in text and "2 of 1,000" in text
+
+
+def test_what_was_kept_though_it_is_other_is_told_with_the_command_that_puts_the_former_back():
+    steps = good()
+    plan = find(steps, "plan")["result"]
+    plan.update(newer=1, newer_keys=["facts/fact 3"], newest_snapshot="S-1")
+    report = build(steps)
+    page, text = _report_html.render(report, None), " ".join(_report_text.render(report).split())
+    told = "1 record is other than in the last good snapshot and was kept, as nothing says that it is damage:"
+    assert f"{told} facts/fact 3." in text and told in page
+    back = "As it was: ansible-playbook -i <inventory> memops.agent_memory.restore "
+    assert back in text and '"memory_snapshot": "S-1", "memory_keys": ["facts/fact 3"]}' in text
+    plan.update(newer=200, newer_keys=[f"k{n}" for n in range(100)])
+    text = " ".join(_report_text.render(build(steps)).split())
+    assert "200 records are other than in the last good snapshot and were kept" in text
+    assert "k4 …" in text and "As it was:" not in text
 
 
 UNDONE = {**extra("undo", changed=True, incident="INC-1", generation={"from": 2, "to": 1}), "detail": ""}

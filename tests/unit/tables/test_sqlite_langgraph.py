@@ -120,6 +120,9 @@ def test_without_a_window_what_changed_is_kept_and_what_is_absent_is_listed(site
     assert site.dump(TABLES) == now
     assert done["plan"]["absent_keys"] == ["k00002"] and done["plan"]["records"]["absent"] == 1
     assert not done["apply"]["changed"]
+    said = "2 keys other than in the last good snapshot, nobody knows since when, and kept: 'below/one', 'k00001'. "
+    assert done["plan"]["warnings"][1].startswith(said + "In this rebuild")
+    assert done["plan"]["warnings"][1].endswith("""-e '{"memory_keys": ["below/one", "k00001"]}'""")
 
 
 def test_a_window_that_is_given_after_the_diagnosis_is_heeded_until_repairs_have_begun(site):

@@ -6,11 +6,16 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, CapabilityMissing
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    CannotProceed,
+    CapabilityMissing,
+    InvalidInput,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor import doctor
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.doctor_base import Limits
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.store_info import store_info
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.postgresql_server import APPLICATION
 from tests.unit.operations.runbook import NAME, NS, attempt
 from tests.unit.tables.tables_help import TablesSite
@@ -47,6 +52,14 @@ def test_before_anything_was_isolated_there_is_no_fence_and_nothing_is_lost(site
     with site.open() as store:
         proof = store.prove(NS)
     assert proof["reads_accepted"] and not proof["writes_refused"] and not store.made
+
+
+def test_a_second_layout_in_the_same_schema_is_told_to_take_one_of_its_own(site):
+    run = attempt()
+    site.step("isolate", run)
+    site.step("release", run)
+    with pytest.raises(InvalidInput, match=r"not native.* native a memory_store.schema of its own"):
+        open_store({**site.store, "layout": "native"})
 
 
 def test_an_application_that_owns_its_tables_is_bound_by_the_fence_and_not_told_as_free(site):
