@@ -73,6 +73,7 @@ class CallbackModule(Default):
         self._hosts: set[str] = set()  # that work in this play
         self._subject: dict[str, str] = {}  # host: the namespace whose steps are shown
         self._offsets: dict[str, int] = {}  # host: how far its steps were read
+        self._rehearsed: dict[tuple[str, str], list[dict[str, t.Any]]] = {}  # (host, namespace): its steps in check mode
         self._started: dict[tuple[str, str], float] = {}
         self._errors: dict[str, list[str]] = {}
         self._last = ""  # what the last step said
@@ -114,16 +115,17 @@ class CallbackModule(Default):
             self._subject[host] = namespace
             self._line(self._lead(host) + shown(namespace, 60), C.COLOR_HIGHLIGHT)
         verdict, changed = str(step.get("verdict")), bool(step.get("changed"))
+        said = title if step.get("failed") else str(step.get("detail") or "")
+        if verdict == "pass" and not step.get("failed"):
+            said = said or happened(step["name"], step.get("result") or {})
         if step.get("failed") and verdict != "could-not-verify":
             verdict = "fail"
+        if step.get("check"):
+            before = self._rehearsed.setdefault((host, namespace), [])
+            before.append(step)
+            if not step.get("failed"):  # nothing was done, so nothing could be judged
+                verdict, (_name, changed, said) = "pass", would_happen(before)[-1]
         lead = f"{self._lead(host)}{MARKS.get(verdict, '?')} {shown(step['name'], 20):<11}{'*' if changed else ' '} "
-        said = title if step.get("failed") else ""
-        if step.get("check") and not step.get("failed"):
-            verdict, said = "pass", would_happen([step])[0][2]  # nothing was done, so nothing could be judged
-        elif verdict == "pass":
-            said = str(step.get("detail") or "") or happened(step["name"], step.get("result") or {})
-        elif not step.get("failed"):
-            said = str(step.get("detail") or "")
         words = f"{span(step.get('seconds')):>8}  "
         color = C.COLOR_ERROR if verdict != "pass" else C.COLOR_CHANGED if changed else C.COLOR_OK
         self._paragraph(lead + words, shown(said, 400), color)
