@@ -73,7 +73,7 @@ class CallbackModule(Default):
         self._hosts: set[str] = set()  # that work in this play
         self._subject: dict[str, str] = {}  # host: the namespace whose steps are shown
         self._offsets: dict[str, int] = {}  # host: how far its steps were read
-        self._rehearsed: dict[tuple[str, str], list[dict[str, t.Any]]] = {}  # (host, namespace): its steps in check mode
+        self._rehearsed: dict[tuple[str, str], list[dict[str, t.Any]]] = {}  # of (host, namespace), in check mode
         self._started: dict[tuple[str, str], float] = {}
         self._errors: dict[str, list[str]] = {}
         self._last = ""  # what the last step said

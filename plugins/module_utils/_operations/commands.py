@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The commands that sentences name. The controller puts its inventories in (plugin_utils/_commands.py).
+"""Numbers, names and commands in the sentences of operations.
 
 PRIVATE to the collection.
 """
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import typing as t
 
-from .._extra_vars import extra_vars
+from .._extra_vars import run
+
+__all__ = ("NAMED", "accept", "back_by", "counted", "named", "run")
 
 NAMED = 10
 
@@ -28,12 +30,6 @@ def back_by(namespace: str, snapshot: str | None, keys: t.Sequence[str], count: 
     """The command that brings back, from this snapshot, the keys that a plan left away."""
     listed = list(keys) if count == len(keys) <= NAMED else ["<keys: absent_keys of the plan>"]
     return run("restore", memory_namespace=namespace, memory_snapshot=snapshot or "<snapshot>", memory_keys=listed)
-
-
-def run(playbook: str, **variables: str | t.Sequence[str]) -> str:
-    """The command that runs a playbook, as a shell takes it; a list stays one."""
-    words = f"ansible-playbook memops.agent_memory.{playbook}"
-    return " ".join([words, *(f"-e {extra_vars({name: value})}" for name, value in variables.items())])
 
 
 def accept(snapshot: str) -> str:
