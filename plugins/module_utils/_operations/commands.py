@@ -11,7 +11,7 @@ import typing as t
 
 from .._extra_vars import run
 
-__all__ = ("NAMED", "accept", "back_by", "counted", "named", "run")
+__all__ = ("NAMED", "accept", "back_by", "counted", "named", "namespaces", "of_each", "run")
 
 NAMED = 10
 
@@ -24,6 +24,19 @@ def counted(number: int, noun: str) -> str:
 def named(keys: t.Sequence[str]) -> str:
     """The first keys, for a sentence."""
     return ", ".join(repr(key)[:80] for key in keys[:NAMED]) + (" …" if len(keys) > NAMED else "")
+
+
+def namespaces(names: t.Sequence[str]) -> str:
+    """Whom a finding is about: the one, or how many and the first of them."""
+    if len(names) == 1:
+        return names[0]
+    first = ", ".join(name[:80] for name in names[:NAMED])
+    return f"{len(names):,} namespaces ({first}{' …' if len(names) > NAMED else ''})"
+
+
+def of_each(playbook: str, names: t.Sequence[str]) -> str:
+    """The command that runs a playbook on these namespaces; of many on the first of them."""
+    return run(playbook, memory_namespace=names[0] if len(names) == 1 else names[:NAMED])
 
 
 def back_by(namespace: str, snapshot: str | None, keys: t.Sequence[str], count: int) -> str:

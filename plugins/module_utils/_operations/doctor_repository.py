@@ -79,7 +79,8 @@ class RepositoryChecks(Examination):
         bad = [name for name, one in seen if one is not None and one["verdict"] == "fail"]
         passed = [(name, one) for name, one in seen if one is not None and one["verdict"] == "pass"]
         if bad:
-            says = f"The last verification of snapshot {bad[0]} failed."
+            others = f" ({len(bad)} of the newest {len(seen)})" if len(bad) > 1 else ""
+            says = f"The last verification of snapshot {bad[0]} failed{others}."
             self.add("verified", FAIL, says, run("backup"))
         elif not passed:
             says = f"None of the newest {len(seen)} good snapshots was ever verified."
