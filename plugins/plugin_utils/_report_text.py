@@ -37,7 +37,8 @@ def render(
     if steps:
         lines.append("")
     # a run without a plan, or one that was stopped before it changed anything, was not about loss
-    if report["records"]["lost"] is not None or not (words.under_way(report) or report["state"] == "untouched"):
+    about_loss = not (words.under_way(report) or report["state"] == "untouched" or words.moved(report))
+    if report["records"]["lost"] is not None or about_loss:
         lines += _wrap(words.loss_sentence(report), width)
     away = details["absent"]
     if away["count"] and report["records"]["lost"]:

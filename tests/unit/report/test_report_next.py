@@ -18,6 +18,11 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils import (
 from tests.unit.report.report_help import at, build, extra, find, good
 
 
+def refused(name: str, **result: t.Any) -> dict[str, t.Any]:
+    """A step of an attempt before, which did nothing."""
+    return extra(name, "fail", attempt="ops:99:1", error="cannot-proceed", **result)
+
+
 def told(event: str) -> dict[str, t.Any]:
     """Who was told of an event, which is kept as a step."""
     return {**extra("notify_" + event, told=["hook"]), "started": at(999)}
@@ -44,6 +49,10 @@ def told(event: str) -> dict[str, t.Any]:
             "rebuilt",
             "rebuild",
         ),
+        ([extra("failover", performed=True, to="mem-b")], "failed-over", "failback"),
+        ([extra("failover", performed=True, to="mem-b"), extra("failback", "fail")], "failed-over", "failback"),
+        ([extra("failover", "fail", performed=True, to="mem-b")], "failed-over", "rebuild"),
+        ([extra("failover", performed=True, to="mem-b"), extra("failback")], "quarantined", "release"),
         (good("apply"), "quarantined", "rebuild"),
         ([*good("apply"), extra("validate", "fail")], "quarantined", "rebuild"),
         (good("validate"), "rebuilt", "rebuild"),
@@ -188,6 +197,29 @@ def test_after_a_false_alarm_nothing_is_left_to_do() -> None:
     assert text.startswith("RELEASE PASSED  ") and "told isolated" in text and "Next: " not in text
     assert "there is nothing left to do" in text and "quarantine lifted at " in text
     assert "there is nothing left to do" in _report_html.render(report)
+
+
+def test_a_failover_alone_leads_home_and_not_through_the_runbook() -> None:
+    proof = {"writes_refused": True, "reads_refused": True, "detail": []}
+    away = extra("failover", changed=True, performed=True, to="mem-b", proof=proof)
+    report = build([away], namespace="agent-7")
+    text = " ".join(_report_text.render(report).split())
+    assert "Only " not in text and "rebuild does where its home is damaged" in text
+    assert report["details"]["fence"]["writes_refused"] is True
+    way = report["next_command"]
+    early = refused("release", next_step=way)
+    text = _report_text.render(build([away, {**early, "attempt": "ops:100:1"}], namespace="agent-7"))
+    assert text.count(way) <= 2 and "\nDo: " not in text and "lost" not in text
+    home = [away, early, extra("validate"), {**extra("failback", changed=True), "started": at(900)}]
+    report = build(home, namespace="agent-7")
+    assert report["details"]["advice"] is None
+    assert report["next_command"].endswith("release -e memory_namespace=agent-7")
+    text = " ".join(_report_text.render(report).split())
+    assert text.startswith("FAILBACK PASSED ") and "the namespace is home, and release lets applications in" in text
+    assert "quarantined: applications can neither read nor write it" in text
+    lifted = {**extra("release", changed=True, lifted=True, released_at=at(950), incident="INC-1"), "started": at(960)}
+    report = build([*home, lifted], namespace="agent-7")
+    assert (report["state"], report["next_command"]) == ("released", "")
 
 
 def test_who_was_told_is_no_part_of_what_happened() -> None:
