@@ -32,6 +32,7 @@ ansible.cfg: |
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -54,6 +55,8 @@ DEBUG = ("debug", "ansible.builtin.debug", "ansible.legacy.debug")
 FAIL = ("fail", "ansible.builtin.fail", "ansible.legacy.fail")
 #: Modules that only ask; they are worth a line when they change something.
 ASKING = ("info", "route")
+#: The first columns of a line that is part of a table.
+COLUMNS = re.compile(r"(?:[\w-]+ {2,})+(?=\S)")
 
 
 class CallbackModule(Default):
@@ -165,7 +168,9 @@ class CallbackModule(Default):
     def _sentence(self, host: str, text: str, color: str | None = None) -> None:
         """What comes next stands on a line of its own, never broken, so that it can be copied."""
         said, following, command = text.partition(" Next: ")
-        self._paragraph(self._lead(host) + "  ", said, color)
+        columns = COLUMNS.match(said)  # of a table: the last one is wrapped below itself
+        before = columns[0] if columns else ""
+        self._paragraph(self._lead(host) + "  " + _printable(before), said[len(before) :], color)
         if following:
             self._line(f"{self._lead(host)}  Next: {_printable(command)}")
 

@@ -32,7 +32,7 @@ def render(
     lines.append("")
     if steps:
         lines += _table(report)
-    if details["not_run"]:
+    if details["not_run"] and report["next_command"]:  # where nothing is left to do nobody waits for them
         lines += _wrap("not run: " + ", ".join(details["not_run"]), width)
     if steps:
         lines.append("")

@@ -21,6 +21,16 @@ def test_a_terminal_is_told_nothing_to_obey(capsys: pytest.CaptureFixture[str], 
     assert all(char.isprintable() for char in printed.replace("\n", ""))
 
 
+def test_the_last_column_of_a_table_is_wrapped_below_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    callback = runbook.CallbackModule()
+    callback._width = 70
+    callback._say("host", ["fail              integrity        3 namespaces (a, b, c) were never scrubbed. Next: x"])
+    first, *others = capsys.readouterr().out.splitlines()
+    column = first.index("3 namespaces")
+    assert others[-1] == "    Next: x" and len(others) > 1
+    assert all(line.startswith(" " * column) and line[column] != " " for line in others[:-1])
+
+
 def test_a_rehearsed_step_is_shown_as_the_table_of_the_rehearsal_has_it(capsys: pytest.CaptureFixture[str]) -> None:
     def step(name: str, verdict: str, changed: bool, failed: bool = False) -> dict[str, t.Any]:
         common = {"namespace": "agent-7", "seconds": 1, "detail": "", "result": {}, "check": True}

@@ -195,7 +195,7 @@ def test_after_a_false_alarm_nothing_is_left_to_do() -> None:
     assert (report["state"], report["next_command"]) == ("released", "")
     text = _report_text.render(report)
     assert text.startswith("RELEASE PASSED  ") and "told isolated" in text and "Next: " not in text
-    assert "there is nothing left to do" in text and "quarantine lifted at " in text
+    assert "there is nothing left to do" in text and "quarantine lifted at " in text and "not run" not in text
     assert "there is nothing left to do" in _report_html.render(report)
 
 
