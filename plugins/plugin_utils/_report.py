@@ -23,7 +23,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars im
 from . import _report_figures as figures
 from . import _report_input as given
 from . import _report_parts as parts
-from ._commands import options
+from ._commands import options, whole_command
 from ._report_happened import happened
 from ._report_input import FAIL, PASS, UNKNOWN
 from ._report_run import ESCALATION, TOLD, Run, moved_alone
@@ -341,6 +341,8 @@ def _next_command(
         return ""  # nothing is wrong, and no incident is open
     if run.state == "released" and run.lifted_alone:
         return ""  # the incident ended with the release
+    if whole_command(run.refusal):
+        return whole_command(run.refusal)
     if run.state == "closed":
         playbook = "" if verdict == PASS else "validate"
     elif escalated:

@@ -87,6 +87,14 @@ class Run:
         nothing = found.get("strategy") == "none" and not found.get("findings") and not found.get("causes")
         return nothing and not {"plan", "apply", "validate"}.intersection(self.current)
 
+    @property
+    def refusal(self) -> str:
+        """What the newest step says comes first, where each was turned down by a precondition; else ""."""
+        steps = [s for s in self.history if not s.name.startswith(TOLD)]
+        if self.state == "untouched" and steps and all(s.result.get("error") == "cannot-proceed" for s in steps):
+            return given.text(steps[-1].result.get("next_step")) or ""
+        return ""
+
     def result(self, name: str) -> t.Dict[str, t.Any]:
         return self.current[name].result if name in self.current else {}
 

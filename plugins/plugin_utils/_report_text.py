@@ -27,8 +27,10 @@ def render(
     width = min(WIDTH, max(width, 40))
     details = report["details"]
     namespace = words.subject(report)
-    incident = words.shown(report["incident"] or words.UNKNOWN, 40)
-    lines = _wrap(f"{words.title(report).upper()}  {namespace}  incident {incident}", width)
+    incident = f"incident {words.shown(report['incident'] or words.UNKNOWN, 40)}"
+    if not report["incident"] and words.state_known(report):
+        incident = "no incident"
+    lines = _wrap(f"{words.title(report).upper()}  {namespace}  {incident}", width)
     lines.append("")
     if steps:
         lines += _table(report)

@@ -151,6 +151,8 @@ def test_a_step_that_went_well_alone_says_so_and_what_comes_next(
 def test_a_failure_without_an_incident_claims_nothing_about_the_namespace() -> None:
     text = _report_text.render(build([extra("diagnose", "fail")], incident=None))
     assert "State: not known." in text and "untouched" not in text and "nothing was changed" not in text
+    assert "  incident not known" in text
+    assert "  no incident" in _report_text.render(build([extra("validate")], incident=None))
     text = " ".join(_report_text.render(build([extra("preflight", "fail")], incident=None)).split())
     assert "State: not known. This run changed nothing, but what state the namespace is in is not known" in text
     assert 'aria-current="step"' not in _report_html.render(build([extra("preflight", "fail")], incident=None))
@@ -236,6 +238,19 @@ def test_the_advice_of_a_step_that_has_passed_since_is_gone() -> None:
     steps.insert(3, extra("diagnose", "fail", attempt="ops:99:1", next_step="Mend the disk."))
     assert build(steps)["details"]["advice"] is None
     assert build(steps[:4])["details"]["advice"] == "Mend the disk."
+
+
+@pytest.mark.parametrize("step", ["undo", "apply", "snapshot"])
+def test_what_was_refused_leads_to_what_it_says_comes_first(step: str) -> None:
+    first = "ansible-playbook -i 'my hosts.yml' memops.agent_memory.isolate -e '{\"memory_namespace\": \"it is\"}'"
+    said = f"isolate it first: {first}"
+    report = build([extra(step, "fail", error="cannot-proceed", next_step=said)], incident=None, namespace="it is")
+    assert report["next_command"] == first and "Only " not in _report_text.render(report)
+    for other in ("wait for it", f"{first} raises it", "the playbook memops.agent_memory.info tells", f"{first} -e 'x"):
+        report = build([extra(step, "fail", error="cannot-proceed", next_step=other)], namespace="agent-7")
+        assert ".rebuild -e memory_namespace=agent-7" in report["next_command"]
+    begun = [*good("isolate"), extra(step, "fail", error="cannot-proceed", next_step=said)]
+    assert ".rebuild " in build(begun, namespace="agent-7")["next_command"]
 
 
 def test_an_unknown_namespace_leads_to_the_list_of_those_that_there_are() -> None:
