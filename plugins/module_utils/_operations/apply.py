@@ -321,7 +321,7 @@ def undo(
         _refuse_dropped(store, namespace, None)
         raise CannotProceed(
             f"There is no rebuild of {namespace} to take back: no former generation, and no soft repair.",
-            f"bring a snapshot back instead: {command('restore', memory_namespace=namespace)}",
+            f"restore a snapshot instead; those that there are: {command('info')}",
         )
     if known.get("released_at") and "log" not in store.capabilities():
         raise CannotProceed(
@@ -362,7 +362,7 @@ def _refuse_dropped(store: Store, namespace: str, incident: str | None) -> None:
         raise CannotProceed(
             f"What {namespace} was before the rebuild of incident {gone.incident} is gone since {gone.facts[DROPPED]}, "
             "when memory_keep_incidents was over.",
-            f"bring a snapshot back instead: {command('restore', memory_namespace=namespace)}",
+            f"restore a snapshot instead; those that there are: {command('info')}",
         )
 
 
