@@ -304,6 +304,11 @@ def test_a_rehearsal_says_what_every_step_would_do() -> None:
         ("release", True, "would lift the quarantine"),
     ]
     assert _report_happened.would_happen([rehearsed("release", False)]) == [("release", False, "")]
+    judged = {**rehearsed("validate", False, reasons=["integrity: 20 × checksum"]), "verdict": "fail"}
+    said = "as it is the verdict is fail: integrity: 20 × checksum"
+    assert _report_happened.would_happen([judged]) == [("validate", False, said)]
+    (_apply, told_then) = _report_happened.would_happen([rehearsed("apply", True), judged])
+    assert told_then == ("validate", False, "would judge what was rebuilt")
     records = {"expected": 501, "good_before": 476, "repair": 25, "suspect": 0, "lost": 0, "conflicted": 0}
     assert (
         _report_happened.planned({"records": records, "strategy": "soft"})
