@@ -11,7 +11,7 @@ import typing as t
 
 from .._extra_vars import run
 
-__all__ = ("NAMED", "accept", "back_by", "counted", "named", "namespaces", "of_each", "run")
+__all__ = ("NAMED", "accept", "ago", "back_by", "counted", "named", "namespaces", "of_each", "run")
 
 NAMED = 10
 
@@ -19,6 +19,14 @@ NAMED = 10
 def counted(number: int, noun: str) -> str:
     """``1 record``, ``2 records``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def ago(seconds: float) -> str:
+    """An age for people."""
+    for length, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}".replace(".0 ", " ")
+    return f"{seconds:.0f} s"
 
 
 def named(keys: t.Sequence[str]) -> str:

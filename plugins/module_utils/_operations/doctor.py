@@ -18,8 +18,8 @@ from .._model import NamespaceState
 from .._replication import open_server, own_store
 from .._store import Store
 from . import scrub
-from .commands import namespaces, of_each, run
-from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Limits, ago, worst_of
+from .commands import ago, namespaces, of_each, run
+from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Limits, worst_of
 from .doctor_clock import clock_check
 from .doctor_repository import OF_SNAPSHOTS, RepositoryChecks
 from .incident import microseconds, rfc3339

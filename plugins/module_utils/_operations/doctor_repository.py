@@ -17,9 +17,9 @@ from .._repository import holds
 from .._repository.manifest import folder
 from .._store import Store
 from . import evidence
-from .commands import accept, counted, run
+from .commands import accept, ago, counted, run
 from .coverage import oldest_saved
-from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination, ago
+from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination
 from .holds import marked
 from .retention import suspect
 from .snapshot_info import verified
