@@ -136,6 +136,11 @@ _MEANT: t.Final[dict[str, tuple[t.Callable[[t.Any], t.Any], str]]] = {
     "duration": (seconds, "seconds, or a number with s, m, h or d, such as 15m"),
     "number": (check_type_float, "a number"),
 }
+#: Mappings that roles look into: a text with all of it in it, which modules understand, would be without effect there.
+LOOKED_INTO: t.Final = (
+    "memory_doctor", "memory_keep", "memory_owners", "memory_route", "memory_schedule_every", "memory_slo",
+    "memory_store",
+)  # fmt: skip
 ALIKE: t.Final = 0.7
 
 
@@ -143,6 +148,8 @@ def wrong_type(kind: str, variable: str, value: t.Any) -> list[str]:
     """A sentence when ``value`` cannot be made a ``kind`` of TYPES. What is in a list or a mapping is not told."""
     if value in (None, ""):
         return []
+    if kind == "dict" and isinstance(value, str) and variable in LOOKED_INTO:
+        return [_no_mapping(variable)]
     check, meant = _MEANT[kind]
     try:
         check(value)
@@ -157,12 +164,10 @@ def wrong_options(variable: str, value: t.Any) -> list[str]:
     """One sentence for each option that ``variable`` does not have, or for a value that is no mapping."""
     if isinstance(value, str) and value:
         try:
-            value = check_type_dict(value)
+            said = wrong_options(variable, check_type_dict(value))
         except TypeError:
-            return [
-                f"{variable} is a text and has to be a mapping; nothing was changed. Next: set it in the inventory, or "
-                f'with all of it in JSON: -e \'{{"{variable}": {{"{OPTIONS[variable][0]}": …}}}}\'.'
-            ]
+            return [_no_mapping(variable)]
+        return said or wrong_type("dict", variable, value)
     if not isinstance(value, t.Mapping):
         return wrong_type("dict", variable, value)
     wrong = [_no_option(variable, str(name)) for name in value if name not in OPTIONS[variable]]
@@ -170,6 +175,14 @@ def wrong_options(variable: str, value: t.Any) -> list[str]:
         for name in options.get(variable, ()):
             wrong += wrong_type(kind, f"{variable}.{name}", value.get(name))
     return wrong
+
+
+def _no_mapping(variable: str) -> str:
+    first = OPTIONS.get(variable, ("…",))[0]
+    return (
+        f"{variable} is a text and has to be a mapping; nothing was changed. Next: set it in the inventory, or with "
+        f'all of it in JSON: -e \'{{"{variable}": {{"{first}": …}}}}\'.'
+    )
 
 
 def _no_option(variable: str, name: str) -> str:
