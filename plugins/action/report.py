@@ -110,6 +110,7 @@ class ActionModule(ActionBase):
                 display.display("\n" + table + "\n")
         return {
             "changed": False,
+            "namespace": args["namespace"],
             "verdict": report["verdict"],
             "reasons": [reason["text"] for reason in report["details"]["reasons"]],
             "state": report["state"],
@@ -141,6 +142,7 @@ class ActionModule(ActionBase):
             display.display("\n" + "\n".join(lines) + "\n")
         return {
             "changed": False,
+            "namespace": args["namespace"],
             "verdict": worst(PASS, *verdicts),
             "state": "untouched",
             "incident": incident,

@@ -32,6 +32,7 @@ ansible.cfg: |
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -54,6 +55,8 @@ DEBUG = ("debug", "ansible.builtin.debug", "ansible.legacy.debug")
 FAIL = ("fail", "ansible.builtin.fail", "ansible.legacy.fail")
 #: Modules that only ask; they are worth a line when they change something.
 ASKING = ("info", "route")
+#: The first columns of a line that is part of a table.
+COLUMNS = re.compile(r"(?:[\w-]+ {2,})+(?=\S)")
 
 
 class CallbackModule(Default):
@@ -73,6 +76,7 @@ class CallbackModule(Default):
         self._hosts: set[str] = set()  # that work in this play
         self._subject: dict[str, str] = {}  # host: the namespace whose steps are shown
         self._offsets: dict[str, int] = {}  # host: how far its steps were read
+        self._rehearsed: dict[tuple[str, str], list[dict[str, t.Any]]] = {}  # of (host, namespace), in check mode
         self._started: dict[tuple[str, str], float] = {}
         self._errors: dict[str, list[str]] = {}
         self._last = ""  # what the last step said
@@ -114,16 +118,17 @@ class CallbackModule(Default):
             self._subject[host] = namespace
             self._line(self._lead(host) + shown(namespace, 60), C.COLOR_HIGHLIGHT)
         verdict, changed = str(step.get("verdict")), bool(step.get("changed"))
+        said = title if step.get("failed") else str(step.get("detail") or "")
+        if verdict == "pass" and not step.get("failed"):
+            said = said or happened(step["name"], step.get("result") or {})
         if step.get("failed") and verdict != "could-not-verify":
             verdict = "fail"
+        if step.get("check"):
+            before = self._rehearsed.setdefault((host, namespace), [])
+            before.append(step)
+            if not step.get("failed"):  # nothing was done, so nothing could be judged
+                verdict, (_name, changed, said) = "pass", would_happen(before)[-1]
         lead = f"{self._lead(host)}{MARKS.get(verdict, '?')} {shown(step['name'], 20):<11}{'*' if changed else ' '} "
-        said = title if step.get("failed") else ""
-        if step.get("check") and not step.get("failed"):
-            verdict, said = "pass", would_happen([step])[0][2]  # nothing was done, so nothing could be judged
-        elif verdict == "pass":
-            said = str(step.get("detail") or "") or happened(step["name"], step.get("result") or {})
-        elif not step.get("failed"):
-            said = str(step.get("detail") or "")
         words = f"{span(step.get('seconds')):>8}  "
         color = C.COLOR_ERROR if verdict != "pass" else C.COLOR_CHANGED if changed else C.COLOR_OK
         self._paragraph(lead + words, shown(said, 400), color)
@@ -163,7 +168,9 @@ class CallbackModule(Default):
     def _sentence(self, host: str, text: str, color: str | None = None) -> None:
         """What comes next stands on a line of its own, never broken, so that it can be copied."""
         said, following, command = text.partition(" Next: ")
-        self._paragraph(self._lead(host) + "  ", said, color)
+        columns = COLUMNS.match(said)  # of a table: the last one is wrapped below itself
+        before = columns[0] if columns else ""
+        self._paragraph(self._lead(host) + "  " + _printable(before), said[len(before) :], color)
         if following:
             self._line(f"{self._lead(host)}  Next: {_printable(command)}")
 

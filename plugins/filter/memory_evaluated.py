@@ -50,7 +50,8 @@ def memory_evaluated(names: t.Iterable[str]) -> list[str]:
     return [
         wrap_var(
             f"{name} holds a template, which Ansible would evaluate; nothing was done. "
-            f"Next: where that is the name itself, give it as text: -e {extra_vars({name: given[name]})}"
+            "Next: where a template is meant, set it in the inventory, which no tenant writes; where that is the name "
+            f"itself, give it as text: -e {extra_vars({name: given[name]})}"
         )
         for name in names
         if _evaluated(given.get(name))

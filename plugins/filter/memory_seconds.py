@@ -33,30 +33,18 @@ _value:
   type: float
 """
 
-import math
-import re
 import typing as t
 
 from ansible.errors import AnsibleFilterError
 
-_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-_LONGEST = 100 * 366 * 86400.0
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._options import seconds
 
 
 def memory_seconds(value: t.Any) -> float:
-    seconds = math.nan
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([a-z]*)\s*", value)
-        if match and match.group(2) in _UNITS:
-            seconds = float(match.group(1)) * _UNITS[match.group(2)]
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value) if abs(value) < 1e15 else math.nan
-    if not 0 <= seconds <= _LONGEST:
-        raise AnsibleFilterError(
-            f"{value!r:.40} is not a duration from 0 s to 100 years. "
-            "Next: write seconds, or a number with s, m, h or d, such as 15m."
-        )
-    return seconds
+    try:
+        return seconds(value)
+    except ValueError as exc:
+        raise AnsibleFilterError(f"{exc} Next: write seconds, or a number with s, m, h or d, such as 15m.") from None
 
 
 class FilterModule:

@@ -11,8 +11,8 @@ version_added: 1.0.0
 author:
   - The memops.agent_memory maintainers (@memops)
 description:
-  - Finds mappings with options that there are not, texts where a mapping has to be, and values that are none of a
-    variable's choices. Says each in one sentence, with what was probably meant.
+  - Finds mappings with options that there are not, values of another type than a variable has to have, and values that
+    are none of its choices. Says each in one sentence, with what was probably meant.
 positional: _input
 options:
   _input:
@@ -34,25 +34,37 @@ _value:
   elements: str
 """
 
+import functools
 import typing as t
+
+from ansible.errors import AnsibleError
+from jinja2.exceptions import UndefinedError
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._options import (
     CHOICES,
     OPTIONS,
+    TYPES,
     wrong_choice,
     wrong_options,
+    wrong_type,
 )
+
+Check = t.Callable[[str, t.Any], t.List[str]]
 
 
 def memory_wrong_values(variables: t.Mapping[str, t.Any]) -> t.List[str]:
-    wrong: t.List[str] = []
-    for name in OPTIONS:
-        if name in variables:
-            wrong += wrong_options(name, variables[name])
-    for name in CHOICES:
-        if name in variables:
-            wrong += wrong_choice(name, variables[name])
-    return wrong
+    checks: t.List[t.Tuple[Check, str]] = [(wrong_options, name) for name in OPTIONS]
+    for kind, names in TYPES.items():
+        checks += [(functools.partial(wrong_type, kind), name) for name in names if name not in OPTIONS]
+    checks += [(wrong_choice, name) for name in CHOICES]
+    return [said for check, name in checks if name in variables for said in _said(check, name, variables)]
+
+
+def _said(check: Check, name: str, variables: t.Mapping[str, t.Any]) -> t.List[str]:
+    try:
+        return check(name, variables[name])
+    except (AnsibleError, UndefinedError):
+        return []  # made of what is not defined here: whoever needs it says so
 
 
 class FilterModule:

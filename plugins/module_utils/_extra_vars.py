@@ -1,6 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What stands behind ``-e`` in the commands that people copy: what a tenant chose stays text, for shell and Ansible.
+"""The commands that people copy, and what stands behind ``-e`` in them: what a tenant chose stays text, for shell and
+Ansible. The controller puts its inventories in (plugin_utils/_commands.py).
 
 PRIVATE to the collection.
 """
@@ -35,9 +36,10 @@ def extra_vars(variables: t.Mapping[str, t.Any]) -> str:
     return shlex.quote(_marked(variables) if is_template(plain) else plain)
 
 
-def for_namespace(namespace: str) -> str:
-    """The whole option, for a sentence that names a playbook and no command."""
-    return "-e " + extra_vars({"memory_namespace": namespace})
+def run(playbook: str, **variables: str | t.Sequence[str]) -> str:
+    """The command that runs a playbook, as a shell takes it; a list stays one."""
+    words = f"ansible-playbook memops.agent_memory.{playbook}"
+    return " ".join([words, *(f"-e {extra_vars({name: value})}" for name, value in variables.items())])
 
 
 def _marked(value: t.Any) -> str:

@@ -63,6 +63,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+namespace:
+  description: What the report is about; empty for the whole store.
+  type: str
+  returned: success
+  sample: agent-7
 verdict:
   description: V(pass), V(fail) or V(could-not-verify).
   type: str

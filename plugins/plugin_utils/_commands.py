@@ -45,6 +45,18 @@ def options(sources: t.Sequence[str], cluster: str = "") -> str:
     )
 
 
+def whole_command(sentence: str) -> str:
+    """The command that a next step ends with; "" when it ends otherwise."""
+    _before, found, command = sentence.partition("ansible-playbook ")
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return ""
+    pairs = [word for word in words if not word.startswith("memops.agent_memory.")]
+    whole = len(words) == len(pairs) + 1 and len(pairs) % 2 == 0 and all(word in ("-i", "-e") for word in pairs[::2])
+    return found + command if whole else ""
+
+
 def complete(result: t.Dict[str, t.Any], sources: t.Sequence[str], cluster: t.Callable[[], str] = str) -> None:
     """Put the inventories, and which of their clusters is meant, into the commands that a module's result names.
     ``cluster`` is called when there is such a command."""

@@ -11,9 +11,17 @@ to load on a controller; a unit test compares them.
 from __future__ import annotations
 
 import difflib
+import math
+import re
 import typing as t
 
-from ansible.module_utils.common.validation import check_type_dict
+from ansible.module_utils.common.validation import (
+    check_type_bool,
+    check_type_dict,
+    check_type_float,
+    check_type_int,
+    check_type_list,
+)
 
 #: The options of the variables that are mappings.
 OPTIONS: t.Final[dict[str, tuple[str, ...]]] = {
@@ -69,22 +77,112 @@ CHOICES: t.Final[dict[str, tuple[str, ...]]] = {
     "memory_schedule_state": ("present", "absent"),
     "memory_strategy": ("auto", "soft", "hard", "rotate"),
 }
+#: What other variables are made of. Texts and paths are not here: the module that takes one says what it may be.
+TYPES: t.Final[dict[str, tuple[str, ...]]] = {
+    "bool": (
+        "memory_accept_loss", "memory_again", "memory_awx_update_secrets", "memory_create", "memory_doctor_fail",
+        "memory_doctor_probe", "memory_dr_switch", "memory_failover_required", "memory_force", "memory_metrics_scan",
+        "memory_metrics_show", "memory_new_repository", "memory_retire", "memory_schedule_enable",
+    ),
+    "int": ("memory_awx_approval_seconds", "memory_keep_last"),
+    "list": (
+        "memory_awx_credentials", "memory_awx_notifications", "memory_awx_schedules", "memory_doctor_checks",
+        "memory_logs", "memory_namespaces", "memory_schedule_arguments", "memory_schedule_jobs",
+    ),
+    "dict": (
+        *OPTIONS, "memory_hit_rate_source", "memory_new_master_key", "memory_owners", "memory_route",
+        "memory_schedule_every", "memory_search",
+    ),
+    "duration": (
+        "memory_failover_min_interval", "memory_keep_forensic", "memory_keep_grace", "memory_keep_incidents",
+        "memory_keep_read_log", "memory_keep_tombstones", "memory_keep_within", "memory_keep_write_log",
+        "memory_key_age", "memory_metrics_window", "memory_min_interval", "memory_monitor_interval",
+        "memory_monitor_seconds", "memory_recent", "memory_schedule_jitter", "memory_scrub_seconds",
+    ),
+}  # fmt: skip
+#: Options of mappings that are numbers, and those that are durations.
+NUMBERS: t.Final[dict[str, tuple[str, ...]]] = {
+    "memory_slo": ("accuracy_gain", "hit_rate", "max_loss"),
+    "memory_doctor": ("free",),
+    "memory_keep": OPTIONS["memory_keep"],
+}
+DURATIONS: t.Final[dict[str, tuple[str, ...]]] = {
+    "memory_slo": ("rpo", "rto"),
+    "memory_doctor": ("drill", "key", "scrub", "skew"),
+}
+_UNITS: t.Final = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_LONGEST: t.Final = 100 * 366 * 86400.0
+
+
+def seconds(value: t.Any) -> float:
+    """A duration as a person gives it. Errors: ValueError."""
+    found = math.nan
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([a-z]*)\s*", value)
+        if match and match.group(2) in _UNITS:
+            found = float(match.group(1)) * _UNITS[match.group(2)]
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        found = float(value) if abs(value) < 1e15 else math.nan
+    if not 0 <= found <= _LONGEST:
+        raise ValueError(f"{value!r:.40} is not a duration from 0 s to 100 years.")
+    return found
+
+
+_MEANT: t.Final[dict[str, tuple[t.Callable[[t.Any], t.Any], str]]] = {
+    "bool": (check_type_bool, "true or false"),
+    "int": (check_type_int, "a whole number"),
+    "list": (check_type_list, "a list, in JSON on the command line"),
+    "dict": (check_type_dict, "a mapping, in the inventory or in JSON on the command line"),
+    "duration": (seconds, "seconds, or a number with s, m, h or d, such as 15m"),
+    "number": (check_type_float, "a number"),
+}
+#: Mappings that roles look into: a text with all of it in it, which modules understand, would be without effect there.
+LOOKED_INTO: t.Final = (
+    "memory_doctor", "memory_keep", "memory_owners", "memory_route", "memory_schedule_every", "memory_slo",
+    "memory_store",
+)  # fmt: skip
 ALIKE: t.Final = 0.7
+
+
+def wrong_type(kind: str, variable: str, value: t.Any) -> list[str]:
+    """A sentence when ``value`` cannot be made a ``kind`` of TYPES. What is in a list or a mapping is not told."""
+    if value in (None, ""):
+        return []
+    if kind == "dict" and isinstance(value, str) and variable in LOOKED_INTO:
+        return [_no_mapping(variable)]
+    check, meant = _MEANT[kind]
+    try:
+        check(value)
+    except (TypeError, ValueError):
+        shown = "a list" if isinstance(value, (list, tuple)) else "a mapping" if isinstance(value, t.Mapping) else ""
+        shown = shown or ("a text" if kind == "dict" and isinstance(value, str) else f"{value!s:.60}")
+        return [f"{variable} cannot be {shown}; nothing was changed. Next: set it to {meant}."]
+    return []
 
 
 def wrong_options(variable: str, value: t.Any) -> list[str]:
     """One sentence for each option that ``variable`` does not have, or for a value that is no mapping."""
     if isinstance(value, str) and value:
         try:
-            value = check_type_dict(value)
+            said = wrong_options(variable, check_type_dict(value))
         except TypeError:
-            return [
-                f"{variable} is a text and has to be a mapping; nothing was changed. Next: set it in the inventory, or "
-                f'with all of it in JSON: -e \'{{"{variable}": {{"{OPTIONS[variable][0]}": …}}}}\'.'
-            ]
+            return [_no_mapping(variable)]
+        return said or wrong_type("dict", variable, value)
     if not isinstance(value, t.Mapping):
-        return []
-    return [_no_option(variable, str(name)) for name in value if name not in OPTIONS[variable]]
+        return wrong_type("dict", variable, value)
+    wrong = [_no_option(variable, str(name)) for name in value if name not in OPTIONS[variable]]
+    for kind, options in (("number", NUMBERS), ("duration", DURATIONS)):
+        for name in options.get(variable, ()):
+            wrong += wrong_type(kind, f"{variable}.{name}", value.get(name))
+    return wrong
+
+
+def _no_mapping(variable: str) -> str:
+    first = OPTIONS.get(variable, ("…",))[0]
+    return (
+        f"{variable} is a text and has to be a mapping; nothing was changed. Next: set it in the inventory, or with "
+        f'all of it in JSON: -e \'{{"{variable}": {{"{first}": …}}}}\'.'
+    )
 
 
 def _no_option(variable: str, name: str) -> str:

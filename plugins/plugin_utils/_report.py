@@ -23,10 +23,10 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars im
 from . import _report_figures as figures
 from . import _report_input as given
 from . import _report_parts as parts
-from ._commands import options
+from ._commands import options, whole_command
 from ._report_happened import happened
 from ._report_input import FAIL, PASS, UNKNOWN
-from ._report_run import ESCALATION, TOLD, Run
+from ._report_run import ESCALATION, TOLD, Run, moved_alone
 from ._report_words import ORDER, place
 
 FORMAT = 1
@@ -71,6 +71,7 @@ def build_report(
     escalated = _escalated(run, loss_ratio, targets["max_loss"])
     reasons = _reasons(run, records, loss_ratio, listed, targets, hit_rate, escalated)
     verdict = given.worst(PASS, *(r["verdict"] for r in reasons))
+    following, advice = _next_command(run, verdict, escalated, namespace, where), _advice(run)
     plan, diagnose, apply = run.result("plan"), run.result("diagnose"), run.result("apply")
     return {
         "format": FORMAT,
@@ -79,7 +80,7 @@ def build_report(
         "cluster": cluster or given.text(preflight.get("cluster")),
         "verdict": verdict,
         "state": run.state,
-        "next_command": _next_command(run, verdict, escalated, namespace, where),
+        "next_command": following,
         "steps": [
             {
                 "name": s.name,
@@ -120,7 +121,7 @@ def build_report(
             "generated": given.rfc3339(now) or given.rfc3339(datetime.datetime.now(datetime.timezone.utc)),
             "reasons": reasons,
             "notes": notes,
-            "advice": _advice(run),
+            "advice": None if advice == following else advice,
             "not_run": [] if run.whole else [n for n in NEEDED if n not in run.current],
             "targets": targets,
             "loss_ratio": loss_ratio,
@@ -337,12 +338,16 @@ def _next_command(
         return ""  # nothing is wrong, and no incident is open
     if run.state == "released" and run.lifted_alone:
         return ""  # the incident ended with the release
+    if whole_command(run.refusal):
+        return whole_command(run.refusal)
     if run.state == "closed":
         playbook = "" if verdict == PASS else "validate"
     elif escalated:
         playbook = "info"  # are there more copies (docs/dr_plan.md)? Nothing is restored over a store with memories
-    elif run.state == "failed-over" and run.validated:
+    elif run.state == "failed-over" and (run.validated or (moved_alone(run.current) and run.passed("failover"))):
         playbook = "failback"
+    elif run.state in ("quarantined", "rebuilt") and moved_alone(run.current) and run.passed("failback"):
+        playbook = "release"
     elif run.state == "monitoring" or (run.state == "released" and run.passed("baseline")):
         playbook = "monitor"
     elif run.unharmed:

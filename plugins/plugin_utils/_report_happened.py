@@ -45,6 +45,9 @@ def would_happen(steps: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[t.Tuple[str
         said = str(step["detail"] or "")
         if not said and (changes or (name == "validate" and "apply" in would)):
             said = _WOULD.get(name, "")
+        if not said and name == "validate" and step.get("verdict") in (given.FAIL, given.UNKNOWN):
+            why = "; ".join(given.texts(given.mapping(step["result"]).get("reasons"), 5))
+            said = f"as it is the verdict is {step['verdict']}" + (f": {why}" if why else "")
         if not said or name in ("diagnose", "plan"):
             said = said or happened(name, given.mapping(step["result"]))
         told.append((name, changes, said))

@@ -153,7 +153,7 @@ def switch(run: Run) -> t.Dict[str, t.Any]:
 def fence(run: Run) -> t.Dict[str, t.Any]:
     if run.whole:
         return _fence_of_store(switch(run))
-    result = run.result("isolate")
+    result = run.result("isolate") or run.result("failover")  # which fences the home first
     proof = given.mapping(result.get("proof"))
     at = next((q["from"] for q in run.quarantine if q["from"]), None)
     return {

@@ -27,7 +27,12 @@ TOLD = "notify_"
 
 def lifted_alone(names: t.Iterable[str]) -> bool:
     """Of the steps of a released namespace, whether none of them was about to rebuild it."""
-    return not {"failover", "plan", "apply"}.intersection(names)
+    return not {"plan", "apply"}.intersection(names)
+
+
+def moved_alone(names: t.Collection[str]) -> bool:
+    """Of the steps of a namespace, whether it was only led to its secondary, and perhaps home, as for maintenance."""
+    return "failover" in names and not {"isolate", "diagnose", "plan", "apply"}.intersection(names)
 
 
 class Run:
@@ -82,6 +87,14 @@ class Run:
         nothing = found.get("strategy") == "none" and not found.get("findings") and not found.get("causes")
         return nothing and not {"plan", "apply", "validate"}.intersection(self.current)
 
+    @property
+    def refusal(self) -> str:
+        """What the newest step says comes first, where each was turned down by a precondition; else ""."""
+        steps = [s for s in self.history if not s.name.startswith(TOLD)]
+        if self.state == "untouched" and steps and all(s.result.get("error") == "cannot-proceed" for s in steps):
+            return given.text(steps[-1].result.get("next_step")) or ""
+        return ""
+
     def result(self, name: str) -> t.Dict[str, t.Any]:
         return self.current[name].result if name in self.current else {}
 
@@ -117,7 +130,9 @@ class Run:
                 continue
             if (step.name == "apply" and i < undone) or (step.name == "undo" and i < applied):
                 continue
-            if step.name == "undo" and step.result.get("error") == "cannot-proceed":
+            if step.result.get("error") == "cannot-proceed" and (
+                step.name == "undo" or (step.name == "release" and step.attempt != self.history[-1].attempt)
+            ):
                 continue  # refused before anything was changed: the task itself said so
             group = groups.pop(step.name, {})
             if group and self.history[next(reversed(list(group.values())))].attempt != step.attempt:

@@ -27,17 +27,20 @@ def render(
     width = min(WIDTH, max(width, 40))
     details = report["details"]
     namespace = words.subject(report)
-    incident = words.shown(report["incident"] or words.UNKNOWN, 40)
-    lines = _wrap(f"{words.title(report).upper()}  {namespace}  incident {incident}", width)
+    incident = f"incident {words.shown(report['incident'] or words.UNKNOWN, 40)}"
+    if not report["incident"] and words.state_known(report):
+        incident = "no incident"
+    lines = _wrap(f"{words.title(report).upper()}  {namespace}  {incident}", width)
     lines.append("")
     if steps:
         lines += _table(report)
-    if details["not_run"]:
+    if details["not_run"] and report["next_command"]:  # where nothing is left to do nobody waits for them
         lines += _wrap("not run: " + ", ".join(details["not_run"]), width)
     if steps:
         lines.append("")
     # a run without a plan, or one that was stopped before it changed anything, was not about loss
-    if report["records"]["lost"] is not None or not (words.under_way(report) or report["state"] == "untouched"):
+    about_loss = not (words.under_way(report) or report["state"] == "untouched" or words.moved(report))
+    if report["records"]["lost"] is not None or about_loss:
         lines += _wrap(words.loss_sentence(report), width)
     away = details["absent"]
     if away["count"] and report["records"]["lost"]:

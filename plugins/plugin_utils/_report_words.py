@@ -13,7 +13,7 @@ import typing as t
 import unicodedata
 
 from . import _report_input as given
-from ._report_run import TOLD, lifted_alone
+from ._report_run import TOLD, lifted_alone, moved_alone
 
 UNKNOWN = "not known"
 _NAMED = 5
@@ -231,6 +231,11 @@ def ran(report: t.Mapping[str, t.Any]) -> t.List[str]:
     return [step["name"] for step in report["steps"] if not step["name"].startswith(TOLD)]
 
 
+def moved(report: t.Mapping[str, t.Any]) -> bool:
+    """Whether a namespace was only led to its secondary, and perhaps home."""
+    return moved_alone(ran(report)) and not whole(report)
+
+
 def state_known(report: t.Mapping[str, t.Any]) -> bool:
     """Whether the state is more than a guess: a step that failed and named no incident has not seen the namespace."""
     failed = any(step["verdict"] != "pass" for step in report["steps"])
@@ -317,6 +322,10 @@ def headline(report: t.Mapping[str, t.Any]) -> str:
             return "The namespace was not quarantined, so there was nothing to release."
         if _released_as_it_was(report):
             return "The quarantine was lifted and nothing was rebuilt: there is nothing left to do."
+        if moved(report) and " memops.agent_memory.failback " in report["next_command"]:
+            return "Every step passed; failback brings the namespace home, rebuild does where its home is damaged."
+        if moved(report) and " memops.agent_memory.release " in report["next_command"]:
+            return "Every step passed; the namespace is home, and release lets applications in."
         if " memops.agent_memory.release " in report["next_command"]:
             return "Every step so far passed, and no damage was found."
         name, _command = next_step(report)

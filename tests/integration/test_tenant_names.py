@@ -44,6 +44,7 @@ def test_names_that_look_like_templates_are_text(tmp_path: pathlib.Path) -> None
     assert words[-2:] == ["-e", '{"memory_namespace": !unsafe "{{ 1 + 1 }}"}']
     refused = site.play("release", "-e", "memory_namespace=" + touch.replace(" ", "\\ "))
     assert refused.status != 0 and "memory_namespace holds a template" in refused.text
+    assert "Next: where a template is meant, set it in the inventory" in " ".join(refused.text.split())
     assert not evaluated.exists()
 
 

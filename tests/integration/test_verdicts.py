@@ -96,9 +96,34 @@ def test_report_table_outcome_and_exit_status_agree(tmp_path: pathlib.Path, monk
         (report,) = (one for one in reports if one["namespace"] == namespace)
         outcome = told[f"sound/{namespace}"]
         assert (report["verdict"], outcome["verdict"], outcome["title"].upper()) == (verdict, verdict, title)
-        assert f"\n{title}  {namespace}  incident " in run.text
+        assert re.search(rf"\n{title}  {namespace}  (?:no )?incident", run.text)
         stopped = re.search(rf"{namespace}: The verdict is ([\w-]+): ", run.text)
         assert (stopped and stopped[1]) == (None if title.endswith("PASSED") else verdict), run.text
+
+
+def test_what_is_refused_hands_over_a_verdict(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the variables' names and values, by a role's specification, in a play without a cluster, without a report."""
+    monkeypatch.setenv("ANSIBLE_SHOW_CUSTOM_STATS", "1")
+    site = Site(tmp_path, secondary=False)
+    site.fill("agent-7", 5)
+    before = site.fingerprint()
+    twice = {"kind": "file", "path": str(site.route), "retries": "twice"}
+    for playbook, key, said, given in (
+        ("isolate", "inventory", "did you mean memory_namespace?", {"memory_namspace": "agent-7"}),
+        ("isolate", "site/isolate", "memory_namespace has to be a namespace", {}),
+        ("hold", "site/hold", "memory_force cannot be perhaps", {"memory_hold": "case-17", "memory_force": "perhaps"}),
+        ("rebuild", "site/agent-7", "twice", {"memory_namespace": "agent-7", "memory_route": twice}),
+        ("metrics", "site/metrics/primary", "soon", {"memory_metrics_window": "soon"}),
+    ):
+        run = site.play(playbook, **given)
+        (outcome,) = handed_over(run.text).items()
+        assert run.status != 0 and (outcome[0], outcome[1]["verdict"]) == (key, "fail"), run.text
+        assert said in outcome[1]["reason"], outcome
+    assert site.fingerprint() == before
+    (tmp_path / "file").touch()
+    unreported = site.play("isolate", memory_namespace="agent-7", memory_report_dir=str(tmp_path / "file" / "reports"))
+    told = handed_over(unreported.text)["site/agent-7"]
+    assert unreported.status != 0 and told["verdict"] == "fail" and "cannot be written" in told["reason"], told
 
 
 class Pair:

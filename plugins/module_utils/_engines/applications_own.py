@@ -10,7 +10,7 @@ import abc
 import typing as t
 
 from .._errors import CapabilityMissing
-from .._extra_vars import for_namespace
+from .._extra_vars import run
 from .._log_parts import LogPart
 from .._model import Claim, LastWrite, LogEntry, Row
 from .._store import Checked
@@ -34,7 +34,7 @@ class ApplicationsOwn(abc.ABC):
         raise self._lacks(
             "write-lock",
             f"the application of {namespace!r:.80} cannot be made to wait",
-            f"isolate it first ({for_namespace(namespace)}), then go on with memory_incident",
+            f"isolate it first by {run('isolate', memory_namespace=namespace)}, then go on with memory_incident",
         )
 
     def unlock(self, namespace: str, number: int) -> None:

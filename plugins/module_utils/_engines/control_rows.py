@@ -11,7 +11,7 @@ import json
 import typing as t
 
 from .._errors import NamespaceDamaged, StoreDamaged
-from .._extra_vars import for_namespace
+from .._extra_vars import run
 
 STATES: t.Final = ("serving", "quarantined", "standby", "reading")
 GONE: t.Final = "is gone, its records are there"
@@ -84,4 +84,4 @@ def records_gone(name: str, generation: int) -> StoreDamaged:
 
 
 def _rebuild(name: str) -> str:
-    return f"ansible-playbook memops.agent_memory.rebuild {for_namespace(name)}"
+    return run("rebuild", memory_namespace=name)

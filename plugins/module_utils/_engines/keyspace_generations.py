@@ -16,7 +16,7 @@ import contextlib
 import typing as t
 
 from .._errors import CannotProceed, InvalidInput
-from .._extra_vars import for_namespace
+from .._extra_vars import run
 from .._model import Claim, Row
 from .keyspace_dump import sound, whole
 from .keyspace_reader import Keys, any_key
@@ -261,7 +261,7 @@ class KeyspaceGenerations(KeyspaceRecords):
             return
         raise CannotProceed(
             f"Applications can reach the keys of namespace {name!r:.80}; they are not replaced under their hands.",
-            f"isolate it first: {for_namespace(name)}",
+            f"isolate it first: {run('isolate', memory_namespace=name)}",
         )
 
     def drop_generation(self, claim: Claim, generation: int) -> int:

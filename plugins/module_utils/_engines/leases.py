@@ -17,6 +17,7 @@ from .._errors import (
     NamespaceReadOnly,
     StaleAttempt,
 )
+from .._extra_vars import run
 from .._inputs import rfc3339
 from .._model import Claim
 
@@ -77,7 +78,7 @@ def of_what(namespace: str) -> str:
 def left_fenced(incident: str, owner: str) -> CannotProceed:
     return CannotProceed(
         f"A failover of the whole store by {owner} (incident {incident}) began and did not end: all of it is fenced.",
-        "run the failover or failback playbook again, which finishes it: -e memory_failover_scope=store",
+        f"what began finishes it: the failback, or {run('failover', memory_failover_scope='store')}",
     )
 
 

@@ -14,7 +14,7 @@ import typing as t
 
 from .._codec import UNREADABLE, RecordCodec, why_unreadable
 from .._errors import CannotProceed, InvalidInput
-from .._extra_vars import for_namespace
+from .._extra_vars import run
 from .._model import CHECKSUM, PAYLOAD, Change, Claim, NamespaceState, Row
 from .._python_values import MAGIC
 from .applications_own import ISOLATED
@@ -187,7 +187,7 @@ class ObjectRecords(ObjectFence):
             raise CannotProceed(
                 f"Applications can reach the records of namespace {space.name!r:.80}; they are not replaced under "
                 "their hands.",
-                f"isolate it first: {for_namespace(space.name)}",
+                f"isolate it first: {run('isolate', memory_namespace=space.name)}",
             )
 
     def finish_switch(self, claim: Claim) -> None:

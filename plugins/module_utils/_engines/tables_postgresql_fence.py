@@ -18,7 +18,7 @@ import time
 import typing as t
 
 from .._errors import CannotProceed, StoreUnavailable
-from .._extra_vars import for_namespace
+from .._extra_vars import run
 from .._layouts.tables import Namespaces
 from .._model import Claim
 from .._table_records import overlap
@@ -71,7 +71,7 @@ class TablesFence(TablesRecords):
                 raise CannotProceed(
                     f"Rows of namespace {namespace!r:.80} belong to {other!r:.80} too, which is quarantined "
                     f"(incident {incident}).",
-                    f"finish that incident first: {for_namespace(other)}",
+                    f"finish that incident first: {run('rebuild', memory_namespace=other)}",
                 )
 
     def _fenced(self, session: Session) -> list[tuple[str, str | None]]:

@@ -13,7 +13,7 @@ import contextlib
 import typing as t
 
 from .._errors import CannotProceed, InvalidInput
-from .._extra_vars import for_namespace
+from .._extra_vars import run
 from .._model import Claim, NamespaceState, Row
 from .postgresql_arrays import Ints
 from .postgresql_generations import Generations, _in_plan, _plan_file
@@ -228,5 +228,5 @@ class TablesGenerations(TablesFence, Generations):
             return
         raise CannotProceed(
             f"Applications can reach the rows of {space.name!r:.80}; they are not replaced under their hands.",
-            f"isolate it first: {for_namespace(space.name)}",
+            f"isolate it first: {run('isolate', memory_namespace=space.name)}",
         )

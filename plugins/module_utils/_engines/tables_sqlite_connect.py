@@ -15,7 +15,7 @@ import typing as t
 import uuid
 
 from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged
-from .._extra_vars import for_namespace
+from .._extra_vars import run
 from .._layouts.tables import TablesLayout
 from .._model import NamespaceState, StoreIdentity
 from .._table_records import overlap
@@ -145,7 +145,7 @@ class TablesOpened(Opened):
             if other != namespace and overlap(schema.rule, namespace, other):
                 raise CannotProceed(
                     f"Namespace {namespace!r:.80} shares records with {other!r:.80}, which is fenced already.",
-                    f"release that one first: {for_namespace(other)}",
+                    f"release that one first: {run('release', memory_namespace=other)}",
                 )
         marks = ", ".join("?" * PARTS)
         con.execute(

@@ -12,7 +12,7 @@ import sqlite3
 import typing as t
 
 from .._errors import CannotProceed, InvalidInput, RepositoryRefused
-from .._extra_vars import for_namespace
+from .._extra_vars import run
 from .._model import Change, Claim, NamespaceState, Row
 from .sqlite_connect import sqlite_errors
 from .sqlite_own_generations import DROP_ROWS, OwnGenerations, compared, parts
@@ -201,7 +201,7 @@ class TablesGenerations(TablesOpened, OwnGenerations):
             raise CannotProceed(
                 f"Applications can reach the rows of namespace {space.name!r:.80}; they are not replaced under their "
                 "hands.",
-                f"isolate it first: {for_namespace(space.name)}",
+                f"isolate it first: {run('isolate', memory_namespace=space.name)}",
             )
         with self._lifted(con, space):
             self._take_out(con, space.name, space.generation)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import HIT_RATE_SOURCE, SEARCH, Context, execute
-from .._extra_vars import for_namespace
 from .._operations.commands import run
 from .._operations.monitor_step import watch
 
@@ -46,7 +45,7 @@ def operate(context: Context) -> dict[str, t.Any]:
         longer = str(found["watch_seconds"])
         command = run("monitor", memory_namespace=name, memory_again="true", memory_monitor_seconds=longer)
         again = f"watch again from now, for as long as gives them: {command}"
-    failed = f"run the rebuild playbook with {for_namespace(name)}"
+    failed = run("rebuild", memory_namespace=name)
     return context.judged(found, failed if found["verdict"] == "fail" else again)
 
 

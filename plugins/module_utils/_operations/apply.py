@@ -15,12 +15,12 @@ import typing as t
 from .. import _progress
 from .._codec import RecordCodec, log_checksum
 from .._errors import CannotProceed, SnapshotUnusable
-from .._extra_vars import for_namespace
 from .._model import CHECKSUM, DELETED, EPOCH, PAYLOAD, SEQUENCE, UPDATED, Change, Claim, Row
 from .._repository import Snapshot
 from .._store import Store
 from . import incident as incidents
 from .apply_order import in_any_order
+from .commands import run as command
 from .incident import Run, now_us
 from .incident_retention import DROPPED, dropped
 from .incoming import Incoming
@@ -210,7 +210,8 @@ class Applier:
                     raise SnapshotUnusable(
                         f"Snapshot {entry.source} no longer holds the copy of {entry.key!r:.80} that the plan relies "
                         "on.",
-                        "verify the snapshot, then run the plan step with replan=true",
+                        "make the plan anew without it: "
+                        + command("diagnose", memory_namespace=self.claim.namespace, memory_again="true"),
                     )
                 rows[entry.key] = row
                 if self.incoming is not None:
@@ -268,7 +269,7 @@ def _copies(sources: t.Mapping[str, Snapshot], namespace: str, entries: t.Sequen
 
 
 def _find_copies(parent: Parent, plan_path: str, sources: t.Mapping[str, Snapshot], namespace: str) -> None:
-    with PlanFile.open(plan_path) as planned:
+    with PlanFile.open(plan_path, namespace) as planned:
         for entries in planned.entries(batch=BATCH):
             parent.check()
             parent.send("copies", _copies(sources, namespace, entries))
@@ -294,8 +295,11 @@ def undo(
         if (former is not None or soft) and reader.namespace(namespace).state != "quarantined":
             raise CannotProceed(
                 f"{namespace} is not quarantined: undo would serve the damaged {'records' if soft else 'generation'}.",
-                f"isolate it first: {for_namespace(namespace)}",
+                f"isolate it first: {command('isolate', memory_namespace=namespace)}",
             )
+    instead = "rebuild it again, or bring single records back: " + command(
+        "restore", memory_namespace=namespace, memory_keys=["<keys>"]
+    )
     if former is None and not soft and known.get("undone"):
         went = {} if known["undone"] == "soft" else {"generation": {"from": None, "to": known["undone"]}}
         return {"changed": False, "incident": incident, **went}
@@ -303,11 +307,11 @@ def undo(
         _refuse_dropped(store, namespace, None)
         raise CannotProceed(
             f"There is no rebuild of {namespace} to take back: no former generation, and no soft repair.",
-            "restore a snapshot with the restore playbook instead",
+            f"restore a snapshot instead; those that there are: {command('info')}",
         )
     since = _happened_since(store, namespace, known)
     if since is not None:
-        raise CannotProceed(since, "restore single records with the restore playbook, or rebuild again")
+        raise CannotProceed(since, instead)
     claim = None if check else incidents.claim(store, namespace, run)
     if soft:
         return undo_soft(store, store_params or {}, claim, str(incident), namespace, run)
@@ -332,7 +336,7 @@ def _refuse_dropped(store: Store, namespace: str, incident: str | None) -> None:
         raise CannotProceed(
             f"What {namespace} was before the rebuild of incident {gone.incident} is gone since {gone.facts[DROPPED]}, "
             "when memory_keep_incidents was over.",
-            "restore a snapshot with the restore playbook instead",
+            f"restore a snapshot instead; those that there are: {command('info')}",
         )
 
 
@@ -377,7 +381,7 @@ def drop_former(store: Store, claim: Claim, plan_path: str) -> int:
         return 0
     kept = store.generations(claim.namespace)
     if former in kept and os.path.exists(plan_path):
-        with PlanFile.open(plan_path) as planned:
+        with PlanFile.open(plan_path, claim.namespace) as planned:
             for entries in planned.entries(batch=BATCH):
                 replaced = [Change(e.key, e.expected, None, f"{e.action}: {e.reason}") for e in entries if e.expected]
                 store.change(claim, replaced, former)

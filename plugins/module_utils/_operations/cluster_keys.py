@@ -16,6 +16,7 @@ import typing as t
 from .._errors import CannotProceed, KeyUnavailable, MemoryOpsError, RepositoryMissing, RepositoryRefused
 from .._repository import Repository, journal
 from .._store import Store
+from .commands import run as command
 
 TRIES = 5
 
@@ -92,6 +93,6 @@ def has_rotated(store: Store, keyring: t.Any, host: str) -> None:
             raise CannotProceed(
                 f"The keyring of {host} lacks the record key {key_id}, with which {namespace} was encrypted anew: its "
                 "records could not be read there, so nothing was changed.",
-                "run the backup playbook, which brings the key there, or copy the keyring file from the primary, then "
-                "run the same command again",
+                "bring the key there by a backup, or copy the keyring file from the primary, then run the same command "
+                f"again: {command('backup')}",
             ) from None

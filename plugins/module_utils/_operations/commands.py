@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The commands that sentences name. The controller puts its inventories in (plugin_utils/_commands.py).
+"""Numbers, names and commands in the sentences of operations.
 
 PRIVATE to the collection.
 """
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import typing as t
 
-from .._extra_vars import extra_vars
+from .._extra_vars import run
+
+__all__ = ("NAMED", "accept", "ago", "back_by", "counted", "named", "namespaces", "of_each", "run")
 
 NAMED = 10
 
@@ -19,9 +21,30 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def ago(seconds: float) -> str:
+    """An age for people."""
+    for length, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}".replace(".0 ", " ")
+    return f"{seconds:.0f} s"
+
+
 def named(keys: t.Sequence[str]) -> str:
     """The first keys, for a sentence."""
     return ", ".join(repr(key)[:80] for key in keys[:NAMED]) + (" …" if len(keys) > NAMED else "")
+
+
+def namespaces(names: t.Sequence[str]) -> str:
+    """Whom a finding is about: the one, or how many and the first of them."""
+    if len(names) == 1:
+        return names[0]
+    first = ", ".join(name[:80] for name in names[:NAMED])
+    return f"{len(names):,} namespaces ({first}{' …' if len(names) > NAMED else ''})"
+
+
+def of_each(playbook: str, names: t.Sequence[str]) -> str:
+    """The command that runs a playbook on these namespaces; of many on the first of them."""
+    return run(playbook, memory_namespace=names[0] if len(names) == 1 else names[:NAMED])
 
 
 def back_by(namespace: str, snapshot: str | None, keys: t.Sequence[str], count: int) -> str:
@@ -36,12 +59,6 @@ def put_back(namespace: str, snapshot: str | None, keys: t.Sequence[str], count:
     """The command that puts what this snapshot has in the place of what a plan kept."""
     listed = list(keys) if count == len(keys) <= NAMED else ["<keys>"]
     return run("restore", memory_namespace=namespace, memory_snapshot=snapshot or "<snapshot>", memory_keys=listed)
-
-
-def run(playbook: str, **variables: str | t.Sequence[str]) -> str:
-    """The command that runs a playbook, as a shell takes it; a list stays one."""
-    words = f"ansible-playbook memops.agent_memory.{playbook}"
-    return " ".join([words, *(f"-e {extra_vars({name: value})}" for name, value in variables.items())])
 
 
 def accept(snapshot: str) -> str:

@@ -16,7 +16,6 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from .._errors import CannotProceed, InvalidInput, MemoryOpsError
-from .._extra_vars import for_namespace
 from .._inputs import moment
 from .._search import Search, need_search
 from .._store import Reader, Store
@@ -32,6 +31,7 @@ from . import (
 from . import benchmark as benchmarks
 from . import incident as incidents
 from .access_log_reading import LogReading, read_beside
+from .commands import run as command
 from .diagnose import diagnose
 from .incident import Journal, Run, microseconds, now_us
 from .incoming import checked
@@ -89,14 +89,15 @@ def investigate(
             raise CannotProceed(
                 f"The plan for {namespace} was made for another window of the damage, and its repairs have begun.",
                 "leave memory_onset, memory_since, memory_until, memory_keys, memory_pattern and "
-                "memory_restore_expiry as they were, or run the diagnose step with memory_again=true to plan anew on "
-                "top of what was repaired",
+                "memory_restore_expiry as they were, or plan anew on top of what was repaired: add these to "
+                + command("diagnose", memory_namespace=namespace, memory_again="true"),
             )
         again = True
     if check or incident is None:
         if not check:
             raise CannotProceed(
-                f"{namespace} has no open incident to diagnose.", f"isolate it first: {for_namespace(namespace)}"
+                f"{namespace} has no open incident to diagnose.",
+                f"isolate it first: {command('isolate', memory_namespace=namespace)}",
             )
         with incidents.own_files(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="memops-") as scratch:
             found = case.investigate(scratch, known, check=True)

@@ -18,8 +18,8 @@ from .._model import NamespaceState
 from .._replication import open_server, own_store
 from .._store import Store
 from . import scrub
-from .commands import run
-from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Limits, ago, worst_of
+from .commands import ago, namespaces, of_each, run
+from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Limits, worst_of
 from .doctor_clock import clock_check
 from .doctor_repository import OF_SNAPSHOTS, RepositoryChecks
 from .incident import microseconds, rfc3339
@@ -133,28 +133,31 @@ class _Examination(RepositoryChecks):
         failed = [one for one in names if notes.get(one, {}).get("verdict") == "fail"]
         rebuilt = [one for one in failed if _rebuilt_since(store, one, notes[one]["at"])]
         damaged = [one for one in failed if one not in rebuilt]
-        oldest = min(((notes.get(one, {}).get("at", 0), one) for one in names), default=None)
-        age = 0.0 if oldest is None else self.now - oldest[0] / 1e6
-        if damaged:
-            worst = min(damaged, key=lambda one: bool(notes[one].get("only_keys")))
-            if notes[worst].get("only_keys"):
-                says = f"No key of the application that is given opens {notes[worst]['findings']} values in {worst}."
-                self.add("integrity", FAIL, says, "correct memory_store.application_key_file, then " + run("scrub"))
-            else:
-                says = f"The last scrub found damage in {worst}."
-                self.add("integrity", FAIL, says, run("rebuild", memory_namespace=worst))
+        worse = [one for one in damaged if not notes[one].get("only_keys")]
+        ages = {one: self.now - notes[one]["at"] / 1e6 for one in names if notes.get(one, {}).get("at")}
+        never = [one for one in names if one not in ages]
+        late = [one for one in sorted(ages, key=lambda one: -ages[one]) if ages[one] > self.limits.scrub]
+        if worse:
+            says = f"The last scrub found damage in {namespaces(worse)}."
+            self.add("integrity", FAIL, says, of_each("rebuild", worse))
+        elif damaged:
+            values = sum(notes[one]["findings"] for one in damaged)
+            says = f"No key of the application that is given opens {values} values in {namespaces(damaged)}."
+            self.add("integrity", FAIL, says, "correct memory_store.application_key_file, then " + run("scrub"))
         elif rebuilt:
-            says = f"The last scrub found damage in {rebuilt[0]}; it was rebuilt since, and not scrubbed."
+            says = f"The last scrub found damage in {namespaces(rebuilt)}; rebuilt since, and not scrubbed."
             self.add("integrity", UNKNOWN, says, run("scrub"))
-        elif oldest is None:
+        elif not names:
             self.add("integrity", NONE, "The store holds no namespace.")
-        elif not oldest[0]:
-            self.add("integrity", FAIL, f"{oldest[1]} was never scrubbed.", run("scrub"))
-        elif age > self.limits.scrub:
-            says = f"{oldest[1]} was last scrubbed {ago(age)} ago; the limit is {ago(self.limits.scrub)}."
-            self.add("integrity", FAIL, says, run("scrub"))
+        elif never:
+            were = "was" if len(never) == 1 else "were"
+            self.add("integrity", FAIL, f"{namespaces(never)} {were} never scrubbed.", run("scrub"))
+        elif late:
+            were, long = ("was", "") if len(late) == 1 else ("were", "up to ")
+            says = f"{namespaces(late)} {were} last scrubbed {long}{ago(ages[late[0]])} ago"
+            self.add("integrity", FAIL, f"{says}; the limit is {ago(self.limits.scrub)}.", run("scrub"))
         else:
-            self.add("integrity", PASS, f"Every namespace was scrubbed within {ago(age)}.")
+            self.add("integrity", PASS, f"Every namespace was scrubbed within {ago(max(ages.values()))}.")
 
     def fence(self, store: Store | None) -> None:
         if store is None:
@@ -170,19 +173,21 @@ class _Examination(RepositoryChecks):
             states = sorted(reader.namespaces(), key=lambda state: (state.state != "quarantined", state.name))
             lost = [line for line in reader.structure() if "fence" in line]
         if lost:
-            says = f"The fence is not whole: {lost[0][:200].rstrip('.')}."
+            more = f" ({len(lost)} such remarks in all)" if len(lost) > 1 else ""
+            says = f"The fence is not whole: {lost[0][:200].rstrip('.')}{more}."
             self.add("fence", FAIL, says, run("rebuild", memory_namespace=states[0].name) if states else run("prepare"))
             return
         stated: dict[str, None] = {}
+        open_ones: dict[str, str] = {}  # namespace: why
         for state in states[:PROVEN]:
             proof = store.prove(state.name)
             stated.update(dict.fromkeys(map(str, proof["not_fenced"])))
             if state.state == "quarantined" and not (proof["writes_refused"] and proof["reads_refused"]):
-                why = "; ".join(map(str, proof["detail"]))[:200]
-                says = f"The fence around {state.name} does not hold: {why}."
-                again = run("isolate", memory_namespace=state.name)
-                self.add("fence", FAIL, says, "stop its application, then " + again)
-                return
+                open_ones[state.name] = "; ".join(map(str, proof["detail"]))[:200]
+        if open_ones:
+            says = f"The fence around {namespaces([*open_ones])} does not hold: {[*open_ones.values()][0]}."
+            self.add("fence", FAIL, says, "stop its application, then " + of_each("isolate", [*open_ones]))
+            return
         bypass = [line for line in stated if not _inherent(line)]
         if bypass:
             says = f"The fence can be bypassed: {'; '.join(bypass)[:300]}."
@@ -203,11 +208,9 @@ class _Examination(RepositoryChecks):
         if store is None:
             self.without("quarantine", store, "the store")
             return
-        standing = [state for state in _states(store) if state.state == "quarantined"]
+        standing = [state.name for state in _states(store) if state.state == "quarantined"]
         if standing:
-            names = ", ".join(state.name for state in standing[:10])
-            says = f"Quarantined: {names} ({len(standing)} in all)."
-            self.add("quarantine", FAIL, says, run("rebuild", memory_namespace=standing[0].name))
+            self.add("quarantine", FAIL, f"Quarantined: {namespaces(standing)}.", of_each("rebuild", standing))
         else:
             self.add("quarantine", PASS, "No namespace is quarantined.")
 
@@ -219,6 +222,9 @@ class _Examination(RepositoryChecks):
         if left:
             one = left[0]
             says = f"{one.owner} left incident {one.incident} open; its lease ended at {rfc3339(one.lease_until)}."
+            if len(left) > 1:
+                whose = namespaces([each.namespace or "the whole store" for each in left])
+                says += f" {len(left):,} incidents were left so: {whose}."
             following = run("rebuild", memory_namespace=one.namespace) if one.namespace else run("failback")
             self.add("lease", FAIL, says, following)
         else:

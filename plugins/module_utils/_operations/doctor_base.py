@@ -34,14 +34,6 @@ def worst_of(checks: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
     return {"verdict": order[0] if order else PASS, "faults": faults}
 
 
-def ago(seconds: float) -> str:
-    """An age for people."""
-    for length, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}".replace(".0 ", " ")
-    return f"{seconds:.0f} s"
-
-
 class Examination:
     """The checks, each of which says one sentence."""
 

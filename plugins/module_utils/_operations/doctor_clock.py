@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
-from .commands import run
-from .doctor_base import FAIL, PASS, UNKNOWN, ago, worst_of
+from .commands import ago, run
+from .doctor_base import FAIL, PASS, UNKNOWN, worst_of
 
 Check = t.Dict[str, t.Any]
 

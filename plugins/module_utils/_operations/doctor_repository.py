@@ -17,9 +17,9 @@ from .._repository import holds
 from .._repository.manifest import folder
 from .._store import Store
 from . import evidence
-from .commands import accept, counted, run
+from .commands import accept, ago, counted, run
 from .coverage import oldest_saved
-from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination, ago
+from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Examination
 from .holds import marked
 from .retention import suspect
 from .snapshot_info import verified
@@ -79,7 +79,8 @@ class RepositoryChecks(Examination):
         bad = [name for name, one in seen if one is not None and one["verdict"] == "fail"]
         passed = [(name, one) for name, one in seen if one is not None and one["verdict"] == "pass"]
         if bad:
-            says = f"The last verification of snapshot {bad[0]} failed."
+            others = f" ({len(bad)} of the newest {len(seen)})" if len(bad) > 1 else ""
+            says = f"The last verification of snapshot {bad[0]} failed{others}."
             self.add("verified", FAIL, says, run("backup"))
         elif not passed:
             says = f"None of the newest {len(seen)} good snapshots was ever verified."

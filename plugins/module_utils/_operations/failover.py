@@ -13,7 +13,7 @@ from .._codec import RecordCodec, log_checksum
 from .._errors import CannotProceed, KeyUnavailable, NamespaceLocked, NamespaceQuarantined, RecordCorrupt
 from .._model import CHECKSUM, EPOCH, KEY, KEY_ID, PAYLOAD, SEQUENCE, Change, Claim, LogEntry, Row
 from .._store import Store
-from .commands import counted
+from .commands import ago, counted
 from .incident import rfc3339
 from .probes import last_write
 
@@ -41,7 +41,7 @@ def fit(store: Store, namespace: str, *, needed_at: int, rpo: float, scan: t.Map
     elif scan["verdict"] != "pass":
         reason = f"its own copy does not verify: {scan['verdict']}, findings {dict(scan['findings'])}"
     elif lag is None or lag > rpo:
-        reason = f"it is {lag:.0f} s behind, the RPO is {rpo:.0f} s" if lag is not None else "its age is not known"
+        reason = f"it is {ago(lag)} behind, the RPO is {ago(rpo)}" if lag is not None else "its age is not known"
     return {
         "fit": reason is None,
         "reason": reason,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .._errors import CannotProceed, LeaseHeld, StoreUnavailable
 from .._model import Claim
 from .._replication import Standing
+from .commands import run as command
 from .incident import Run
 from .replicas import Side, age, told
 
@@ -128,7 +129,7 @@ def not_overtaken(old: Side, new: Side) -> None:
     if mine.store_id == theirs.store_id and mine.epoch > theirs.epoch:
         raise CannotProceed(
             f"{old.host} took over from {new.host}, which has not rejoined since.",
-            "run the failback playbook, which lets it follow, then this one again",
+            f"let it follow, then run this one again: {command('failback')}",
         )
 
 

@@ -12,7 +12,6 @@ import os
 import typing as t
 
 from .._errors import CannotProceed, CapabilityMissing, InvalidInput
-from .._extra_vars import for_namespace
 from .._route import read_route, resolve
 from .._store import Store
 from .._store_address import location
@@ -52,7 +51,7 @@ def take_over(
     if state == "reading" and before.state == "serving":
         raise CannotProceed(
             f"{namespace} takes writes in this copy; read-only they would be left behind.",
-            f"bring it home first: run the failback playbook with {for_namespace(namespace)}",
+            f"bring it home first: {command('failback', memory_namespace=namespace)}",
         )
     incident, known = incidents.facts(store, namespace, run.incident)
     if state == before.state == "reading" and known.get("reading"):
@@ -151,12 +150,13 @@ def come_home(
     incident, known = incidents.facts(store, namespace, run.incident)
     if not quarantined and (incident is not None or not check):  # in a rehearsal nothing was isolated
         raise CannotProceed(
-            f"{namespace} is not quarantined at its home.", f"isolate it first: {for_namespace(namespace)}"
+            f"{namespace} is not quarantined at its home.",
+            f"isolate it first: {command('isolate', memory_namespace=namespace)}",
         )
     if known.get("plan") and not (known.get("applied") or {}).get("complete"):
         raise CannotProceed(
             f"The plan for {namespace} was not carried out yet.",
-            f"run the apply playbook: {for_namespace(namespace)}",
+            command("apply", memory_namespace=namespace),
         )
     if check:
         return {"changed": True, "incident": run.incident, "detail": "would merge what was written on the secondary"}

@@ -20,6 +20,7 @@ from .._replication import Standing
 from .._store import WHOLE
 from . import incident as incidents
 from .cluster_keys import has_rotated
+from .commands import run as command
 from .copy_check import check_copy
 from .failover import accepts_writes
 from .failover_checks import (
@@ -90,7 +91,7 @@ def _switch(
         kind = begun.facts.get("kind")
         raise CannotProceed(
             f"A {kind} of the whole store to {old.host} began and did not end (incident {begun.incident}).",
-            f"run the {kind} playbook again, which finishes it, then this one",
+            f"finish that, then run this one again: {command(str(kind))}",
         )
     try:
         really_follows(old, new, here, there, wish)

@@ -13,8 +13,8 @@ import os
 import typing as t
 
 from .._errors import CannotProceed
-from .._extra_vars import for_namespace
 from .._store import Store
+from .commands import run as command
 from .incident import Journal, Run, base, microseconds
 
 
@@ -33,7 +33,7 @@ def refuse_forgotten(store: Store, store_params: t.Mapping[str, t.Any], namespac
             raise CannotProceed(
                 f"The store has forgotten incident {incident}, in which {namespace} was quarantined: it lost what it "
                 "had, and what is there now was begun anew, without the fence.",
-                f"ansible-playbook memops.agent_memory.isolate {for_namespace(namespace)}, then follow docs/dr_plan.md",
+                f"{command('isolate', memory_namespace=namespace)}, then follow docs/dr_plan.md",
             )
 
 

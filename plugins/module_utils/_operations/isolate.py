@@ -10,12 +10,12 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import CannotProceed, CapabilityMissing, NamespaceDamaged
-from .._extra_vars import for_namespace
 from .._model import NamespaceState
 from .._store import Store
 from .._store_optional import ControlRows
 from . import incident as incidents
 from . import lost_ttl
+from .commands import run as command
 from .fence_check import need_fence
 from .forgotten import refuse_forgotten
 from .incident import Journal, Run, now_us, rfc3339
@@ -213,7 +213,7 @@ def release(
     if route_away:
         raise CannotProceed(
             f"{namespace} is served by the secondary; releasing it here would give it two homes.",
-            f"run the failback playbook with {for_namespace(namespace)}",
+            command("failback", memory_namespace=namespace),
         )
     if not force:
         _refuse_unfinished(namespace, known)
@@ -253,7 +253,7 @@ def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:
     if not (known.get("application_rotation") or {}).get("done", True):
         raise CannotProceed(
             f"A rotation of the application's key of {namespace} is not finished: some values have the former key.",
-            f"run the rotate_keys playbook with {for_namespace(namespace)} and the same new key again",
+            f"with the same new key again: {command('rotate_keys', memory_namespace=namespace)}",
         )
     if plan and plan.get("escalate") and not known.get("loss_accepted"):
         raise CannotProceed(
@@ -263,16 +263,16 @@ def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:
     if plan and not (applied and applied.get("complete")):
         raise CannotProceed(
             f"The rebuild of {namespace} is planned but not finished.",
-            f"run the rebuild playbook with {for_namespace(namespace)} again",
+            command("rebuild", memory_namespace=namespace),
         )
     if not plan and (validated or {}).get("verdict") == "fail":
         raise CannotProceed(
             f"The validation of {namespace} failed, and nothing was rebuilt since.",
-            f"run the rebuild playbook with {for_namespace(namespace)}, or release with memory_force=true",
+            f"rebuild it, or release with memory_force=true: {command('rebuild', memory_namespace=namespace)}",
         )
     if applied and (validated or {}).get("verdict") != "pass":
         raise CannotProceed(
             f"{namespace} was rebuilt but its validation says {(validated or {}).get('verdict', 'nothing yet')}"
             + (", as it was released since." if known.get("validated") and not validated else "."),
-            f"run the validate playbook with {for_namespace(namespace)}, or release with memory_force=true",
+            f"validate it, or release with memory_force=true: {command('validate', memory_namespace=namespace)}",
         )

@@ -13,10 +13,10 @@ import typing as t
 
 from .._codec import RecordCodec
 from .._errors import CannotProceed, CapabilityMissing, InvalidInput
-from .._extra_vars import for_namespace
 from .._model import CHECKSUM, KEY, PAYLOAD, UPDATED, Change, Claim, Row, is_isolated
 from .._store import Store
 from . import incident as incidents
+from .commands import run as command
 from .held_records import (
     LISTED,
     REASON,
@@ -75,7 +75,7 @@ def isolate_records(
     if found.odd:
         text = f"{len(found.odd)} records of {namespace} are too damaged to come back as they are ({some(found.odd)})"
         if set(found.odd) & choice.keys:
-            raise InvalidInput(f"{text}.", f"run the rebuild playbook with {for_namespace(namespace)}")
+            raise InvalidInput(f"{text}.", command("rebuild", memory_namespace=namespace))
         warnings.append(f"{text} and stay where they are; a rebuild takes care of them.")
     result: dict[str, t.Any] = {
         "incident": None, "changed": bool(found.count), "isolated": found.count, "already": found.already,

@@ -13,13 +13,13 @@ import typing as t
 
 from .._benchmark import concerning, parse
 from .._errors import CannotProceed, InvalidInput
-from .._extra_vars import for_namespace
 from .._model import Claim
 from .._search import need_search, search_of
 from .._store import Store
 from . import application_benchmark, apply, monitor
 from . import incident as incidents
 from .benchmark import ByBenchmark
+from .commands import run as command
 from .forgotten import refuse_forgotten
 from .hit_rate import HitRate, source_of
 from .incident import Journal, Run, microseconds, now_us, rfc3339
@@ -70,7 +70,7 @@ def watch(
         if check:
             return {"verdict": "could-not-verify", "changed": True, "samples": [], "breaches": [], "incident": incident}
         raise CannotProceed(
-            f"{namespace} is {state}, not released.", f"run the release playbook with {for_namespace(namespace)}"
+            f"{namespace} is {state}, not released.", command("release", memory_namespace=namespace)
         )
     released = microseconds(known["released_at"]) or now_us()
     deadline = microseconds(known.get("watch_until")) or 0
@@ -187,5 +187,5 @@ def _over(store: Store, namespace: str, check: bool) -> dict[str, t.Any]:
         return {"verdict": "could-not-verify", "changed": True, "samples": [], "breaches": [], "incident": None}
     raise CannotProceed(
         f"{namespace} has no incident to watch: a watch follows the release of a rebuild.",
-        "look how it stands: the playbook memops.agent_memory.info",
+        f"look how it stands: {command('info')}",
     )

@@ -15,6 +15,7 @@ import typing as t
 
 from .._errors import CannotProceed
 from .._model import LastWrite
+from .commands import run
 
 #: what will be done with a key
 ACTIONS = ("repair", "suspect", "conflict", "lost", "expired", "absent")
@@ -80,21 +81,20 @@ class PlanFile:
         return cls(path, connection)
 
     @classmethod
-    def open(cls, path: str) -> PlanFile:
-        """Errors: CannotProceed when there is no plan or it is damaged."""
+    def open(cls, path: str, namespace: str = "<namespace>") -> PlanFile:
+        """``namespace``: for the command in an error. Errors: CannotProceed when there is no plan or it is damaged."""
+        anew = run("diagnose", memory_namespace=namespace, memory_again="true")  # which drafts the plan
         if not os.path.exists(path):
-            raise CannotProceed(f"There is no plan at {path}.", "run the plan step again")
+            raise CannotProceed(f"There is no plan at {path}.", anew)
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
         try:
             (state,) = connection.execute("SELECT value FROM meta WHERE name='complete'").fetchone() or ("",)
         except sqlite3.DatabaseError as exc:
             connection.close()
-            raise CannotProceed(
-                f"The plan at {path} is damaged: {exc}.", "run the plan step with replan=true"
-            ) from None
+            raise CannotProceed(f"The plan at {path} is damaged: {exc}.", anew) from None
         if state != "true":
             connection.close()
-            raise CannotProceed(f"The plan at {path} is not complete.", "run the plan step again")
+            raise CannotProceed(f"The plan at {path} is not complete.", anew)
         return cls(path, connection)
 
     def add(self, entries: t.Iterable[Entry]) -> None:

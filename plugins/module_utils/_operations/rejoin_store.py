@@ -16,6 +16,7 @@ from .._model import IncidentState, LogEntry
 from .._replication import Standing
 from .._store import WHOLE, Store
 from . import incident as incidents
+from .commands import run as command
 from .incident import Journal, Run, own_files
 from .replicas import SWITCHES, Side
 
@@ -128,7 +129,7 @@ def _is_former(old: Side, main: Side) -> None:
     if mine.epoch >= theirs.epoch:
         raise CannotProceed(
             f"{main.host} did not take over from {old.host}: its epoch is {theirs.epoch}, and {mine.epoch} there.",
-            "run the failover playbook first, or name the primary",
+            f"name the primary, or fail over first: {command('failover')}",
         )
 
 

@@ -18,6 +18,7 @@ from .._store import Store
 from . import apply, integrity, lost_ttl, plan_summary, sources
 from . import incident as incidents
 from .commands import back_by, counted, named, put_back
+from .commands import run as command
 from .fence_check import need_fence
 from .forgotten import refuse_forgotten
 from .incident import Journal, Run, now_us
@@ -76,12 +77,12 @@ def decide(
     if otherwise and not check:
         raise CannotProceed(
             f"The diagnosis of {namespace} was made for another window of the damage.",
-            "run the diagnose step first, with the same memory_onset, memory_since, memory_until, memory_keys, "
-            "memory_pattern and memory_restore_expiry",
+            "diagnose first, with the same memory_onset, memory_since, memory_until, memory_keys, memory_pattern and "
+            f"memory_restore_expiry: {command('diagnose', memory_namespace=namespace)}",
         )
     if incident is not None and known.get("diagnosed") and not otherwise:
         folder = incidents.folder(store_params, incident, run.work_dir)
-        with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db")) as planned:
+        with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db"), namespace) as planned:
             summary = _with_absent(plan_summary.summary(planned), planned.absent(), absent, namespace)
     elif check:
         from .diagnose_step import investigate  # apply and a plan that is there can do without loading it
@@ -101,11 +102,13 @@ def decide(
         summary = _with_absent(found["draft"], found["missing"], absent, namespace)
         known = {**known, "proposed": found["strategy"]}
     else:
-        raise CannotProceed(f"{namespace} has no diagnosed incident.", "run the diagnose step first")
+        raise CannotProceed(
+            f"{namespace} has no diagnosed incident.", command("diagnose", memory_namespace=namespace)
+        )
     settled = known.get("plan")
     chosen = known.get("proposed", "soft") if strategy == "auto" else strategy
     if folder and not check:
-        summary["lost_file"] = _write_lost(folder)
+        summary["lost_file"] = _write_lost(folder, namespace)
     reason = _escalation(summary, max_loss, known.get("structure_broken") or [])
     decided = {
         "strategy": chosen,
@@ -196,14 +199,14 @@ def _listed(
     return {action: keys for action, keys in found.items() if keys}
 
 
-def _write_lost(folder: str) -> str:
+def _write_lost(folder: str, namespace: str) -> str:
     """Every lost key as JSON Lines, for the report: {key, reason, older_copy, epoch, sequence}. Its path."""
     path = os.path.join(folder, "lost_keys.jsonl")
     if os.path.exists(path):
         return path
     with (
         incidents.own_files(folder),
-        PlanFile.open(os.path.join(folder, "plan.db")) as planned,
+        PlanFile.open(os.path.join(folder, "plan.db"), namespace) as planned,
         open(path + ".new", "w", encoding="utf-8") as stream,
     ):
         for batch in planned.entries("lost"):
@@ -260,7 +263,7 @@ def carry_out(
     if incident is None or not settled:
         if check:
             return {"incident": incident, "changed": True, "method": None, "detail": "would carry out the plan above"}
-        raise CannotProceed(f"There is no plan for {namespace}.", "run the plan step first")
+        raise CannotProceed(f"There is no plan for {namespace}.", command("plan", memory_namespace=namespace))
     if settled["escalate"] and not known.get("loss_accepted"):
         raise CannotProceed(
             f"The plan for {namespace} was escalated: {settled['escalate_reason']}.",
@@ -275,23 +278,25 @@ def carry_out(
     if not incidents.since_release(known, "forensic"):
         raise CannotProceed(
             f"The damaged state of {namespace} has no published snapshot yet.",
-            "run the snapshot step with purpose=forensic",
+            command("snapshot", memory_namespace=namespace, memory_purpose="forensic"),
         )
     if done.get("complete"):
         return unchanged
     if check:
         return {"incident": incident, "changed": True, "method": settled["strategy"], "records": settled["records"]}
     if not fenced:
-        raise CannotProceed(f"{namespace} is not quarantined.", "run the isolate step first")
+        raise CannotProceed(f"{namespace} is not quarantined.", command("isolate", memory_namespace=namespace))
     if known.get("diagnosed_after") != known.get("released_at"):
-        raise CannotProceed(f"{namespace} was released since it was diagnosed.", "run the diagnose step again")
+        raise CannotProceed(
+            f"{namespace} was released since it was diagnosed.", command("diagnose", memory_namespace=namespace)
+        )
     need_fence(store, namespace)
     folder = incidents.folder(store_params, incident, run.work_dir)
     claim = incidents.claim(store, namespace, run)
     journal = Journal(folder)
     with incidents.own_files(folder), journal.step("apply", run, strategy=settled["strategy"]) as outcome:
         result: dict[str, t.Any] = {}
-        with PlanFile.open(os.path.join(folder, "plan.db")) as planned:
+        with PlanFile.open(os.path.join(folder, "plan.db"), namespace) as planned:
             needed = list(planned.sources())
             chosen = (
                 sources.choose(repository, name, keyring, namespace, only=needed) if needed else sources.Sources([], [])

@@ -7,11 +7,11 @@ PRIVATE to the collection.
 from __future__ import annotations
 
 from .._errors import CannotProceed, RepositoryRefused
-from .._extra_vars import for_namespace
 from .._model import NamespaceState
 from .._repository import Repository, Snapshot
 from .._store import Store
 from .commands import accept
+from .commands import run as command
 from .incident import promoted_epoch
 
 
@@ -49,7 +49,7 @@ def no_secondary_overwritten(
     """A copy that serves, or whose writes the home has not taken yet, is not refilled. Errors: CannotProceed."""
     served = promoted_epoch(store, state.name) if store is not None else None
     if served is not None and served >= snapshot.info.epoch:  # a failback raises the home's epoch above it
-        following = f"run the failback playbook with {for_namespace(state.name)}, then the backup"
+        following = f"bring it home, then back it up: {command('failback', memory_namespace=state.name)}"
         for newer in repository.snapshots(snapshot.name):
             if newer.suspect and not newer.accepted and newer.epoch > served:
                 following = f"look at snapshot {newer.id}, which is newer and suspect; if right: {accept(newer.id)}"

@@ -18,9 +18,9 @@ from .._application_ciphers import ApplicationKey
 from .._application_seals import NOTHING, OPEN, PLAIN, SHUT, Seals, seals_of
 from .._codec import RecordCodec
 from .._errors import CannotProceed, CapabilityMissing, KeyUnavailable, RecordCorrupt
-from .._extra_vars import for_namespace
 from .._model import CHECKSUM, KEY, PAYLOAD, Change, Claim, IncidentState, Row
 from .._store import Store, open_store
+from .commands import run as command
 from .integrity_rows import shown
 from .rotation import LEASE, PREFIX, Attempt, attempt_of, claim_for, let_go, namespaces_of
 
@@ -120,7 +120,7 @@ class _Run:
         if plan and not (applied and applied.get("complete")):
             raise CannotProceed(
                 f"A rebuild of {name!r:.80} is planned and not finished; its plan names the values as they are now.",
-                f"run the rebuild playbook with {for_namespace(name)} first",
+                f"finish that first: {command('rebuild', memory_namespace=name)}",
             )
         note = state.facts.get(NOTE)
         if note and not note["done"]:

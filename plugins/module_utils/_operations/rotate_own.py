@@ -15,10 +15,10 @@ import typing as t
 from .. import _progress
 from .._codec import UNREADABLE, why_unreadable
 from .._errors import CannotProceed, MemoryOpsError
-from .._extra_vars import for_namespace
 from .._model import CHECKSUM, KEY, Claim
 from .._store import Store
 from .._store_own import RotatesOwnKeys
+from .commands import run as command
 from .incident import now_us
 from .integrity_rows import shown
 from .rotation import LEASE, PREFIX, Attempt, claim_for, let_go
@@ -75,7 +75,7 @@ def rotate_own(
             raise CannotProceed(
                 f"{first} {many} records that could be read before cannot be read now"
                 + (f", such as {lost[0]['key']!r} of {lost[0]['namespace']}." if lost else "."),
-                f"run the rebuild playbook with {for_namespace(lost[0]['namespace'])}" if lost
+                command("rebuild", memory_namespace=lost[0]["namespace"]) if lost
                 else "look at the application, then run the same command again",
             )  # fmt: skip
         for claim in claims:

@@ -57,7 +57,7 @@ def undo_soft(
     left: list[str] = []
     identity = store.identity()
     newest = (identity.epoch, identity.sequence)
-    with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db")) as planned:
+    with incidents.own_files(folder), PlanFile.open(os.path.join(folder, "plan.db"), namespace) as planned:
         if claim is not None:
             known = store.incident(claim).facts
             store.note(claim, undoing=applied_soft(known), applied=None, validated=None)

@@ -14,6 +14,7 @@ from .._search import search_of
 from .._store import Store
 from . import incident as incidents
 from . import validate
+from .commands import run as command
 from .forgotten import refuse_forgotten
 from .hit_rate import source_of
 from .incident import Journal, Run, now_us
@@ -47,7 +48,9 @@ def judge(
         refuse_forgotten(store, store_params, namespace, run)
     pending = bool(known.get("plan")) and not known.get("applied")
     if pending and not check:
-        raise CannotProceed(f"The plan for {namespace} was not carried out yet.", "run the apply step first")
+        raise CannotProceed(
+            f"The plan for {namespace} was not carried out yet.", command("apply", memory_namespace=namespace)
+        )
     rate, measured = source_of(hit_rate_source, namespace, name), None
     if rate is not None and _served(store, namespace):
         now = now_us()

@@ -272,7 +272,8 @@ def test_staged_keys_take_their_places_only_behind_the_fence(site, store, claim)
     store.load(claim, generation, rows[::2])
     assert rows_of(store, generation) == rows[::2] and site.values() == before
     active = next(one for one in store.generations(NS) if one != generation)
-    with pytest.raises(CannotProceed, match="isolate it first"):
+    command = f"isolate it first: ansible-playbook memops.agent_memory.isolate -e memory_namespace={NS}"
+    with pytest.raises(CannotProceed, match=command):
         store.switch(claim, generation, active)
     store.fence(claim)
     assert store.switch(claim, generation, active) and not store.switch(claim, generation, active)

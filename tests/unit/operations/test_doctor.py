@@ -169,6 +169,43 @@ def test_what_failed_is_told(site):
     failed(found, "integrity", f"memory_namespace={NS}")
 
 
+def test_of_many_it_says_how_many_and_which_first(site):
+    names = [f"tenant-{n:02}" for n in range(12)]
+    with site.memory() as memory:
+        for name in names:
+            memory.write(name, "key", 1)
+    few = [NS, *names[:9]]
+    failed(examined(site, only=["integrity"]), "integrity", f"13 namespaces ({', '.join(few)} …) were never scrubbed")
+
+    def scrubbed(namespaces=None):
+        with site.open() as store:
+            scrub.scrub(
+                store=store, store_params=site.store, keyring=site.ring(), repository=None, name=NAME,
+                namespaces=namespaces,
+            )  # fmt: skip
+
+    scrubbed()
+    late = {"only": ["integrity"], "now": time.time() + 3 * DAY}
+    scrubbed(names[3:])
+    failed(examined(site, **late), "integrity", "13 namespaces (", "were last scrubbed up to 3 d ago; the limit is 2 d")
+    for name in (names[3], names[1]):
+        with site.sql() as con:
+            con.execute("UPDATE memory_records SET payload = x'00' WHERE generation = "
+                        "(SELECT generation FROM memops_namespace WHERE name = ?)", (name,))  # fmt: skip
+    scrubbed()
+    both = """-e '{"memory_namespace": ["tenant-01", "tenant-03"]}'"""
+    failed(examined(site), "integrity", "damage in 2 namespaces (tenant-01, tenant-03)", f"agent_memory.rebuild {both}")
+    for name in (names[3], names[1]):
+        site.step("isolate", attempt(), namespace=name)
+    found = examined(site, now=time.time() + 600)
+    failed(found, "quarantine", "Quarantined: 2 namespaces (tenant-01, tenant-03)", f"agent_memory.rebuild {both}")
+    failed(found, "lease", "2 incidents were left so: 2 namespaces (")
+    with contextlib.closing(sqlite3.connect(site.path)) as con:
+        con.execute("DROP TRIGGER memops_fence_update")
+        con.execute("DROP TRIGGER memops_fence_insert")
+    failed(examined(site, only=["fence"]), "fence", "The fence is not whole", "such remarks in all)")
+
+
 def test_after_a_rebuild_that_passed_a_scrub_is_next_and_not_another_rebuild(site):
     site.backup()
     with site.memory() as memory:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pathlib
 import shutil
 import sqlite3
 import subprocess
@@ -55,8 +56,9 @@ def test_an_unknown_namespace(site, step):
 
 @pytest.mark.parametrize("step", [step for step in STEPS if step not in ("isolate", "validate", "release")])
 def test_a_step_before_its_turn(site, step):
-    """Nothing is isolated yet."""
-    with refused():
+    """Nothing is isolated yet. What is told is a whole command."""
+    before = {"plan": "diagnose", "apply": "plan"}.get(step, "isolate")
+    with refused(f"ansible-playbook memops.agent_memory.{before} -e memory_namespace={NS}"):
         site.step(step, attempt(), **options(step, "soft"))
     assert site.state() == "serving"
 
@@ -68,9 +70,27 @@ def test_a_step_that_left_out_the_one_before(site, step):
     if step == "release":
         site.step("plan", run, accept_loss=True)
     rows = site.rows()
-    with refused():
+    before = {"plan": "diagnose", "apply": "plan", "release": "rebuild"}[step]
+    with refused(f"ansible-playbook memops.agent_memory.{before} -e memory_namespace={NS}"):
         site.step(step, run)
     assert site.rows() == rows and site.state() == "quarantined"
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut"])
+def test_a_plan_file_that_is_harmed_is_made_anew_by_the_command_that_is_named(site, harm):
+    run = attempt()
+    site.rebuild(until="plan", run=run)
+    (plan,) = pathlib.Path(site.folder).rglob("plan.db")
+    if harm == "gone":
+        plan.unlink()
+    else:
+        plan.write_bytes(plan.read_bytes()[:5000])
+    with refused(f"ansible-playbook memops.agent_memory.diagnose -e memory_namespace={NS} -e memory_again=true"):
+        site.step("apply", run)
+    assert site.state() == "quarantined"
+    site.step("diagnose", run, again=True)
+    site.rebuild(until="release", run=run)
+    assert site.state() == "serving"
 
 
 def test_strategies_and_limits_that_cannot_be_meant(site):

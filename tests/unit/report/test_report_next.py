@@ -18,6 +18,11 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils import (
 from tests.unit.report.report_help import at, build, extra, find, good
 
 
+def refused(name: str, **result: t.Any) -> dict[str, t.Any]:
+    """A step of an attempt before, which did nothing."""
+    return extra(name, "fail", attempt="ops:99:1", error="cannot-proceed", **result)
+
+
 def told(event: str) -> dict[str, t.Any]:
     """Who was told of an event, which is kept as a step."""
     return {**extra("notify_" + event, told=["hook"]), "started": at(999)}
@@ -44,6 +49,10 @@ def told(event: str) -> dict[str, t.Any]:
             "rebuilt",
             "rebuild",
         ),
+        ([extra("failover", performed=True, to="mem-b")], "failed-over", "failback"),
+        ([extra("failover", performed=True, to="mem-b"), extra("failback", "fail")], "failed-over", "failback"),
+        ([extra("failover", "fail", performed=True, to="mem-b")], "failed-over", "rebuild"),
+        ([extra("failover", performed=True, to="mem-b"), extra("failback")], "quarantined", "release"),
         (good("apply"), "quarantined", "rebuild"),
         ([*good("apply"), extra("validate", "fail")], "quarantined", "rebuild"),
         (good("validate"), "rebuilt", "rebuild"),
@@ -142,6 +151,8 @@ def test_a_step_that_went_well_alone_says_so_and_what_comes_next(
 def test_a_failure_without_an_incident_claims_nothing_about_the_namespace() -> None:
     text = _report_text.render(build([extra("diagnose", "fail")], incident=None))
     assert "State: not known." in text and "untouched" not in text and "nothing was changed" not in text
+    assert "  incident not known" in text
+    assert "  no incident" in _report_text.render(build([extra("validate")], incident=None))
     text = " ".join(_report_text.render(build([extra("preflight", "fail")], incident=None)).split())
     assert "State: not known. This run changed nothing, but what state the namespace is in is not known" in text
     assert 'aria-current="step"' not in _report_html.render(build([extra("preflight", "fail")], incident=None))
@@ -186,8 +197,31 @@ def test_after_a_false_alarm_nothing_is_left_to_do() -> None:
     assert (report["state"], report["next_command"]) == ("released", "")
     text = _report_text.render(report)
     assert text.startswith("RELEASE PASSED  ") and "told isolated" in text and "Next: " not in text
-    assert "there is nothing left to do" in text and "quarantine lifted at " in text
+    assert "there is nothing left to do" in text and "quarantine lifted at " in text and "not run" not in text
     assert "there is nothing left to do" in _report_html.render(report)
+
+
+def test_a_failover_alone_leads_home_and_not_through_the_runbook() -> None:
+    proof = {"writes_refused": True, "reads_refused": True, "detail": []}
+    away = extra("failover", changed=True, performed=True, to="mem-b", proof=proof)
+    report = build([away], namespace="agent-7")
+    text = " ".join(_report_text.render(report).split())
+    assert "Only " not in text and "rebuild does where its home is damaged" in text
+    assert report["details"]["fence"]["writes_refused"] is True
+    way = report["next_command"]
+    early = refused("release", next_step=way)
+    text = _report_text.render(build([away, {**early, "attempt": "ops:100:1"}], namespace="agent-7"))
+    assert text.count(way) <= 2 and "\nDo: " not in text and "lost" not in text
+    home = [away, early, extra("validate"), {**extra("failback", changed=True), "started": at(900)}]
+    report = build(home, namespace="agent-7")
+    assert report["details"]["advice"] is None
+    assert report["next_command"].endswith("release -e memory_namespace=agent-7")
+    text = " ".join(_report_text.render(report).split())
+    assert text.startswith("FAILBACK PASSED ") and "the namespace is home, and release lets applications in" in text
+    assert "quarantined: applications can neither read nor write it" in text
+    lifted = {**extra("release", changed=True, lifted=True, released_at=at(950), incident="INC-1"), "started": at(960)}
+    report = build([*home, lifted], namespace="agent-7")
+    assert (report["state"], report["next_command"]) == ("released", "")
 
 
 def test_who_was_told_is_no_part_of_what_happened() -> None:
@@ -204,6 +238,19 @@ def test_the_advice_of_a_step_that_has_passed_since_is_gone() -> None:
     steps.insert(3, extra("diagnose", "fail", attempt="ops:99:1", next_step="Mend the disk."))
     assert build(steps)["details"]["advice"] is None
     assert build(steps[:4])["details"]["advice"] == "Mend the disk."
+
+
+@pytest.mark.parametrize("step", ["undo", "apply", "snapshot"])
+def test_what_was_refused_leads_to_what_it_says_comes_first(step: str) -> None:
+    first = "ansible-playbook -i 'my hosts.yml' memops.agent_memory.isolate -e '{\"memory_namespace\": \"it is\"}'"
+    said = f"isolate it first: {first}"
+    report = build([extra(step, "fail", error="cannot-proceed", next_step=said)], incident=None, namespace="it is")
+    assert report["next_command"] == first and "Only " not in _report_text.render(report)
+    for other in ("wait for it", f"{first} raises it", "the playbook memops.agent_memory.info tells", f"{first} -e 'x"):
+        report = build([extra(step, "fail", error="cannot-proceed", next_step=other)], namespace="agent-7")
+        assert ".rebuild -e memory_namespace=agent-7" in report["next_command"]
+    begun = [*good("isolate"), extra(step, "fail", error="cannot-proceed", next_step=said)]
+    assert ".rebuild " in build(begun, namespace="agent-7")["next_command"]
 
 
 def test_an_unknown_namespace_leads_to_the_list_of_those_that_there_are() -> None:
@@ -257,6 +304,11 @@ def test_a_rehearsal_says_what_every_step_would_do() -> None:
         ("release", True, "would lift the quarantine"),
     ]
     assert _report_happened.would_happen([rehearsed("release", False)]) == [("release", False, "")]
+    judged = {**rehearsed("validate", False, reasons=["integrity: 20 × checksum"]), "verdict": "fail"}
+    said = "as it is the verdict is fail: integrity: 20 × checksum"
+    assert _report_happened.would_happen([judged]) == [("validate", False, said)]
+    (_apply, told_then) = _report_happened.would_happen([rehearsed("apply", True), judged])
+    assert told_then == ("validate", False, "would judge what was rebuilt")
     records = {"expected": 501, "good_before": 476, "repair": 25, "suspect": 0, "lost": 0, "conflicted": 0}
     assert (
         _report_happened.planned({"records": records, "strategy": "soft"})
