@@ -319,7 +319,7 @@ def undo(
             f"There is no rebuild of {namespace} to take back: no former generation, and no soft repair.",
             "restore a snapshot with the restore playbook instead",
         )
-    if known.get("released_at") and "log" not in store.capabilities():
+    if (known.get("released_at") or known.get("releasing")) and "log" not in store.capabilities():
         raise CannotProceed(
             f"{namespace} was released since, and it has no access log: nobody can tell what was written to it.",
             "restore single records with the restore playbook, or rebuild again",

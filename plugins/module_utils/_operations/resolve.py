@@ -327,6 +327,7 @@ def carry_out(
             claim,
             applied={"complete": True, "result": result},
             merged_since=None,
+            released_sequence=None,
             **({"probes": probes} if probes is not None else {}),
         )
         outcome.update({k: v for k, v in result.items() if k != "rotation"})
