@@ -278,7 +278,9 @@ def carry_out(
         with PlanFile.open(os.path.join(folder, "plan.db")) as planned:
             needed = list(planned.sources())
             chosen = (
-                sources.choose(repository, name, keyring, namespace, only=needed) if needed else sources.Sources([], [])
+                sources.choose(repository, name, keyring, namespace, others=None, only=needed)
+                if needed
+                else sources.Sources([], [])
             )
             gone = set(needed) - set(chosen.by_id())
             if gone:
