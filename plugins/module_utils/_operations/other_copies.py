@@ -14,6 +14,7 @@ import typing as t
 from .._model import StoreIdentity
 from .._repository import SnapshotInfo
 from .._store import Store
+from .restore_work import PREFIX as RESTORE
 
 
 class OtherCopies:
@@ -24,7 +25,8 @@ class OtherCopies:
         self._store_id = store.identity().store_id
         with store.reader() as reader:
             state = reader.namespace(namespace)
-        self._filled_at = state.restored_at or 0
+        restores = [one.opened for one in store.incidents(namespace) if one.incident.startswith(RESTORE)]
+        self._filled_at = max([state.restored_at or 0, *restores])
         self._filled = (state.restored_epoch or 0, state.restored_sequence or 0)
 
     def strange(self, snapshot: t.Any) -> str | None:
@@ -37,7 +39,7 @@ class OtherCopies:
         return "another copy of this store took it, and what was written there never came home"
 
     def _before_filling(self, info: t.Any) -> bool:
-        if self._filled > (0, 0):
+        if "sequence" in self._store.capabilities():
             return bool((info.epoch, info.sequence) <= self._filled)
         return bool(info.at <= self._filled_at)
 

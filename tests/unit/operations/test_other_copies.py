@@ -5,13 +5,16 @@ is written there never comes to the store itself."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore_step
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
-from tests.unit.operations.runbook import NAME, NS, Site, attempt
+from tests.unit.operations.runbook import NAME, NS, STEPS, Site, attempt
+from tests.unit.tables.sqlite_help import TablesSite
 
 VALUES = {f"k{n}": {"v": n} for n in range(10)}
 
@@ -91,3 +94,33 @@ def test_a_copy_that_took_its_originals_place_is_rebuilt_from_both(home, copy):
     copy.raw.set(NS, "k7", payload=bytes(40))
     assert copy.rebuild("soft")["diagnose"]["passed_over"] == []
     assert copy.served() == expected
+
+
+class Application:
+    """Its tables keep no log."""
+
+    def open(self, path):
+        with contextlib.closing(sqlite3.connect(path)) as con:
+            con.execute("CREATE TABLE notes (who TEXT, name TEXT, v TEXT, PRIMARY KEY (who, name))")
+
+
+class Notes(TablesSite):
+    layout = "custom"
+
+    def __init__(self, folder):
+        super().__init__(folder, Application())
+        self.store["tables"] = [{"name": "notes", "namespace": {"columns": ["who"]}, "key": ["name"], "payload": ["v"]}]
+
+
+def test_tables_that_took_their_originals_place_are_rebuilt_from_its_snapshots(tmp_path):
+    first, second = Notes(tmp_path / "first"), Notes(tmp_path / "second")
+    first.sql("INSERT INTO notes VALUES (?, 'a', '1'), (?, 'b', '2')", NS, NS)
+    first.backup()
+    second.repository, second.keyring = first.repository, first.keyring
+    filled(second)
+    before = second.sql("SELECT * FROM notes ORDER BY name")
+    second.sql("DELETE FROM notes WHERE name = 'a'")
+    run = attempt()
+    for step in STEPS:
+        second.step(step, run, **{"plan": {"absent": "restore"}, "release": {"force": True}}.get(step, {}))
+    assert second.sql("SELECT * FROM notes ORDER BY name") == before != []
