@@ -53,8 +53,8 @@ def drill(
     (values of the application that its keys open), not_rehearsed [what could not be tried],
     left_out [namespaces of the repository that were not restored],
     age_seconds, rto_seconds, rto_limit, phases {restore, scan, benchmark, rotate: seconds}, at, evidence (key, or None
-    where nothing could be kept), warnings, seconds}. The scratch store is removed in every case; what was killed leaves its
-    own to the next drill.
+    where nothing could be kept), warnings, seconds}. The scratch store is removed in every case; that
+    of a drill that was killed goes with the next one.
     """
     started = time.monotonic()
     result: dict[str, t.Any] = {
