@@ -49,7 +49,9 @@ options:
     description: Seconds that the restore may take; a longer one fails. Without it the time is only measured.
     type: float
   scratch:
-    description: Folder for the scratch store. Default is the system's temporary folder.
+    description:
+      - Folder for the scratch store. Default is the system's temporary folder.
+      - What a drill that was killed left there is removed first.
     type: path
 extends_documentation_fragment:
   - memops.agent_memory.memory

@@ -7,6 +7,9 @@
         link.cut(); link.heal()        # nothing is delivered meanwhile; then what was under way is
         link.cut(answers=True)         # requests arrive, and nobody hears what came of them
         link.heal(reset=True)          # ... but not on the connections that there were, which break
+    link.break_at(3)               # all connections break when the third request from now on comes: it never arrives
+    link.break_at(3, answered=True)     # ... or it does, and its answer is lost; then the link is whole again
+    link.requests()                # how many there were since, or since the start
 
 It works in a process of its own, so that those who fork hold none of its sockets.
 """
@@ -42,11 +45,17 @@ class Link:
         self._tell("reset" if reset else "heal")
         self.up = True
 
-    def _tell(self, word: str) -> None:
+    def break_at(self, number: int, *, answered: bool = False) -> None:
+        self._tell(f"break {number} {int(answered)}")
+
+    def requests(self) -> int:
+        return int(self._tell("requests"))
+
+    def _tell(self, word: str) -> str:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(word + "\n")
         self._process.stdin.flush()
-        self._process.stdout.readline()
+        return self._process.stdout.readline()
 
     def close(self) -> None:
         assert self._process.stdin
@@ -60,6 +69,25 @@ class Link:
         self.close()
 
 
+class Linked:
+    """A server of which everybody who opens a store is led over a link; its hands and raw clients are not."""
+
+    def __init__(self, server: t.Any) -> None:
+        self._server, self.link = server, Link(server.port)
+
+    def __getattr__(self, name: str) -> t.Any:
+        return getattr(self._server, name)
+
+    def store(self, *names: str, **more: t.Any) -> dict[str, t.Any]:
+        return self._over(self._server.store(*names, **more))
+
+    def application(self, *names: str, **more: t.Any) -> dict[str, t.Any]:
+        return self._over(self._server.application(*names, **more))
+
+    def _over(self, params: dict[str, t.Any]) -> dict[str, t.Any]:
+        return {**params, "url": params["url"].replace(f":{self._server.port}/", f":{self.link.port}/")}
+
+
 class _Wire:
     """Both ways of all connections; a gate for each, that is open or not."""
 
@@ -68,6 +96,8 @@ class _Wire:
         self.gates = {"requests": threading.Event(), "answers": threading.Event()}
         self.lock = threading.Lock()
         self.pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self.requests, self.at, self.answered = 0, 0, False  # since break_at, and where everything breaks
+        self.last: tuple[socket.socket, socket.socket] | None = None  # whose answer is lost
         self.open(*self.gates)
 
     def open(self, *names: str) -> None:
@@ -107,9 +137,22 @@ class _Wire:
                 with self.lock:
                     if pair not in self.pairs:  # broken while this was held up
                         return
+                if self.breaks(pair, gate):
+                    self.drop(list(self.pairs))
+                    return
                 sink.sendall(data)
         self.gates[gate].wait()
         self.drop([pair])
+
+    def breaks(self, pair: tuple[socket.socket, socket.socket], gate: str) -> bool:
+        with self.lock:
+            if gate == "answers":
+                lost, self.last = self.last is pair, None if self.last is pair else self.last
+                return lost
+            self.requests += 1
+            if self.requests == self.at and self.answered:
+                self.last = pair
+            return self.requests == self.at and not self.answered
 
     def drop(self, pairs: t.Iterable[tuple[socket.socket, socket.socket]]) -> None:
         with self.lock:
@@ -120,6 +163,13 @@ class _Wire:
                 _break(one)
 
     def obey(self, word: str) -> None:
+        if word.startswith("break"):
+            with self.lock:
+                self.requests, self.last = 0, None
+                self.at, self.answered = int(word.split()[1]), word.endswith("1")
+            return
+        if word == "requests":
+            return
         if word in ("cut", "answers"):
             self.shut(*(self.gates if word == "cut" else ("answers",)))
             return
@@ -129,13 +179,12 @@ class _Wire:
 
 
 def _break(one: socket.socket) -> None:
-    """End a connection at once, also for who waits in ``recv``."""
+    """End a connection at once, also for who waits in ``recv``. It is closed when nobody has it any more, as else a new
+    connection might get its number while somebody still writes there."""
     with contextlib.suppress(OSError):
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     with contextlib.suppress(OSError):
         one.shutdown(socket.SHUT_RDWR)
-    with contextlib.suppress(OSError):
-        one.close()
 
 
 def main(target: int) -> None:
@@ -145,7 +194,7 @@ def main(target: int) -> None:
     print(listening.getsockname()[1], flush=True)
     for line in sys.stdin:
         wire.obey(line.strip())
-        print("done", flush=True)
+        print(wire.requests, flush=True)
 
 
 if __name__ == "__main__":

@@ -342,7 +342,7 @@ def _refuse_dropped(store: Store, namespace: str, incident: str | None) -> None:
 
 def _happened_since(store: Store, namespace: str, known: t.Mapping[str, t.Any]) -> str | None:
     """Why going back would take away what came after the rebuild, or may."""
-    if known.get("released_at") and "log" not in store.capabilities():
+    if (known.get("released_at") or known.get("releasing")) and "log" not in store.capabilities():
         return f"{namespace} was released since, and it has no access log: nobody can tell what was written to it."
     if known.get("released_sequence") is not None and _written_since(store, namespace, known["released_sequence"]):
         return f"{namespace} was written to after its release; going back would take these writes away."

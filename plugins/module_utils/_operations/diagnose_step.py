@@ -35,6 +35,7 @@ from .commands import run as command
 from .diagnose import diagnose
 from .incident import Journal, Run, microseconds, now_us
 from .incoming import checked
+from .other_copies import OtherCopies
 from .plan_draft import Case, drafted, drafted_unlogged
 from .plan_file import PlanFile
 from .plan_unlogged import Window, told, told_otherwise
@@ -175,7 +176,8 @@ class _Diagnosis:
         chosen = sources.Sources([], [])
         if self.repository is not None:
             try:
-                chosen = sources.choose(self.repository, self.name, self.keyring, self.namespace)
+                others = OtherCopies(self.store, self.namespace)
+                chosen = sources.choose(self.repository, self.name, self.keyring, self.namespace, others=others)
             except MemoryOpsError as exc:
                 if not check:
                     raise  # a plan made without the snapshots would call lost what they hold

@@ -20,6 +20,7 @@ from .._store import open_store, scratch_params
 from . import coverage, drill_application, evidence, integrity, restore, rotate
 from .incident import now_us, rfc3339
 from .master_key import rewrap_keyring
+from .scratch import folder as scratch_folder
 
 NAMED = 10  # namespaces that a sentence names
 
@@ -52,7 +53,8 @@ def drill(
     (values of the application that its keys open), not_rehearsed [what could not be tried],
     left_out [namespaces of the repository that were not restored],
     age_seconds, rto_seconds, rto_limit, phases {restore, scan, benchmark, rotate: seconds}, at, evidence (key, or None
-    where nothing could be kept), warnings, seconds}. The scratch store is removed in every case.
+    where nothing could be kept), warnings, seconds}. The scratch store is removed in every case; that
+    of a drill that was killed goes with the next one.
     """
     started = time.monotonic()
     result: dict[str, t.Any] = {
@@ -60,14 +62,14 @@ def drill(
         "not_rehearsed": [], "left_out": [], "rto_limit": rto, "at": rfc3339(now_us()), "evidence": None,
         "warnings": [],
     }  # fmt: skip
-    folder = tempfile.mkdtemp(prefix="memops-drill-", dir=scratch)
     try:
-        rehearsal = _Rehearsal(result, folder, repository, keyring_params, name)
-        rehearsal.restore(snapshot_id, namespaces, expiry, tables, application or {})
-        rehearsal.prove(benchmark, accuracy)
-        if rotation:
-            rehearsal.rotate()
-        rehearsal.judge()
+        with scratch_folder(scratch) as folder:
+            rehearsal = _Rehearsal(result, folder, repository, keyring_params, name)
+            rehearsal.restore(snapshot_id, namespaces, expiry, tables, application or {})
+            rehearsal.prove(benchmark, accuracy)
+            if rotation:
+                rehearsal.rotate()
+            rehearsal.judge()
     except (RepositoryUnavailable, KeyUnavailable) as exc:
         result["verdict"] = "could-not-verify"
         result["reasons"].append(exc.message)
@@ -76,9 +78,8 @@ def drill(
         result["reasons"].append(exc.message)
     except OSError as exc:  # no room for the scratch store is not the snapshot's fault
         result["verdict"] = "could-not-verify"
-        result["reasons"].append(f"The scratch store in {folder} cannot be written: {exc.strerror or exc}")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        place = scratch or tempfile.gettempdir()
+        result["reasons"].append(f"The scratch store in {place} cannot be written: {exc.strerror or exc}")
     result["seconds"] = round(time.monotonic() - started, 3)
     _keep(result, repository, keyring_params, name, owner)
     return result

@@ -37,6 +37,7 @@ from .incident import Journal, Run, now_us
 from .replicas import Side, at, record, told
 
 PROMOTE_SECONDS = 60.0
+TOLD = "told_to_promote"  # the fact that names the replica which was told, from before until the failover ends
 
 
 def fail_over(
@@ -137,12 +138,16 @@ def _switch(
     except MemoryOpsError as exc:  # the replica is one still: this run has not promoted it
         raise _lifted(old, claim, exc) from None
     with journal.step("promote-replica", run) as outcome:
+        told_before = store.incident(claim).facts.get(TOLD)
+        store.note(claim, **{TOLD: new.host})
         try:
             promoted = new.server.promote(PROMOTE_SECONDS)
+        except CannotProceed as exc:  # it refused
+            if not told_before:
+                store.note(claim, **{TOLD: None})
+            raise _lifted(old, claim, exc) from None
         except MemoryOpsError as exc:
-            if _still_replica(new):
-                raise _lifted(old, claim, exc) from None
-            raise
+            raise _lifted(old, claim, exc) from None
         outcome.update(position=promoted.position, history=promoted.history)
     result = _serve(old, new, wish, run, journal, above=identity.epoch, position=promoted.position)
     refused = _refuses(old, claim, names)
@@ -170,8 +175,17 @@ def _refuses(old: Side, claim: Claim, names: t.Sequence[str]) -> bool:
 
 
 def _lifted(old: Side, claim: Claim, exc: MemoryOpsError) -> MemoryOpsError:
-    """Nothing is left half done: ``old`` serves as before."""
+    """Nothing is left half done: ``old`` serves as before, unless the replica was told to take over, and may yet do so.
+    """
     try:
+        told_to = old.store.incident(claim).facts.get(TOLD)
+        if told_to:
+            old.store.end_lease(claim)
+            return StoreUnavailable(
+                f"{exc.message} The fence around {old.host} stays: {told_to} was told to become the primary, and may "
+                "do so at any moment.",
+                f"look at the log of the server of {told_to}, then run the same command again",
+            )
         lifted = old.store.serve_again(claim)
         old.store.close_incident(claim)
     except StaleAttempt:  # a newer attempt has it in hand
@@ -183,14 +197,6 @@ def _lifted(old: Side, claim: Claim, exc: MemoryOpsError) -> MemoryOpsError:
         )
     said = f" The fence was lifted again: {old.host} serves as before." if lifted else ""
     return CannotProceed(exc.message + said, exc.next_step)
-
-
-def _still_replica(new: Side) -> bool:
-    """Errors: none; who cannot be asked may be a primary by now."""
-    try:
-        return new.standing().role == "replica"
-    except MemoryOpsError:
-        return False
 
 
 # --- the primary is dead --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._errors import CannotProceed, CapabilityMissing, NamespaceDamaged
-from .._model import NamespaceState
+from .._model import Claim, NamespaceState
 from .._store import Store
 from .._store_optional import ControlRows
 from . import incident as incidents
@@ -82,8 +82,9 @@ def isolate(
     journal = Journal(incidents.folder(store_params, claim.incident, run.work_dir))
     with journal.step("isolate", run, namespace=namespace, state=before.state) as outcome:
         changed = store.fence(claim)
-        fenced_at = incidents.facts(store, namespace, claim.incident)[1].get("fenced_at")
-        if changed or not fenced_at:
+        noted = incidents.facts(store, namespace, claim.incident)[1]
+        fenced_at = noted.get("fenced_at")
+        if changed or not fenced_at or str(noted.get("released_at") or "") > fenced_at:  # else of the fence before
             identity = store.identity()
             fenced_at = rfc3339(now_us())
             store.note(
@@ -94,6 +95,8 @@ def isolate(
                 started_at=known.get("started_at") or fenced_at,
                 state_before=policy,
                 **({lost_ttl.FACT: True} if ttl_lost else {}),
+                # a release that was cut short had come to its end
+                **({"released_at": fenced_at, "releasing": None} if changed and noted.get("releasing") else {}),
             )
         proof = {**store.prove(namespace), "outside": said or None}
         if said:
@@ -202,10 +205,14 @@ def release(
     if before.state != "quarantined":
         if incident is None:
             refuse_forgotten(store, store_params, namespace, run)
+        cut_short = bool(known.get("releasing")) and _is_open(store, namespace, incident)
+        released_at = known.get("released_at")
+        if cut_short and not check:
+            released_at = _note_release(store, incidents.claim(store, namespace, run), known)
         return {
             "incident": incident,
-            "changed": False,
-            "released_at": known.get("released_at"),
+            "changed": cut_short,
+            "released_at": released_at,
             "first_write_at": known.get("first_write_at"),
             "before": _policy(store, before.state, before.serving_ttl),
             "after": _policy(store, before.state, before.serving_ttl),
@@ -230,13 +237,12 @@ def release(
     claim = incidents.claim(store, namespace, run)
     journal = Journal(incidents.folder(store_params, claim.incident, run.work_dir))
     with journal.step("release", run, forced=force) as outcome:
-        sequence = store.identity().sequence  # before the first write that follows
+        sequence = store.identity().sequence  # before the first write that follows what was applied
+        kept = known.get("released_sequence") or sequence
+        store.note(claim, releasing=True, released_sequence=kept, released_by_force=force or None)
         changed = store.unfence(claim)
-        released_at = rfc3339(now_us())
-        store.note(claim, released_at=released_at, released_sequence=sequence, released_by_force=force or None)
         outcome.update(changed=changed)
-    if not known.get("plan"):
-        store.close_incident(claim)  # nothing was rebuilt: there is nothing to watch
+    released_at = _note_release(store, claim, known)
     return {
         "incident": claim.incident,
         "changed": changed,
@@ -246,6 +252,19 @@ def release(
         "after": after,
         "warnings": [lost_ttl.warning(namespace)] if known.get(lost_ttl.FACT) else [],
     }
+
+
+def _is_open(store: Store, namespace: str, incident: str | None) -> bool:
+    return any(one.incident == incident and one.state == "open" for one in store.incidents(namespace))
+
+
+def _note_release(store: Store, claim: Claim, known: t.Mapping[str, t.Any]) -> str | None:
+    """The fence is lifted; since when, as far as anybody knows."""
+    released_at = rfc3339(now_us())
+    store.note(claim, released_at=released_at, releasing=None if known.get("plan") else True)
+    if not known.get("plan"):
+        store.close_incident(claim)  # nothing was rebuilt: there is nothing to watch
+    return released_at
 
 
 def _refuse_unfinished(namespace: str, known: t.Mapping[str, t.Any]) -> None:

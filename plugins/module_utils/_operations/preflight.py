@@ -19,6 +19,7 @@ from . import access_log_review, commands, diagnose_step, integrity, sources
 from . import benchmark as benchmarks
 from . import incident as incidents
 from .incident import Run, now_us, rfc3339
+from .other_copies import OtherCopies
 from .plan_unlogged import Window, told, told_otherwise
 
 WITH_LOG = (
@@ -82,7 +83,8 @@ def preflight(
     newest = None
     if keyring is not None and repository is not None:
         try:
-            chosen = sources.choose(repository, name, keyring, namespace, limit=1)
+            others = OtherCopies(store, namespace) if state.state != "damaged" else None
+            chosen = sources.choose(repository, name, keyring, namespace, others=others, limit=1)
             newest = chosen.snapshots[0].id if chosen.snapshots else None
             warnings += [f"Snapshot {reason}" for reason in chosen.passed_over]
             if newest is None:
@@ -177,7 +179,7 @@ def _lost(
 ) -> NamespaceUnknown:
     """The same, and what to do where a snapshot has the namespace: its store was lost, and is a new one now."""
     try:
-        chosen = sources.choose(open_repository(), name, open_keyring(), namespace, limit=1)
+        chosen = sources.choose(open_repository(), name, open_keyring(), namespace, others=None, limit=1)
     except MemoryOpsError:
         return unknown
     if not chosen.snapshots:

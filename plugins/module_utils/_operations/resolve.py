@@ -299,7 +299,9 @@ def carry_out(
         with PlanFile.open(os.path.join(folder, "plan.db"), namespace) as planned:
             needed = list(planned.sources())
             chosen = (
-                sources.choose(repository, name, keyring, namespace, only=needed) if needed else sources.Sources([], [])
+                sources.choose(repository, name, keyring, namespace, others=None, only=needed)
+                if needed
+                else sources.Sources([], [])
             )
             gone = set(needed) - set(chosen.by_id())
             if gone:
@@ -349,6 +351,7 @@ def carry_out(
             claim,
             applied={"complete": True, "result": result},
             merged_since=None,
+            released_sequence=None,
             **({"probes": probes} if probes is not None else {}),
         )
         outcome.update({k: v for k, v in result.items() if k != "rotation"})

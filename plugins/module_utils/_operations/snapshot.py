@@ -43,6 +43,7 @@ from . import commands
 from .coverage import to_compare
 from .former_repository import Former
 from .integrity import as_keyring
+from .other_copies import goes_on
 from .retention_lock import extend_one
 from .snapshot_manifest import Scanned, body, lacking_keys, result_of, summary, suspicions
 from .snapshot_scan import Base, Job
@@ -151,6 +152,7 @@ class _Creation:
         self.warnings = list(repository.warnings)
         self._former: dict[str, SnapshotInfo] = {}  # of each namespace what this snapshot is compared with
         self.done = self.since = 0
+        self.doubts: list[str] = []  # why somebody has to accept it
 
     def run(self, workers: int, min_interval: float, base: str | None, open_payloads: bool) -> dict[str, t.Any]:
         with Crew(self.store_params, as_keyring(self.keyring) if open_payloads else None, workers) as crew:
@@ -173,6 +175,8 @@ class _Creation:
                     store.create_namespace(namespace)
             identity = store.identity()
             self._same_store(snapshots, identity)
+            another = goes_on(identity, snapshots) if self.purpose in ("scheduled", "baseline") else None
+            self.doubts = [another] if another else []
             before = self._last_good(snapshots)
             self._former = to_compare([info for info in snapshots if info.good])
             with store.reader() as reader:
@@ -350,7 +354,7 @@ class _Creation:
         if job.base is not None and used:
             base = self.repository.snapshot(self.name, job.base.snapshot, self.keyring)
             references[base.id] = [pack for pack in base.manifest["packs"] if pack[0] in used]
-        reasons = [] if job.forensic else suspicions(entries, self._former, self.wanted is None)
+        reasons = self.doubts + ([] if job.forensic else suspicions(entries, self._former, self.wanted is None))
         lacking = [] if job.forensic else self._lacking(scanned, wrapped, before)
         if job.forensic or self.purpose == "failback":  # which is read at once; its home may have those keys
             self.warnings += [f"Snapshot {job.snapshot}: {line}." for line in lacking + scanned.dropped]

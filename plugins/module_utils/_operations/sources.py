@@ -11,6 +11,7 @@ import typing as t
 
 from .._errors import KeyUnavailable, SnapshotUnusable
 from .._model import KEY, Row
+from .other_copies import OtherCopies
 
 MAX_SOURCES = 8
 PURPOSES = ("scheduled", "baseline")
@@ -116,12 +117,14 @@ def choose(
     keyring: t.Any,
     namespace: str,
     *,
+    others: OtherCopies | None,
     only: t.Sequence[str] = (),
     limit: int = MAX_SOURCES,
 ) -> Sources:
     """Good snapshots that hold ``namespace``; with ``only``, exactly these ids, whatever their purpose.
 
     Evidence of a damaged state (forensic), suspect snapshots and those that do not authenticate are never sources.
+    ``others`` judges those of other copies of the store; None where there is no store to compare with.
     """
     chosen: list[t.Any] = []
     passed_over: list[str] = []
@@ -140,7 +143,11 @@ def choose(
             if not snapshot.good and not only:
                 passed_over.append(f"{info.id}: it is not good (suspect or forensic)")
             elif namespace in snapshot.namespaces():
-                chosen.append(snapshot)
+                why = None if only or others is None else others.strange(snapshot)
+                if why is not None:
+                    passed_over.append(f"{info.id}: {why}")
+                else:
+                    chosen.append(snapshot)
         except (SnapshotUnusable, KeyUnavailable) as exc:
             passed_over.append(f"{info.id}: {exc.message}")
     return Sources(chosen, passed_over)

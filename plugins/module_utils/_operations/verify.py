@@ -7,7 +7,6 @@ PRIVATE to the collection. A problem names the object and, as far as the depth c
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from .._repository.chunks import ChunkRef, NamespaceDigest
 from .._repository.manifest import SnapshotInfo, folder, manifest_key, open_line
 from .._repository.packs import pack_name
 from .._store import scratch_params
+from .scratch import folder as scratch_folder
 from .snapshot_check import Checker, Tally
 
 DEPTHS = ("listed", "hashed", "opened", "restored")
@@ -330,7 +330,7 @@ class _Examination:
         """A drill: every namespace comes back in an empty store, with the same count and digest."""
         from .restore import restore
 
-        with tempfile.TemporaryDirectory(prefix="memops-verify-", dir=scratch) as directory:
+        with scratch_folder(scratch) as directory:
             for namespace in snapshot.namespaces():
                 entry = snapshot.manifest["namespaces"][namespace]
                 try:

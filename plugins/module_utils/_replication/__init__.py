@@ -45,7 +45,8 @@ class Server(t.Protocol):
         where nobody does."""
 
     def promote(self, timeout: float) -> Standing:
-        """Make this replica a primary that takes writes; nothing when it already is one. Returns when it does."""
+        """Make this replica a primary that takes writes; nothing when it already is one. Returns when it does. Errors:
+        CannotProceed only where it stays a replica; with any other it may become a primary later."""
 
     def follow(self, primary: t.Mapping[str, t.Any], timeout: float) -> Standing:
         """Make this former primary a replica of the server that ``primary`` (a memory_store mapping) describes, its own

@@ -117,7 +117,7 @@ class PostgresqlServer:
         except MemoryOpsError:
             if session.state != NO_RIGHT:
                 raise
-            raise StoreUnavailable(
+            raise CannotProceed(
                 f"This user may not promote {self.address.where}.",
                 f"on the primary: GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {self._user()}",
             ) from None

@@ -34,16 +34,23 @@ class Sentinels:
 
     def promote(self, server: ValkeyServer, deadline: float, *, answers: bool) -> None:
         """Make that replica the primary. ``answers``: whether the primary does; Sentinel may not have missed it yet.
-        Errors: CannotProceed, with nothing changed where it says so."""
-        service = self.place.service
-        with self._first() as sentinel:
-            primary = self._ask(sentinel, "SENTINEL", "MASTERS", one=service)
-            alive = answers and not any(flag in primary["flags"] for flag in DOWN)
-            wanted = self._heard(sentinel, server, deadline, linked=alive)
-            self._check_quorum(sentinel)
-            with self._preferred(sentinel, server, wanted, deadline):
-                self._fail_over(sentinel, alive=alive)
-                self._await(server, (wanted["ip"], wanted["port"]), deadline)
+        Errors: as of Server.promote."""
+        from redis.exceptions import RedisError
+
+        asked = False
+        try:
+            with self._first() as sentinel:
+                primary = self._ask(sentinel, "SENTINEL", "MASTERS", one=self.place.service)
+                alive = answers and not any(flag in primary["flags"] for flag in DOWN)
+                wanted = self._heard(sentinel, server, deadline, linked=alive)
+                self._check_quorum(sentinel)
+                with self._preferred(sentinel, server, wanted, deadline):
+                    asked = True
+                    self._fail_over(sentinel, alive=alive)
+                    self._await(server, (wanted["ip"], wanted["port"]), deadline)
+        except (RedisError, StoreUnavailable) as exc:
+            lost = exc if isinstance(exc, StoreUnavailable) else self._lost()
+            raise (lost if asked else CannotProceed(lost.message, lost.next_step)) from None
 
     def name(self, server: ValkeyServer) -> bool:
         """Whether all of them that answer, and enough for a quorum, say that this server is the primary."""
@@ -87,10 +94,7 @@ class Sentinels:
         except RedisError as exc:
             if sentinel_refuses(exc):
                 raise login_refused(self.place) from None
-            raise StoreUnavailable(
-                f"A Sentinel of {self.place.service} refused a command or was lost.",
-                f"look at it: {self.place.look}",
-            ) from None
+            raise self._lost() from None
         if not one:
             return found
         known = next((entry for entry in _entries(found) if entry.get("name") == one), None)
@@ -99,6 +103,11 @@ class Sentinels:
                 f"The Sentinels know no service {one!r:.80}.", "correct memory_store.sentinel_service"
             )
         return known
+
+    def _lost(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"A Sentinel of {self.place.service} refused a command or was lost.", f"look at it: {self.place.look}"
+        )
 
     def _heard(self, sentinel: t.Any, server: ValkeyServer, deadline: float, *, linked: bool) -> dict[str, str]:
         """As ``_find``, once Sentinel has asked the server again: it may have become a replica just now."""
@@ -214,7 +223,7 @@ class Sentinels:
                 return
             if time.monotonic() >= deadline:
                 said = ", ".join(sorted(":".join(one) for one in named)) or "nobody"
-                raise CannotProceed(
+                raise StoreUnavailable(  # it may yet come to that
                     f"The Sentinels of {self.place.service} name {said} as the primary, not {server.place.where}.",
                     f"look at their logs and at {self.place.look}, then run the same command again",
                 )

@@ -138,10 +138,13 @@ class ValkeyServer:
         deadline = time.monotonic() + timeout
         now = self.standing()
         if now.role == "replica":
-            if self.sentinels is not None:
-                self.sentinels.promote(self, deadline, answers=self._answers(str(now.upstream)))
-            elif not self._change_roles(str(now.upstream), deadline):
-                self._command("REPLICAOF", "NO", "ONE")
+            try:
+                if self.sentinels is not None:
+                    self.sentinels.promote(self, deadline, answers=self._answers(str(now.upstream)))
+                elif not self._change_roles(str(now.upstream), deadline):
+                    self._command("REPLICAOF", "NO", "ONE")
+            except RightMissing as exc:
+                raise CannotProceed(exc.message, exc.next_step) from None
             self._write_config()
         while True:
             now = self.standing()

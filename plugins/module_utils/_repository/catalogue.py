@@ -67,7 +67,8 @@ def _accepted(objects: ObjectStore, where: str, key: bytes | None) -> bool:
 def listing(objects: ObjectStore, name: str, keyring: t.Any | None = None) -> list[SnapshotInfo]:
     """All snapshots, newest first by (epoch, sequence); with a keyring each is authenticated.
 
-    One that cannot be used is listed with its ``problem`` and never good. Errors: RepositoryUnavailable.
+    Two copies of a store that no epoch tells apart give out the same sequences: those of the copy that was saved last
+    come first. One that cannot be used is listed with its ``problem`` and never good. Errors: RepositoryUnavailable.
     """
 
     def one(snapshot_id: str) -> SnapshotInfo | None:
@@ -90,7 +91,11 @@ def listing(objects: ObjectStore, name: str, keyring: t.Any | None = None) -> li
         return []
     with ThreadPoolExecutor(min(8, len(names))) as pool:
         found = [info for info in pool.map(one, names) if info is not None]
-    return sorted(found, key=lambda info: info.order, reverse=True)
+    saved: dict[tuple[int, str], int] = {}
+    for info in found:
+        if info.good:
+            saved[info.copy] = max(saved.get(info.copy, 0), info.order[2])
+    return sorted(found, key=lambda info: (info.epoch, saved.get(info.copy, 0), *info.order), reverse=True)
 
 
 def read_problem(objects: ObjectStore, name: str, snapshot_id: str) -> str | None:

@@ -201,6 +201,15 @@ class SnapshotInfo:
     manifest: t.Dict[str, t.Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def store_id(self) -> str:
+        """Of the copy of the store that it was taken of."""
+        return str(self.manifest.get("store", {}).get("store_id") or "")
+
+    @property
+    def copy(self) -> tuple[int, str]:
+        return self.epoch, self.store_id
+
+    @property
     def order(self) -> tuple[int, int, int, str]:
         """Newer snapshots of a store compare greater; the clock only tells those apart between which nobody wrote."""
         return (self.epoch, self.sequence, self.manifest.get("created", 0), self.id)

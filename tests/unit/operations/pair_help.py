@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
 
@@ -17,11 +18,13 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     MemoryOpsError,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import failover_checks, failover_store
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_checks import Wish
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_store import fail_over
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import Journal, Run
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.rejoin_store import rejoin
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import Side
+from ansible_collections.memops.agent_memory.plugins.module_utils._replication import postgresql
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.support.postgresql_server import PostgresqlServer, Standby
@@ -202,3 +205,58 @@ def killed_then_finished(pair, monkeypatch, step):
     assert [state.state for state in pair.incidents(away)][0] == "closed"
     assert pair.values(away, "agent-1") == before
     return home, away
+
+
+def spoil(con, namespace, key, change):
+    """Another payload in the place of a record's, as a bad disk would do it; the former one."""
+    table, where = "memops.memory_records", (
+        "key = %s AND generation = (SELECT generation FROM memops.memops_namespace WHERE name = %s)"
+    )
+    names = (key.encode(), namespace.encode())
+    with con.transaction():
+        con.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+        (payload,) = con.execute(f"SELECT payload FROM {table} WHERE {where}", names).fetchone()
+        con.execute(f"UPDATE {table} SET payload = %s WHERE {where}", (change(payload), *names))
+        for verb in ("insert", "update", "delete", "truncate"):
+            con.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER memops_fence_{verb}")
+    return payload
+
+
+def caught_up(pair, home, away):
+    with pair.side(away) as side, pair.side(home) as main:
+        side.server.applied(main.standing().position, 10)
+
+
+@contextlib.contextmanager
+def stuck(server, monkeypatch, lost):
+    """The recovery of that server stands still from its promotion on, as on a disk that hangs. With ``lost`` the
+    connection is, too, else nobody waits longer than a second."""
+    promote, pids = postgresql.PostgresqlServer.promote, []
+
+    def late(self, timeout):
+        with server.connect() as con:
+            pids.append(con.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'").fetchone()[0])
+        os.kill(pids[0], signal.SIGSTOP)
+        cutter = threading.Thread(target=cut)
+        if lost:
+            cutter.start()
+        try:
+            return promote(self, timeout)
+        finally:
+            if lost:
+                cutter.join()
+
+    def cut():
+        waits = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'Promote'"
+        with server.connect() as con:
+            while not con.execute(waits).fetchall():
+                time.sleep(0.02)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(postgresql.PostgresqlServer, "promote", late)
+        patch.setattr(failover_store, "PROMOTE_SECONDS", 60.0 if lost else 1.0)
+        patch.setattr(failover_checks, "PROBE_SECONDS", 0.2)
+        try:
+            yield
+        finally:
+            os.kill(pids[0], signal.SIGCONT)

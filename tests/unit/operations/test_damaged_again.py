@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite import SqliteStore
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.runbook import NAME, NS, STEPS, Site, attempt
@@ -25,12 +26,19 @@ def site(tmp_path):
     return site
 
 
-def released(site, strategy):
-    """Rebuilt and released; its watch is not over. The run that did it."""
+def rebuilt(site, strategy):
+    """All but released. The run that did it."""
     site.raw.set(NS, "k03", payload=bytes(40))
     run = attempt()
-    for step in STEPS:
+    for step in STEPS[:-1]:
         site.step(step, run, **({"strategy": strategy} if step == "plan" else {}))
+    return run
+
+
+def released(site, strategy):
+    """Rebuilt and released; its watch is not over. The run that did it."""
+    run = rebuilt(site, strategy)
+    site.step("release", run)
     assert site.served() == VALUES
     return run
 
@@ -73,3 +81,75 @@ def test_a_write_whose_log_entry_is_gone_is_not_undone_either(site):
     with site.open() as store, pytest.raises(CannotProceed, match="written to after its release"):
         apply.undo(store=store, store_params=site.store, namespace=NS, run=run)
     assert "new" in site.rows()
+
+
+def undone(site, run):
+    with site.open() as store:
+        return apply.undo(store=store, store_params=site.store, namespace=NS, run=run)
+
+
+@pytest.fixture
+def lost(monkeypatch):
+    """lost("fence", act): the store does that, and nobody hears of it."""
+
+    def lose(name, act):
+        does = getattr(SqliteStore, name)
+
+        def unheard(store, claim):
+            does(store, claim)
+            raise StoreUnavailable("The connection was lost.", "run the same command again")
+
+        with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
+            patch.setattr(SqliteStore, name, unheard)
+            act()
+
+    return lose
+
+
+@pytest.mark.parametrize("again", ["release", "isolate"])
+def test_after_a_release_that_nobody_heard_of_no_write_is_undone(site, lost, again):
+    run = rebuilt(site, "hard")
+    lost("unfence", lambda: site.step("release", run))
+    with site.memory() as memory:
+        memory.write(NS, "after", 1)
+    assert site.step(again, run)["changed"] and not site.step(again, run)["changed"]
+    facts = site.facts()
+    assert facts["released_at"] and "releasing" not in facts
+    if again == "release":
+        assert facts["released_at"] > facts["fenced_at"]  # so it is watched
+        site.step("isolate", run)
+    with pytest.raises(CannotProceed, match="written to after its release"):
+        undone(site, run)
+    with pytest.raises(CannotProceed, match="as it was released since"):
+        site.step("release", run)
+
+
+def test_a_false_alarm_whose_release_nobody_heard_of_is_closed_by_the_same_command(site, lost):
+    run = attempt()
+    site.step("isolate", run)
+    lost("unfence", lambda: site.step("release", run))
+    assert site.step("release", run)["changed"] and not site.step("release", run)["changed"]
+    with site.open() as store:
+        assert store.incidents(NS)[0].state == "closed"
+
+
+def test_no_release_makes_an_undo_forget_the_writes_after_an_earlier_one(site):
+    run = released(site, "hard")
+    with site.memory() as memory:
+        memory.write(NS, "after", 1)
+    for _turn in range(2):
+        site.step("isolate", run)
+        with pytest.raises(CannotProceed, match="written to after its release"):
+            undone(site, run)
+        site.step("release", run, force=True)
+
+
+def test_a_second_fence_that_nobody_heard_of_tells_its_own_time(site, lost):
+    run = released(site, "hard")
+    first = site.facts()
+    with site.memory() as memory:
+        memory.write(NS, "after", 1)
+    lost("fence", lambda: site.step("isolate", run))
+    site.step("isolate", run)
+    facts = site.facts()
+    assert facts["fenced_at"] > facts["released_at"] and facts["fenced_sequence"] > first["fenced_sequence"]

@@ -18,9 +18,14 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     LeaseHeld,
     MemoryOpsError,
     NamespaceQuarantined,
+    StoreUnavailable,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import failover_store, rotate
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    failover_checks,
+    failover_store,
+    rotate,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.failover_checks import Wish
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import describe
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
@@ -30,9 +35,12 @@ from tests.unit.operations.pair_help import (
     Killed,
     Pair,
     Writers,
+    caught_up,
     killed_after,
     killed_then_finished,
     refused,
+    spoil,
+    stuck,
 )
 from tests.unit.operations.runbook import chained
 
@@ -274,12 +282,41 @@ def test_a_replica_that_is_behind_the_rpo_does_not_take_over(halted):
     assert pair.serving(home) == list(NAMESPACES)
 
 
-def test_the_fence_is_lifted_when_the_replica_does_not_catch_up(halted):
+def test_the_fence_is_lifted_when_the_replica_does_not_catch_up(halted, monkeypatch):
+    monkeypatch.setattr(failover_checks, "PROBE_SECONDS", 0.2)
     pair, home, away = halted
     refused("lacks .* bytes .*fence was lifted again", lambda: pair.fail_over(home, away, catch_up=0.5))
     assert pair.serving(home) == list(NAMESPACES)
     with pair.memory(home) as memory:
         memory.write("agent-1", "goes-on", {"n": 1}, reason="test")
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["late", "lost"])
+def test_the_fence_stays_where_the_replica_was_told_to_take_over_and_may_yet_do_so(pair, monkeypatch, lost):
+    home, away = pair.roles()
+    with stuck(pair.hosts[away], monkeypatch, lost):
+        for _turn in range(2):
+            refused("may do so at any moment", lambda: pair.fail_over(home, away, catch_up=0.1), StoreUnavailable)
+        assert pair.serving(home) == []
+    with pair.side(away) as side:
+        while side.standing().role != "primary":
+            time.sleep(0.05)
+    assert pair.serving(home) == pair.serving(away) == []
+    with pair.memory(home) as memory, pytest.raises(NamespaceQuarantined):
+        memory.write("agent-1", "nobody-has-it-later", 1)
+    assert pair.fail_over(home, away)["performed"]
+    assert pair.serving(home) == [] and pair.serving(away) == list(NAMESPACES)
+    pair.rejoin(home, away)
+
+
+def test_a_replica_that_refuses_the_promotion_leaves_the_primary_serving(pair):
+    home, away = pair.roles()
+    with pair.hosts[home].connect() as con:
+        con.execute("REVOKE EXECUTE ON FUNCTION pg_promote(boolean, integer) FROM memops")
+        refused("may not promote .*fence was lifted again", lambda: pair.fail_over(home, away))
+        assert pair.serving(home) == list(NAMESPACES)
+        con.execute("GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO memops")
+    caught_up(pair, home, away)
 
 
 def test_a_replication_that_is_silently_broken_is_seen(pair):
@@ -340,26 +377,6 @@ def test_what_is_quarantined_stays_so_and_nobody_opens_the_store_meanwhile(pair,
     store.unfence(claim)
     store.close_incident(claim)
     store.close()
-
-
-def spoil(con, namespace, key, change):
-    """Another payload in the place of a record's, as a bad disk would do it; the former one."""
-    table, where = "memops.memory_records", (
-        "key = %s AND generation = (SELECT generation FROM memops.memops_namespace WHERE name = %s)"
-    )
-    names = (key.encode(), namespace.encode())
-    with con.transaction():
-        con.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
-        (payload,) = con.execute(f"SELECT payload FROM {table} WHERE {where}", names).fetchone()
-        con.execute(f"UPDATE {table} SET payload = %s WHERE {where}", (change(payload), *names))
-        for verb in ("insert", "update", "delete", "truncate"):
-            con.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER memops_fence_{verb}")
-    return payload
-
-
-def caught_up(pair, home, away):
-    with pair.side(away) as side, pair.side(home) as main:
-        side.server.applied(main.standing().position, 10)
 
 
 def test_replicated_damage_is_no_rescue_and_a_fresh_look_counts(pair):

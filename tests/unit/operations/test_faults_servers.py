@@ -1,7 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The server of the store is killed (SIGKILL) at some call of every step of a rebuild: one sentence, still quarantined
-when it is back, and the same call finishes with nothing lost.
+"""The server of the store is killed (SIGKILL) at some call of every step of a rebuild, or the way to it is cut at some
+message: one sentence, still quarantined when it is back, and the same call finishes with nothing lost.
 """
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valke
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_connect import Wire
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
 from tests.support.engines import Bench
+from tests.support.link import Linked
 from tests.support.postgresql_server import PostgresqlServer
 from tests.support.valkey_server import ValkeyServer
 from tests.unit.operations.runbook import STEPS, attempt
 from tests.unit.operations.test_rebuild_kills import check, damaged, options
 
-POINTS = int(os.environ.get("MEMOPS_SERVER_KILL_POINTS", "2"))  # kills per step, one after the other
+POINTS = int(os.environ.get("MEMOPS_SERVER_KILL_POINTS", "1"))  # kills and cuts per step, one after the other
 CALLS = {  # what sends something to the server
     "postgresql": [(Session, name) for name in ("say", "run", "rows", "copy", "begin")],
     "valkey": [(Wire, "many")],
@@ -32,7 +33,10 @@ CALLS = {  # what sends something to the server
 @pytest.fixture(scope="module")
 def servers():
     with PostgresqlServer() as postgresql, ValkeyServer(durable=True) as valkey:
-        yield {"postgresql": postgresql, "valkey": valkey}
+        linked = {"postgresql": Linked(postgresql), "valkey": Linked(valkey)}
+        yield linked
+        for one in linked.values():
+            one.link.close()
 
 
 class Calls:
@@ -85,7 +89,7 @@ def one_sentence(said, server):
 
 @pytest.mark.parametrize("strategy", ["soft", "hard"])
 @pytest.mark.parametrize("engine", sorted(CALLS))
-def test_a_server_that_is_killed_in_a_step(servers, tmp_path, monkeypatch, engine, strategy):
+def test_a_server_that_is_killed_or_cut_off_in_a_step(servers, tmp_path, monkeypatch, engine, strategy):
     monkeypatch.setattr(valkey_transactions, "SETTLE_SECONDS", 0.2)  # the server is not back so soon
     monkeypatch.setattr(valkey_transactions, "HOLD_SECONDS", 0.5)  # what the killed connection held is waited for
     server = servers[engine]
@@ -93,29 +97,43 @@ def test_a_server_that_is_killed_in_a_step(servers, tmp_path, monkeypatch, engin
     print(f"seed {seed}")
     dice = random.Random(seed)
     rehearsal = Bench(engine, tmp_path, server)
-    site, calls, run = damaged(tmp_path / "rehearsal", rehearsal), {}, attempt()
+    site, calls, requests, run = damaged(tmp_path / "rehearsal", rehearsal), {}, {}, attempt()
     for name in STEPS:
         with pytest.MonkeyPatch.context() as patch:
             counted = Calls(patch, engine)
+            server.link.break_at(0)
             site.step(name, run, **options(name, strategy))
-            calls[name] = counted.seen
+            calls[name], requests[name] = counted.seen, server.link.requests()
     bench = Bench(engine, tmp_path, server)
     site, run = damaged(tmp_path / "site", bench), attempt()
     elsewhere = site.untouched()
     former = site.rows()
     for name in STEPS:
+
+        def failing(name=name):
+            return fails(lambda: site.step(name, run, **options(name, strategy)))
+
         if strategy == "soft" or name == "apply":  # the others do the same for both
-            for turn in range(POINTS):
-                number, when = dice.randint(1, calls[name]), dice.choice(("before", "meanwhile", "after"))
-                with pytest.MonkeyPatch.context() as patch:
-                    counted = Calls(patch, engine, number, server.kill, when)
-                    said = fails(lambda name=name: site.step(name, run, **options(name, strategy)))
-                killed = counted.seen >= number
-                place = f"{name}: call {number} of {calls[name]}, killed {when}: {said}"
+            for turn, fault in enumerate(dice.sample(["cut", "kill"] * POINTS, 2 * POINTS)):
+                if fault == "cut":
+                    number, answered = dice.randint(1, requests[name]), dice.random() < 0.5
+                    server.link.break_at(number, answered=answered)
+                    said = failing()
+                    when = "after" if answered else "before"
+                    place = f"{name}: message {number} of {requests[name]}, cut {when}: {said}"
+                    hit = server.link.requests() >= number
+                    server.link.break_at(0)
+                else:
+                    number, when = dice.randint(1, calls[name]), dice.choice(("before", "meanwhile", "after"))
+                    with pytest.MonkeyPatch.context() as patch:
+                        counted = Calls(patch, engine, number, server.kill, when)
+                        said = failing()
+                    place = f"{name}: call {number} of {calls[name]}, killed {when}: {said}"
+                    hit = counted.seen >= number
+                    if hit:
+                        server.again()
                 print(place)
-                assert killed or turn, place
-                if killed:
-                    server.again()
+                assert hit or turn, place
                 if said is not None:
                     one_sentence(said, server)
                 if name not in ("isolate", "release") or (said is None and name == "isolate"):

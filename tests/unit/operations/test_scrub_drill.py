@@ -4,16 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
+import signal
 
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite_reader import SqliteReader
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceUnknown, SnapshotUnusable
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import drill, evidence, scrub
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import drill, evidence, scratch, scrub
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.runbook import NAME, NS, OTHER, Site
 
@@ -95,7 +97,7 @@ def test_drill_passes_measures_and_keeps_the_evidence(site, tmp_path):
     found = drilled(site, benchmark=str(cases), rto=600.0, owner="the test")
     assert found["verdict"] == "pass" and found["reasons"] == [] and found["rotated"] == found["records"] > 120
     assert set(found["phases"]) == {"restore", "scan", "benchmark", "rotate"}
-    assert site.untouched(NS) == before and not list(tmp_path.glob("**/memops-drill-*"))
+    assert site.untouched(NS) == before and not list(tmp_path.glob("**/memops-scratch-*"))
     kept = evidence.newest(Repository.open(site.repository), site.ring(), NAME)
     assert kept["verdict"] == "pass" and kept["snapshot"] == found["snapshot"] and kept["owner"] == "the test"
     assert pathlib.Path(site.folder, "repository", found["evidence"]).is_file()
@@ -117,7 +119,31 @@ def test_drill_fails_and_the_failure_is_kept(site, tmp_path):
     assert drilled(site)["verdict"] == "fail"  # there is no snapshot at all
 
 
+def test_what_a_killed_drill_left_goes_with_the_next_one_and_what_is_in_use_stays(site, tmp_path):
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(drill.rotate, "rotate", lambda **given: os.kill(os.getpid(), signal.SIGKILL))
+            drilled(site)
+        os._exit(1)
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    (left,) = pathlib.Path(site.folder).glob("memops-scratch-*")
+    assert list(left.glob("*.db"))
+    with scratch.folder(site.folder) as mine:
+        assert not left.exists()  # whoever needs such a folder looks
+        theirs = pathlib.Path(site.folder, "memops-scratch-of-an-older-program")
+        theirs.mkdir()
+        assert drilled(site)["verdict"] == "pass"
+        assert sorted(pathlib.Path(site.folder).glob("memops-scratch-*")) == sorted([pathlib.Path(mine), theirs])
+    assert not os.path.exists(mine)
+
+
 def test_a_drill_that_cannot_tell_is_no_pass(site, tmp_path):
+    nowhere = drill.drill(
+        name=NAME, scratch=str(tmp_path / "none"), keyring_params=site.keyring,
+        repository=Repository.open(site.repository),
+    )  # fmt: skip
+    assert nowhere["verdict"] == "could-not-verify" and "cannot be written: No such file" in nowhere["reasons"][0]
     other = tmp_path / "other.key"
     other.write_text("22" * 32)
     other.chmod(0o600)

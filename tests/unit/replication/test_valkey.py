@@ -189,7 +189,7 @@ def test_logins_and_rights(roles):
                                "+@transaction", "+info")  # fmt: skip
     with opened(roles[1], user="weak", password="weak") as replica:
         assert replica.standing().role == "replica"
-        with pytest.raises(StoreUnavailable, match=r"does not allow user weak to run replicaof") as caught:
+        with pytest.raises(CannotProceed, match=r"does not allow user weak to run replicaof") as caught:
             replica.promote(1.0)
         assert "+failover" in caught.value.next_step
     assert roles[1].said_of()["role"] == "slave"

@@ -1,0 +1,77 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a snapshot that another copy of this store took tells of this store's past.
+
+PRIVATE to the collection. A copy that was restored elsewhere goes on by itself, with the same lineage and the same
+numbers. Saved to the same place it would be taken for the newest state of this store. What a copy tells is believed
+where this store was filled from it, or where what was written there last came home, by a failback.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._model import StoreIdentity
+from .._repository import SnapshotInfo
+from .._store import Store
+from .restore_work import PREFIX as RESTORE
+
+
+class OtherCopies:
+    """For one namespace of ``store``."""
+
+    def __init__(self, store: Store, namespace: str) -> None:
+        self._store, self._namespace = store, namespace
+        self._store_id = store.identity().store_id
+        with store.reader() as reader:
+            state = reader.namespace(namespace)
+        restores = [one.opened for one in store.incidents(namespace) if one.incident.startswith(RESTORE)]
+        self._filled_at = max([state.restored_at or 0, *restores])
+        self._filled = (state.restored_epoch or 0, state.restored_sequence or 0)
+
+    def strange(self, snapshot: t.Any) -> str | None:
+        """Why ``snapshot`` is no source; None: it is of this store, or of its past. Errors: SnapshotUnusable."""
+        theirs = snapshot.info.store_id
+        if not self._store_id or not theirs or theirs == self._store_id or self._before_filling(snapshot.info):
+            return None
+        if "log" in self._store.capabilities() and self._came_home(snapshot):
+            return None
+        return "another copy of this store took it, and what was written there never came home"
+
+    def _before_filling(self, info: t.Any) -> bool:
+        if "sequence" in self._store.capabilities():
+            return bool((info.epoch, info.sequence) <= self._filled)
+        return bool(info.at <= self._filled_at)
+
+    def _came_home(self, snapshot: t.Any) -> bool:
+        """Whether our log has the newest write of its log."""
+        newest: t.Any = None
+        for entries in snapshot.log(self._namespace):
+            for entry in entries:
+                known = isinstance(entry[5], int) and isinstance(entry[6], int)
+                if entry[3] in ("write", "delete") and known and (newest is None or newest[:2] < entry[5:7]):
+                    newest = (*entry[5:7], entry[4], entry[7])
+        if newest is None:
+            return False
+        with self._store.reader() as reader:
+            return any(
+                (*entry[5:7], entry[4], entry[7]) == newest
+                for entries in reader.log(self._namespace, operations=("write", "delete"))
+                for entry in entries
+            )
+
+
+def goes_on(identity: StoreIdentity, snapshots: t.Sequence[SnapshotInfo]) -> str | None:
+    """Why the next snapshot of this store needs somebody's word: it is a younger copy of the one that was saved last,
+    which goes on being saved since this one is, so it took nobody's place. ``snapshots``: all that there are."""
+    last = max((info for info in snapshots if info.good), key=lambda info: info.order[2], default=None)
+    own = [info.order[2] for info in snapshots if info.store_id == identity.store_id]
+    if last is None or not own or last.store_id in ("", identity.store_id) or identity.epoch > last.epoch:
+        return None
+    theirs = [info.order[2] for info in snapshots if info.store_id == last.store_id]
+    if not min(theirs) < min(own) < max(theirs):
+        return None
+    return (
+        f"this store is a copy of one that goes on being saved here ({last.id}): use another memory_cluster name or "
+        "another prefix for it"
+    )

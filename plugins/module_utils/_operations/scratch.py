@@ -1,0 +1,54 @@
+# Copyright (c) 2026 memops.agent_memory contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Folders for scratch stores, which hold memories: they go afterwards, also those of a process that was killed.
+
+PRIVATE to the collection. Who works in one holds a lock in it, so the next one knows what nobody works in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import typing as t
+
+PREFIX: t.Final = "memops-scratch-"
+LOCK: t.Final = "in-use"
+
+
+@contextlib.contextmanager
+def folder(parent: str | None) -> t.Iterator[str]:
+    """One below ``parent`` (None: the system's temporary folder). Errors: OSError."""
+    parent = parent or tempfile.gettempdir()
+    _clear(parent)
+    path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+    try:
+        coming = os.path.join(path, f".{LOCK}")
+        with open(coming, "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.rename(coming, os.path.join(path, LOCK))  # locked from the moment that anybody sees it
+            yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _clear(parent: str) -> None:
+    """What is left of our own. Errors: none."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(parent):
+            if name.startswith(PREFIX):
+                with contextlib.suppress(OSError):
+                    _remove(os.path.join(parent, name))
+
+
+def _remove(path: str) -> None:
+    """Errors: OSError, also where somebody works in it."""
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        return
+    with open(os.path.join(path, LOCK), "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
