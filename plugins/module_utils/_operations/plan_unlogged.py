@@ -310,7 +310,7 @@ def _needed(draft: PlanFile, reader: Reader, namespace: str) -> int:
     for action in (ABSENT, "repair"):
         for entries in draft.entries(action):
             some = [entry for entry in entries if action == ABSENT or entry.reason == UNSURE]
-            keys = set(reader.needed(namespace, [entry.key for entry in some]))
+            keys = set(reader.needed(namespace, [entry.key for entry in some])) if some else set()
             draft.add(entry._replace(action="repair", reason=NEEDED) for entry in some if entry.key in keys)
             back += len(keys) if action == ABSENT else 0
     return back
