@@ -78,9 +78,14 @@ def test_rebuild_of_two_namespaces_check_first_then_twice(tmp_path: pathlib.Path
     assert checked.status == 0, checked.text
     assert "to repair: 2" in checked.text
     assert site.fingerprint() == before
+    unread = site.play("rebuild", memory_namespace=["agent-7", "agent-8"])
+    refused(unread, "could-not-verify")
+    assert states(site, "agent-7") == {"primary": "serving", "secondary": "standby"}
     with site.working("agent-7", "agent-8"):
-        passed(site.play("rebuild", memory_namespace=["agent-7", "agent-8"]), changed=True)
+        watched = site.play("rebuild", memory_namespace=["agent-7", "agent-8"])  # only the watch was left
         again = site.play("rebuild", memory_namespace=["agent-7", "agent-8"])
+    passed(watched, changed=True)
+    assert "TASK [memops.agent_memory.isolate" not in watched.text
     passed(again, changed=False)
     assert "Nothing to rebuild" in again.text
     memory = site.memory()
@@ -159,19 +164,6 @@ def test_a_failback_too_early_or_cut_short_says_so_and_no_write_is_lost(tmp_path
     for namespace in ("agent-7", "agent-8"):
         assert memory.read(namespace, "written-elsewhere") == {"fact": "written-elsewhere"}
     memory.close()
-
-
-def test_a_rebuild_that_only_waits_for_its_watch_isolates_nothing(tmp_path: pathlib.Path) -> None:
-    site = site_with_backup(tmp_path, secondary=False)
-    site.flip("agent-7", ["key-00005"])
-    unread = site.play("rebuild", memory_namespace="agent-7")
-    refused(unread, "could-not-verify")
-    assert states(site, "agent-7") == {"primary": "serving"}
-    with site.working("agent-7"):
-        watched = site.play("rebuild", memory_namespace="agent-7")
-    passed(watched, changed=True)
-    assert "TASK [memops.agent_memory.isolate" not in watched.text
-    assert site.report()["state"] == "closed"
 
 
 def test_killed_and_run_again_nothing_written_on_the_secondary_is_lost(tmp_path: pathlib.Path) -> None:
