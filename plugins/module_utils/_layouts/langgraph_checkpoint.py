@@ -48,6 +48,7 @@ LANGGRAPH_CHECKPOINT = described(
         sealed=Sealed(AES, "blob", "type"),
     ),
     engines=("postgresql", "sqlite"),
+    findings=("checkpoint-without-parent",),
     once=r"blob/.*|write/.*/[0-9]{19}",
     variants={
         "sqlite": (
