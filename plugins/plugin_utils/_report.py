@@ -143,8 +143,8 @@ def build_report(
             + parts.series(run.result("monitor").get("samples")),
             "errors_seen": parts.lines(diagnose.get("errors_seen")),
             "sources": parts.sources(plan),
-            "absent": parts.absent(plan, namespace, where),
-            "kept": parts.kept(plan, namespace, where),
+            "absent": parts.absent(run, plan, incident, namespace, where),
+            "kept": parts.kept(run, plan, incident, namespace, where),
             "suspect_keys": given.texts(plan.get("suspect_keys"), figures.KEYS_SHOWN),
             "conflict_keys": given.texts(
                 [

@@ -78,7 +78,7 @@ def sources(plan: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
 
 
 def absent(
-    plan: t.Mapping[str, t.Any], namespace: t.Optional[str], where: str
+    run: Run, plan: t.Mapping[str, t.Any], incident: t.Optional[str], namespace: t.Optional[str], where: str
 ) -> t.Dict[str, t.Any]:
     """What the plan left away, deleted or lost, and the command that brings it back."""
     keys = given.texts(plan.get("absent_keys"), 1000)
@@ -87,23 +87,40 @@ def absent(
     command = None
     if keys and snapshot and namespace:
         chosen = {"memory_keys": keys} if len(keys) == count <= _NAMED else {"memory_pattern": "*"}
-        command = _restore(where, namespace, snapshot, chosen)
+        command = _back(run, where, incident, namespace, snapshot, chosen, {"memory_absent": "restore"})
     return {"count": count, "keys": keys, "snapshot": snapshot, "command": command}
 
 
-def kept(plan: t.Mapping[str, t.Any], namespace: t.Optional[str], where: str) -> t.Dict[str, t.Any]:
+def kept(
+    run: Run, plan: t.Mapping[str, t.Any], incident: t.Optional[str], namespace: t.Optional[str], where: str
+) -> t.Dict[str, t.Any]:
     """What is other than in the last good snapshot and stayed; the command that puts the snapshot's in its place."""
     keys = given.texts(plan.get("newer_keys"), 1000)
     snapshot = given.text(plan.get("newest_snapshot"))
     count = given.count(plan.get("newer")) or 0
     command = None
     if namespace and snapshot and len(keys) == count and 0 < count <= _NAMED:
-        command = _restore(where, namespace, snapshot, {"memory_keys": keys})
+        chosen = {"memory_keys": keys}
+        command = _back(run, where, incident, namespace, snapshot, chosen, chosen)
     return {"count": count, "keys": keys, "snapshot": snapshot, "command": command}
 
 
-def _restore(where: str, namespace: str, snapshot: str, chosen: t.Mapping[str, t.Any]) -> str:
-    more = extra_vars({"memory_namespace": namespace, "memory_snapshot": snapshot, **chosen})
+def _back(
+    run: Run,
+    where: str,
+    incident: t.Optional[str],
+    namespace: str,
+    snapshot: str,
+    chosen: t.Mapping[str, t.Any],
+    before: t.Mapping[str, t.Any],
+) -> str:
+    """The command that brings them back as things stand. ``before``: until the repairs have begun the rebuild
+    itself does it; while its incident is open a restore is a step of that."""
+    if run.state == "quarantined" and "apply" not in run.current:
+        more = extra_vars({"memory_namespace": namespace, **before})
+        return f"ansible-playbook {where} memops.agent_memory.rebuild -e {more}"
+    step = {"memory_incident": incident} if incident and run.state != "closed" else {}
+    more = extra_vars({"memory_namespace": namespace, "memory_snapshot": snapshot, **chosen, **step})
     return f"ansible-playbook {where} memops.agent_memory.restore -e {more}"
 
 

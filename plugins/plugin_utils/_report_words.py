@@ -166,7 +166,7 @@ def loss_sentence(report: t.Mapping[str, t.Any]) -> str:
     if not lost and details["absent"]["count"]:
         return absent_sentence(report)
     if not lost:
-        told = f" All {expected:,} expected records have a good or a suspect copy." if expected else ""
+        told = f" {_all_of(expected)}" if expected else ""
         return "Nothing was lost." + told
     of = f" of {expected:,} expected" if expected is not None else ""
     share = f" ({percent(details['loss_ratio'])})" if details["loss_ratio"] is not None else ""
@@ -194,8 +194,13 @@ def absent_sentence(report: t.Mapping[str, t.Any]) -> str:
     return (
         f"{away['count']:,} {'record' if one else 'records'} of the last good snapshot {were} absent and left away, "
         f"since nobody knows whether {they} deleted or lost: {named}."
-        + (f" All {expected:,} expected records have a good or a suspect copy." if others else "")
+        + (f" {_all_of(expected)}" if others else "")
     )
+
+
+def _all_of(expected: int) -> str:
+    told = "The one expected record has" if expected == 1 else f"All {expected:,} expected records have"
+    return f"{told} a good or a suspect copy."
 
 
 def kept_sentence(report: t.Mapping[str, t.Any]) -> str:

@@ -1,6 +1,6 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Transcripts that no model would accept: a tool's result without its call. Read only.
+"""Transcripts that no model would accept: a tool's result without its call; and threads with a gap. Read only.
 
 PRIVATE to the collection.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import typing as t
 
+from .checkpoint_parents import gaps, without_parent
 from .postgresql_session import Session
 from .tables_postgresql_reader import Live
 
@@ -24,7 +25,11 @@ def transcripts(session: Session, live: Live) -> list[str]:
         found += (_messages if live.sql[0].version >= 160_000 else _messages_here)(session, live)
     if "event-without-session" in live.layout.findings:
         found += _events(session, live)
-    return [f"session {name!r:.80} has {count} results of tools without their calls" for name, count in found[:SHOWN]]
+    lines = [f"session {name!r:.80} has {count} results of tools without their calls" for name, count in found[:SHOWN]]
+    if "checkpoint-without-parent" in live.layout.findings:
+        table = next(root.table for root in live.roots if root.root.label == "checkpoint")
+        lines += gaps(session.rows(without_parent(table.name)))
+    return lines
 
 
 def _messages(session: Session, live: Live) -> list[tuple[str, int]]:

@@ -12,6 +12,7 @@ import typing as t
 
 from .._application_notices import told
 from .._layouts.tables import TablesLayout
+from .checkpoint_parents import gaps, without_parent
 from .item_vectors import in_sqlite
 from .tables_sqlite_sealed import sealed_notices
 from .tables_sqlite_sql import Schema, Table, name
@@ -31,7 +32,7 @@ def remarks(con: sqlite3.Connection, layout: TablesLayout, schema: Schema, param
     lines += told(params, lambda seals: sealed_notices(con, schema, seals))
     for word, look in (
         ("half-migrated", _half_migrated), ("result-without-call", _transcripts), ("event-without-session", _adk),
-        ("item-without-vector", in_sqlite),
+        ("item-without-vector", in_sqlite), ("checkpoint-without-parent", _gaps),
     ):  # fmt: skip
         if word in layout.findings:
             lines += look(con, schema)
@@ -108,6 +109,10 @@ def _half_migrated(con: sqlite3.Connection, _schema: Schema) -> list[str]:
         if newest is None and noted == "vector_migrations":
             lines.append(f"half-migrated: {noted} was made, and no migration ran")
     return lines
+
+
+def _gaps(con: sqlite3.Connection, schema: Schema) -> list[str]:
+    return gaps(con.execute(without_parent(schema.tables[0].plain)).fetchall())
 
 
 def _transcripts(con: sqlite3.Connection, schema: Schema) -> list[str]:

@@ -48,7 +48,7 @@ LANGGRAPH_CHECKPOINT = described(
         sealed=Sealed(AES, "blob", "type"),
     ),
     engines=("postgresql", "sqlite"),
-    findings=("channel-without-value",),
+    findings=("channel-without-value", "checkpoint-without-parent"),
     once=r"blob/.*|write/.*/[0-9]{19}",
     variants={
         "sqlite": (

@@ -109,7 +109,7 @@ def decide(
     chosen = known.get("proposed", "soft") if strategy == "auto" else strategy
     if folder and not check:
         summary["lost_file"] = _write_lost(folder, namespace)
-    reason = _escalation(summary, max_loss, known.get("structure_broken") or [])
+    reason = _escalation(summary, max_loss, known.get("structure_broken") or [], absent)
     decided = {
         "strategy": chosen,
         "escalate": bool(reason) and not accept_loss,
@@ -225,7 +225,9 @@ def _write_lost(folder: str, namespace: str) -> str:
     return path
 
 
-def _escalation(summary: t.Mapping[str, t.Any], max_loss: float, broken: t.Sequence[str]) -> str | None:
+def _escalation(
+    summary: t.Mapping[str, t.Any], max_loss: float, broken: t.Sequence[str], absent: str
+) -> str | None:
     """Why the DR plan has to be invoked, or None."""
     if broken:
         return f"the store's own structure is damaged and cannot be rebuilt in place ({broken[0]:.120})"
@@ -237,6 +239,13 @@ def _escalation(summary: t.Mapping[str, t.Any], max_loss: float, broken: t.Seque
         )
     if records["damaged"] and not summary["sources"] and records["lost"]:
         return f"no good snapshot holds any of the {records['damaged']} damaged records"
+    known = records["expected"] + records["absent"]
+    if absent == "auto" and records["absent"] > max_loss * known:  # on doubt it stays quarantined
+        return (
+            f"{records['absent']} of {known} records ({records['absent'] / known:.1%}) are absent and nobody knows "
+            f"whether they were deleted or lost, more than the limit of {max_loss:.0%} (memory_absent=restore brings "
+            "them back, memory_absent=keep says that they were deleted)"
+        )
     return None
 
 

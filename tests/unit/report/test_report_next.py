@@ -354,6 +354,23 @@ def test_what_was_kept_though_it_is_other_is_told_with_the_command_that_puts_the
     assert "k4 …" in text and "As it was:" not in text
 
 
+@pytest.mark.parametrize(
+    ("until", "command"),
+    [
+        ("plan", '.rebuild -e \'{"memory_namespace": "agent-7", "memory_absent": "restore"}\''),
+        ("release", '"memory_keys": ["a"], "memory_incident": "INC-1"}\''),
+        ("monitor", '"memory_keys": ["a"]}\''),
+    ],
+)
+def test_what_was_left_away_comes_back_as_things_stand(until, command):
+    steps = good(until)
+    plan = find(steps, "plan")["result"]
+    plan["records"].update(lost=0, absent=1)
+    plan.update(lost_keys=[], lost_total=0, absent_keys=["a"], absent_snapshot="S-1")
+    report = build(steps, namespace="agent-7", incident="INC-1")
+    assert report["details"]["absent"]["command"].endswith(command), report["state"]
+
+
 UNDONE = {**extra("undo", changed=True, incident="INC-1", generation={"from": 2, "to": 1}), "detail": ""}
 
 

@@ -107,3 +107,20 @@ def test_a_result_of_a_tool_without_its_call_in_an_event_of_google_adk(tmp_path,
         assert told(site, "results of tools") == ["session 'helper/ann/s0' has 1 results of tools without their calls"]
     finally:
         site.wipe()
+
+
+def test_a_checkpoint_whose_parent_is_not_there(tmp_path, processes, postgresql_server):
+    """As LangGraph itself prunes a thread it leaves no link to what is gone."""
+    site = keyed(tmp_path, processes["langgraph_checkpoint"], "langgraph_checkpoint", "postgresql", postgresql_server)
+    try:
+        for thread in ("whole", "gap"):
+            site.app.say(thread, ["one", "two"], None)
+        assert told(site, "parent") == []
+        site.sql(
+            "DELETE FROM checkpoints WHERE (thread_id, checkpoint_id) = (SELECT thread_id, parent_checkpoint_id FROM "
+            "checkpoints WHERE thread_id = 'gap' ORDER BY checkpoint_id DESC LIMIT 1)"
+        )
+        (line,) = told(site, "parent")
+        assert line.startswith("thread 'gap' has 1 checkpoints whose parent is not there") and "memory_absent" in line
+    finally:
+        site.end()

@@ -51,6 +51,16 @@ def test_an_identifier_of_the_application_itself_is_no_damage(site):
     assert row[3] == 0 and row[9]
 
 
+def test_a_checkpoint_whose_parent_is_not_there_is_told(site):
+    with site.open() as store:
+        assert not [line for line in store.warnings() if "parent" in line]
+    site.sql("DELETE FROM checkpoints WHERE checkpoint_id = (SELECT max(parent_checkpoint_id) FROM checkpoints "
+             "WHERE thread_id = 'plain/1')")  # fmt: skip
+    with site.open() as store:
+        (line,) = [line for line in store.warnings() if "parent" in line]
+    assert line.startswith("thread 'plain/1' has 1 checkpoints whose parent is not there")
+
+
 def test_a_lost_file_comes_back(site):
     before, rows = told(site), {thread: site.rows(thread) for thread in THREADS}
     site.backup()
