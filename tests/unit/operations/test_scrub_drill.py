@@ -12,7 +12,11 @@ import shutil
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite_reader import SqliteReader
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceUnknown, SnapshotUnusable
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    InvalidInput,
+    NamespaceUnknown,
+    SnapshotUnusable,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import drill, evidence, scrub
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.runbook import NAME, NS, OTHER, Site
@@ -115,6 +119,12 @@ def test_drill_fails_and_the_failure_is_kept(site, tmp_path):
     assert (kept["number"], kept["verdict"], kept["reasons"]) == (2, "fail", broken["reasons"])
     shutil.rmtree(pathlib.Path(site.folder, "repository", "snapshots"))
     assert drilled(site)["verdict"] == "fail"  # there is no snapshot at all
+
+
+def test_a_slip_of_the_pen_is_no_drill_that_failed(site):
+    with pytest.raises(InvalidInput, match="There is no snapshot '20260101T000000Z-00000000'"):
+        drilled(site, snapshot_id="20260101T000000Z-00000000")
+    assert evidence.newest(Repository.open(site.repository), site.ring(), NAME) is None
 
 
 def test_a_drill_that_cannot_tell_is_no_pass(site, tmp_path):
