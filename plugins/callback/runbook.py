@@ -77,6 +77,7 @@ class CallbackModule(Default):
         self._subject: dict[str, str] = {}  # host: the namespace whose steps are shown
         self._offsets: dict[str, int] = {}  # host: how far its steps were read
         self._rehearsed: dict[tuple[str, str], list[dict[str, t.Any]]] = {}  # of (host, namespace), in check mode
+        self._worked_on: dict[str, dict[str, bool]] = {}  # host: its namespaces, and whether a step of each failed
         self._started: dict[tuple[str, str], float] = {}
         self._errors: dict[str, list[str]] = {}
         self._last = ""  # what the last step said
@@ -117,6 +118,9 @@ class CallbackModule(Default):
                 self._line()
             self._subject[host] = namespace
             self._line(self._lead(host) + shown(namespace, 60), C.COLOR_HIGHLIGHT)
+        if namespace:
+            known = self._worked_on.setdefault(host, {})
+            known[namespace] = known.get(namespace, False) or bool(step.get("failed"))
         verdict, changed = str(step.get("verdict")), bool(step.get("changed"))
         said = title if step.get("failed") else str(step.get("detail") or "")
         if verdict == "pass" and not step.get("failed"):
@@ -297,9 +301,17 @@ class CallbackModule(Default):
         took = span(time.monotonic() - self._begun)
         self._line()
         if bad:
-            self._line(f"Failed after {took} on {', '.join(bad)}.", C.COLOR_ERROR)
+            self._line(f"Failed after {took} on {', '.join(map(self._whom, bad))}.", C.COLOR_ERROR)
         else:
             self._line(f"Done in {took}, {changed or 'nothing'} changed.", C.COLOR_OK)
+
+    def _whom(self, host: str) -> str:
+        """A host that failed; of several namespaces, those of which a step did."""
+        known = self._worked_on.get(host, {})
+        failed = [shown(name, 60) for name, one in known.items() if one]
+        if not failed or len(known) == 1:
+            return host
+        return f"{host} ({len(failed)} of {len(known)} namespaces: {', '.join(failed[:5])}{' …' * (len(failed) > 5)})"
 
     # --- help -----------------------------------------------------------------------------------------------------
     def _steps(self, host: str, title: str = "") -> bool:

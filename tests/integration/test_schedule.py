@@ -82,6 +82,8 @@ def test_what_the_host_does_not_have_is_one_sentence(tmp_path: pathlib.Path, mon
         refused = site.play("schedule", memory_schedule=asked)
         told = " ".join(refused.text.split())
         assert refused.status != 0 and refused.changed == 0 and said in told and "Next: " in told, told
+    lost = site.play("schedule", memory_schedule="cron", memory_schedule_metrics_dir="/nonexistent")
+    assert lost.status != 0 and "There is no folder /nonexistent on localhost" in " ".join(lost.text.split()), lost.text
     assert not (tmp_path / ".local").exists() and not (tmp_path / ".config").exists()
     strange = site.play("schedule", memory_schedule="cron", memory_schedule_inventory="hosts.yml")
     told = " ".join(strange.text.split()).replace('\\"', '"')

@@ -7,6 +7,7 @@ PRIVATE to the collection. The live store is not opened at all; a drill that can
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -14,10 +15,11 @@ import tempfile
 import time
 import typing as t
 
-from .._errors import KeyUnavailable, MemoryOpsError, RepositoryUnavailable
+from .._errors import InvalidInput, KeyUnavailable, MemoryOpsError, RepositoryUnavailable
 from .._layouts import counted_once, seals
 from .._store import open_store, scratch_params
 from . import coverage, drill_application, evidence, integrity, restore, rotate
+from .commands import run
 from .incident import now_us, rfc3339
 from .master_key import rewrap_keyring
 from .scratch import folder as scratch_folder
@@ -55,8 +57,17 @@ def drill(
     age_seconds, rto_seconds, rto_limit, phases {restore, scan, benchmark, rotate: seconds}, at, evidence (key, or None
     where nothing could be kept), warnings, seconds}. The scratch store is removed in every case; that
     of a drill that was killed goes with the next one.
+    Errors: InvalidInput (a snapshot that there is not: nothing is kept of a slip of the pen).
     """
     started = time.monotonic()
+    if snapshot_id is not None:
+        with contextlib.suppress(RepositoryUnavailable):  # what is away is told of below
+            if all(info.id != snapshot_id for info in repository.snapshots(name)):
+                raise InvalidInput(
+                    f"There is no snapshot {snapshot_id!r:.80} of {name} in {repository.location}; nothing was "
+                    "rehearsed.",
+                    f"name one of those that there are: {run('info')}",
+                )
     result: dict[str, t.Any] = {
         "verdict": "could-not-verify", "reasons": [], "snapshot": snapshot_id, "namespaces": {}, "phases": {},
         "not_rehearsed": [], "left_out": [], "rto_limit": rto, "at": rfc3339(now_us()), "evidence": None,

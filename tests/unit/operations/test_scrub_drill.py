@@ -14,7 +14,11 @@ import signal
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite_reader import SqliteReader
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceUnknown, SnapshotUnusable
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    InvalidInput,
+    NamespaceUnknown,
+    SnapshotUnusable,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import drill, evidence, scratch, scrub
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.runbook import NAME, NS, OTHER, Site
@@ -136,6 +140,12 @@ def test_what_a_killed_drill_left_goes_with_the_next_one_and_what_is_in_use_stay
         assert drilled(site)["verdict"] == "pass"
         assert sorted(pathlib.Path(site.folder).glob("memops-scratch-*")) == sorted([pathlib.Path(mine), theirs])
     assert not os.path.exists(mine)
+
+
+def test_a_slip_of_the_pen_is_no_drill_that_failed(site):
+    with pytest.raises(InvalidInput, match="There is no snapshot '20260101T000000Z-00000000'"):
+        drilled(site, snapshot_id="20260101T000000Z-00000000")
+    assert evidence.newest(Repository.open(site.repository), site.ring(), NAME) is None
 
 
 def test_a_drill_that_cannot_tell_is_no_pass(site, tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+from ansible.executor.stats import AggregateStats
 
 from ansible_collections.memops.agent_memory.plugins.callback import runbook
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import would_happen
@@ -19,6 +20,25 @@ def test_a_terminal_is_told_nothing_to_obey(capsys: pytest.CaptureFixture[str], 
     printed = capsys.readouterr().out
     assert "namespace" in printed and "    Next: run " in printed
     assert all(char.isprintable() for char in printed.replace("\n", ""))
+
+
+def test_the_end_names_the_namespaces_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    callback = runbook.CallbackModule()
+    stats = AggregateStats()
+    for n in range(7):
+        step = {"name": "isolate", "namespace": f"agent-{n}", "verdict": "pass", "failed": n != 2, "seconds": 1}
+        callback._step("memory-1", step)
+        if n in (0, 1, 3):
+            stats.increment("failures", "memory-1")
+            callback.v2_playbook_on_stats(stats)
+        if n in (1, 2):
+            callback._step("memory-1", {**step, "name": "validate", "failed": False})
+    lines = capsys.readouterr().out.splitlines()
+    ends = [line.partition(" on ")[2] for line in lines if line.startswith("Failed after")]
+    assert ends == ["memory-1.", "memory-1 (2 of 2 namespaces: agent-0, agent-1).",
+                    "memory-1 (3 of 4 namespaces: agent-0, agent-1, agent-3)."]  # fmt: skip
+    callback.v2_playbook_on_stats(stats)
+    assert "(6 of 7 namespaces: agent-0, agent-1, agent-3, agent-4, agent-5 …)." in capsys.readouterr().out
 
 
 def test_the_last_column_of_a_table_is_wrapped_below_itself(capsys: pytest.CaptureFixture[str]) -> None:
