@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite import SqliteStore
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply, incident, isolate
 from tests.unit.operations.runbook import NS, OTHER, attempt
 from tests.unit.operations.test_rebuild_failover import Pair
@@ -108,3 +109,25 @@ def test_what_the_secondary_deleted_is_not_taken_for_lost(pair):
         memory.delete(NS, "k06", soft=False)
     assert pair.take_over("standby")["log_intact"]
     assert pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)["lost"] == 0
+
+
+def test_a_promotion_that_nobody_heard_of_keeps_what_the_secondary_takes(pair, monkeypatch):
+    with pair.home.memory() as memory:
+        memory.write(NS, "k", "home")
+    pair.warm()
+    pair.home.step("isolate", attempt())
+    sets = SqliteStore.set_state
+
+    def unheard(store, claim, state):
+        sets(store, claim, state)
+        raise StoreUnavailable("The connection was lost.", "run the same command again")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
+        patch.setattr(SqliteStore, "set_state", unheard)
+        pair.fail_over()
+    assert pair.fail_over()["accepts_writes"]
+    with pair.away.memory() as memory:
+        memory.write(NS, "k", "away")
+    assert pair.take_over("standby")["epoch"] == pair.epoch(pair.away)
+    with pytest.raises(CannotProceed, match="refilling it would take its writes away"):
+        pair.bring()
