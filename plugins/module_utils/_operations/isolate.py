@@ -197,7 +197,7 @@ def release(
     incident, known = incidents.facts(store, namespace, run.incident)
     after = _policy(store, before.prior_state or "serving", before.prior_ttl)
     if before.state != "quarantined":
-        cut_short = bool(known.get("releasing")) and _is_open(store, namespace, incident)
+        cut_short = bool(known.get("releasing")) and incidents.is_open(store, namespace, incident)
         released_at = known.get("released_at")
         if cut_short and not check:
             released_at = _note_release(store, incidents.claim(store, namespace, run), known)
@@ -243,10 +243,6 @@ def release(
         "before": _policy(store, before.state, before.serving_ttl),
         "after": after,
     }
-
-
-def _is_open(store: Store, namespace: str, incident: str | None) -> bool:
-    return any(one.incident == incident and one.state == "open" for one in store.incidents(namespace))
 
 
 def _note_release(store: Store, claim: Claim, known: t.Mapping[str, t.Any]) -> str | None:

@@ -18,6 +18,24 @@ def pair(tmp_path):
     return Pair(tmp_path / "site")
 
 
+@pytest.fixture
+def unheard(monkeypatch):
+    """unheard("fence", act): the store does that, and nobody hears of it."""
+
+    def lose(name, act):
+        does = getattr(SqliteStore, name)
+
+        def lost(*given):
+            does(*given)
+            raise StoreUnavailable("The connection was lost.", "run the same command again")
+
+        with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
+            patch.setattr(SqliteStore, name, lost)
+            act()
+
+    return lose
+
+
 def damaged_and_served_away(pair):
     """A home with a damaged record and a missing one, isolated; the secondary serves."""
     with pair.home.memory() as memory:
@@ -111,23 +129,29 @@ def test_what_the_secondary_deleted_is_not_taken_for_lost(pair):
     assert pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)["lost"] == 0
 
 
-def test_a_promotion_that_nobody_heard_of_keeps_what_the_secondary_takes(pair, monkeypatch):
+def test_a_promotion_that_nobody_heard_of_keeps_what_the_secondary_takes(pair, unheard):
     with pair.home.memory() as memory:
         memory.write(NS, "k", "home")
     pair.warm()
     pair.home.step("isolate", attempt())
-    sets = SqliteStore.set_state
-
-    def unheard(store, claim, state):
-        sets(store, claim, state)
-        raise StoreUnavailable("The connection was lost.", "run the same command again")
-
-    with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
-        patch.setattr(SqliteStore, "set_state", unheard)
-        pair.fail_over()
+    unheard("set_state", pair.fail_over)
     assert pair.fail_over()["accepts_writes"]
     with pair.away.memory() as memory:
         memory.write(NS, "k", "away")
     assert pair.take_over("standby")["epoch"] == pair.epoch(pair.away)
     with pytest.raises(CannotProceed, match="refilling it would take its writes away"):
         pair.bring()
+
+
+def test_a_copy_that_stands_by_and_nobody_heard_of_it_is_filled_again(pair, unheard):
+    with pair.home.memory() as memory:
+        memory.write(NS, "k", "home")
+    pair.warm()
+    run = attempt()
+    pair.home.step("isolate", run)
+    promoted = pair.fail_over()
+    unheard("set_state", lambda: pair.take_over("standby"))
+    assert pair.take_over("standby")["changed"] and not pair.take_over("standby")["changed"]
+    pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)
+    pair.home.step("release", run, force=True)
+    assert pair.warm()["changed"]
