@@ -150,8 +150,13 @@ def test_a_copy_that_stands_by_and_nobody_heard_of_it_is_filled_again(pair, unhe
     run = attempt()
     pair.home.step("isolate", run)
     promoted = pair.fail_over()
+    with pair.away.memory() as memory:
+        memory.write(NS, "k", "away")
     unheard("set_state", lambda: pair.take_over("standby"))
     assert pair.take_over("standby")["changed"] and not pair.take_over("standby")["changed"]
-    pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)
+    delta = pair.snapshot_of_secondary()
+    unheard("import_log", lambda: pair.come_home(delta, promoted["epoch"], run))
+    merged = pair.come_home(delta, promoted["epoch"], run)
+    assert merged["first_write_at"] and pair.home.facts()["first_write_at"] == merged["first_write_at"]
     pair.home.step("release", run, force=True)
     assert pair.warm()["changed"]
