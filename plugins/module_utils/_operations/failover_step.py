@@ -202,7 +202,7 @@ def come_home(
                 "nobody can tell whether that is all it took. The home stays quarantined.",
                 "compare with the applications' own records; " + accepted,
             )
-        first = result["first_write_at"] and not known.get("first_write_at")  # a merge that was cut short did not note it
+        first = result["first_write_at"] and not known.get("first_write_at")  # a merge cut short noted none
         if result["merged"] or result["log_entries"] or first:
             store.note(claim, validated=None, first_write_at=result["first_write_at"])
         outcome.update({k: result[k] for k in ("merged", "already", "conflicts", "log_entries")})
