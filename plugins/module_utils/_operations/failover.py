@@ -59,8 +59,8 @@ def promote(store: Store, claim: Claim, *, above_epoch: int) -> dict[str, t.Any]
     changed = False
     if state.state != "serving":
         epoch = store.raise_epoch(claim, above_epoch)
+        store.note(claim, promoted_epoch=epoch)  # before the first write, which nobody may take away from then on
         changed = store.set_state(claim, "serving")
-        store.note(claim, promoted_epoch=epoch)
     epoch = store.incident(claim).facts.get("promoted_epoch") or store.identity().epoch
     return {"changed": changed, "epoch": epoch, "accepts_writes": accepts_writes(store, claim.namespace)}
 

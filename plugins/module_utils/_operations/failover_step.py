@@ -108,14 +108,16 @@ def _stand_back(
     if known["took_writes"]:  # what it took and neither its records nor its log tell of, nobody can bring home
         with store.reader() as reader:
             known["log_intact"] = bool(reader.log_health()["intact"])
-    if check or state == "standby":
-        return {"changed": state != "standby", "incident": run.incident, **known}
+    served = incidents.facts(store, namespace, run.incident)[1]
+    left = ("fitness" in served or "reading" in served) and incidents.is_open(store, namespace, run.incident)
+    if check or (state == "standby" and not left):
+        return {"changed": state != "standby" or left, "incident": run.incident, **known}
     claim = incidents.claim(store, namespace, run)
     with Journal(incidents.folder(store_params, claim.incident, run.work_dir)).step("demote", run) as outcome:
         result = failover.demote(store, claim)
         outcome.update(result)
     store.close_incident(claim)  # a standby copy has no incident of its own, so that backups go on filling it
-    return {**result, "incident": claim.incident, **known}
+    return {**result, "changed": True, "incident": claim.incident, **known}
 
 
 def come_home(
@@ -200,7 +202,8 @@ def come_home(
                 "nobody can tell whether that is all it took. The home stays quarantined.",
                 "compare with the applications' own records; " + accepted,
             )
-        if result["merged"] or result["log_entries"]:
+        first = result["first_write_at"] and not known.get("first_write_at")  # a merge cut short noted none
+        if result["merged"] or result["log_entries"] or first:
             store.note(claim, validated=None, first_write_at=result["first_write_at"])
         outcome.update({k: result[k] for k in ("merged", "already", "conflicts", "log_entries")})
     return {**result, "incident": claim.incident}

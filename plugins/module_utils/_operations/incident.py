@@ -93,6 +93,11 @@ def facts(store: Store, namespace: str, incident: str | None = None) -> tuple[st
     return None, {}
 
 
+def is_open(store: Store, namespace: str, incident: str | None = None) -> bool:
+    """Whether that incident is, or any."""
+    return any(one.state == "open" and incident in (None, one.incident) for one in store.incidents(namespace))
+
+
 def since_release(known: t.Mapping[str, t.Any], name: str) -> t.Any:
     """A fact that was noted with ``released``: None where the namespace was released after that, as what came since it
     does not tell of."""

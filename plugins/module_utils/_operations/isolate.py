@@ -205,7 +205,7 @@ def release(
     if before.state != "quarantined":
         if incident is None:
             refuse_forgotten(store, store_params, namespace, run)
-        cut_short = bool(known.get("releasing")) and _is_open(store, namespace, incident)
+        cut_short = bool(known.get("releasing")) and incidents.is_open(store, namespace, incident)
         released_at = known.get("released_at")
         if cut_short and not check:
             released_at = _note_release(store, incidents.claim(store, namespace, run), known)
@@ -252,10 +252,6 @@ def release(
         "after": after,
         "warnings": [lost_ttl.warning(namespace)] if known.get(lost_ttl.FACT) else [],
     }
-
-
-def _is_open(store: Store, namespace: str, incident: str | None) -> bool:
-    return any(one.incident == incident and one.state == "open" for one in store.incidents(namespace))
 
 
 def _note_release(store: Store, claim: Claim, known: t.Mapping[str, t.Any]) -> str | None:

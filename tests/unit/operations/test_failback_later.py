@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite import SqliteStore
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply, incident, isolate
 from tests.unit.operations.runbook import NS, OTHER, attempt
 from tests.unit.operations.test_rebuild_failover import Pair
@@ -15,6 +16,24 @@ from tests.unit.operations.test_rebuild_failover import Pair
 @pytest.fixture
 def pair(tmp_path):
     return Pair(tmp_path / "site")
+
+
+@pytest.fixture
+def unheard(monkeypatch):
+    """unheard("fence", act): the store does that, and nobody hears of it."""
+
+    def lose(name, act):
+        does = getattr(SqliteStore, name)
+
+        def lost(*given):
+            does(*given)
+            raise StoreUnavailable("The connection was lost.", "run the same command again")
+
+        with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
+            patch.setattr(SqliteStore, name, lost)
+            act()
+
+    return lose
 
 
 def damaged_and_served_away(pair):
@@ -108,3 +127,36 @@ def test_what_the_secondary_deleted_is_not_taken_for_lost(pair):
         memory.delete(NS, "k06", soft=False)
     assert pair.take_over("standby")["log_intact"]
     assert pair.come_home(pair.snapshot_of_secondary(), promoted["epoch"], run)["lost"] == 0
+
+
+def test_a_promotion_that_nobody_heard_of_keeps_what_the_secondary_takes(pair, unheard):
+    with pair.home.memory() as memory:
+        memory.write(NS, "k", "home")
+    pair.warm()
+    pair.home.step("isolate", attempt())
+    unheard("set_state", pair.fail_over)
+    assert pair.fail_over()["accepts_writes"]
+    with pair.away.memory() as memory:
+        memory.write(NS, "k", "away")
+    assert pair.take_over("standby")["epoch"] == pair.epoch(pair.away)
+    with pytest.raises(CannotProceed, match="refilling it would take its writes away"):
+        pair.bring()
+
+
+def test_a_copy_that_stands_by_and_nobody_heard_of_it_is_filled_again(pair, unheard):
+    with pair.home.memory() as memory:
+        memory.write(NS, "k", "home")
+    pair.warm()
+    run = attempt()
+    pair.home.step("isolate", run)
+    promoted = pair.fail_over()
+    with pair.away.memory() as memory:
+        memory.write(NS, "k", "away")
+    unheard("set_state", lambda: pair.take_over("standby"))
+    assert pair.take_over("standby")["changed"] and not pair.take_over("standby")["changed"]
+    delta = pair.snapshot_of_secondary()
+    unheard("import_log", lambda: pair.come_home(delta, promoted["epoch"], run))
+    merged = pair.come_home(delta, promoted["epoch"], run)
+    assert merged["first_write_at"] and pair.home.facts()["first_write_at"] == merged["first_write_at"]
+    pair.home.step("release", run, force=True)
+    assert pair.warm()["changed"]
