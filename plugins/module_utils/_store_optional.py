@@ -30,19 +30,31 @@ class ManyWriters(t.Protocol):
         """Where its writers wait for each other, those that share this lock of multiprocessing do so by it."""
 
 
+class DirectRows(t.Protocol):
+    """Of an empty namespace, in one transaction."""
+
+    def put(self, arranged: t.Any) -> None:
+        """What was ``arranged`` of some records, ascending by key."""
+
+    def rows(self) -> t.Iterator[Row]:
+        """Every record as it lies there now, without its checksum, in no order."""
+
+    def changing(self) -> tuple[str, str]:
+        """(why records may be others than those that were put, what to do about it)."""
+
+
 @t.runtime_checkable
 class DirectLoad(t.Protocol):
     """A store that can put the records of an empty namespace straight where applications read them."""
 
     def arranged(self, namespace: str, rows: t.Sequence[Row]) -> t.Any:
-        """What ``direct`` puts of these records. Asks no server, so that another process may do it."""
+        """What ``put`` takes of these records. Asks no server, so that another process may do it."""
 
     def direct(
         self, claim: Claim, generation: int, expected: int, records: int
-    ) -> t.ContextManager[t.Callable[[t.Any], None] | None]:
-        """A function that puts what was ``arranged`` of some of so many records, ascending by key; None where it
-        cannot be done, and a generation has to be loaded. When the context ends the store has read all of it back and
-        compared it, and ``generation`` is the active one; or nothing is changed. Meanwhile the claim cannot be renewed.
+    ) -> t.ContextManager[DirectRows | None]:
+        """For so many records; None where it cannot be done, and a generation has to be loaded. When the context ends
+        ``generation`` is the active one; with an error nothing is changed. Meanwhile the claim cannot be renewed.
         Errors: as of ``switch``."""
 
 

@@ -127,6 +127,14 @@ class Session:
         found = self.rows(text, *values)
         return found[0] if found else None
 
+    def stream(self, text: str) -> t.Iterator[t.Any]:
+        """Rows as the server makes them; the session does nothing else until all of them are read."""
+        psycopg = driver()
+        try:
+            yield from self._con.cursor(binary=True).stream(text)
+        except psycopg.Error as exc:
+            raise self._failed(exc) from None
+
     def copy(self, text: str, data: bytes) -> None:
         """COPY … FROM STDIN of these bytes."""
         psycopg = driver()

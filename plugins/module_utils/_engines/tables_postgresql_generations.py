@@ -24,7 +24,7 @@ from .tables_postgresql_fence import TablesFence
 from .tables_postgresql_indexes import MANY, analyze, built_after
 from .tables_postgresql_others import as_written, changing, itself, referring
 from .tables_postgresql_reader import Live, record
-from .tables_postgresql_records import begins, of_root
+from .tables_postgresql_records import Prepared, begins, of_root
 from .tables_postgresql_schema import text_literal
 
 PAGE = 1000  # records of one step of a switch
@@ -82,7 +82,9 @@ class TablesGenerations(TablesFence, Generations):
             with built_after(session, self, name, self._staged(session, generation)):
                 with as_written(session, self.live, self._hold):
                     self._in_any_order(session, lambda: self._replace(session, name, generation, expected))
-            self._end_switch(session, name, generation)
+            self._compare(session, name, generation)
+            session.run(f"DELETE FROM {s.table} WHERE generation = %s", generation)
+            session.run(f"UPDATE {s.namespace} SET generation = %s WHERE name = %s", generation, escaped(name))
         return True
 
     def _may_switch(self, session: Session, claim: Claim, generation: int, expected: int) -> bool:
@@ -99,43 +101,24 @@ class TablesGenerations(TablesFence, Generations):
         self._needs_fence(session, space)
         return True
 
-    def _end_switch(self, session: Session, name: str, generation: int) -> None:
-        self._compare(session, name, generation)
-        session.run(f"DELETE FROM {self.sql.table} WHERE generation = %s", generation)
-        session.run(f"UPDATE {self.sql.namespace} SET generation = %s WHERE name = %s", generation, escaped(name))
-
     def _staged(self, session: Session, generation: int) -> int:
         return int(session.row(f"SELECT count(*) FROM {self.sql.table} WHERE generation = %s", generation)[0])
 
     # --- straight into the tables -------------------------------------------------------------------------------
     def arranged(self, namespace: str, rows: t.Sequence[Row]) -> t.Any:
-        """See _store_optional.DirectLoad: what is compared in the end, and what is put."""
-        return [(*row[:8], b"", row[9]) for row in rows], self.prepared(namespace, rows)
+        return self.prepared(namespace, rows)
 
     @contextlib.contextmanager
-    def direct(
-        self, claim: Claim, generation: int, expected: int, records: int
-    ) -> t.Iterator[t.Callable[[t.Any], None] | None]:
-        name, done = claim.namespace, 0
+    def direct(self, claim: Claim, generation: int, expected: int, records: int) -> t.Iterator[_Direct | None]:
+        name, s = claim.namespace, self.sql
         with self._operating(claim, unfenced=True) as session:
             if not self._may_switch(session, claim, generation, expected) or not self._in_key_order(session, name):
                 yield None
                 return
-            session.run(f"DELETE FROM {self.sql.table} WHERE generation = %s", expected)
-
-            def put(arranged: t.Any) -> None:
-                nonlocal done
-                heads, parts = arranged
-                self._load_rows(session, generation, heads)
-                for part in parts:
-                    self._put_root(session, name, part, away=False)
-                if done < MANY <= done + len(heads):
-                    analyze(session, self.live)
-                done += len(heads)
-
+            session.run(f"DELETE FROM {s.table} WHERE generation = %s", expected)
             with built_after(session, self, name, records), as_written(session, self.live, self._hold):
-                yield put
-            self._end_switch(session, name, generation)
+                yield _Direct(self, session, name)
+            session.run(f"UPDATE {s.namespace} SET generation = %s WHERE name = %s", generation, escaped(name))
 
     def _in_key_order(self, session: Session, name: str) -> bool:
         """Whether the namespace has no rows, and rows can come in the order of their keys: none refers to one that
@@ -230,3 +213,23 @@ class TablesGenerations(TablesFence, Generations):
             f"Applications can reach the rows of {space.name!r:.80}; they are not replaced under their hands.",
             f"isolate it first: {run('isolate', memory_namespace=space.name)}",
         )
+
+
+class _Direct:
+    """See _store_optional.DirectRows."""
+
+    def __init__(self, store: TablesGenerations, session: Session, namespace: str) -> None:
+        self._store, self._session, self._namespace, self._done = store, session, namespace, 0
+
+    def put(self, arranged: t.Sequence[Prepared]) -> None:
+        for part in arranged:
+            self._store._put_root(self._session, self._namespace, part, away=False)
+            if self._done < MANY <= self._done + part.records:
+                analyze(self._session, self._store.live)
+            self._done += part.records
+
+    def rows(self) -> t.Iterator[Row]:
+        return self._store.live.payloads(self._session, self._namespace)
+
+    def changing(self) -> tuple[str, str]:
+        return changing(self._session, self._store.live)

@@ -43,12 +43,22 @@ class Live:
 
     def records(self, namespace: str) -> str:
         """Every record with its checksum; the roots one after the other."""
+        return " UNION ALL ".join(checksummed(records, namespace) for records in self._roots(namespace))
+
+    def payloads(self, session: Session, namespace: str) -> t.Iterator[Row]:
+        """Every record without its checksum, in no order, as the server comes to it."""
+        for row in session.stream(
+            "SELECT convert_to(q.name, 'UTF8'), q.created, q.updated, q.expires, q.payload, ''::bytea "
+            f"FROM ({' UNION ALL '.join(self._roots(namespace))}) AS q"
+        ):
+            yield record(row)
+
+    def _roots(self, namespace: str) -> list[str]:
         self.need_unique()
-        every = [
+        return [
             f"{sql.records(namespace, f'{sql.live.table.name} r')} WHERE {sql.inside(namespace)}{sql.named}"
             for sql in self.sql
         ]
-        return " UNION ALL ".join(checksummed(records, namespace) for records in every)
 
     def need_unique(self) -> None:
         """Errors: InvalidInput."""

@@ -16,6 +16,7 @@ import multiprocessing
 import typing as t
 from functools import partial
 
+from .._codec import RecordCodec
 from .._errors import CannotProceed
 from .._model import Claim, LogEntry, NamespaceState, Row
 from .._repository import Snapshot
@@ -101,20 +102,29 @@ def _direct(
             arranger = Worker(_arrange, work, chunks, store)
             stack.callback(arranger.stop)
             arriving = iter(lambda: arranger.receive()[1], None)
-        put = stack.enter_context(store.direct(claim, generation, state.generation, work.entry["records"]))
-        if put is None:
+        direct = stack.enter_context(store.direct(claim, generation, state.generation, work.entry["records"]))
+        if direct is None:
             return None
         for rows, arranged in arriving:
-            put(arranged)
+            direct.put(arranged)
             done += rows
             work.say(done)
-        if done != work.entry["records"]:
+        if _digest_of(work.target, direct.rows()) != work.entry["digest"]:
+            why, remedy = direct.changing()
             raise CannotProceed(
-                f"Snapshot {work.snapshot.id} has {done} of {work.entry['records']} records of {work.target!r:.80}. "
+                f"The tables would not hold what snapshot {work.snapshot.id} holds of {work.target!r:.80}: {why}. "
                 "Nothing was changed.",
-                "verify the snapshot, or restore another one",
+                remedy,
             )
     return done
+
+
+def _digest_of(namespace: str, rows: t.Iterable[Row]) -> str:
+    checksum, count, total = RecordCodec(namespace).checksum, 0, 0
+    for row in rows:
+        count += 1
+        total += int.from_bytes(checksum(row), "big")
+    return NamespaceDigest(count, total).hexdigest()
 
 
 def _arranged(work: Work, chunks: t.Sequence[ChunkRef], store: DirectLoad) -> t.Iterator[tuple[int, t.Any]]:
