@@ -30,7 +30,7 @@ from .snapshot_check import Checker, Tally
 from .workers import Parent, Worker
 
 LOAD_BYTES = 4 << 20  # of one transaction, which holds the store for some hundredths of a second
-DIRECT_BYTES, DIRECT_ROWS = 4 << 20, 2000  # that are put at a time
+DIRECT_BYTES, DIRECT_ROWS = 8 << 20, 4000  # that are put at a time
 LOG_ROWS = 8_000
 SMALL = 40_000  # records that one process restores before others would be up
 LISTED = 1000  # keys that a result lists
