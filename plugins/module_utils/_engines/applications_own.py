@@ -34,7 +34,8 @@ class ApplicationsOwn(abc.ABC):
         raise self._lacks(
             "write-lock",
             f"the application of {namespace!r:.80} cannot be made to wait",
-            f"isolate it first ({for_namespace(namespace)}), then go on with memory_incident",
+            "isolate it first, then go on with memory_incident: "
+            f"ansible-playbook memops.agent_memory.isolate {for_namespace(namespace)}",
         )
 
     def unlock(self, namespace: str, number: int) -> None:

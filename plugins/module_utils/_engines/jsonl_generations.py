@@ -110,7 +110,7 @@ class LinesGenerations(LinesOpened, OwnGenerations):
             if source == space.generation and not self.held(space):
                 raise CannotProceed(
                     f"The application has the lines of {claim.namespace!r:.80} in its hands.",
-                    f"isolate it first: {for_namespace(claim.namespace)}",
+                    f"isolate it first: ansible-playbook memops.agent_memory.isolate {for_namespace(claim.namespace)}",
                 )
             self._own(con, claim, source)
             part = "generation = ? AND key > ?"
@@ -141,7 +141,7 @@ class LinesGenerations(LinesOpened, OwnGenerations):
             raise CannotProceed(
                 f"Applications can reach the lines of namespace {space.name!r:.80}; they are not replaced under their "
                 "hands.",
-                f"isolate it first: {for_namespace(space.name)}",
+                f"isolate it first: ansible-playbook memops.agent_memory.isolate {for_namespace(space.name)}",
             )
         self._put_back(con, space, generation)
 

@@ -261,7 +261,7 @@ class KeyspaceGenerations(KeyspaceRecords):
             return
         raise CannotProceed(
             f"Applications can reach the keys of namespace {name!r:.80}; they are not replaced under their hands.",
-            f"isolate it first: {for_namespace(name)}",
+            f"isolate it first: ansible-playbook memops.agent_memory.isolate {for_namespace(name)}",
         )
 
     def drop_generation(self, claim: Claim, generation: int) -> int:

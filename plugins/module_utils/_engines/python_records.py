@@ -187,7 +187,7 @@ class ObjectRecords(ObjectFence):
             raise CannotProceed(
                 f"Applications can reach the records of namespace {space.name!r:.80}; they are not replaced under "
                 "their hands.",
-                f"isolate it first: {for_namespace(space.name)}",
+                f"isolate it first: ansible-playbook memops.agent_memory.isolate {for_namespace(space.name)}",
             )
 
     def finish_switch(self, claim: Claim) -> None:

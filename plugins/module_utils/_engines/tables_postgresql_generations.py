@@ -173,5 +173,5 @@ class TablesGenerations(TablesFence, Generations):
             return
         raise CannotProceed(
             f"Applications can reach the rows of {space.name!r:.80}; they are not replaced under their hands.",
-            f"isolate it first: {for_namespace(space.name)}",
+            f"isolate it first: ansible-playbook memops.agent_memory.isolate {for_namespace(space.name)}",
         )

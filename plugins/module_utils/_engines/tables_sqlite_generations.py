@@ -201,7 +201,7 @@ class TablesGenerations(TablesOpened, OwnGenerations):
             raise CannotProceed(
                 f"Applications can reach the rows of namespace {space.name!r:.80}; they are not replaced under their "
                 "hands.",
-                f"isolate it first: {for_namespace(space.name)}",
+                f"isolate it first: ansible-playbook memops.agent_memory.isolate {for_namespace(space.name)}",
             )
         with self._lifted(con, space):
             self._take_out(con, space.name, space.generation)

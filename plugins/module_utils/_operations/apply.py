@@ -15,11 +15,11 @@ import typing as t
 from .. import _progress
 from .._codec import RecordCodec, log_checksum
 from .._errors import CannotProceed, SnapshotUnusable
-from .._extra_vars import for_namespace
 from .._model import CHECKSUM, DELETED, EPOCH, PAYLOAD, SEQUENCE, UPDATED, Change, Claim, Row
 from .._repository import Snapshot
 from .._store import Store
 from . import incident as incidents
+from .commands import run as command
 from .incident import Run, now_us
 from .incident_retention import DROPPED, dropped
 from .incoming import Incoming
@@ -304,12 +304,6 @@ def undo(
         _refuse_dropped(store, namespace, incident)
     former, current = known.get("switched_from"), known.get("switched_to")
     soft = former is None and incident is not None and applied_soft(known) is not None
-    with store.reader() as reader:
-        if (former is not None or soft) and reader.namespace(namespace).state != "quarantined":
-            raise CannotProceed(
-                f"{namespace} is not quarantined: undo would serve the damaged {'records' if soft else 'generation'}.",
-                f"isolate it first: {for_namespace(namespace)}",
-            )
     if former is None and not soft and known.get("undone"):
         went = {} if known["undone"] == "soft" else {"generation": {"from": None, "to": known["undone"]}}
         return {"changed": False, "incident": incident, **went}
@@ -334,6 +328,12 @@ def undo(
             f"What was written to {namespace} on its secondary came home since; going back would take that away.",
             "restore single records with the restore playbook, or rebuild again",
         )
+    with store.reader() as reader:
+        if reader.namespace(namespace).state != "quarantined":
+            raise CannotProceed(
+                f"{namespace} is not quarantined: undo would serve the damaged {'records' if soft else 'generation'}.",
+                f"isolate it first: {command('isolate', memory_namespace=namespace)}",
+            )
     claim = None if check else incidents.claim(store, namespace, run)
     if soft:
         return undo_soft(store, store_params or {}, claim, str(incident), namespace, run)

@@ -16,7 +16,6 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from .._errors import CannotProceed, InvalidInput, MemoryOpsError
-from .._extra_vars import for_namespace
 from .._inputs import moment
 from .._search import Search, need_search
 from .._store import Reader, Store
@@ -32,6 +31,7 @@ from . import (
 from . import benchmark as benchmarks
 from . import incident as incidents
 from .access_log_reading import LogReading, read_beside
+from .commands import run as command
 from .diagnose import diagnose
 from .incident import Journal, Run, microseconds, now_us
 from .incoming import checked
@@ -96,7 +96,8 @@ def investigate(
     if check or incident is None:
         if not check:
             raise CannotProceed(
-                f"{namespace} has no open incident to diagnose.", f"isolate it first: {for_namespace(namespace)}"
+                f"{namespace} has no open incident to diagnose.",
+                f"isolate it first: {command('isolate', memory_namespace=namespace)}",
             )
         with incidents.own_files(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="memops-") as scratch:
             found = case.investigate(scratch, known, check=True)

@@ -151,7 +151,8 @@ def come_home(
     incident, known = incidents.facts(store, namespace, run.incident)
     if not quarantined and (incident is not None or not check):  # in a rehearsal nothing was isolated
         raise CannotProceed(
-            f"{namespace} is not quarantined at its home.", f"isolate it first: {for_namespace(namespace)}"
+            f"{namespace} is not quarantined at its home.",
+            f"isolate it first: {command('isolate', memory_namespace=namespace)}",
         )
     if known.get("plan") and not (known.get("applied") or {}).get("complete"):
         raise CannotProceed(

@@ -11,7 +11,6 @@ import time
 import typing as t
 
 from .._errors import CannotProceed, MemoryOpsError, RepositoryRefused
-from .._extra_vars import for_namespace
 from .._layouts import counted_once
 from .._model import Claim
 from .._repository import Repository
@@ -19,6 +18,7 @@ from .._store import Store
 from .._store_own import HasUnsavedRows
 from . import incident as incidents
 from . import snapshot
+from .commands import run as command
 from .former_repository import Former
 from .incident import LEASE_SECONDS, Journal, Run, now_us
 
@@ -62,7 +62,10 @@ def publish(
     incident, known = incidents.facts(store, namespace, run.incident)
     if incident is None:
         if purpose == "forensic" and not check:
-            raise CannotProceed(f"{namespace} has no open incident.", f"isolate it first: {for_namespace(namespace)}")
+            raise CannotProceed(
+                f"{namespace} has no open incident.",
+                f"isolate it first: {command('isolate', memory_namespace=namespace)}",
+            )
         return _plain(store, wanted, check)
     fact = "forensic" if purpose == "forensic" else "baseline_snapshot"  # "baseline" is the benchmark's accuracy
     taken = incidents.since_release(known, fact)
