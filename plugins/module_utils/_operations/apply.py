@@ -291,12 +291,6 @@ def undo(
         _refuse_dropped(store, namespace, incident)
     former, current = known.get("switched_from"), known.get("switched_to")
     soft = former is None and incident is not None and applied_soft(known) is not None
-    with store.reader() as reader:
-        if (former is not None or soft) and reader.namespace(namespace).state != "quarantined":
-            raise CannotProceed(
-                f"{namespace} is not quarantined: undo would serve the damaged {'records' if soft else 'generation'}.",
-                f"isolate it first: {command('isolate', memory_namespace=namespace)}",
-            )
     instead = "rebuild it again, or bring single records back: " + command(
         "restore", memory_namespace=namespace, memory_keys=["<keys>"]
     )
@@ -312,6 +306,12 @@ def undo(
     since = _happened_since(store, namespace, known)
     if since is not None:
         raise CannotProceed(since, instead)
+    with store.reader() as reader:
+        if reader.namespace(namespace).state != "quarantined":
+            raise CannotProceed(
+                f"{namespace} is not quarantined: undo would serve the damaged {'records' if soft else 'generation'}.",
+                f"isolate it first: {command('isolate', memory_namespace=namespace)}",
+            )
     claim = None if check else incidents.claim(store, namespace, run)
     if soft:
         return undo_soft(store, store_params or {}, claim, str(incident), namespace, run)
