@@ -120,6 +120,7 @@ def test_a_loss_above_the_limit_leads_to_what_copies_there_are_unless_accepted(r
         (good("diagnose")[3:], "DIAGNOSE PASSED", "plan", "plan"),
         (good("release"), "RELEASE PASSED", "baseline", "snapshot"),
         (good("baseline"), "BASELINE PASSED", None, "monitor"),
+        ([*good("plan"), *good("release")[-1:]], "RELEASE PASSED", None, "rebuild"),  # by force
         ([*good("snapshot"), extra("diagnose", "could-not-verify")], "COULD NOT VERIFY", None, "rebuild"),
         ([extra("isolate", "fail")], "FAIL", None, "rebuild"),
         ([], "COULD NOT VERIFY", None, "rebuild"),
