@@ -213,7 +213,7 @@ def test_a_failover_alone_leads_home_and_not_through_the_runbook() -> None:
     early = refused("release", next_step=way)
     text = _report_text.render(build([away, {**early, "attempt": "ops:100:1"}], namespace="agent-7"))
     assert text.count(way) <= 2 and "\nDo: " not in text and "lost" not in text
-    home = [away, early, extra("validate"), {**extra("failback", changed=True), "started": at(900)}]
+    home = [away, early, refused("validate"), {**extra("failback", changed=True), "started": at(900)}]
     report = build(home, namespace="agent-7")
     assert report["details"]["advice"] is None
     assert report["next_command"].endswith("release -e memory_namespace=agent-7")
