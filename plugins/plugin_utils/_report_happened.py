@@ -17,6 +17,7 @@ _AWAY = "absent and left away"
 _WOULD = {
     "isolate": "would quarantine the namespace",
     "snapshot": "would copy the damaged state",
+    "apply": "would carry out the plan",
     "undo": "would take the rebuild back",
     "validate": "would judge what was rebuilt",
     "release": "would lift the quarantine",

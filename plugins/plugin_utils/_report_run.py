@@ -130,9 +130,9 @@ class Run:
                 continue
             if (step.name == "apply" and i < undone) or (step.name == "undo" and i < applied):
                 continue
-            if step.result.get("error") == "cannot-proceed" and (
-                step.name == "undo" or (step.name == "release" and step.attempt != self.history[-1].attempt)
-            ):
+            former = step.attempt != self.history[-1].attempt
+            turned_down = step.name == "undo" or (former and step.name in ("release", "validate"))
+            if turned_down and step.result.get("error") == "cannot-proceed":
                 continue  # refused before anything was changed: the task itself said so
             group = groups.pop(step.name, {})
             if group and self.history[next(reversed(list(group.values())))].attempt != step.attempt:

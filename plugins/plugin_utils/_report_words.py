@@ -289,7 +289,8 @@ def next_step(report: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], str]:
     last = max((ORDER.index(name) for name in ran(report) if name in ORDER), default=-1)
     name = next((name for name in missing if ORDER.index(name) > last), missing[0] if missing else None)
     whole = " memops.agent_memory.rebuild "
-    if name is None or whole not in report["next_command"]:
+    unfinished = "plan" in ran(report) and not {"apply", "validate"}.issubset(ran(report))
+    if name is None or whole not in report["next_command"] or (name in ("baseline", "monitor") and unfinished):
         return None, ""
     playbook, more = SINGLE[name]
     return name, report["next_command"].replace(whole, f" memops.agent_memory.{playbook} ", 1) + more

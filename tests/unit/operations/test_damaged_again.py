@@ -71,6 +71,18 @@ def test_a_diagnosis_from_before_the_release_repairs_nothing(site):
     assert site.served() == VALUES
 
 
+def test_a_rehearsal_after_a_release_that_was_forced_goes_through(site):
+    site.raw.set(NS, "k03", payload=bytes(40))
+    run = attempt()
+    site.rebuild(until="plan", run=run)
+    site.step("release", run, force=True)
+    rows = site.rows()
+    assert site.step("apply", run, check=True)["changed"] and site.rows() == rows
+    site.step("isolate", run)
+    with pytest.raises(CannotProceed, match="no published snapshot"):
+        site.step("apply", run, check=True)
+
+
 def test_a_write_whose_log_entry_is_gone_is_not_undone_either(site):
     run = released(site, "hard")
     with site.memory() as memory:

@@ -120,6 +120,7 @@ def test_a_loss_above_the_limit_leads_to_what_copies_there_are_unless_accepted(r
         (good("diagnose")[3:], "DIAGNOSE PASSED", "plan", "plan"),
         (good("release"), "RELEASE PASSED", "baseline", "snapshot"),
         (good("baseline"), "BASELINE PASSED", None, "monitor"),
+        ([*good("plan"), *good("release")[-1:]], "RELEASE PASSED", None, "rebuild"),  # by force
         ([*good("snapshot"), extra("diagnose", "could-not-verify")], "COULD NOT VERIFY", None, "rebuild"),
         ([extra("isolate", "fail")], "FAIL", None, "rebuild"),
         ([], "COULD NOT VERIFY", None, "rebuild"),
@@ -212,7 +213,7 @@ def test_a_failover_alone_leads_home_and_not_through_the_runbook() -> None:
     early = refused("release", next_step=way)
     text = _report_text.render(build([away, {**early, "attempt": "ops:100:1"}], namespace="agent-7"))
     assert text.count(way) <= 2 and "\nDo: " not in text and "lost" not in text
-    home = [away, early, extra("validate"), {**extra("failback", changed=True), "started": at(900)}]
+    home = [away, early, refused("validate"), {**extra("failback", changed=True), "started": at(900)}]
     report = build(home, namespace="agent-7")
     assert report["details"]["advice"] is None
     assert report["next_command"].endswith("release -e memory_namespace=agent-7")
