@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+import time
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore_step
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore_step, retention
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.runbook import NAME, NS, STEPS, Site, attempt
 from tests.unit.tables.sqlite_help import TablesSite
@@ -54,6 +55,19 @@ def damaged(site):
     for key in ("k1", "k2"):
         site.raw.set(NS, key, payload=bytes(40))
     site.raw.remove(NS, ["k3", "k9"])
+
+
+def test_a_copy_does_not_decide_what_stays_of_its_original(home, copy):
+    taken = [one.id for one in Repository.open(home.repository).snapshots(NAME)]
+    copy.backup()
+
+    def removed(days):
+        return retention.apply(
+            repository=Repository.open(copy.repository), keyring=copy.ring(), name=NAME, keep_last=1, keep_within=0,
+            now=time.time() + days * 86400, check=True,
+        )["removed"]  # fmt: skip
+
+    assert (removed(0), removed(8)) == ([], taken)
 
 
 @pytest.mark.parametrize("strategy", ["soft", "hard"])
