@@ -61,17 +61,24 @@ class OtherCopies:
             )
 
 
-def goes_on(identity: StoreIdentity, snapshots: t.Sequence[SnapshotInfo]) -> str | None:
-    """Why the next snapshot of this store needs somebody's word: it is a younger copy of the one that was saved last,
-    which goes on being saved since this one is, so it took nobody's place. ``snapshots``: all that there are."""
+def beside(
+    purpose: str, identity: StoreIdentity, snapshots: t.Sequence[SnapshotInfo]
+) -> tuple[list[str], list[str]]:
+    """(why the next snapshot of this store needs somebody's word, what to warn of), where those before it are of
+    another copy. ``purpose``: its own; ``snapshots``: all that there are.
+
+    One that never was saved here may have taken that one's place. It has not where that one is saved again since.
+    """
     last = max((info for info in snapshots if info.good), key=lambda info: info.order[2], default=None)
+    if purpose not in ("scheduled", "baseline") or last is None or identity.epoch > last.epoch:
+        return [], []
+    if last.store_id in ("", identity.store_id):
+        return [], []
     own = [info.order[2] for info in snapshots if info.store_id == identity.store_id]
-    if last is None or not own or last.store_id in ("", identity.store_id) or identity.epoch > last.epoch:
-        return None
     theirs = [info.order[2] for info in snapshots if info.store_id == last.store_id]
-    if not min(theirs) < min(own) < max(theirs):
-        return None
-    return (
-        f"this store is a copy of one that goes on being saved here ({last.id}): use another memory_cluster name or "
-        "another prefix for it"
-    )
+    mend = "use another memory_cluster name or another prefix for this one"
+    if not own:
+        return [], [f"The snapshots here are of another copy of this store ({last.id}). If that one goes on, {mend}."]
+    if min(theirs) < min(own) < max(theirs):
+        return [f"this store is a copy of one that goes on being saved here ({last.id}): {mend}"], []
+    return [], []

@@ -21,6 +21,7 @@ from . import retention_lock as locking
 from .commands import accept
 
 DAY = 86400.0
+NEW_COPY = 7 * DAY  # for so long a copy does not decide what goes of the store that it was made of
 COMING = ""  # the id of one that is not there yet
 #: Of each period how it is told apart; the newest snapshot of a period stands for it (grandfather, father, son). UTC.
 PERIODS = {"hourly": "%Y%m%d%H", "daily": "%Y%m%d", "weekly": "%G%V", "monthly": "%Y%m", "yearly": "%Y"}
@@ -46,8 +47,8 @@ def apply(
     in which there is one).
 
     Never: the last good one of any namespace, a base that something refers to, one that is held, a forensic one younger
-    than ``keep_forensic``, a suspect one younger than ``keep_suspect``, one that cannot be read. While the newest
-    snapshot is suspect nothing goes.
+    than ``keep_forensic``, a suspect one younger than ``keep_suspect``, one that cannot be read, and for a week those
+    of the store that the one saved last is a copy of. While the newest snapshot is suspect nothing goes.
     ``expected``, with ``check``: the namespaces of a good snapshot that is published before, and counts like others.
     Objects without a manifest go ``grace`` seconds after the manifest went, or after the last of them was written.
 
@@ -83,11 +84,14 @@ def apply(
     standing.update({info.id: "the last good one" for info in _last_good(good)})
     born = _born(snapshots, moment)
     referenced = {base for info in snapshots for base in info.references}
+    former = _of_former_copies(snapshots, born, moment)
     for info in snapshots:
         age = moment - born.get(info.id, moment)
         reason = _reason(info, age, standing, referenced, keep_within, keep_forensic, keep_suspect)
         if stopped and reason is None:
             reason = "the newest snapshot is suspect"
+        if reason is None and info.id in former:
+            reason = "a copy of its store is saved here since, and not for long"
         if info.id == COMING:
             continue
         if reason is None:
@@ -153,6 +157,16 @@ def _born(snapshots: t.Sequence[SnapshotInfo], moment: float) -> dict[str, float
         latest = max(latest, at) if at <= moment else latest
         found[info.id] = max(at, latest)
     return found
+
+
+def _of_former_copies(snapshots: t.Sequence[SnapshotInfo], born: t.Mapping[str, float], moment: float) -> set[str]:
+    """What another copy took before the one that is saved now, while nobody can tell whether that took its place or is
+    an inventory that was copied, with another retention."""
+    found = [info for info in snapshots if info.id in born]
+    mine = [born[info.id] for info in found if info.copy == found[0].copy]
+    if not mine or moment - min(mine) >= NEW_COPY:
+        return set()
+    return {info.id for info in found if info.epoch == found[0].epoch and info.store_id not in ("", found[0].store_id)}
 
 
 def _last_good(good: t.Sequence[SnapshotInfo]) -> t.Iterator[SnapshotInfo]:

@@ -43,7 +43,7 @@ from . import commands
 from .coverage import to_compare
 from .former_repository import Former
 from .integrity import as_keyring
-from .other_copies import goes_on
+from .other_copies import beside
 from .retention_lock import extend_one
 from .snapshot_manifest import Scanned, body, lacking_keys, result_of, summary, suspicions
 from .snapshot_scan import Base, Job
@@ -175,8 +175,8 @@ class _Creation:
                     store.create_namespace(namespace)
             identity = store.identity()
             self._same_store(snapshots, identity)
-            another = goes_on(identity, snapshots) if self.purpose in ("scheduled", "baseline") else None
-            self.doubts = [another] if another else []
+            self.doubts, told = beside(self.purpose, identity, snapshots)
+            self.warnings += told
             before = self._last_good(snapshots)
             self._former = to_compare([info for info in snapshots if info.good])
             with store.reader() as reader:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+import time
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore_step
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore_step, retention
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.runbook import NAME, NS, STEPS, Site, attempt
 from tests.unit.tables.sqlite_help import TablesSite
@@ -56,6 +57,19 @@ def damaged(site):
     site.raw.remove(NS, ["k3", "k9"])
 
 
+def test_a_copy_does_not_decide_what_stays_of_its_original(home, copy):
+    taken = [one.id for one in Repository.open(home.repository).snapshots(NAME)]
+    copy.backup()
+
+    def removed(days):
+        return retention.apply(
+            repository=Repository.open(copy.repository), keyring=copy.ring(), name=NAME, keep_last=1, keep_within=0,
+            now=time.time() + days * 86400, check=True,
+        )["removed"]  # fmt: skip
+
+    assert (removed(0), removed(8)) == ([], taken)
+
+
 @pytest.mark.parametrize("strategy", ["soft", "hard"])
 def test_a_rebuild_takes_nothing_from_a_copy_that_never_came_home(home, copy, strategy):
     newest = copy.backup()["snapshot"]
@@ -66,11 +80,13 @@ def test_a_rebuild_takes_nothing_from_a_copy_that_never_came_home(home, copy, st
 
 
 def test_a_copy_is_suspect_once_its_original_is_saved_again_and_the_original_is_the_newest(home, copy, tmp_path):
-    assert not copy.backup()["suspect"]  # it may have taken the home's place
+    first = copy.backup()
+    assert not first["suspect"]  # it may have taken the home's place
+    assert "another memory_cluster name" in first["warnings"][0]
     with home.memory() as memory:
         memory.write(NS, "k5", "new")
     kept = home.backup()
-    assert not kept["suspect"]
+    assert not kept["suspect"] and not kept["warnings"]
     again = copy.backup()
     assert again["suspect"] and kept["snapshot"] in again["reasons"][0]
     place = Repository.open(home.repository)

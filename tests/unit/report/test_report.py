@@ -221,6 +221,17 @@ def test_the_service_is_back_with_the_first_write_on_the_secondary() -> None:
     assert away["details"]["first_write_at"].startswith(at(20).rstrip("Z"))
 
 
+@pytest.mark.parametrize(("apart", "said"), [(3600, "3,600 s ahead of"), (-3600, "3,599 s behind"), (20, None)])
+def test_the_time_to_recovery_is_that_of_one_clock(apart: int, said: t.Optional[str]) -> None:
+    steps = good()
+    right = build(steps)["rto_seconds"]
+    for step, name, seconds in (("isolate", "fenced_at", 10), ("release", "first_write_at", 72)):
+        find(steps, step)["result"][name] = at(seconds + apart)
+    report = build(steps)
+    assert abs(report["rto_seconds"] - right) < 2 + abs(apart) * (said is None)
+    assert [said in note for note in report["details"]["notes"] if "clock" in note] == [True] * (said is not None)
+
+
 def test_what_is_missing_is_null_and_clocks_that_disagree_are_said() -> None:
     steps = good()
     find(steps, "release")["result"]["first_write_at"] = at(-500)
