@@ -107,7 +107,7 @@ def test_a_power_cut_in_the_snapshot_then_the_whole_runbook_with_a_failover(site
 
 
 def test_a_long_step_on_another_host_tells_how_far_it_is(site: SshSite) -> None:
-    site.fill("archive", 150_000)
+    site.fill("archive", 80_000)
     passed(site.play("backup"))
     outcome = site.play("restore", memory_namespace="archive", memory_to_namespace="copy", memory_progress_seconds=0.1)
     passed(outcome)
