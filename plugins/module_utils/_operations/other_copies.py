@@ -22,7 +22,7 @@ class OtherCopies:
 
     def __init__(self, store: Store, namespace: str) -> None:
         self._store, self._namespace = store, namespace
-        self._store_id = store.identity().store_id
+        self._identity = store.identity()
         with store.reader() as reader:
             state = reader.namespace(namespace)
         restores = [one.opened for one in store.incidents(namespace) if one.incident.startswith(RESTORE)]
@@ -31,12 +31,14 @@ class OtherCopies:
 
     def strange(self, snapshot: t.Any) -> str | None:
         """Why ``snapshot`` is no source; None: it is of this store, or of its past. Errors: SnapshotUnusable."""
-        theirs = snapshot.info.store_id
-        if not self._store_id or not theirs or theirs == self._store_id or self._before_filling(snapshot.info):
+        mine, theirs = self._identity.store_id, snapshot.info.store_id
+        if not mine or not theirs or theirs == mine or self._before_filling(snapshot.info):
             return None
-        if "log" in self._store.capabilities() and self._came_home(snapshot):
+        # a failback raises the epoch first
+        here = snapshot.info.epoch <= self._identity.epoch and "log" in self._store.capabilities()
+        if here and self._came_home(snapshot):
             return None
-        return "another copy of this store took it, and what was written there never came home"
+        return "another copy of this store took it, and what was written there has not come home"
 
     def _before_filling(self, info: t.Any) -> bool:
         if "sequence" in self._store.capabilities():
@@ -61,9 +63,7 @@ class OtherCopies:
             )
 
 
-def beside(
-    purpose: str, identity: StoreIdentity, snapshots: t.Sequence[SnapshotInfo]
-) -> tuple[list[str], list[str]]:
+def beside(purpose: str, identity: StoreIdentity, snapshots: t.Sequence[SnapshotInfo]) -> tuple[list[str], list[str]]:
     """(why the next snapshot of this store needs somebody's word, what to warn of), where those before it are of
     another copy. ``purpose``: its own; ``snapshots``: all that there are.
 

@@ -160,3 +160,20 @@ def test_a_copy_that_stands_by_and_nobody_heard_of_it_is_filled_again(pair, unhe
     assert merged["first_write_at"] and pair.home.facts()["first_write_at"] == merged["first_write_at"]
     pair.home.step("release", run, force=True)
     assert pair.warm()["changed"]
+
+
+def test_what_came_home_is_repaired_from_the_backup_that_the_secondary_took(pair):
+    with pair.home.memory() as memory:
+        memory.write(NS, "k", "home")
+    pair.warm()
+    run = attempt()
+    pair.home.step("isolate", run)
+    pair.fail_over()
+    with pair.away.memory() as memory:
+        memory.write(NS, "k", "away")
+    pair.away.backup()
+    epoch = pair.take_over("standby")["epoch"]
+    pair.come_home(pair.snapshot_of_secondary(), epoch, run)
+    pair.home.raw.set(NS, "k", payload=bytes(40))
+    assert pair.home.rebuild("soft", run=run)["diagnose"]["passed_over"] == []
+    assert pair.home.value_of(pair.home.rows()["k"]) == "away"
