@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .._errors import InvalidInput, StoreMissing
 from .._layouts.tables import Companion, Root, TablesLayout
-from .postgresql_arrays import Ints
+from .postgresql_arrays import Ints, Texts
 from .postgresql_schema import literal, quoted
 
 if t.TYPE_CHECKING:
@@ -154,7 +154,26 @@ def look(session: Session, layout: TablesLayout, schema: str, where: str) -> tup
             _has(table, [pair[1] for pair in companion.parent], where)
     if not live:
         raise _absent(session, roots[0].name, schema, where)
+    for known in live:
+        _compared_by_bytes(session, known)
     return tuple(live)
+
+
+def _compared_by_bytes(session: Session, live: LiveRoot) -> None:
+    """Errors: InvalidInput where one namespace has several names."""
+    columns = live.root.namespace.columns if live.root.namespace.kind != "json" else ()
+    folding = session.rows(
+        "SELECT a.attname::text, format_type(a.atttypid, NULL) FROM pg_attribute a LEFT JOIN pg_collation c "
+        "ON c.oid = a.attcollation LEFT JOIN pg_type y ON y.oid = a.atttypid WHERE a.attrelid = %s::bigint::oid "
+        "AND a.attname = ANY(%s::text[]) AND (y.typname = 'citext' OR NOT coalesce(c.collisdeterministic, true))",
+        live.table.oid, Texts(list(columns)),
+    )  # fmt: skip
+    for column, kind in folding:
+        raise InvalidInput(
+            f"The column {column} of {live.root.name} ({kind}) is compared without regard to case, so that one "
+            "namespace has several names.",
+            "leave this table out, or have its owner make the column a text with a deterministic collation",
+        )
 
 
 def _absent(session: Session, name: str, schema: str, where: str) -> StoreMissing:

@@ -267,10 +267,23 @@ def _table(
             f"The table {one.name} in {path} has no column {lacking[0]}, which the layout {layout.name} needs.",
             "use a version of the collection that knows this version of the application",
         )
+    for column in (of[column] for column in root.namespace.columns):
+        if _folds(con, one.name, column):
+            raise InvalidInput(
+                f"The column {column} of {one.name} in {path} is compared without regard to case (COLLATE NOCASE), so "
+                "that one namespace has several names.",
+                "leave this table out, or have its owner make the column anew with COLLATE BINARY",
+            )
     return Table(
         one.name, root, columns, of, order, one is root, _rowid(con, one.name, there), one.json, one.vectors,
         "envelopes" in layout.findings,
     )  # fmt: skip
+
+
+def _folds(con: sqlite3.Connection, table: str, column: str) -> bool:
+    """Whether SQLite takes names that differ by case alone for one. A subquery compares as its first part's column."""
+    both = f"SELECT {name(column)} AS x FROM main.{name(table)} WHERE 0 UNION ALL SELECT 'A'"
+    return bool(con.execute(f"SELECT EXISTS (SELECT 1 FROM ({both}) WHERE x = 'a')").fetchone()[0])
 
 
 def _rowid(con: sqlite3.Connection, table: str, columns: t.Collection[str]) -> str | None:

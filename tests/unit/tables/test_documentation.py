@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import re
+import sqlite3
 
 import pytest
 import yaml
@@ -142,6 +143,33 @@ def test_what_the_database_does_not_have_is_named(site):
             next(reader.scan("any/body"))
     with pytest.raises(StoreMissing, match=f"but there is one in {site.schema}"):
         open_store({**site.store, "table_schema": "pg_catalog"})
+
+
+def test_a_namespace_that_has_several_names_is_refused(site):
+    site.sql("CREATE EXTENSION IF NOT EXISTS citext")
+    site.sql("CREATE TABLE folded (agent citext, id text, PRIMARY KEY (agent, id))")
+    tables = [{"name": "folded", "namespace": {"columns": ["agent"]}, "key": ["id"]}]
+    try:
+        with pytest.raises(InvalidInput, match=r"column agent of folded \(citext\) .*without regard to case"):
+            open_store({**site.store, "tables": tables})
+    finally:
+        site.sql("DROP TABLE folded")
+
+
+def test_a_namespace_that_has_several_names_is_refused_in_sqlite(tmp_path):
+    for folds in (True, False):
+        path = tmp_path / f"{folds}.db"
+        with contextlib.closing(sqlite3.connect(path)) as con:
+            how = "COLLATE NOCASE" if folds else ""
+            con.execute(f"CREATE TABLE m (agent TEXT {how}, id TEXT, PRIMARY KEY (agent, id))")
+        params = {
+            "engine": "sqlite", "layout": "custom", "path": str(path), "name": "memory",
+            "tables": [{"name": "m", "namespace": {"columns": ["agent"]}, "key": ["id"]}],
+        }  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            if folds:
+                stack.enter_context(pytest.raises(InvalidInput, match=r"column agent of m .*without regard to case"))
+            open_store(params).close()
 
 
 def test_a_known_layout_takes_other_names_of_its_tables():
