@@ -26,7 +26,8 @@ from tests.unit.operations.test_rebuild_kills import check, damaged, options
 
 @pytest.fixture(scope="module")
 def postgresql():
-    with PostgresqlServer(initdb=["--wal-segsize=1"]) as server:  # less than the limit on the size of files below
+    # Segments are smaller than the limit on the size of files below, and no vacuum frees what is to lack.
+    with PostgresqlServer("autovacuum = off", initdb=["--wal-segsize=1"]) as server:
         yield server
 
 
