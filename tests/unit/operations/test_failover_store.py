@@ -260,7 +260,7 @@ def test_a_replica_whose_host_lacks_the_rotated_key_does_not_take_over(pair, tmp
             )
 
     said = refused(f"lacks the record key {done['key']}, with which agent-1 was encrypted anew", fail_over)
-    assert "backup playbook" in said.next_step and pair.serving(home) == list(NAMESPACES)
+    assert "memops.agent_memory.backup" in said.next_step and pair.serving(home) == list(NAMESPACES)
     Keyring.open(other).adopt(ring.export_wrapped())
     assert fail_over()["performed"]
     pair.rejoin(home, away)
