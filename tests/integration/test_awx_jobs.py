@@ -94,7 +94,7 @@ def test_a_failed_job_that_is_relaunched_resumes_its_incident_and_keeps_no_secre
     home.mkdir()
     site = Site(home, secondary=False, memory_monitor_interval="0.5")
     site.fill("agent-7", 150)
-    site.fill("archive", 100_000)
+    site.fill("archive", 250_000)  # more than a second to copy, in memory too
     memory = site.memory()
     memory.write_many("agent-7", {f"plain-{n}": {"fact": f"{PLAIN} {n}"} for n in range(50)})
     memory.close()
