@@ -12,6 +12,20 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 )
 from tests.unit.engines.sqlite_help import all_rows, structure, write
 
+#: What is wrong with the row, and the SQL after which it is so.
+ROWS = {
+    "is gone, its records are there": ["DELETE FROM memops_namespace WHERE name = 'n'"],
+    "names generation 99, which it does not have": ["UPDATE memops_namespace SET generation = 99 WHERE name = 'n'"],
+    "names generation 1, which it does not have": ["DELETE FROM memops_generation WHERE namespace = 'n'"],
+    "names generation 2, which it does not have": [
+        "DROP INDEX memops_namespace_generation", "UPDATE memops_namespace SET generation = 2 WHERE name = 'n'",
+    ],
+    "has the state 'serv', which there is not": ["UPDATE memops_namespace SET state = 'serv' WHERE name = 'n'"],
+    "has lost the state from before its quarantine (None stands there)": [
+        "UPDATE memops_namespace SET state = 'quarantined' WHERE name = 'n'"
+    ],
+}  # fmt: skip
+
 
 def filled(store):
     write(store, "n", {"a": b"1", "b": b"2"})
@@ -30,7 +44,12 @@ def refused(store, why):
         assert caught.value.next_step == "ansible-playbook memops.agent_memory.rebuild -e memory_namespace=n"
         assert said[0].lower() + said[1:-1] in reader.structure()
         assert len(reader.get_many("m", ["a"])) == 1
-    for attempt in (lambda: write(store, "n", {"a": b"3"}), lambda: store.claim("n", "a", "o", new_incident="i")):
+    for attempt in (
+        lambda: write(store, "n", {"a": b"3"}),
+        lambda: store.lock("n", "me", 0, 1),
+        lambda: store.create_namespace("n") or store.set_ttl("n", 1.0),
+        lambda: store.claim("n", "a", "o", new_incident="i"),
+    ):
         with pytest.raises(NamespaceDamaged):
             attempt()
     write(store, "m", {"b": b"goes on"})

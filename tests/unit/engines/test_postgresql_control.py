@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.engines.control_help import filled, led_back, refused
+from tests.unit.engines.control_help import ROWS, filled, led_back, refused
 from tests.unit.engines.postgresql_help import new_postgresql, raw
 from tests.unit.engines.sqlite_help import all_rows, write
 
@@ -28,24 +28,10 @@ def number(change, name="n"):
     return change("SELECT generation FROM memops_namespace WHERE name = %s", name.encode()).fetchone()[0]
 
 
-DAMAGE = {
-    "is gone, its records are there": ["DELETE FROM memops_namespace WHERE name = 'n'"],
-    "names generation 99, which it does not have": ["UPDATE memops_namespace SET generation = 99 WHERE name = 'n'"],
-    "names generation 1, which it does not have": ["DELETE FROM memops_generation WHERE namespace = 'n'"],
-    "names generation 2, which it does not have": [
-        "DROP INDEX memops_namespace_generation", "UPDATE memops_namespace SET generation = 2 WHERE name = 'n'",
-    ],
-    "has the state 'serv', which there is not": ["UPDATE memops_namespace SET state = 'serv' WHERE name = 'n'"],
-    "has lost the state from before its quarantine (None stands there)": [
-        "UPDATE memops_namespace SET state = 'quarantined' WHERE name = 'n'"
-    ],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("why", DAMAGE)
+@pytest.mark.parametrize("why", ROWS)
 def test_nothing_is_read_or_written_by_such_a_row_and_the_repair_leads_it_back(store, change, why):
     before = all_rows(store, "n")
-    for text in DAMAGE[why]:
+    for text in ROWS[why]:
         change(text)
     refused(store, why)
     led_back(store, before, serving="generation" in why)

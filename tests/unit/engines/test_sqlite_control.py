@@ -9,9 +9,9 @@ import sqlite3
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
-    NamespaceDamaged,
     NamespaceQuarantined,
 )
+from tests.unit.engines.control_help import ROWS, filled, led_back, refused
 from tests.unit.engines.sqlite_help import all_rows, new, structure, write
 
 
@@ -27,54 +27,13 @@ def change(store, sql, *values):
         return con.execute(sql, values).fetchall()
 
 
-DAMAGE = {
-    "is gone, its records are there": ["DELETE FROM memops_namespace WHERE name = 'n'"],
-    "names generation 99, which it does not have": ["UPDATE memops_namespace SET generation = 99 WHERE name = 'n'"],
-    "names generation 1, which it does not have": ["DELETE FROM memops_generation WHERE namespace = 'n'"],
-    "names generation 2, which it does not have": [
-        "DROP INDEX memops_namespace_generation", "UPDATE memops_namespace SET generation = 2 WHERE name = 'n'",
-    ],
-    "has the state 'serv', which there is not": ["UPDATE memops_namespace SET state = 'serv' WHERE name = 'n'"],
-    "has lost the state from before its quarantine (None stands there)": [
-        "UPDATE memops_namespace SET state = 'quarantined' WHERE name = 'n'"
-    ],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("why", DAMAGE)
+@pytest.mark.parametrize("why", ROWS)
 def test_nothing_is_read_or_written_by_such_a_row_and_the_repair_leads_it_back(store, why):
-    write(store, "n", {"a": b"1", "b": b"2"})
-    write(store, "m", {"a": b"another's"})
-    before = all_rows(store, "n")
-    for text in DAMAGE[why]:
+    before = all_rows(filled(store), "n")
+    for text in ROWS[why]:
         change(store, text)
-    said = f"The control row of namespace 'n' {why}."
-    with store.reader() as reader:
-        for ask in (reader.namespaces, lambda: reader.namespace("n"), lambda: reader.get_many("n", ["a"])):
-            with pytest.raises(NamespaceDamaged) as caught:
-                ask()
-            assert caught.value.message == said
-        assert caught.value.next_step == "ansible-playbook memops.agent_memory.rebuild -e memory_namespace=n"
-        assert said[0].lower() + said[1:-1] in reader.structure()
-        assert len(reader.get_many("m", ["a"])) == 1
-    for attempt in (
-        lambda: write(store, "n", {"a": b"3"}),
-        lambda: store.lock("n", "me", 0, 1),
-        lambda: store.create_namespace("n") or store.set_ttl("n", 1.0),
-        lambda: store.claim("n", "a", "o", new_incident="i"),
-    ):
-        with pytest.raises(NamespaceDamaged):
-            attempt()
-    write(store, "m", {"b": b"goes on"})
-    assert store.lead_back() and not store.lead_back()
-    assert all_rows(store, "n") == before
-    store.repair_structure()
-    assert structure(store) == []
-    if "generation" in why:  # it is known whether it was quarantined
-        assert write(store, "n", {"a": b"3"})
-        return
-    with pytest.raises(NamespaceQuarantined):
-        write(store, "n", {"a": b"3"})
+    refused(store, why)
+    led_back(store, before, serving="generation" in why)
 
 
 def test_a_namespace_whose_generation_is_another_ones_and_that_has_none_gets_an_empty_one(store):
