@@ -4,12 +4,18 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.tables_postgresql_generations import (
     TablesGenerations,
 )
-from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, StoreUnavailable
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
+    CannotProceed,
+    SnapshotUnusable,
+    StoreUnavailable,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore, restore_fill
 from tests.unit.operations.runbook import NAME, NS
 
@@ -71,6 +77,18 @@ def test_a_row_that_the_application_changes_on_its_way_undoes_all_of_it(site, lo
         assert not site.sql("SELECT count(*) FROM store")[0][0] and _indexes(site) == lost[2]
     finally:
         site.sql("DROP FUNCTION altered CASCADE")
+    assert _restore(site)["changed"]
+    assert (site.dump_of(), site.catalogue(), _indexes(site)) == lost
+
+
+def test_a_snapshot_that_is_cut_short_on_its_way_leaves_nothing(site, lost):
+    packs = sorted(pathlib.Path(site.folder, "repository").rglob("*.pack"), key=lambda path: path.stat().st_size)
+    whole = packs[-1].read_bytes()
+    packs[-1].write_bytes(whole[: len(whole) * 3 // 4])
+    with pytest.raises(SnapshotUnusable):
+        _restore(site)
+    assert not site.sql("SELECT count(*) FROM store")[0][0] and _indexes(site) == lost[2]
+    packs[-1].write_bytes(whole)
     assert _restore(site)["changed"]
     assert (site.dump_of(), site.catalogue(), _indexes(site)) == lost
 
