@@ -10,7 +10,7 @@ from __future__ import annotations
 import typing as t
 
 from .._ansible import Context, diff, execute
-from .._operations.resolve import carry_out
+from .._operations.apply_step import carry_out
 
 
 def operate(context: Context) -> dict[str, t.Any]:

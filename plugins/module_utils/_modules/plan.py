@@ -16,7 +16,7 @@ from .._ansible import (
     execute,
     window,
 )
-from .._operations.resolve import decide
+from .._operations.plan_step import decide
 
 
 def operate(context: Context) -> dict[str, t.Any]:

@@ -18,11 +18,12 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._codec import 
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    apply_step,
     diagnose_step,
     incident,
     incident_retention,
     isolate,
-    resolve,
+    plan_step,
     snapshot_step,
     validate_step,
 )
@@ -147,9 +148,9 @@ class Site:
                     **common, keyring=self.ring(), repository=Repository.open(self.repository), name=NAME, **options
                 )
             if name == "plan":
-                return resolve.decide(**common, **self.places(), **options)
+                return plan_step.decide(**common, **self.places(), **options)
             if name == "apply":
-                return resolve.carry_out(
+                return apply_step.carry_out(
                     **common, keyring=self.ring(), repository=Repository.open(self.repository), name=NAME, **options
                 )
             if name == "validate":
