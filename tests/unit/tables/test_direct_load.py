@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
+import signal
 
 import pytest
 
@@ -38,10 +41,11 @@ def lost(site, monkeypatch):
     return dump, catalogue, indexes
 
 
-def _restore(site):
+def _restore(site, **options):
     return restore.restore(
-        store_params=site.store, repository=site.repository, keyring=site.ring(), name=NAME, namespace=NS, create=True
-    )
+        store_params=site.store, repository=site.repository, keyring=site.ring(), name=NAME, namespace=NS, create=True,
+        **options,
+    )  # fmt: skip
 
 
 def _indexes(site):
@@ -112,3 +116,25 @@ def test_a_session_that_is_ended_in_the_middle_leaves_nothing_and_the_next_run_f
     assert not site.sql("SELECT count(*) FROM store")[0][0] and _indexes(site) == lost[2]
     assert _restore(site)["changed"]
     assert (site.dump_of(), site.catalogue(), _indexes(site)) == lost
+
+
+def test_a_restore_that_is_killed_in_the_middle_leaves_nothing_and_the_next_one_finishes(site, lost):
+    put, turns = TablesGenerations._put_root, []
+
+    def cut(self, session, *arguments, **more):
+        put(self, session, *arguments, **more)
+        turns.append(1)
+        if len(turns) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TablesGenerations, "_put_root", cut)
+            _restore(site, attempt="killed")
+        os._exit(1)
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    done = _restore(site, takeover="killed")
+    assert done["changed"] and done["restored"] == len(lost[0]["store"])
+    assert (site.dump_of(), site.catalogue(), _indexes(site)) == lost
+    assert site.sql(f"SELECT count(*) FROM {site.own}.memops_incident WHERE state = 'open'") == [(0,)]
