@@ -10,8 +10,13 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines impor
     tables_postgresql_generations,
     tables_postgresql_records,
 )
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    apply,
+    restore,
+    restore_fill,
+)
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_unlogged import Window
+from tests.unit.operations.runbook import NAME
 from tests.unit.tables.test_custom_tables import CustomSite
 
 TABLE = (
@@ -61,6 +66,20 @@ def test_a_row_comes_back_before_the_one_that_it_refers_to(made, does, strategy)
     site.rebuild("ann", strategy=strategy, absent="restore", until="apply")
     site.close_by_release("ann")
     assert state(site) == before
+
+
+def test_rows_that_refer_to_later_ones_come_back_to_an_empty_namespace(made, monkeypatch):
+    monkeypatch.setattr(restore_fill, "DIRECT_ROWS", 1)  # a chunk at a time
+    site = made(TABLE + "UPDATE \"Memories\" SET text = repeat('x', 20000);" + HIMSELF.format(""))
+    before = site.dump("tenant = 'ann'", ['"Memories"'])
+    site.backup()
+    site.sql('TRUNCATE "Memories"')
+    site.sql(f"DROP SCHEMA {site.own} CASCADE")
+    done = restore.restore(
+        store_params=site.store, repository=site.repository, keyring=site.ring(), name=NAME, namespace="ann",
+        create=True,
+    )  # fmt: skip
+    assert done["restored"] == 60 and site.dump("true", ['"Memories"']) == before
 
 
 @pytest.mark.parametrize(
