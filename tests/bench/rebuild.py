@@ -9,10 +9,11 @@ import typing as t
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
+    apply_step,
     incident,
     isolate,
+    plan_step,
     preflight,
-    resolve,
     snapshot_step,
     validate_step,
     verify,
@@ -66,13 +67,13 @@ class Rebuild:
         return {"findings": found["findings"], "strategy": found["strategy"], "records": found["draft"]["records"]}
 
     def plan(self, strategy: str) -> t.Any:
-        return resolve.decide(
+        return plan_step.decide(
             **self._common(False), open_keyring=lambda: Keyring.open(self.place.keyring),
             open_repository=lambda: Repository.open(self.at), name="memory", strategy=strategy,
         )["records"]  # fmt: skip
 
     def apply(self) -> t.Any:
-        found = resolve.carry_out(**self._common(), repository=Repository.open(self.at), name="memory")
+        found = apply_step.carry_out(**self._common(), repository=Repository.open(self.at), name="memory")
         return {name: found.get(name) for name in ("method", "applied")}
 
     def validate(self) -> t.Any:
