@@ -257,7 +257,9 @@ class HostValkey(HostServer, valkey_server.Logins):
 class HostSentinel(HostServer):
     """Watches ``primary`` under the name ``SERVICE_NAME``."""
 
-    PATIENCE = 60  # seconds without an answer until it lets a replica take over
+    # Seconds without an answer until it lets a replica take over by itself: longer than any play of a test leaves a host
+    # cut off, since here the playbooks move the primary.
+    PATIENCE = 900
 
     def __init__(self, host: NamespaceHost, primary: HostValkey) -> None:
         super().__init__(host, "sentinel", 26379)
