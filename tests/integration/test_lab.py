@@ -108,6 +108,15 @@ def heal(lab: MemoryLab) -> None:
         host.heal()
 
 
+def linked(lab: MemoryLab) -> None:
+    """The replicas follow again: after a long cut TCP waits for a minute and more before it sends anything anew."""
+    deadline = time.monotonic() + 300
+    for engine in REPLICATED:
+        while not lab.servers[f"{engine}-1"].linked():
+            assert time.monotonic() < deadline, f"the replica of {engine}-1 does not come back"
+            time.sleep(0.2)
+
+
 def fatal(outcome: Outcome) -> list[str]:
     return [line for line in outcome.text.splitlines() if line.startswith("fatal: [")]
 
@@ -255,6 +264,7 @@ def test_whole_stores_fail_over_though_the_primary_is_cut_off_in_the_middle_and_
             assert told[engine].exists(), lost.text[-8000:]
             said = [line for line in fatal(lost) if line.startswith(f"fatal: [{engine}-")]
             assert any("Next: " in line for line in said), lost.text[-8000:]
+        linked(lab)
         passed(lab.play("failover", *ONLY, memory_failover_min_interval="0s"))
         refuses(lab, 1)
         writers.wait()
@@ -270,6 +280,7 @@ def test_whole_stores_fail_over_though_the_primary_is_cut_off_in_the_middle_and_
 def test_what_only_a_primary_had_whose_power_went_in_the_middle_is_told_to_the_record(lab: MemoryLab) -> None:
     """The replica misses its last second. The operator vouches for the fence, and later it is made to follow."""
     share_keys(lab)
+    linked(lab)
     with lab.using(lab.replicated), Writers(lab, REPLICATED) as writers:
         told = plan_cuts(lab, dict.fromkeys(REPLICATED, "failover of the store"), random.Random(), power=True)
         refused = lab.play("failover", *ONLY, memory_failover_min_interval="0s")

@@ -165,6 +165,12 @@ class HostPostgresql(HostServer, postgresql_server.Logins):
             "replication_user": REPLICATOR, "replication_password_file": "/srv/etc/replicator.password",
         }  # fmt: skip
 
+    def linked(self) -> bool:
+        """Whether a replica follows it."""
+        with self.connect() as con:
+            told = con.execute("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").fetchone()
+            return bool(told[0])
+
     def position(self) -> int:
         """Bytes of the stream that it has written, or applied."""
         with self.connect() as con:
@@ -237,6 +243,13 @@ class HostValkey(HostServer, valkey_server.Logins):
         with self.client() as client:
             return bool(client.info("replication")["role"] == "slave")
 
+    def linked(self) -> bool:
+        """Whether a replica follows it, and was heard of in the last seconds."""
+        with self.client() as client:
+            told = client.info("replication")
+        replicas = [one for name, one in told.items() if name.startswith("slave") and isinstance(one, dict)]
+        return any(one["state"] == "online" and 0 <= int(one["lag"]) <= 2 for one in replicas)
+
     def position(self) -> int:
         """Bytes of the stream that it has written, or applied."""
         with self.client() as client:
@@ -257,8 +270,8 @@ class HostValkey(HostServer, valkey_server.Logins):
 class HostSentinel(HostServer):
     """Watches ``primary`` under the name ``SERVICE_NAME``."""
 
-    # Seconds without an answer until it lets a replica take over by itself: longer than any play of a test leaves a host
-    # cut off, since here the playbooks move the primary.
+    # Seconds without an answer until it lets a replica take over by itself: longer than any play of a test leaves a
+    # host cut off, since here the playbooks move the primary.
     PATIENCE = 900
 
     def __init__(self, host: NamespaceHost, primary: HostValkey) -> None:

@@ -42,10 +42,16 @@ def really_follows(old: Side, new: Side, here: Standing, there: Standing, wish: 
     if not here.writable:
         raise CannotProceed(f"{old.host} takes no writes, so it cannot be fenced.", "mend that, then run it again")
     if not new.server.follows(there, here):
-        connected = f"follows {there.upstream}" if there.link else "is not connected to any primary"
+        if not there.link:
+            found = "it is not connected to any primary"
+        elif there.history != here.history:
+            found = f"it follows {there.upstream} with another history"
+        else:
+            found = f"it says that it follows {there.upstream}, where no replica is connected"
         raise CannotProceed(
-            f"{new.host} is no replica of {old.host} now: it {connected}.",
-            "mend the replication, then run the same command again, or fail over one namespace",
+            f"{new.host} is no replica of {old.host} now: {found}.",
+            "wait until a link that was cut is back, or mend the replication, then run the same command again, or fail "
+            "over one namespace",
         )
     if there.silent_seconds is not None and there.silent_seconds > max(60.0, wish.rpo):
         raise CannotProceed(

@@ -15,6 +15,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     NamespaceQuarantined,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import Side, describe
+from ansible_collections.memops.agent_memory.plugins.module_utils._replication import valkey as replication
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.support.valkey_replicas import SERVICE, ReplicaSet, wait_for
@@ -270,6 +271,22 @@ def test_what_is_quarantined_stays_so_and_nobody_opens_the_store_meanwhile(pair,
         claim = store.claim("agent-3", "other:4:1", "somebody", new_incident="none")
         store.unfence(claim)
         store.close_incident(claim)
+
+
+def test_a_replica_of_which_its_primary_hears_nothing_is_refused(pair, monkeypatch):
+    home, away = pair.roles()
+    monkeypatch.setattr(replication, "replicas_of", lambda _known: ())
+    refused("says that it follows .*, where no replica is connected", lambda: pair.fail_over(home, away))
+    monkeypatch.undo()
+    with pair.hosts[away].client() as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        refused("it is not connected to any primary", lambda: pair.fail_over(home, away))
+    finally:
+        with pair.hosts[away].client() as client:
+            client.execute_command("REPLICAOF", "127.0.0.1", str(pair.hosts[home].port))
+        wait_for("it follows", lambda: pair.hosts[away].said_of()["master_link_status"] == "up")
+    assert pair.serving(home)
 
 
 def test_who_works_on_a_namespace_is_waited_for(pair):
