@@ -168,7 +168,7 @@ def others(case: Case) -> None:
 def _disturbed(journal: Journal, line: t.Mapping[str, t.Any]) -> bool:
     if line["operation"] == "read":
         return journal.verdict(dict(line)) not in ("right", "expired")
-    return line["result"] != "ok"
+    return bool(line["result"] != "ok")
 
 
 def numbers(case: Case) -> None:
@@ -180,8 +180,7 @@ def numbers(case: Case) -> None:
     for name, since, until in (("before", onset, case.fenced), ("after", case.released, end)):
         own, reads = hit_rate(journal, case.namespace, since, until)
         told = report["hit_rate"][name]
-        near = told is not None and own is not None
-        near = near and own[0] - RATE_TOLERANCE <= told <= own[1] + RATE_TOLERANCE
+        near = told is not None and own is not None and own[0] - RATE_TOLERANCE <= told <= own[1] + RATE_TOLERANCE
         shown = "unknown" if own is None else f"{own[1]:.1%}"
         checks.claim(near, f"hit rate {name}: {shown} of the agent's {reads:,} reads, as the report says", told)
     first = next(
@@ -294,7 +293,7 @@ def decoder(case: Case, repository: t.Mapping[str, t.Any]) -> None:
 
 def fetched(repository: t.Mapping[str, t.Any]) -> str:
     """The repository as a directory: itself, or a copy of the bucket that outlives the demo's S3 server."""
-    url = urllib.parse.urlsplit(repository["url"])
+    url = urllib.parse.urlsplit(str(repository["url"]))
     if url.scheme == "file":
         return url.path
     target = places.at("bucket")

@@ -221,7 +221,6 @@ def evaluate(
     cases: t.Sequence[Case],
     *,
     now: int | None = None,
-    generation: int | None = None,
     serving_ttl: float | None = None,
 ) -> dict[str, t.Any]:
     """Run the cases that concern ``namespace`` against one reader, quarantined or not, and log nothing.
@@ -237,7 +236,7 @@ def evaluate(
     keyed = [(at, case) for at, case in enumerate(mine) if case.key is not None]
     for start in range(0, len(keyed), 200):
         part = keyed[start : start + 200]
-        rows = reader.get_many(namespace, sorted({case.key for _at, case in part if case.key}), generation)
+        rows = reader.get_many(namespace, sorted({case.key for _at, case in part if case.key}))
         for at, case in part:
             reason = _check_key_case(case, rows.get(case.key or ""), codec, keyring, now, serving_ttl)
             if reason:
@@ -245,7 +244,7 @@ def evaluate(
     queried = [(at, case) for at, case in enumerate(mine) if case.query is not None]
     if queried:
         search = Search([case.query or "" for _at, case in queried], TOP)
-        for rows_ in reader.scan(namespace, generation=generation):
+        for rows_ in reader.scan(namespace):
             for row in rows_:
                 if row[KEY].startswith(RESERVED):
                     continue

@@ -157,6 +157,31 @@ class Change(t.NamedTuple):
         return bool(live[CHECKSUM] == self.expected)
 
 
+def to_be_made(
+    changes: t.Mapping[str, Change], live: t.Iterable[Row], shown: t.Callable[[Row], t.Tuple[t.Any, ...]] = tuple
+) -> tuple[list[Change], list[str]]:
+    """Of changes to distinct keys, by key, those to be made and the keys of the refused ones; what was made before is
+    neither. ``live``: the rows that are there now. ``shown``: a wanted row as it would look among them."""
+    wanted: list[Change] = []
+    refused: list[str] = []
+
+    def compare(change: Change, row: Row | None) -> None:
+        if change.expects(row):
+            wanted.append(change)
+        else:
+            refused.append(change.key)
+
+    absent = dict(changes)
+    for row in live:
+        change = absent.pop(row[0])
+        if change.row is None or row != shown(change.row):
+            compare(change, row)
+    for change in absent.values():
+        if change.row is not None:
+            compare(change, None)
+    return wanted, refused
+
+
 @dataclass(frozen=True)
 class Window:
     """Writes that a diagnosis distrusts: sequences first..last, of one actor or of all, without a lock or at all."""

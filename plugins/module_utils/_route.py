@@ -17,7 +17,7 @@ import os
 import typing as t
 
 from ._codec import check_namespace
-from ._errors import CannotProceed, InvalidInput, StoreUnavailable
+from ._errors import InvalidInput, StoreUnavailable
 from ._files import replace_file
 from ._store_address import location
 
@@ -85,18 +85,11 @@ def for_applications(store: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     return kept
 
 
-def switch_route(
-    path: str,
-    namespace: str | None,
-    store: t.Mapping[str, t.Any] | None,
-    *,
-    expected_generation: int | None = None,
-) -> bool:
+def switch_route(path: str, namespace: str | None, store: t.Mapping[str, t.Any] | None) -> bool:
     """Point a namespace (None: the default) at ``store``; whether the file changed.
 
     ``store`` None takes the namespace's own entry away, so that the default serves it again. A missing file is made
-    when the default is set. Atomic and durable; with ``expected_generation`` a compare-and-set (a switch that is
-    already as wanted stays a success). Errors: InvalidInput, StoreUnavailable, CannotProceed (generation differs).
+    when the default is set. Atomic and durable. Errors: InvalidInput, StoreUnavailable.
     """
     _absolute("route file", path)
     if namespace is not None:
@@ -112,7 +105,7 @@ def switch_route(
         others = {name: entry for name, entry in route["namespaces"].items() if name != namespace}
         return {**route, "namespaces": others if store is None else {**others, namespace: dict(store)}}
 
-    return _rewrite(path, change, make=namespace is None, expected_generation=expected_generation)
+    return _rewrite(path, change, make=namespace is None)
 
 
 def lead_all(route: Route, former: t.Mapping[str, t.Any], store: t.Mapping[str, t.Any]) -> Route:
@@ -130,9 +123,7 @@ def switch_all(path: str, former: t.Mapping[str, t.Any], store: t.Mapping[str, t
     return _rewrite(path, lambda route: lead_all(route, former, store), make=True)
 
 
-def _rewrite(
-    path: str, change: t.Callable[[Route], Route], *, make: bool, expected_generation: int | None = None
-) -> bool:
+def _rewrite(path: str, change: t.Callable[[Route], Route], *, make: bool) -> bool:
     try:
         path = os.path.realpath(path)
         lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -147,12 +138,6 @@ def _rewrite(
         wanted = change(route)
         if wanted == route:
             return False
-        if expected_generation is not None and route["generation"] != expected_generation:
-            raise CannotProceed(
-                f"The route file {path} is at generation {route['generation']}, not {expected_generation}: "
-                "somebody else switched it.",
-                "look at the route file and run the same command again",
-            )
         body = {**wanted, "generation": route["generation"] + 1}
         try:
             replace_file(path, json.dumps(body, indent=1).encode() + b"\n")

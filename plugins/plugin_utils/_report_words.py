@@ -52,8 +52,8 @@ def whole(report: t.Mapping[str, t.Any]) -> bool:
     return not report["namespace"] and "store" in (report["details"][n]["scope"] for n in ("failover", "failback"))
 
 
-def subject(report: t.Mapping[str, t.Any], limit: int = 40) -> str:
-    return "the whole store" if whole(report) else shown(report["namespace"] or "no namespace", limit)
+def subject(report: t.Mapping[str, t.Any]) -> str:
+    return "the whole store" if whole(report) else shown(report["namespace"] or "no namespace", 40)
 
 
 def running(report: t.Mapping[str, t.Any]) -> str:

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import pathlib
 import statistics
-import sys
 import threading
 import time
 import typing as t
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
-from playbooks import Site
+from tests.support.playbooks import Site
 from tests.support.postgresql_server import PostgresqlServer, Standby
 
 from .data import NAMESPACE, Place

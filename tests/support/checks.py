@@ -385,7 +385,7 @@ STAGES = [
     Stage("integration", "playbooks against real stores and servers", integration),
     Stage("sanity", "ansible-test sanity", sanity, "a"),
     Stage("lint", "ansible-lint, production profile", lint, "a"),
-    Stage("mypy", "types of the core, strict", mypy, "b"),
+    Stage("mypy", "types of the core, the demo and the benchmark, strict", mypy, "b"),
     Stage("build", "build, install, use without the repository", build, "b"),
     Stage("importer", "galaxy-importer", importer, "b"),  # of what "build" made
     Stage("molecule", "molecule: one host, and the hosts of the lab by SSH", molecule, "b"),

@@ -74,10 +74,10 @@ def _unpack(version: str, source: Source, folder: pathlib.Path, made: pathlib.Pa
     places = {"lib": install / "lib" / "postgresql", "extension": install / "share" / "postgresql" / "extension"}
     with tarfile.open(fileobj=packed) as tar:
         for member in tar:
-            path = pathlib.PurePosixPath(member.name)
-            content = tar.extractfile(member) if path.name.startswith(("amcheck.", "amcheck-")) else None
-            if content is not None and path.parent.name in places:
-                (places[path.parent.name] / path.name).write_bytes(content.read())
+            packed_as = pathlib.PurePosixPath(member.name)
+            content = tar.extractfile(member) if packed_as.name.startswith(("amcheck.", "amcheck-")) else None
+            if content is not None and packed_as.parent.name in places:
+                (places[packed_as.parent.name] / packed_as.name).write_bytes(content.read())
 
 
 def _needed(name: str) -> bool:

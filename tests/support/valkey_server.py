@@ -61,7 +61,8 @@ class ValkeyServer(Guarded, Logins):
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        more = {} if patience is None else {"socket_timeout": patience, "retry": Retry(NoBackoff(), 0)}
+        once = {"socket_timeout": patience, "retry": Retry(NoBackoff(), 0)}
+        more: dict[str, t.Any] = {} if patience is None else once
         return Redis(port=self.port, username=user, password=self.passwords[user], **more)
 
     def said_of(self, section: str = "replication") -> dict[str, t.Any]:

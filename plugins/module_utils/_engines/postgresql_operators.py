@@ -11,7 +11,7 @@ import hashlib
 import typing as t
 
 from .._errors import InvalidInput, MemoryOpsError, StoreUnavailable
-from .._model import Change, Claim, NamespaceState
+from .._model import Change, Claim, NamespaceState, to_be_made
 from .leases import settable
 from .postgresql_arrays import Blobs
 from .postgresql_fence import missing
@@ -168,9 +168,6 @@ class Operators(Proof):
         """One query's worth of distinct keys; the refused ones. Live payloads stay in the server: only their digests
         are compared."""
         s = self.sql
-        apply: list[Change] = []
-        refused: list[str] = []
-        absent = dict(part)
         try:
             names = names_of(part)
         except BAD_VALUE as exc:
@@ -180,21 +177,7 @@ class Operators(Proof):
             f"FROM unnest(%s, %s) AS w(key, mark) {s.probe}",
             *names, number,
         )  # fmt: skip
-        for live in decoded(live_rows):
-            change = absent.pop(live[0])
-            if change.row is not None and live == _digested(change.row):
-                continue
-            if change.expects(live):
-                apply.append(change)
-            else:
-                refused.append(change.key)
-        for change in absent.values():
-            if change.row is None:
-                continue  # gone already
-            if change.expects(None):
-                apply.append(change)
-            else:
-                refused.append(change.key)
+        apply, refused = to_be_made(part, decoded(live_rows), _digested)
         aside = [(change.key, change.aside) for change in apply if change.aside is not None]
         if aside:
             self._set_aside(session, claim.namespace, claim.incident, number, aside)

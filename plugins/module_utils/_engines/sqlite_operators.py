@@ -11,7 +11,7 @@ import sqlite3
 import typing as t
 
 from .._errors import InvalidInput, NamespaceQuarantined, StoreDamaged
-from .._model import Change, Claim
+from .._model import Change, Claim, to_be_made
 from .leases import settable
 from .sqlite_connect import Connected, connect, decoding_leniently, sqlite_errors, translate
 from .sqlite_log import append, append_operator, position, reserved
@@ -209,29 +209,13 @@ class Operators(Connected):
     def _change(self, con: sqlite3.Connection, claim: Claim, number: int, part: dict[str, Change]) -> list[str]:
         """One query's worth of distinct keys; the refused ones. Live rows are looked at one by one: they may be big."""
         s = self.sql
-        apply: list[Change] = []
-        refused: list[str] = []
-        absent = dict(part)
         with decoding_leniently(con):
-            for live in con.execute(
+            live = con.execute(
                 f"SELECT {s.columns} FROM {s.table} WHERE {s.generation} = ? AND {s.key} IN "
                 f"({', '.join('?' * len(part))})",
                 (number, *part),
-            ):
-                change = absent.pop(live[0])
-                if change.row is not None and live == tuple(change.row):
-                    continue
-                if change.expects(live):
-                    apply.append(change)
-                else:
-                    refused.append(change.key)
-        for change in absent.values():
-            if change.row is None:
-                continue  # gone already
-            if change.expects(None):
-                apply.append(change)
-            else:
-                refused.append(change.key)
+            )
+            apply, refused = to_be_made(part, live)
         aside = [(change.key, change.aside) for change in apply if change.aside is not None]
         if aside:
             self._set_aside(con, claim.namespace, claim.incident, number, aside)

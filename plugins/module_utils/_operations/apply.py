@@ -33,7 +33,8 @@ COPY_BATCH = 8000  # rows; their pages shall fit the engine's cache
 
 
 class Sealer(t.Protocol):
-    active_id: str
+    @property
+    def active_id(self) -> str: ...
 
     def seal(self, plaintext: bytes, head: bytes, key_id: str) -> bytes: ...
 

@@ -23,7 +23,6 @@ def told(
     store: Store,
     reader: Reader,
     namespace: str,
-    generation: int | None,
     ring: t.Any,
     source: t.Any,
     baseline: float | None,
@@ -52,9 +51,9 @@ def told(
         return {**empty, "cases": len(cases), "verdict": "could-not-verify", "why": "no key is at hand"}
     try:
         if ours:
-            found = evaluate(reader, ring, namespace, cases, generation=generation)
+            found = evaluate(reader, ring, namespace, cases)
         else:
-            found = _searched(store, search, namespace, cases, reader, generation)
+            found = _searched(store, search, namespace, cases, reader)
     except NoAnswer as exc:
         return {**empty, "cases": len(cases), "verdict": "could-not-verify", "why": str(exc)}
     except StoreDamaged as exc:
@@ -76,23 +75,16 @@ def accuracy(
     """The accuracy on the state that is there, and why there is none."""
     if not source:
         return None, None
-    found = told(store, reader, namespace, None, ring, source, None, 0.0, search)
+    found = told(store, reader, namespace, ring, source, None, 0.0, search)
     return found["accuracy"], found["why"] if found["accuracy"] is None and "asked" in found else None
 
 
 def _searched(
-    store: Store,
-    search: Search | None,
-    namespace: str,
-    cases: t.Any,
-    reader: Reader,
-    generation: int | None,
+    store: Store, search: Search | None, namespace: str, cases: t.Any, reader: Reader
 ) -> dict[str, t.Any]:
     """Errors: NoAnswer."""
     from .._search import evaluate
 
-    if generation is not None:
-        raise NoAnswer("the application's search sees the active generation alone")
     try:
         return evaluate(store, search, namespace, cases, reader)
     except StoreDamaged:
@@ -133,7 +125,7 @@ class ByBenchmark:
     def _ask(self, now: int) -> Measured:
         with self._store.reader() as reader:
             try:
-                found = _searched(self._store, self._search, self._namespace, self._cases, reader, None)
+                found = _searched(self._store, self._search, self._namespace, self._cases, reader)
             except NoAnswer as exc:
                 return Measured(self.source, None, str(exc), at=now)
         return Measured(self.source, found["accuracy"], reads=found["cases"], at=now)

@@ -35,7 +35,6 @@ def export(
     snapshot_id: str | None = None,
     namespaces: t.Sequence[str] | None = None,
     check: bool = False,
-    progress: t.Callable[[dict[str, t.Any]], None] | None = None,
 ) -> dict[str, t.Any]:
     """Write ``records.jsonl`` and ``log.jsonl`` into ``directory`` (made when missing); default: the newest good
     snapshot that holds everything.
@@ -77,8 +76,6 @@ def export(
                         file.write(_record(namespace, codec, ring, row, counts))
                     counts["records"] += len(rows)
                     _progress.add(len(rows))
-                    if progress is not None:
-                        progress({"phase": "export", "records": counts["records"]})
             same.append(file.same())
         with _lines(files["log"], None if check else parts["log"]) as file:
             for namespace in chosen:

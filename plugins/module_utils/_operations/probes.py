@@ -16,6 +16,8 @@ from .._errors import StoreDamaged
 from .._model import CHECKSUM, EPOCH, EXPIRES, SEQUENCE, LastWrite
 from .._store import Reader
 
+CANARY = "\0memops/canary"  # the record that every backup writes beside the memories, and validation asks for
+
 
 def fix_probes(
     *,

@@ -30,7 +30,7 @@ from .restore_fill import fill
 from .restore_guards import no_secondary_overwritten, same_layout, same_lineage
 from .restore_records import copy_under, parts_of, some_keys
 from .restore_renamed import copy_rows_under, refuse_overlap
-from .restore_work import Opened, Progress, Work, claimed, state_of
+from .restore_work import Opened, Work, claimed, state_of
 from .snapshot_check import Checker, Tally
 
 
@@ -54,7 +54,6 @@ def restore(
     overwrite: bool = False,
     expiry: str = "keep",
     check: bool = False,
-    progress: Progress = None,
     snapshot: Snapshot | None = None,
     opened: Opened | None = None,
 ) -> dict[str, t.Any]:
@@ -129,7 +128,7 @@ def restore(
         if lost:
             result["warnings"].append(f"No one has the record keys {', '.join(lost)}: what they sealed stays closed.")
         drops, who = dropped_keys.begin_writing(store), owner or "restore"
-        work = Work(store, snapshot, keyring, namespace, target, state, who, check, progress, store_params)
+        work = Work(store, snapshot, keyring, namespace, target, state, who, check, store_params)
         work.incoming = Incoming(store, store_params, namespace, target, now_us() if rebase else None)
         parts = parts_of(work, keys, pattern)
         if chosen:

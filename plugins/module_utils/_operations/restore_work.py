@@ -24,8 +24,6 @@ RENEW_SECONDS = 15.0
 LEASE_SECONDS = 60.0
 PREFIX = "restore-"  # of the incidents that a restore opens for itself
 
-Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]
-
 
 class Work:
     """What the parts of one restore share."""
@@ -42,7 +40,6 @@ class Work:
         state: NamespaceState | None,
         owner: str,
         check: bool,
-        progress: Progress,
         store_params: t.Mapping[str, t.Any],
     ) -> None:
         self.store, self.snapshot, self.keyring = store, snapshot, keyring
@@ -50,14 +47,11 @@ class Work:
         self.owner, self.check, self.store_params = owner, check, store_params
         self.entry: dict[str, t.Any] = snapshot.manifest["namespaces"][namespace]
         _progress.begin("restoring records", self.entry["records"])
-        self._progress = progress
         self._renewed = time.monotonic()
         self.locked: int | None = None
 
-    def say(self, done: int, phase: str = "restore") -> None:
+    def say(self, done: int) -> None:
         _progress.tell(done)
-        if self._progress is not None:
-            self._progress({"phase": phase, "done": done, "of": self.entry["records"]})
 
     def lock(self) -> int:
         """Take the namespace's write lock; its number."""

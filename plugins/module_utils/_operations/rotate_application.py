@@ -29,6 +29,7 @@ ASIDE = "no key of the application opens it"
 READ = 20_000  # rows that one reader reads: a long read keeps the engine from cleaning up
 BATCH = 1000
 BATCH_BYTES = 8 << 20
+LISTED = 1000  # values that no key opens
 SHARE = 10  # one in so many may be set aside unasked
 
 Found = t.Dict[str, t.Any]
@@ -45,7 +46,6 @@ def rotate_application(
     takeover: str | None = None,
     force: bool = False,
     check: bool = False,
-    limit: int = 1000,
 ) -> dict[str, t.Any]:
     """Encrypt with ``new_key`` every value that one of the application's keys (memory_store) opens.
 
@@ -76,7 +76,7 @@ def rotate_application(
     seals.keys[:] = [new_key, *former]
     store = open_store(store_params)
     try:
-        run = _Run(store, seals, attempt_of(attempt, owner, incident, takeover), force, limit)
+        run = _Run(store, seals, attempt_of(attempt, owner, incident, takeover), force)
         names = namespaces_of(store, namespace)
         for name in names:
             run.guard(name)
@@ -97,13 +97,12 @@ class _Run:
         seals: Seals,
         who: Attempt,
         force: bool,
-        limit: int,
     ) -> None:
         self.store, self.seals = store, seals
         self.who = who
-        self.force, self.limit = force, limit
+        self.force = force
         self.resumed = False
-        self.unopenable: list[dict[str, t.Any]] = []  # up to the limit
+        self.unopenable: list[dict[str, t.Any]] = []  # the first ones
         self._renewed = time.monotonic()
 
     @property
@@ -177,7 +176,7 @@ class _Run:
                 why = "the record is not whole"
             else:
                 found["unopenable"] += 1
-            if listing and len(self.unopenable) < self.limit:
+            if listing and len(self.unopenable) < LISTED:
                 self.unopenable.append({"namespace": name, "key": shown(row[KEY]), "evidence": why})
 
     def may_set_aside(self, found: Found) -> bool:

@@ -44,12 +44,12 @@ from .coverage import to_compare
 from .former_repository import Former
 from .integrity import as_keyring
 from .other_copies import beside
+from .probes import CANARY
 from .retention_lock import extend_one
 from .snapshot_manifest import Scanned, body, lacking_keys, result_of, summary, suspicions
 from .snapshot_scan import Base, Job
 from .snapshot_workers import Crew
 
-CANARY = "\0memops/canary"
 BIG = 50_000  # records from which on a second process is worth its start
 
 Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]

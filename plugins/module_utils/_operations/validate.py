@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Judge a namespace by what was fixed before it was rebuilt: probes from reads before the onset, and a benchmark.
 
-PRIVATE to the collection. Works on a quarantined namespace and on a generation that is not active yet. Verdicts: one
-failed part makes the whole fail; else one asked-for part that cannot be verified makes it could-not-verify; a part
-that nobody asked for ("not-asked") does not count.
+PRIVATE to the collection. Works on a quarantined namespace, too. Verdicts: one failed part makes the whole fail; else
+one asked-for part that cannot be verified makes it could-not-verify; a part that nobody asked for ("not-asked") does
+not count.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from .application_benchmark import ACCURACY_GAIN
 from .hit_rate import Measured, judged
 from .integrity import as_keyring
 from .integrity_rows import shown
-from .probes import last_write
+from .probes import CANARY, last_write
 
 HIT_RATE = 0.80
-CANARY_KEY = "\x00memops/canary"
 MAX_FAILED = 200
 OPERATOR = "memops"  # actor of log entries that a rebuild writes
 
@@ -37,28 +36,21 @@ def validate(
     store_params: t.Mapping[str, t.Any],
     keyring: t.Any,
     namespace: str,
-    generation: int | None = None,
     probes: t.Sequence[t.Mapping[str, t.Any]] | None = None,
     benchmark: t.Any = None,
     baseline: float | None = None,
     thresholds: t.Mapping[str, float] | None = None,
-    canary: bool | str = True,
-    fenced_sequence: int | None = None,
-    scan: t.Mapping[str, t.Any] | None = None,
     measured_rate: Measured | None = None,
     search: Search | None = None,
-    workers: int = 2,
 ) -> dict[str, t.Any]:
-    """Validate a generation (default: the active one).
+    """Validate the active generation.
 
     ``probes`` come from fix_probes (None: nobody fixed any; an empty list: there was no read to draw from, which a
     benchmark makes up for); ``benchmark`` is the path of a JSON Lines file or its cases, ``baseline`` its accuracy
-    before the rebuild; ``thresholds`` {hit_rate: 0.80, accuracy_gain: 0.30}. ``canary`` True: it must open when it is
-    or was there; "required": it must be there; False: not looked at. Deletions with a sequence above
-    ``fenced_sequence`` (default: that of the open incident) are the rebuild's own and no excuse for a missing probe.
-    ``scan`` is an integrity.scan of the same state, when the caller has just made one; ``measured_rate`` that of an
-    application that is served, where one was asked for. ``search``: who answers the benchmark where the values are not
-    ours; then it tells the hit rate too.
+    before the rebuild; ``thresholds`` {hit_rate: 0.80, accuracy_gain: 0.30}. The canary must open when it is or was
+    there. Deletions with a sequence above that of the open incident's fence are the rebuild's own and no excuse for a
+    missing probe. ``measured_rate``: that of an application that is served, where one was asked for. ``search``: who
+    answers the benchmark where the values are not ours; then it tells the hit rate too.
 
     Returns {verdict, integrity {verdict, rows, live, findings, examples, …}, probes {checked, passed, failed [{key,
     why}], verdict}, hit_rate {value, source, threshold, verdict, why}, benchmark {cases, passed, accuracy,
@@ -70,23 +62,18 @@ def validate(
     slo = float(wanted.get("hit_rate", HIT_RATE))
     gain = float(wanted.get("accuracy_gain", ACCURACY_GAIN))
     ring = as_keyring(keyring)
-    scanned = scan or integrity.scan(
-        store_params=store_params, keyring=ring, namespace=namespace, generation=generation, workers=workers, limit=100
-    )
+    scanned = integrity.scan(store_params=store_params, keyring=ring, namespace=namespace, limit=100)
     store = open_store(store_params)
     try:
-        if fenced_sequence is None:
-            open_ones = [one.facts for one in store.incidents(namespace) if one.state == "open"]
-            fenced_sequence = open_ones[0].get("fenced_sequence") if open_ones else None
+        open_ones = [one.facts for one in store.incidents(namespace) if one.state == "open"]
+        fenced_sequence = open_ones[0].get("fenced_sequence") if open_ones else None
         ring = opener(store, ring)
         need_search(store, benchmark, search, namespace)
         with store.reader() as reader:
-            probed = _probe(reader, namespace, generation, ring, probes or (), fenced_sequence)
-            measured = benchmarks.told(
-                store, reader, namespace, generation, ring, benchmark, baseline, gain, search
-            )
-            bird = _canary(reader, namespace, generation, ring, canary)
-        own = None if generation is not None else application_benchmark.rating(store, namespace)
+            probed = _probe(reader, namespace, ring, probes or (), fenced_sequence)
+            measured = benchmarks.told(store, reader, namespace, ring, benchmark, baseline, gain, search)
+            bird = _canary(reader, namespace, ring)
+        own = application_benchmark.rating(store, namespace)
     finally:
         store.close()
     rate = probed["passed"] / probed["checked"] if probed["checked"] else None
@@ -155,7 +142,6 @@ def validate(
 def _probe(
     reader: Reader,
     namespace: str,
-    generation: int | None,
     ring: t.Any,
     probes: t.Sequence[t.Mapping[str, t.Any]],
     fenced_sequence: int | None,
@@ -168,7 +154,7 @@ def _probe(
         rows: dict[str, Row] = {}
         broken = ""
         try:
-            rows = reader.get_many(namespace, sorted({probe["key"] for probe in part}), generation)
+            rows = reader.get_many(namespace, sorted({probe["key"] for probe in part}))
         except StoreDamaged as exc:
             broken = exc.message
         for probe in part:
@@ -271,17 +257,15 @@ def _deleted(write: LastWrite | None, probe: t.Mapping[str, t.Any], fenced_seque
     )
 
 
-def _canary(reader: Reader, namespace: str, generation: int | None, ring: t.Any, canary: bool | str) -> dict[str, str]:
+def _canary(reader: Reader, namespace: str, ring: t.Any) -> dict[str, str]:
     """The record that every backup writes beside the memories: it must come back."""
-    if not canary:
-        return {"verdict": "not-asked", "why": "not asked for"}
     try:
-        row = reader.get_many(namespace, [CANARY_KEY], generation).get(CANARY_KEY)
+        row = reader.get_many(namespace, [CANARY]).get(CANARY)
     except StoreDamaged as exc:
         return {"verdict": "fail", "why": exc.message}
     if row is None or row[DELETED] is not None:
-        written = last_write(reader, namespace, CANARY_KEY)
-        if canary == "required" or (written is not None and written.operation == "write"):
+        written = last_write(reader, namespace, CANARY)
+        if written is not None and written.operation == "write":
             return {"verdict": "fail", "why": "the canary record of the backups is gone"}
         return {"verdict": "not-asked", "why": "no backup has written a canary record"}
     unsound = _unsound(RecordCodec(namespace), ring, row)

@@ -27,7 +27,6 @@ from .snapshot_check import Checker, Tally
 
 DEPTHS = ("listed", "hashed", "opened", "restored")
 LISTED = 100
-Progress = t.Optional[t.Callable[[t.Dict[str, t.Any]], None]]
 
 
 def verify(
@@ -38,17 +37,15 @@ def verify(
     snapshot_id: str | None = None,
     depth: str = "hashed",
     record: bool = True,
-    scratch: str | None = None,
-    progress: Progress = None,
     application: Tried | None = None,
 ) -> dict[str, t.Any]:
     """Check a snapshot (default: the newest one that is not forensic) and append the result under its checks/.
 
     listed: every object is there with its size. hashed: and has its hash; without a keyring that is "intact, not
     authenticated". opened: and every chunk decrypts, every record has its checksum and opens. restored: and it comes
-    back in a scratch store below ``scratch`` (default: the system's temporary directory). ``record`` False writes
-    nothing. ``application``, at these last two: tries its keys on what it encrypted. What none opens is no fault of the
-    snapshot and is not noted as one, but makes the verdict could-not-verify.
+    back in a scratch store in the system's temporary directory. ``record`` False writes nothing. ``application``, at
+    these last two: tries its keys on what it encrypted. What none opens is no fault of the snapshot and is not noted as
+    one, but makes the verdict could-not-verify.
 
     Returns {verdict, depth, snapshot, authenticated, problems [{object, namespace, chunk, records, reason}], objects,
     bytes, records, damaged, unopenable, namespaces {name: {records, digest}}, check (key of the result), seconds}.
@@ -61,10 +58,10 @@ def verify(
         raise InvalidInput(f"There is no depth {depth!r:.40}.", f"use one of: {', '.join(DEPTHS)}")
     place = repository if isinstance(repository, Repository) else Repository.open(repository)
     chosen = snapshot_id or _newest(place, name)
-    examination = _Examination(place, keyring, name, chosen, progress)
+    examination = _Examination(place, keyring, name, chosen)
     examination.application = application
     try:
-        examination.run(DEPTHS.index(depth), scratch)
+        examination.run(DEPTHS.index(depth))
         verdict = "fail" if examination.problems else "pass"
     except (KeyUnavailable, RepositoryUnavailable) as exc:
         examination.problem(exc.message)
@@ -106,11 +103,10 @@ def _newest(place: Repository, name: str) -> str:
 class _Examination:
     application: Tried | None = None
 
-    def __init__(self, place: Repository, keyring: t.Any, name: str, snapshot_id: str, progress: Progress) -> None:
+    def __init__(self, place: Repository, keyring: t.Any, name: str, snapshot_id: str) -> None:
         self.place, self.objects, self.keyring = place, place.objects, keyring
         self.name, self.id = name, snapshot_id
         self.where = folder(name, snapshot_id)
-        self.progress = progress
         self.problems: list[dict[str, t.Any]] = []
         self.namespaces: dict[str, dict[str, t.Any]] = {}
         self.counts = {"objects": 0, "bytes": 0, "records": 0, "damaged": 0, "unopenable": 0}
@@ -119,7 +115,7 @@ class _Examination:
     def problem(self, reason: str, **where: t.Any) -> None:
         self.problems.append({**where, "reason": reason})
 
-    def run(self, depth: int, scratch: str | None) -> None:
+    def run(self, depth: int) -> None:
         info = self._manifest()
         if info is None:
             return
@@ -132,7 +128,7 @@ class _Examination:
                 raise KeyUnavailable("Opening a snapshot needs its master key, and none was given.", "give the keyring")
             self._opened(self.snapshot)
         if depth >= 3 and not self.problems and self.snapshot is not None:
-            self._restored(self.snapshot, scratch)
+            self._restored(self.snapshot)
 
     def _manifest(self) -> SnapshotInfo | None:
         """Errors: SnapshotUnusable when there is no such snapshot at all, KeyUnavailable."""
@@ -213,8 +209,6 @@ class _Examination:
                 _progress.add(size)
                 if not same:
                     self.problem("Its SHA-256 is not the one of the manifest.", object=key)
-                if self.progress is not None:
-                    self.progress({"phase": "hash", "bytes": self.counts["bytes"]})
         secret = None if self.snapshot is None else manifest_key(self.snapshot.secret)
         for kind in ("keys", "checks"):
             for child in self.objects.children(f"{self.where}{kind}/"):
@@ -307,9 +301,6 @@ class _Examination:
                     rows += len(found)
                     _progress.add(len(found) if kind == "records" else 0)
                     position += 1
-                    if self.progress is not None:
-                        done = self.counts["records"] + rows
-                        self.progress({"phase": "open", "namespace": namespace, "records": done})
                     if chunk.rows != len(found):
                         raise SnapshotUnusable("It holds another number of rows.", "")
             except (SnapshotUnusable, KeyUnavailable) as exc:
@@ -326,11 +317,11 @@ class _Examination:
                 position += 1
         return -1 if failed else rows
 
-    def _restored(self, snapshot: Snapshot, scratch: str | None) -> None:
+    def _restored(self, snapshot: Snapshot) -> None:
         """A drill: every namespace comes back in an empty store, with the same count and digest."""
         from .restore import restore
 
-        with scratch_folder(scratch) as directory:
+        with scratch_folder(None) as directory:
             for namespace in snapshot.namespaces():
                 entry = snapshot.manifest["namespaces"][namespace]
                 try:
@@ -343,7 +334,6 @@ class _Examination:
                         namespace=namespace,
                         create=True,
                         owner="verify",
-                        progress=self.progress,
                     )
                 except RepositoryUnavailable:
                     raise

@@ -59,13 +59,6 @@ def test_third_party_packages_are_imported_inside_functions_only() -> None:
     assert found == []
 
 
-def test_only_the_ansible_layer_imports_ansible() -> None:
-    pattern = re.compile(r"^\s*(from|import) ansible(\.|\s)", re.M)
-    core = (ROOT / "plugins" / "module_utils").rglob("*.py")
-    found = [str(path.relative_to(ROOT)) for path in core if pattern.search(path.read_text(encoding="utf-8"))]
-    assert found == ["plugins/module_utils/_ansible.py"]
-
-
 def test_every_file_of_the_core_carries_its_licence() -> None:
     core = (ROOT / "plugins" / "module_utils").rglob("*.py")
     marker = "SPDX-License-Identifier: Apache-2.0"

@@ -11,7 +11,6 @@ import threading
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
-    CannotProceed,
     InvalidInput,
     StoreUnavailable,
 )
@@ -38,15 +37,6 @@ def test_switch_and_back(route):
     assert resolve(read_route(route), "a") == ONE
     assert switch_route(route, None, TWO)
     assert resolve(read_route(route), "a") == TWO
-
-
-def test_compare_and_set(route):
-    assert switch_route(route, "a", TWO, expected_generation=1)
-    assert not switch_route(route, "a", TWO, expected_generation=1)  # done already: a resumed run goes on
-    before = pathlib.Path(route).read_bytes()
-    with pytest.raises(CannotProceed, match="generation 2, not 1"):
-        switch_route(route, "b", TWO, expected_generation=1)
-    assert pathlib.Path(route).read_bytes() == before
 
 
 def test_mode_and_links_stay(route, tmp_path):

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import subprocess
 import time
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
@@ -106,3 +108,10 @@ class Place:
 
 def now_us():
     return time.time_ns() // 1000
+
+
+def small_disk(path, size):
+    """Whether a file system of that size, as mount has it, could be mounted there."""
+    os.makedirs(path)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
+    return shutil.which("mount") is not None and subprocess.run(mount, capture_output=True, check=False).returncode == 0

@@ -11,11 +11,14 @@ import itertools
 import json
 import os
 
+import pytest
+
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import (
     RecordCodec,
     decode_value,
     encode_value,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     apply_step,
@@ -254,3 +257,15 @@ def forge_checksum(con, key, generation):
         "UPDATE memory_records SET checksum = ? WHERE generation = ? AND key = ?",
         (RecordCodec(NS).checksum(row), generation, key),
     )
+
+
+@contextlib.contextmanager
+def refused(*words):
+    """What is inside raises one sentence with the next step, and these words in it."""
+    with pytest.raises(MemoryOpsError) as caught:
+        yield caught
+    error = caught.value
+    assert error.next_step and "\n" not in error.message and "Traceback" not in str(error)
+    assert error.message.rstrip().endswith((".", "!")), error.message
+    for word in words:
+        assert word in str(error), str(error)

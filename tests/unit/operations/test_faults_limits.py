@@ -20,6 +20,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._store import 
 from tests.support.engines import Bench
 from tests.support.postgresql_server import PostgresqlServer, Standby
 from tests.support.valkey_server import ValkeyServer
+from tests.unit.operations.operations_help import small_disk
 from tests.unit.operations.runbook import NS, STEPS, Site, attempt
 from tests.unit.operations.test_rebuild_kills import check, damaged, options
 
@@ -203,13 +204,6 @@ def test_a_valkey_server_that_may_drop_records_takes_no_bulk_write_of_an_operato
     bench.close()
 
 
-def small_disk(path):
-    """Whether a real small file system could be mounted there."""
-    os.makedirs(path)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(path)]
-    return shutil.which("mount") is not None and subprocess.run(mount, capture_output=True, check=False).returncode == 0
-
-
 def limit_files(server, size):
     command = ["prlimit", "--pid", str(server.child()), f"--fsize={size}:"]
     subprocess.run(command, check=True, cwd="/", **server._as)
@@ -219,7 +213,7 @@ def limit_files(server, size):
 def test_a_full_disk_under_postgresql(postgresql, tmp_path, kind):
     """A small file system of its own where one may be mounted, else a limit on the size of the server's files."""
     disk = os.path.join(postgresql.directory, "disk")
-    mounted = kind == "file system" and small_disk(disk)
+    mounted = kind == "file system" and small_disk(disk, "5m")
     bench = Bench("postgresql", tmp_path, postgresql)
     try:
         if mounted:

@@ -10,17 +10,15 @@ import os
 import pathlib
 import shutil
 import sqlite3
-import subprocess
 import time
 
 import pytest
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError, StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import incident
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
-from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt, chained
+from tests.unit.operations.runbook import NAME, NS, STEPS, Site, attempt, chained, refused
 from tests.unit.operations.test_rebuild_kills import EXPECTED, check, copy, damaged, options
 
 
@@ -32,17 +30,6 @@ def template(tmp_path_factory):
 @pytest.fixture
 def site(template, tmp_path):
     return copy(template, tmp_path / "site")
-
-
-@contextlib.contextmanager
-def refused(*words):
-    with pytest.raises(MemoryOpsError) as caught:
-        yield caught
-    error = caught.value
-    assert error.next_step and "\n" not in error.message and "Traceback" not in str(error)
-    assert error.message.rstrip().endswith((".", "!")), error.message
-    for word in words:
-        assert word in str(error), str(error)
 
 
 # --- names and keys -----------------------------------------------------------------------------------------------
@@ -337,95 +324,7 @@ def test_a_dead_attempts_lease_from_the_future_does_not_lock_for_ever(site, monk
     site.step("forensic", attempt())
 
 
-# --- full disks ---------------------------------------------------------------------------------------------------
-def limited(monkeypatch, pages):
-    """Every connection of the engine may grow its file by ``pages``."""
-    connect = sqlite_connect.connect
-
-    def full(path, busy_timeout, *, read_only=False):
-        con = connect(path, busy_timeout, read_only=read_only)
-        count = con.execute("PRAGMA page_count").fetchone()[0]
-        con.execute(f"PRAGMA max_page_count = {count + pages}")
-        return con
-
-    monkeypatch.setattr(sqlite_connect, "connect", full)
-    for module in ("sqlite", "sqlite_operators", "sqlite_structure"):
-        monkeypatch.setattr(f"{sqlite_connect.__name__.rpartition('.')[0]}.{module}.connect", full)
-
-
-@pytest.mark.parametrize("strategy", ["soft", "hard"])
-def test_a_disk_that_is_full_while_the_plan_is_applied(tmp_path, monkeypatch, strategy):
-    site = Site(tmp_path / "site")
-    values = {f"k{n:04d}": "x" * 2000 for n in range(600)}
-    with site.memory() as memory:
-        memory.write_many(NS, values)
-        memory.write(OTHER, "o", 1)
-    site.backup()
-    with site.sql() as con:
-        con.execute("UPDATE memory_records SET payload = zeroblob(2100) WHERE key < 'k0500'")
-    elsewhere, run = site.untouched(), attempt()
-    site.rebuild(strategy, until="plan", run=run)
-    active = site.generation()
-    with monkeypatch.context() as patch:
-        limited(patch, 60)
-        with refused("full"):
-            site.step("apply", run)
-    assert site.state() == "quarantined" and site.generation() == active
-    for name in ("apply", "validate", "release"):
-        site.step(name, run, **options(name, strategy))
-    assert site.served() == values and site.untouched() == elsewhere
-
-
-def small_disk(path):
-    os.makedirs(path)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)]
-    try:
-        return subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
-
-
-@pytest.mark.parametrize("place", ["repository", "work folder"])
-def test_a_small_disk_that_is_full(site, tmp_path, place, monkeypatch):
-    """A real small file system where one may be mounted, else the operating system's own error."""
-    disk = tmp_path / "disk"
-    mounted = small_disk(disk)
-    try:
-        run = attempt() if place == "repository" else attempt(work_dir=str(disk))
-        site.step("isolate", run)
-        rows = site.rows()
-        if place == "repository":
-            shutil.copytree(os.path.join(site.folder, "repository"), disk / "repository")
-            kept, site.repository = site.repository, {"url": f"file://{disk}/repository"}
-        if mounted:
-            with open(disk / "filler", "wb", buffering=0) as stream, contextlib.suppress(OSError):
-                while True:
-                    stream.write(bytes(4096))
-        else:
-
-            def full(*_args, **_kwargs):
-                raise OSError(28, "No space left on device")
-
-            monkeypatch.setattr(os, "fsync", full)
-        if place == "repository":
-            with refused("No space left"):
-                site.step("forensic", run)
-            site.repository = kept
-            monkeypatch.undo()
-        else:
-            with refused(str(disk)):
-                site.step("forensic", run)
-                site.step("diagnose", run)
-            os.unlink(disk / "filler") if mounted else monkeypatch.undo()
-        assert site.state() == "quarantined" and site.rows() == rows
-        for name in STEPS[1:]:
-            site.step(name, run, **options(name, "soft"))
-        assert site.served() == EXPECTED
-    finally:
-        if mounted:
-            subprocess.run(["umount", "-l", str(disk)], check=False)
-
-
+# --- the journal ----------------------------------------------------------------------------------------------------
 def test_the_journal_of_a_killed_attempt_with_a_torn_line_goes_on(tmp_path):
     journal, run = incident.Journal(str(tmp_path)), attempt()
     with journal.step("one", run):

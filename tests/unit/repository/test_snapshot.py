@@ -22,6 +22,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
     snapshot_scan,
     snapshot_workers,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.probes import CANARY
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from tests.support.postgresql_server import PostgresqlServer
@@ -49,7 +50,7 @@ def test_round_trip_with_every_kind_of_key(place: Place) -> None:
     assert rows_in(place, result["snapshot"], "näme space/\n") == rows_of(place.store, "näme space/\n")
     found = place.open().snapshot(NAME, result["snapshot"], place.keyring)
     assert [tuple(entry) for part in found.log("agent-7") for entry in part] == log_of(place.store, "agent-7")
-    assert [row[0] for row in rows_of(place.store, "agent-7")][0] == snapshot.CANARY
+    assert [row[0] for row in rows_of(place.store, "agent-7")][0] == CANARY
 
 
 def test_empty_store_and_unknown_namespace(place: Place) -> None:
