@@ -34,7 +34,8 @@ def terminal(
 
 
 @pytest.fixture
-def receiver() -> t.Iterator[OtlpServer]:
+def receiver(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[OtlpServer]:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "300000")
     with OtlpServer() as one:
         yield one
 
