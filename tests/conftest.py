@@ -8,7 +8,7 @@ import os
 import typing as t
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.engines import ENGINES, Bench
 from tests.support.postgresql_server import PostgresqlServer
@@ -16,8 +16,10 @@ from tests.support.valkey_replicas import ReplicaSet
 from tests.support.valkey_server import ValkeyServer
 
 # With CI=true hypothesis would take the same examples every time; these tests are meant to look further each run.
-# A failure prints the blob that reproduces it. No deadlines: the machine may be busy.
-settings.register_profile("memops", derandomize=False, deadline=None, print_blob=True)
+# A failure prints the blob that reproduces it. No deadlines, and no judgement of how fast examples come: the machine
+# may be busy.
+BUSY = [HealthCheck.too_slow]
+settings.register_profile("memops", derandomize=False, deadline=None, print_blob=True, suppress_health_check=BUSY)
 settings.load_profile("memops")
 
 

@@ -29,7 +29,7 @@ from ansible import constants as C
 from ._attempt import attempt
 
 SCOPE = "memops.agent_memory"
-LONGEST = 0.8  # seconds that a run waits for a receiver, once
+LONGEST = 0.8  # seconds that a run waits for a receiver, once; OTEL_EXPORTER_OTLP_TIMEOUT says otherwise
 INTERNAL, CLIENT = 1, 3
 #: Modules that work on a store, and what OpenTelemetry's conventions for memory of generative AI call that; None:
 #: they have no word for it.
@@ -235,6 +235,7 @@ def _attributes(known: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
 def _post(url: str, body: bytes) -> t.Optional[str]:
     """Why the receiver did not take it; None: it did. Waits in a thread, as resolving a name knows no timeout."""
     outcome: t.List[t.Optional[str]] = []
+    longest = _longest()
 
     def send() -> None:
         try:
@@ -243,7 +244,7 @@ def _post(url: str, body: bytes) -> t.Optional[str]:
             parts = urllib.parse.urlsplit(url)
             if parts.scheme not in ("http", "https") or parts.username is not None:
                 raise ValueError("it has to be http(s)://host:port; a login goes into OTEL_EXPORTER_OTLP_HEADERS")
-            with urllib.request.build_opener().open(request, timeout=LONGEST) as answer:
+            with urllib.request.build_opener().open(request, timeout=longest) as answer:
                 answer.read(1 << 16)
             outcome.append(None)
         except Exception as exc:  # whatever goes wrong there, the run goes on
@@ -251,8 +252,14 @@ def _post(url: str, body: bytes) -> t.Optional[str]:
 
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
-    thread.join(LONGEST)
-    return outcome[0] if outcome else f"no answer within {LONGEST:g} s"
+    thread.join(longest)
+    return outcome[0] if outcome else f"no answer within {longest:g} s"
+
+
+def _longest() -> float:
+    """Seconds; OTEL_EXPORTER_OTLP_TIMEOUT has milliseconds. What is no number from 1 to an hour does not count."""
+    given = os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT", "").strip()
+    return int(given) / 1000 if re.fullmatch("[0-9]{1,7}", given) and 0 < int(given) <= 3_600_000 else LONGEST
 
 
 def _headers() -> t.Dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 IN_ORDER = ("test_lab.py", "test_ssh_hosts.py")
 
@@ -17,6 +18,12 @@ class Scheduling(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return file if file.endswith(IN_ORDER) else nodeid
+
+    def _reschedule(self, node: WorkerController) -> None:
+        """A process needs to know the test after the present one, and no more: those that wait behind a test of minutes
+        are somebody else's to run."""
+        if self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:

@@ -25,7 +25,7 @@ STALE = {
 TOKEN = "alert-token-of-this-test"
 
 
-def wait(what: str, found: t.Callable[[], t.Any], rulebook: Rulebook, seconds: float = 180) -> t.Any:
+def wait(what: str, found: t.Callable[[], t.Any], rulebook: Rulebook, seconds: float = 900) -> t.Any:
     end = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < end, f"{what} did not come\n{rulebook.whole()[-6000:]}"
@@ -148,7 +148,7 @@ def ask_the_dashboard(prometheus: Prometheus, rulebook: Rulebook) -> None:
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len(queries) >= 14
     for query in queries:
-        wait(query, functools.partial(prometheus.query, query.replace("$cluster", ".*")), rulebook, 20)
+        wait(query, functools.partial(prometheus.query, query.replace("$cluster", ".*")), rulebook)
 
 
 def test_a_rulebook_without_a_token_lets_nobody_in(tmp_path: pathlib.Path) -> None:

@@ -26,7 +26,7 @@ SERVED = [engine for engine in ENGINES if engine != "sqlite"]
 class Watched(Site):
     """Every run is looked through for passwords."""
 
-    def play(self, playbook: str, *arguments: str, timeout: int = 300, **variables: t.Any) -> Outcome:
+    def play(self, playbook: str, *arguments: str, timeout: int = 900, **variables: t.Any) -> Outcome:
         outcome = super().play(playbook, "-vvv", *arguments, timeout=timeout, **variables)
         for secret in self.bench.server.passwords.values():
             assert secret not in outcome.text

@@ -127,7 +127,7 @@ def run_play(home: pathlib.Path, tasks: list[Task]) -> subprocess.CompletedProce
     }
     command = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "localhost,", "-c", "local"]
     command += ["-e", f"ansible_python_interpreter={sys.executable}", str(home / "play.yml")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment, cwd=home)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=environment, cwd=home)
 
 
 @contextlib.contextmanager

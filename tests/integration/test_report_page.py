@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _report, _report_html
-from tests.support.browser import chromium
+from tests.support.browser import MILLISECONDS, chromium
 from tests.support.debian import need
 from tests.unit.report.report_help import find, good
 from tests.unit.report.test_html import hostile
@@ -72,6 +72,7 @@ def visit(browser: t.Any, files: dict[str, pathlib.Path]) -> t.Iterator[t.Callab
     def go(name: str, width: int = 1280, height: int = 900, **settings: t.Any) -> t.Any:
         context = browser.new_context(viewport={"width": width, "height": height}, **settings)
         opened.append(context)
+        context.set_default_timeout(MILLISECONDS)
         page = context.new_page()
         page.said, page.asked = [], []
         page.on("console", lambda message: page.said.append(message.text))

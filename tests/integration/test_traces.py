@@ -28,6 +28,7 @@ def test_runs_of_an_incident_are_one_trace_unless_somebody_else_began_it(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20of-the-receiver")
     secret = (site.folder / "master.key").read_text().strip()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "300000")
     with OtlpServer() as receiver:
         endpoint = {"memory_otlp_endpoint": receiver.endpoint}
         assert site.play("isolate", "--check", memory_namespace=NS, **endpoint).status == 0
@@ -57,7 +58,9 @@ def test_runs_of_an_incident_are_one_trace_unless_somebody_else_began_it(
         assert secret not in body and "key-0" not in body and "fact" not in body
 
 
-def test_a_receiver_that_never_answers_is_asked_once_and_the_run_passes(site: Site) -> None:
+def test_a_receiver_that_never_answers_is_asked_once_and_the_run_passes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
 
@@ -70,12 +73,14 @@ def test_a_receiver_that_never_answers_is_asked_once_and_the_run_passes(site: Si
 
         threading.Thread(target=accept, daemon=True).start()
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "900")
         outcome = site.play("backup", memory_otlp_endpoint=endpoint)
         silent.shutdown(socket.SHUT_RDWR)
     assert outcome.status == 0, outcome.text
     assert len(asked) == 1
     told = " ".join(outcome.text.split())
-    assert told.count(f"The spans of this run cannot be sent to {endpoint}/v1/traces:") == 1
+    assert told.count(f"The spans of this run cannot be sent to {endpoint}/v1/traces: ") == 1
+    assert "no answer within 0.9 s" in told or "timed out" in told
     assert "Next: mend the receiver, or correct memory_otlp_endpoint." in told
     for connection, _address in asked:
         connection.close()

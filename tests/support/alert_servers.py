@@ -51,7 +51,7 @@ class HttpServer(Guarded):
             yaml.safe_dump(content, file)
         return path
 
-    def start(self: Self, timeout: float = 60.0) -> Self:
+    def start(self: Self, timeout: float = 300.0) -> Self:
         self.run(self.command())
         self.wait_until(lambda: self.answer(self.ready)[0] == self.status, type(self).__name__, timeout)
         return self
@@ -62,7 +62,7 @@ class HttpServer(Guarded):
         headers = {"Content-Type": "application/json", **headers}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=data, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()

@@ -22,7 +22,7 @@ class AwsServer(Guarded):
         self.port = free_ports(1)[0]
         self.endpoint = f"http://127.0.0.1:{self.port}"
 
-    def start(self, timeout: float = 60.0) -> AwsServer:
+    def start(self, timeout: float = 300.0) -> AwsServer:
         command = os.path.join(os.path.dirname(sys.executable), "moto_server")
         try:
             self.run([command, "-H", "127.0.0.1", "-p", str(self.port)])

@@ -8,6 +8,8 @@ import typing as t
 
 from tests.support.debian import need
 
+MILLISECONDS = 300_000  # for a page, an element or the browser itself; a slow machine takes its time
+
 
 @contextlib.contextmanager
 def chromium() -> t.Iterator[t.Any]:
@@ -15,7 +17,7 @@ def chromium() -> t.Iterator[t.Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=need("chromium", "chromium"))
+        browser = driver.chromium.launch(executable_path=need("chromium", "chromium"), timeout=MILLISECONDS)
         try:
             yield browser
         finally:

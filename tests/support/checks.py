@@ -27,6 +27,7 @@ WORK = ROOT / ".ansible"
 VENV = pathlib.Path(sys.prefix)
 NAMESPACE, NAME = "memops", "agent_memory"
 COLLECTION = f"{NAMESPACE}.{NAME}"
+PATIENCE = 7200  # seconds for one command: it ends what hangs, and no slow machine
 MAIN_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 # ansible-core release -> the controller Pythons it runs on.
 CORES = {
@@ -78,19 +79,17 @@ def environment(venv: pathlib.Path = VENV, **extra: str) -> dict[str, str]:
     return env
 
 
-def run(*command: t.Any, env: dict[str, str] | None = None, cwd: pathlib.Path = ROOT, timeout: int = 600) -> None:
-    """Run a command with its output shown; Failed when it exits non-zero or takes longer than ``timeout`` seconds."""
-    _execute(command, env, cwd, timeout, capture=False)
+def run(*command: t.Any, env: dict[str, str] | None = None, cwd: pathlib.Path = ROOT) -> None:
+    """Run a command with its output shown; Failed when it exits non-zero or takes longer than PATIENCE."""
+    _execute(command, env, cwd, capture=False)
 
 
-def output(*command: t.Any, env: dict[str, str] | None = None, cwd: pathlib.Path = ROOT, timeout: int = 600) -> str:
+def output(*command: t.Any, env: dict[str, str] | None = None, cwd: pathlib.Path = ROOT) -> str:
     """Run a command and return what it wrote to standard output."""
-    return _execute(command, env, cwd, timeout, capture=True)
+    return _execute(command, env, cwd, capture=True)
 
 
-def _execute(
-    command: tuple[t.Any, ...], env: dict[str, str] | None, cwd: pathlib.Path, timeout: int, *, capture: bool
-) -> str:
+def _execute(command: tuple[t.Any, ...], env: dict[str, str] | None, cwd: pathlib.Path, *, capture: bool) -> str:
     words = [str(word) for word in command]
     shown = " ".join(words).replace(f"{ROOT}/", "")
     print(f"$ {shown if len(shown) < 200 else shown[:200] + ' …'}", flush=True)
@@ -110,13 +109,13 @@ def _execute(
         reader = threading.Thread(target=_read, args=(process.stdout, said, not capture), daemon=True)
         reader.start()
         try:
-            process.wait(timeout=timeout)
+            process.wait(timeout=PATIENCE)
             reader.join(timeout=10)  # a server that the command left behind may hold the pipe
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
-                why = f"{pathlib.Path(words[0]).name} took longer than {timeout} s"
+                why = f"{pathlib.Path(words[0]).name} took longer than {PATIENCE} s"
                 raise Failed(why, _text(said)) from None
             raise
     out = _text(said)
@@ -176,14 +175,14 @@ def mypy() -> None:
 
 
 def unit() -> None:
-    _pytest("--durations=10", "tests/unit", timeout=1200)
+    _pytest("--durations=10", "tests/unit")
 
 
 def integration() -> None:
-    _pytest("--dist", "loadscope", "--durations=30", "tests/integration", timeout=2400)
+    _pytest("--dist", "loadscope", "--durations=30", "tests/integration")
 
 
-def _pytest(*arguments: str, timeout: int) -> None:
+def _pytest(*arguments: str) -> None:
     """Stores and servers lie in memory, where there is room: on a disk half of the time goes by in waiting for it."""
     memory = "/dev/shm"
     roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30
@@ -191,12 +190,12 @@ def _pytest(*arguments: str, timeout: int) -> None:
         os.chmod(folder, 0o1777)  # some servers run as another user
         # Four on two cores: each waits half of its time, for servers, for leases and for what it killed or cut off.
         command = (tool("python"), "-m", "pytest", "-q", "-n", "4", f"--basetemp={folder}/t", *arguments)
-        run(*command, env=environment(TMPDIR=folder), timeout=timeout)
+        run(*command, env=environment(TMPDIR=folder))
 
 
 def lint() -> None:
     awx_collection.bring()  # the role awx_setup is judged with its modules
-    run(tool("ansible-lint"), "--offline", "--profile", "production", "--nocolor", timeout=1200)
+    run(tool("ansible-lint"), "--offline", "--profile", "production", "--nocolor")
 
 
 def changelog() -> None:
@@ -240,9 +239,9 @@ def sanity() -> None:
     supported = output(tool("python"), "-c", code + "CONTROLLER_PYTHON_VERSIONS as c; print(*r, *c)").split()
     others = [v for v in pythons.VERSIONS if v != MAIN_PYTHON and v in supported and pythons.find(v)]
     skipped = ("--skip-test", "pylint", *(("--skip-test", "import") if others else ()))
-    failures = _try(*command, MAIN_PYTHON, *skipped, env=env, cwd=where, timeout=1800)
+    failures = _try(*command, MAIN_PYTHON, *skipped, env=env, cwd=where)
     # Pylint takes as long as half of the rest, so it judges what is published. Ruff has its rules for the tests, too.
-    failures += _try(*command, MAIN_PYTHON, "--test", "pylint", "--exclude", "tests/", env=env, cwd=where, timeout=1800)
+    failures += _try(*command, MAIN_PYTHON, "--test", "pylint", "--exclude", "tests/", env=env, cwd=where)
     for version in sorted({*others[:1], *others[-1:]}):
         first = home / f"python{version}"
         first.mkdir(exist_ok=True)
@@ -293,7 +292,7 @@ def _ansible_test_home(venv: pathlib.Path = VENV) -> tuple[dict[str, str], pathl
 def molecule() -> None:
     env = environment(ANSIBLE_PYTHON_INTERPRETER=str(tool("python")))
     run(tool("molecule"), "reset", "--all", env=env)  # it remembers that it prepared what its clean-up took away
-    run(tool("molecule"), "test", "--all", env=env, timeout=1200)
+    run(tool("molecule"), "test", "--all", env=env)
 
 
 def build() -> None:
@@ -353,7 +352,7 @@ def core(release: str) -> t.Callable[[], None]:
         test_env, _home = _ansible_test_home(venv)
         command = (venv / "bin" / "ansible-test", "sanity", "--local", "--color", "no", "--python", found[0])
         where = tree(WORK / f"sanity-{release}")
-        failures += _try(*command, *(f"--test={name}" for name in only), env=test_env, cwd=where, timeout=1800)
+        failures += _try(*command, *(f"--test={name}" for name in only), env=test_env, cwd=where)
         if failures:
             raise failures[0]
 
@@ -379,6 +378,7 @@ def _main_core() -> str:
 
 
 LANES = ("a", "b", "c")
+UNHURRIED = ("a", "c")  # what they find does not depend on how fast they are
 STAGES = [
     Stage("ruff", "style and likely mistakes of all Python", ruff),
     Stage("unit", "unit and property tests", unit),

@@ -41,7 +41,7 @@ def working(cut: dict[str, t.Any]) -> list[int]:
 
 
 def sever(cut: dict[str, t.Any], before: set[int]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not set(working(cut)) - before and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(cut["delay"])

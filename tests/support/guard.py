@@ -69,7 +69,7 @@ class Guarded:
         for guard in guards:  # the present server ends first
             if guard.stdin is not None:
                 guard.stdin.close()
-            guard.wait(30)
+            guard.wait(300)
         if not guards:
             shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -85,7 +85,7 @@ class HAProxyServer(Guarded):
         with open(self.config, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
 
-    def start(self, timeout: float = 20.0) -> HAProxyServer:
+    def start(self, timeout: float = 300.0) -> HAProxyServer:
         try:
             self.run([need("haproxy", "haproxy"), "-db", "-f", self.config])
             self.wait_until(lambda: os.path.exists(self.socket) and listens(self.admin_port), "HAProxy", timeout)
@@ -96,7 +96,7 @@ class HAProxyServer(Guarded):
 
     def connect(self) -> tuple[socket.socket, str]:
         """An application's connection, and the name of the server that it reached ("" when it was turned away)."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         try:
             return connection, connection.recv(100).decode().strip()
         except ConnectionResetError:

@@ -181,7 +181,7 @@ def down() -> None:
             keeper = int((FOLDER / "owner").read_text(encoding="ascii").split()[0])
             began = machine.born(keeper)
             os.kill(keeper, signal.SIGTERM)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while machine.born(keeper) == began:
                 if time.monotonic() > deadline:
                     os.kill(keeper, signal.SIGKILL)

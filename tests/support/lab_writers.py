@@ -56,7 +56,7 @@ class Writers:
     def wait(self, more: int = 10) -> None:
         """Until so many more writes were acknowledged on each cluster."""
         wanted = {engine: len(done) + more for engine, done in self.acknowledged.items()}
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while late := [engine for engine in self.engines if len(self.acknowledged[engine]) < wanted[engine]]:
             assert time.monotonic() < deadline, f"nobody lets the applications of {late} write"
             time.sleep(0.02)

@@ -60,7 +60,7 @@ class Link:
     def close(self) -> None:
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(300)
 
     def __enter__(self) -> Link:
         return self

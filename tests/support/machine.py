@@ -53,7 +53,7 @@ def find(program: str) -> str:
 
 
 def run(program: str, *arguments: str) -> str:
-    done = subprocess.run([find(program), *arguments], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([find(program), *arguments], capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
         raise OSError(f"{program} {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout

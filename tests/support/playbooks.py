@@ -189,7 +189,7 @@ class Site:
             start_new_session=True,
         )
 
-    def play(self, playbook: str, *arguments: str, timeout: int = 300, **variables: t.Any) -> Outcome:
+    def play(self, playbook: str, *arguments: str, timeout: int = 900, **variables: t.Any) -> Outcome:
         with self.start(playbook, *arguments, **variables) as process:
             try:
                 text = process.communicate(timeout=timeout)[0]

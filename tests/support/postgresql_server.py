@@ -79,7 +79,7 @@ class Logins:
 
         return connect(
             host=self.address, port=self.port, user=user, password=self.passwords[user], dbname=database,
-            autocommit=True, connect_timeout=5,
+            autocommit=True, connect_timeout=60,
         )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ class PostgresqlServer(Guarded, Logins):
             shutil.chown(self.directory, user, self._as["group"])
         self.bin = binaries or self._find(version or os.environ.get("MEMOPS_POSTGRESQL", ""))
 
-    def start(self, timeout: float = 60.0) -> PostgresqlServer:
+    def start(self, timeout: float = 300.0) -> PostgresqlServer:
         try:
             self._initialise()
             self.port = free_ports(1)[0]
@@ -116,7 +116,7 @@ class PostgresqlServer(Guarded, Logins):
             raise
         return self
 
-    def again(self, timeout: float = 60.0) -> None:
+    def again(self, timeout: float = 300.0) -> None:
         """Start it on the folder that it has; returns when it answers."""
         self.run([os.path.join(self.bin, "postgres"), "-D", self.data], self.user)
         self._wait(time.monotonic() + timeout)
@@ -125,7 +125,7 @@ class PostgresqlServer(Guarded, Logins):
         """All its processes end at once and tell nobody; what they wrote to files stays."""
         pid = self._postmaster()
         kill(pid)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 300
         while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
             with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="ascii") as file:
                 if file.read().rpartition(")")[2].split()[0] == "Z":
@@ -156,7 +156,7 @@ class PostgresqlServer(Guarded, Logins):
         with self.connect() as con:
             con.execute("ALTER SYSTEM SET primary_conninfo = ''")
             con.execute("SELECT pg_reload_conf()")
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 300
             while con.execute("SELECT 1 FROM pg_stat_wal_receiver").fetchone():
                 if time.monotonic() > deadline:
                     raise RuntimeError("the replica goes on following its primary")
@@ -264,7 +264,7 @@ class Standby(PostgresqlServer):
         self._primary = primary
         self.passwords = primary.passwords
 
-    def start(self, timeout: float = 60.0) -> Standby:
+    def start(self, timeout: float = 300.0) -> Standby:
         primary = self._primary
         try:
             primary.allow_replicas()
@@ -284,7 +284,7 @@ class Standby(PostgresqlServer):
             raise
         return self
 
-    def wait_for(self, primary: PostgresqlServer, timeout: float = 60.0) -> None:
+    def wait_for(self, primary: PostgresqlServer, timeout: float = 300.0) -> None:
         """Until it has what the primary has now."""
         with primary.connect() as con:
             now = con.execute("SELECT pg_current_wal_lsn()").fetchone()[0]

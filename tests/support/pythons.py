@@ -17,7 +17,7 @@ def _runs(path: str, version: str) -> bool:
     """A version manager puts stubs on PATH for versions that are not active, so only a run counts."""
     code = f"import sys, ssl, ensurepip, venv; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
     try:
-        done = subprocess.run([path, "-c", code], capture_output=True, timeout=30, check=False)
+        done = subprocess.run([path, "-c", code], capture_output=True, timeout=300, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

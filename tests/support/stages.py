@@ -4,13 +4,14 @@
 """`make test`: runs every stage also when one fails, then prints a table; exits non-zero when any failed.
 
 Arguments are the names of the stages to run (default: all). ``--list`` names them. Stages that use both cores run one
-after the other; then the lanes of those that use one run side by side, and what they said is shown lane by lane.
+after the other; then the lanes of those that use one run side by side, and what they said is shown lane by lane. Lanes
+that nothing hurries begin beside the last of those before, with what that leaves of the cores while it waits.
 """
 from __future__ import annotations
 
 import json
+import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -48,21 +49,33 @@ def telling(output: str, most: int = 8) -> str:
     return "\n".join(([line for line in lines if TELLING.search(line)] or lines)[-most:])
 
 
-def run_lanes(lanes: t.Sequence[t.Sequence[checks.Stage]]) -> list[Result]:
+class Lane(t.NamedTuple):
+    """One that runs: its stages, the file of their results, that of what they say, and the process."""
+
+    names: list[str]
+    told: pathlib.Path
+    said: pathlib.Path
+    process: subprocess.Popen[bytes]
+
+
+def start(lanes: t.Sequence[t.Sequence[checks.Stage]], niceness: int = 0) -> list[Lane]:
     """Each lane in a process of its own, side by side."""
     folder = checks.WORK / "lanes"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     started = []
     for lane in lanes:
         names = [stage.name for stage in lane]
         print(f"\n=== side by side: {', '.join(names)}", flush=True)
         told, said = folder / f"{lane[0].lane}.jsonl", folder / f"{lane[0].lane}.log"
-        told.touch()
+        told.write_text("", encoding="utf-8")
         with open(said, "w", encoding="utf-8") as stream:
-            command = [sys.executable, __file__, "--lane", str(told), *names]
+            command = ["nice", "-n", str(niceness), sys.executable, __file__, "--lane", str(told), *names]
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
-        started.append((names, told, said, process))
+        started.append(Lane(names, told, said, process))
+    return started
+
+
+def finish(started: t.Sequence[Lane]) -> list[Result]:
     results: list[Result] = []
     for names, told, said, process in started:
         process.wait()
@@ -100,8 +113,15 @@ def main(names: list[str]) -> int:
         alone, lanes = chosen, []
     else:
         alone = [stage for stage in chosen if not stage.lane]
-    results = [run_stage(stage, f"{number}/{len(chosen)}") for number, stage in enumerate(alone, 1)]
-    results += run_lanes(lanes)
+    unhurried = [lane for lane in lanes if lane[0].lane in checks.UNHURRIED]
+    results: list[Result] = []
+    running: list[Lane] = []
+    for number, stage in enumerate(alone, 1):
+        if stage is alone[-1]:
+            running = start(unhurried, niceness=19)
+        results.append(run_stage(stage, f"{number}/{len(chosen)}"))
+    running = start([lane for lane in lanes if lane not in unhurried or not alone]) + running
+    results += finish(running)
 
     print(f"\n{'stage':12} {'result':8} {'seconds':>7}")
     for name, verdict, reason, seconds, _lines in results:

@@ -13,7 +13,7 @@ import uuid
 
 from tests.support.debian import need
 
-DEADLINE = 180.0
+DEADLINE = 900.0
 
 
 class Terminal:

@@ -7,18 +7,21 @@
 """
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 import typing as t
 
 from redis.crc import key_slot
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
 
 from tests.support.certificates import Authority
 from tests.support.s3_server import free_ports
 from tests.support.valkey_server import APPLICATION, OWNER, ValkeyServer
 
-SETTINGS = ("cluster-enabled yes", "cluster-node-timeout 1000", "cluster-replica-validity-factor 0",
+CALM, ALERT = 6000, 1000  # milliseconds; a machine that stands still for a while is no dead node
+SETTINGS = ("cluster-enabled yes", f"cluster-node-timeout {ALERT}", "cluster-replica-validity-factor 0",
             "repl-diskless-sync-delay 0", "repl-ping-replica-period 1")  # fmt: skip
 THIRDS = ((0, 5460), (5461, 10922), (10923, 16383))
 
@@ -31,7 +34,7 @@ class Node(ValkeyServer):
         super().__init__(*SETTINGS, f"cluster-port {bus}", "cluster-config-file nodes.conf", binary=binary)
         self.passwords, self._authority = passwords, authority
 
-    def start(self, timeout: float = 30.0) -> ValkeyServer:
+    def start(self, timeout: float = 300.0) -> ValkeyServer:
         if self._authority is not None:
             certificate, key = self._authority.certificate("127.0.0.1", self.directory)
             self.settings += (
@@ -78,6 +81,7 @@ class ValkeyCluster:
             self.until(lambda: all(self.up(node) for node in self.nodes) and self.follows(self.replica))
             # a node shows a replica among its slots only once it has heard from it
             self.until(lambda: all(self.shown(node) for node in self.nodes))
+            self._miss_after(CALM)  # until here they tell each other the sooner
         except BaseException:
             self.__exit__()
             raise
@@ -86,6 +90,30 @@ class ValkeyCluster:
     def __exit__(self, *exc: object) -> None:
         for node in self.nodes:
             node.stop()
+
+    @contextlib.contextmanager
+    def alert(self) -> t.Iterator[None]:
+        """The nodes replace a primary after a second."""
+        self._miss_after(ALERT)
+        try:
+            yield
+        finally:
+            self._miss_after(CALM)
+
+    def _miss_after(self, milliseconds: int) -> None:
+        for node in self.nodes:
+            with contextlib.suppress(RedisConnectionError):  # it was killed
+                node.execute("CONFIG", "SET", "cluster-node-timeout", milliseconds)
+
+    def fail_over(self, owner: Node, replica: Node) -> None:
+        """The replica of a primary that lives takes its place, with the primary's help."""
+        for _turn in range(20):
+            with contextlib.suppress(ResponseError):  # it leads by now
+                replica.execute("CLUSTER", "FAILOVER")
+            with contextlib.suppress(RuntimeError):  # who is not done within five seconds gives up
+                self.until(lambda: self.leads(replica), 7.0)
+                break
+        self.until(lambda: self.leads(replica) and self.follows(owner))
 
     # --- what the nodes say -----------------------------------------------------------------------------------
     @staticmethod
@@ -111,7 +139,7 @@ class ValkeyCluster:
             return bool(client.info("replication")["role"] == "master")
 
     @staticmethod
-    def until(true: t.Callable[[], bool], seconds: float = 30.0) -> None:
+    def until(true: t.Callable[[], bool], seconds: float = 300.0) -> None:
         deadline = time.monotonic() + seconds
         while True:
             try:

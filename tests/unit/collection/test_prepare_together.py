@@ -21,7 +21,7 @@ def test_hosts_that_are_one_machine_make_its_environment_once(tmp_path: pathlib.
     values = {"prepare_python": sys.executable, "prepare_venv": str(place), "prepare_found": found}
     command = [jinja2.Template(one).render(values) for one in given["prepare_open"] + given["prepare_make"]]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _one in range(2)]
-    ended = [(one.communicate(timeout=120), one.returncode) for one in both]
+    ended = [(one.communicate(timeout=900), one.returncode) for one in both]
     assert [code for _said, code in ended] == [0, 0], ended
     assert sorted(said[0].strip() for said, _code in ended) == ["", "made"]
     assert subprocess.run([place / "bin" / "python", "-c", "import pip"], check=False).returncode == 0

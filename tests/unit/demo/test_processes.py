@@ -15,11 +15,11 @@ import pytest
 
 from demo import processes
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 #: Ignores SIGTERM, and says when it does.
 STUBBORN = [
     sys.executable, "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(60)",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(600)",
 ]  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_what_a_killed_run_left_is_ended_by_the_next() -> None:
     with open(processes.PROCESSES, "w", encoding="utf-8") as file:
         json.dump({"demo": {"pid": left.pid, "started": "before"}, "children": [note(left)]}, file)
     assert processes.end_former_run() == 1
-    assert left.wait(5) != 0
+    assert left.wait(300) != 0
 
 
 def test_a_run_that_goes_on_is_left_alone() -> None:
@@ -91,7 +91,7 @@ processes.PROCESSES = {str(tmp_path / "notes.json")!r}
 children = processes.Children()
 child = children.start([sys.executable, "-c", '''
 import os, subprocess, sys
-daemon = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+daemon = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 print(daemon.pid, flush=True)
 '''], stdout=subprocess.PIPE)
 pid = child.stdout.readline().decode().strip()
@@ -100,9 +100,9 @@ assert processes.started(int(pid)), "the daemon should run now"
 children.end()
 print(pid)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while processes.started(int(done.stdout)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes.started(int(done.stdout)) is None

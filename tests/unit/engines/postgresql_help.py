@@ -47,7 +47,7 @@ def answers(server: PostgresqlServer) -> None:
     """Returns when it does again, after one of its processes ended."""
     from psycopg import OperationalError
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         time.sleep(0.05)
         try:

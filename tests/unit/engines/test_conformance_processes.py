@@ -63,7 +63,7 @@ def hold_the_lock(params, ready, go):
     store = open_store(params)
     number = store.lock("n", "holder", wait=5, lease=60)
     ready.set()
-    go.wait(20)
+    go.wait(300)
     write(store, "n", {"held": b"x"})
     store.unlock("n", number)
     store.close()
@@ -74,7 +74,7 @@ def together(target, calls):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
@@ -84,11 +84,11 @@ def killed(target, params, seconds):
     process = SPAWN.Process(target=target, args=(params, ready))
     process.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(300)
         time.sleep(seconds)
     finally:
         os.kill(process.pid, signal.SIGKILL)
-        process.join(30)
+        process.join(300)
 
 
 def test_several_processes_make_one_store(bench):
@@ -117,14 +117,14 @@ def test_a_writer_waits_for_the_lock_of_another_process(store, bench):
     process = SPAWN.Process(target=hold_the_lock, args=(bench.params(), ready, go))
     process.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(300)
         with pytest.raises(NamespaceLocked, match="locked by holder"):
             write(store, "n", {"early": b"x"}, wait=0)
         go.set()
         write(store, "n", {"late": b"x"}, wait=30)
     finally:
         go.set()
-        process.join(30)
+        process.join(300)
     rows = {r[0]: r[2] for r in all_rows(store, "n")}
     assert rows == {"held": 1, "late": 2}
 

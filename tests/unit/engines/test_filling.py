@@ -136,7 +136,7 @@ def _killed(filled: Filled, kind: t.Any, method: str, number: int, after: bool) 
 
 def _wait_for_the_end(group: int) -> None:
     """Its workers notice by themselves that it is gone."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             os.killpg(group, 0)

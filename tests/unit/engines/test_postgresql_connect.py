@@ -156,44 +156,53 @@ def test_a_replica_given_as_primary_is_read_and_not_written(own_server, store):
         copy.close()
 
 
+def killed(administrator):
+    """Every session of a store has ended."""
+    kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = %s"
+    while administrator.execute(kill, (postgresql_session.APPLICATION,)).fetchone() != (0,):
+        time.sleep(0.02)
+
+
 def test_a_session_that_is_lost_fails_once_and_the_next_call_has_a_new_one(own_server, store):
     write(store, "n", {"a": b"1"})
     with own_server.connect() as con:
-        kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = %s"
         with pytest.raises(StoreUnavailable, match=r"connection to the store .* was lost"):
             with store.writing("n", 1) as w:
-                con.execute(kill, (postgresql_session.APPLICATION,))
-                time.sleep(0.2)
+                killed(con)
                 w.current(["a"])
         write(store, "n", {"b": b"1"})
         with pytest.raises(StoreUnavailable, match="was lost"):
             with store.reader() as reader:
-                con.execute(kill, (postgresql_session.APPLICATION,))
-                time.sleep(0.2)
+                killed(con)
                 reader.count("n")
         assert keys_of(store, "n") == ["a", "b"]
 
 
 def test_a_busy_namespace_and_a_cancelled_statement_are_said_so(own_server, store):
     write(store, "n", {"a": b"1"})
-    quick = same(store, own_server, busy_timeout=0.1)
+    quick, patient = same(store, own_server, busy_timeout=0.1), same(store, own_server, busy_timeout=300)
     with raw(own_server, store) as agent:
         agent.execute("BEGIN")
         agent.execute("UPDATE memory_records SET updated = updated")
         with pytest.raises(StoreUnavailable, match="is busy: another session held"):
             write(quick, "n", {"a": b"2"})
         with own_server.connect() as administrator:
-            cancel = threading.Timer(
-                0.3, administrator.execute, ["SELECT pg_cancel_backend(pid) FROM pg_locks WHERE NOT granted"]
-            )
+            cancel = threading.Thread(target=cancelled, args=(administrator,))
             cancel.start()
             with pytest.raises(StoreUnavailable, match="was cancelled by the server"):
-                write(store, "n", {"a": b"2"})
+                write(patient, "n", {"a": b"2"})
             cancel.join()
         agent.execute("ROLLBACK")
     write(store, "n", {"a": b"3"})
     assert [r[8] for r in all_rows(store, "n")] == [b"3"]
     quick.close()
+    patient.close()
+
+
+def cancelled(administrator):
+    """Whoever waits for a lock next is told not to."""
+    while not administrator.execute("SELECT pg_cancel_backend(pid) FROM pg_locks WHERE NOT granted").fetchall():
+        time.sleep(0.02)
 
 
 def test_a_crashed_server_loses_nothing_that_was_acknowledged(own_server, store):

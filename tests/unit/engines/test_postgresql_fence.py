@@ -3,6 +3,7 @@
 """The fence of a PostgreSQL store, met by programs that were connected before and do not use Memory."""
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -154,7 +155,9 @@ def test_a_transaction_from_before_the_fence_writes_nothing_after_it(store, clai
     assert [r[0] for r in all_rows(store, "n")] == ["a", "b"]
 
 
-def test_the_fence_waits_for_a_transaction_that_has_written_and_names_it_when_it_does_not_end(store, claim, agent):
+def test_the_fence_waits_for_a_transaction_that_has_written_and_names_it_when_it_does_not_end(
+    postgresql_server, store, claim, agent
+):
     agent.execute("SET application_name = 'planner 7'")
     agent.execute("BEGIN")
     agent.execute("UPDATE memory_records SET payload = 'early' WHERE generation = 1 AND key = 'a'")
@@ -166,7 +169,8 @@ def test_the_fence_waits_for_a_transaction_that_has_written_and_names_it_when_it
         assert reader.namespace("n").state == "serving"
     timer = threading.Timer(0.3, agent.execute, ["COMMIT"])
     timer.start()
-    assert store.fence(claim)
+    with contextlib.closing(same(store, postgresql_server, busy_timeout=300)) as patient:
+        assert patient.fence(claim)
     timer.join()
     assert [r[8] for r in all_rows(store, "n")] == [b"early", b"2"]  # it was before the fence
     fenced(agent, "UPDATE memory_records SET payload = 'late' WHERE generation = 1 AND key = 'a'")
@@ -190,7 +194,7 @@ def test_a_write_that_waits_for_the_fence_is_refused(postgresql_server, store, c
         writer.join(0.3)
         assert writer.is_alive()
         session.run(f"UPDATE {store.sql.namespace} SET state = 'quarantined', prior_state = 'serving' WHERE name = 'n'")
-    writer.join(20)
+    writer.join(300)
     assert len(met) == 1
     assert [r[0] for r in all_rows(store, "n")] == ["a", "b"]
     application.close()

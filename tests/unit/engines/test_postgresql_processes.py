@@ -51,7 +51,7 @@ def test_no_snapshot_shows_a_sequence_without_those_before_it(postgresql_server,
     params = postgresql_server.application(store.sql.plain_schema)
     processes, stop, told = start(params, ["one", "one", "two"])
     seen = 0
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     try:
         while seen < 150:
             assert time.monotonic() < deadline
@@ -65,9 +65,9 @@ def test_no_snapshot_shows_a_sequence_without_those_before_it(postgresql_server,
                 seen = len(given)
     finally:
         stop.set()
-        counts = [told.get(timeout=120) for _process in processes]
+        counts = [told.get(timeout=900) for _process in processes]
         for process in processes:
-            process.join(120)
+            process.join(300)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert store.identity().sequence == 2 * sum(n for n, _fenced in counts)
     assert structure(store) == []
@@ -79,18 +79,18 @@ def test_nothing_that_was_acknowledged_is_lost_and_nothing_comes_after_the_fence
     params = postgresql_server.application(store.sql.plain_schema)
     processes, stop, told = start(params, ["n", "n"])
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while store.identity().sequence < 40:
             assert time.monotonic() < deadline
         assert store.fence(claim)
         with store.reader() as reader:
             at_the_fence = reader.count("n")
             sequence = reader.identity.sequence
-        counts = [told.get(timeout=120) for _process in processes]
+        counts = [told.get(timeout=900) for _process in processes]
     finally:
         stop.set()
         for process in processes:
-            process.join(120)
+            process.join(300)
     assert [fenced for _n, fenced in counts] == [True, True]
     assert len(all_rows(store, "n")) == at_the_fence
     assert store.identity().sequence == sequence == 2 * sum(n for n, _fenced in counts)
@@ -114,8 +114,8 @@ def test_readers_of_one_point_see_the_same_in_every_process(postgresql_server, s
     def elsewhere(point):
         process = SPAWN.Process(target=read_at, args=(params, point, found))
         process.start()
-        result = found.get(timeout=120)
-        process.join(120)
+        result = found.get(timeout=900)
+        process.join(300)
         return result
 
     with store.point() as point:

@@ -256,7 +256,7 @@ def test_a_store_that_this_user_may_not_write():
 def run(script, *args):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [sys.executable, "-c", script, *args], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script, *args], env=env, capture_output=True, text=True, timeout=900, check=False
     )
 
 

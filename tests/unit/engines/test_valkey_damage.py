@@ -271,7 +271,7 @@ def test_writes_during_the_check_are_no_findings(store, valkey_server):
             assert structure(store) == []
     finally:
         stop.set()
-        writer.join(30)
+        writer.join(300)
     assert structure(store) == []
     other.close()
 

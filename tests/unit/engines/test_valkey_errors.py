@@ -201,7 +201,7 @@ def test_a_replica_is_no_primary(tmp_path):
 
 
 def _open_when_filled(server):
-    for _turn in range(200):
+    for _turn in range(3000):
         try:
             return open_store(server.params())
         except MemoryOpsError:
@@ -222,7 +222,7 @@ def test_a_disk_that_cannot_be_written_stops_writes_with_a_reason(tmp_path):
             client.config_set("save", "3600 1")
             (tmp_path / "dump.rdb").mkdir()  # the dump cannot take its name
             client.execute_command("BGSAVE")
-            for _turn in range(100):
+            for _turn in range(3000):
                 if client.info("persistence")["rdb_last_bgsave_status"] == "err":
                     break
                 time.sleep(0.1)

@@ -245,7 +245,7 @@ def test_a_reader_that_was_killed_leaves_nothing_for_longer_than_its_lease(store
     write(store, "n", {"a": b"1"})
     reader = SPAWN.Process(target=read_and_die, args=(valkey_server.store(store.place.prefix),))
     reader.start()
-    reader.join(60)
+    reader.join(300)
     assert reader.exitcode == -signal.SIGKILL
     marks, noted = left(store, raw)
     assert noted and len(marks) == 3

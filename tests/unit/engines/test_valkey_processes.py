@@ -186,11 +186,14 @@ def test_what_was_acknowledged_outlives_a_killed_server(tmp_path):
             ]
             for writer in writers:
                 writer.start()
-            time.sleep(0.3 + random.random() / 5)
+            before = len(acknowledged)
+            while len(acknowledged) == before:
+                time.sleep(0.01)
+            time.sleep(random.random() / 2)
             server.kill()
             stop.set()
             for writer in writers:
-                writer.join(30)
+                writer.join(300)
             server.start()
             store.note(claim, turn=turn)
             there = set(keys_of(store, "n"))

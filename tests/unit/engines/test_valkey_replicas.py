@@ -161,7 +161,7 @@ def test_sentinels_own_failover_in_a_quarantine_to_a_server_that_was_not_fenced(
     assert at(store, new) == "served"
     before.again()
     with contextlib.closing(open_server(group.store(at=before))) as former:
-        former.follow(group.store(), 20.0)
+        former.follow(group.store(), 120.0)
 
 
 def test_a_point_that_is_kept_outlives_sentinels_failover(group, store):

@@ -62,7 +62,7 @@ class Mortal:
                 + ["--save", "", "--cluster-port", str(free_ports(1)[0]), *self.settings],
                 stdout=log, stderr=log,
             )  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while True:
             try:
                 with self.client() as client:
@@ -76,7 +76,7 @@ class Mortal:
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(300)
             self._process = None
 
     def __enter__(self) -> Mortal:

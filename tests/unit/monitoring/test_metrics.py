@@ -42,7 +42,7 @@ HERE = pathlib.Path(__file__).parent
 
 def promtool(*arguments: str, text: str | None = None) -> str:
     command = [need("prometheus", "promtool"), *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -70,7 +70,7 @@ def test_the_rules_fire_when_they_should() -> None:
 def test_the_configuration_of_alertmanager_is_one() -> None:
     amtool = need("prometheus-alertmanager", "amtool")
     command = [amtool, "check-config", str(ROOT / "monitoring" / "alertmanager.yml")]
-    subprocess.run(command, capture_output=True, timeout=60, check=True)
+    subprocess.run(command, capture_output=True, timeout=900, check=True)
 
 
 def test_the_service_is_one_that_systemd_takes(tmp_path: pathlib.Path) -> None:
@@ -78,7 +78,7 @@ def test_the_service_is_one_that_systemd_takes(tmp_path: pathlib.Path) -> None:
     unit = tmp_path / "ansible-rulebook.service"
     unit.write_text(re.sub(r"/opt/memops/bin/ansible-\w+", "/bin/true", text).replace("User=memops", "User=root"))
     command = [need("systemd", "systemd-analyze"), "--man=no", "verify", str(unit)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
     assert done.stdout + done.stderr == ""
     names = set(re.findall(r"memops\.agent_memory\.\w+|--\w+", text))
     assert names == {"memops.agent_memory.alerts", "memops.agent_memory.info", "--rulebook", "--inventory", "--vars"}
@@ -95,7 +95,7 @@ def test_what_a_store_tells(place: Place) -> None:
     found = asked(place)
     assert found[("records", NS)] == 120
     assert found[("integrity_findings", NS)] == found[("fence_standing", NS)] == found[("standby", NS)] == 0
-    assert found[("scrub_last_success_timestamp_seconds", "")] == pytest.approx(now, abs=60)
+    assert found[("scrub_last_success_timestamp_seconds", "")] == pytest.approx(now, abs=900)
     assert 0 <= found[("key_age_seconds", "")] < 600
     assert ("hit_rate", NS) not in found  # nobody has read
     place.values([f"user/{n:05d}" for n in range(120)])
@@ -146,7 +146,7 @@ def test_damage_is_found_by_the_scan_and_what_applications_met_also_without_it(p
         store=open_store(place.store), store_params=place.store, keyring=place.ring(), repository=None, name="c"
     )  # it closes the store
     scrubbed = asked(place, scan=False)[("scrub_last_success_timestamp_seconds", "")]
-    assert scrubbed == pytest.approx(time.time(), abs=60)
+    assert scrubbed == pytest.approx(time.time(), abs=900)
 
 
 def test_what_a_repository_tells(place: Place) -> None:
@@ -164,7 +164,7 @@ def test_what_a_repository_tells(place: Place) -> None:
     assert (found[("repository_up", "")], found[("backup_last_success_timestamp_seconds", "")]) == (1, 0)
     taken = create(store_params=place.store, repository=where, keyring=place.ring(), name="c", purpose="scheduled")
     found = asked(place, open_repository=opened)
-    assert found[("backup_last_success_timestamp_seconds", "")] == pytest.approx(time.time(), abs=60)
+    assert found[("backup_last_success_timestamp_seconds", "")] == pytest.approx(time.time(), abs=900)
     assert ("drill_last_success_timestamp_seconds", "") not in found
     keep(made, place.ring(), "c", {"verdict": "fail", "at": "2026-01-05T10:15:00Z"})
     assert ("drill_last_success_timestamp_seconds", "") not in asked(place, open_repository=opened)
@@ -172,7 +172,7 @@ def test_what_a_repository_tells(place: Place) -> None:
     assert asked(place, open_repository=opened)[("drill_last_success_timestamp_seconds", "")] == 1767608100
     verify(repository=made, keyring=place.ring(), name="c", snapshot_id=taken["snapshot"], depth="restored")
     found = asked(place, open_repository=opened)
-    assert found[("drill_last_success_timestamp_seconds", "")] == pytest.approx(time.time(), abs=60)
+    assert found[("drill_last_success_timestamp_seconds", "")] == pytest.approx(time.time(), abs=900)
 
 
 def test_what_keeps_snapshots(place: Place) -> None:

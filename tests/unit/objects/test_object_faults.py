@@ -156,7 +156,7 @@ READING = {
     "return [float('nan')]": "nan is in it",
     "return ['\\udc80']": "not valid Unicode",
     "import os; os._exit(7)": "ended its process (status 7)",
-    "import time; time.sleep(60)": "did not answer within 1 s",
+    "import time; time.sleep(600)": "did not answer within 3 s",
 }
 
 
@@ -164,7 +164,7 @@ def test_a_record_that_cannot_be_read_costs_that_record(make):
     cases = "".join(f"    if key == 'bad {n}':\n        {body}\n" for n, body in enumerate(READING))
     site = make(
         f"def read(self, namespace, key):\n    print('noise')\n{cases}    return super().read(namespace, key)",
-        call_timeout=1.0,
+        call_timeout=3.0,
     )
     for number in range(len(READING)):
         site.app.write(NS, f"bad {number}", "x")
@@ -177,8 +177,8 @@ def test_a_record_that_cannot_be_read_costs_that_record(make):
 
 def test_an_object_that_answers_nothing_is_told_as_such(make, monkeypatch):
     monkeypatch.setattr(python_reader, "MOST_STOPS", 0)
-    site = make("def read(self, namespace, key):\n    import time\n    time.sleep(60)", call_timeout=0.5)
-    with pytest.raises(StoreUnavailable, match=r"read of the memory object of mine:Mine did not answer within 0\.5 s"):
+    site = make("def read(self, namespace, key):\n    import time\n    time.sleep(600)", call_timeout=3.0)
+    with pytest.raises(StoreUnavailable, match=r"read of the memory object of mine:Mine did not answer within 3 s"):
         scanned(site)
 
 
@@ -192,7 +192,7 @@ def test_an_object_that_answers_nothing_is_told_as_such(make, monkeypatch):
     ],
 )
 def test_keys_that_are_not_listed_are_an_error(make, body, kind, said):
-    site = make(f"def list_keys(self, namespace):\n    {body}", call_timeout=0.5)
+    site = make(f"def list_keys(self, namespace):\n    {body}", call_timeout=3.0)
     with pytest.raises(kind, match=said):
         scanned(site)
 
@@ -279,14 +279,14 @@ RATING = {
     "return {'score': 1}": ("could-not-verify", "neither hit_rate nor accuracy"),
     "return None": ("could-not-verify", "neither hit_rate nor accuracy"),
     "raise RuntimeError('x')": ("could-not-verify", "raised RuntimeError: x"),
-    "import time; time.sleep(9)": ("could-not-verify", "did not answer within"),
+    "import time; time.sleep(600)": ("could-not-verify", "did not answer within"),
     "return object()": ("could-not-verify", "gave '<object>'"),
 }
 
 
 def test_its_own_benchmark_counts_for_what_it_is_worth(make):
     cases = "".join(f"    if namespace == '{n}':\n        {body}\n" for n, body in enumerate(RATING))
-    site = make(f"def evaluate_benchmark(self, namespace):\n{cases}    return 1", call_timeout=0.5)
+    site = make(f"def evaluate_benchmark(self, namespace):\n{cases}    return 1", call_timeout=3.0)
     with site.open() as store:
         for number, (verdict, said) in enumerate(RATING.values()):
             found = application_benchmark.judged(application_benchmark.rating(store, str(number)), 0.8, None, 0.3)

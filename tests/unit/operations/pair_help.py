@@ -97,7 +97,7 @@ class Pair:
         return Run(f"controller:{self.attempts}:1", "test", takeover=takeover, work_dir=str(work))
 
     def fail_over(self, old, new, run=None, check=False, **wish):
-        wish = Wish(**{"min_interval": 0.0, "catch_up": 10.0, **wish})
+        wish = Wish(**{"min_interval": 0.0, "catch_up": 120.0, **wish})
         with self.side(old) as one, self.side(new) as other:
             return fail_over(
                 old=one, new=other, wish=wish, open_keyring=lambda: Keyring.open(self.keyring), run=run or self.run(),
@@ -106,7 +106,7 @@ class Pair:
 
     def rejoin(self, old, main, run=None, forensic=lambda incident: None, **options):
         with self.side(old) as one, self.side(main) as other:
-            return rejoin(old=one, main=other, forensic=forensic, run=run or self.run(), timeout=20, **options)
+            return rejoin(old=one, main=other, forensic=forensic, run=run or self.run(), timeout=300, **options)
 
     def states(self, host):
         store = open_store(self.params(host))
@@ -169,7 +169,7 @@ class Writers:
 
     def wait(self, more=20):
         """Until so many more writes were acknowledged."""
-        wanted, deadline = len(self.acknowledged) + more, time.monotonic() + 60
+        wanted, deadline = len(self.acknowledged) + more, time.monotonic() + 300
         while len(self.acknowledged) < wanted:
             assert time.monotonic() < deadline, "nobody lets the applications write"
             time.sleep(0.01)
@@ -224,7 +224,7 @@ def spoil(con, namespace, key, change):
 
 def caught_up(pair, home, away):
     with pair.side(away) as side, pair.side(home) as main:
-        side.server.applied(main.standing().position, 10)
+        side.server.applied(main.standing().position, 300)
 
 
 @contextlib.contextmanager

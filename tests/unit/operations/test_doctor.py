@@ -284,11 +284,12 @@ def test_the_baseline_of_one_namespace_is_neither_the_backup_nor_the_drill(site)
     assert export.export(directory=os.path.join(site.folder, "export"), **common)["snapshot"] == whole["snapshot"]
     brought = restore.restore_whole(store_params={**site.store, "path": f"{site.path}.new"}, create=True, **common)
     assert (brought["snapshot"], set(brought["namespaces"])) == (whole["snapshot"], {NS, OTHER})
+    taken = place.snapshot(NAME, whole["snapshot"], site.ring()).info.at / 1e6
     for limit, verdict in ((0.0, "fail"), (900.0, "pass")):  # the limit itself, not twice it
-        at = time.time() + limit * 0.9 + 1
+        at = taken + limit * 0.9 + 1
         one = of(examined(site, now=at, limits=Limits(free=0.0, rpo=limit), only=["backup"]), "backup")
         assert one["verdict"] == verdict and f"that holds {OTHER}" in one["says"], one
-    late = examined(site, now=time.time() + 1000, limits=Limits(free=0.0, rpo=900.0), only=["backup"])
+    late = examined(site, now=taken + 1000, limits=Limits(free=0.0, rpo=900.0), only=["backup"])
     failed(late, "backup", "16.7 min", "15 min")
 
 

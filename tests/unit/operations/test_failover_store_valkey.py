@@ -48,7 +48,7 @@ class ValkeyPair(Pair):
             for name in NAMESPACES:
                 memory.write_many(name, {f"key-{n}": {"n": n} for n in range(50)})
         with self.side("b") as side, self.side("a") as main:
-            side.server.applied(main.standing().position, 10)
+            side.server.applied(main.standing().position, 300)
 
     def side(self, host):
         if not self.group.sentinels:
@@ -77,7 +77,7 @@ def pair(_servers, tmp_path):
     assert set(_servers.serving(primary)) == set(NAMESPACES)
     assert [seen(_servers, primary, name) for name in NAMESPACES] == ["served"] * 3
     with _servers.side(replica) as side, _servers.side(primary) as main:
-        side.server.applied(main.standing().position, 10)
+        side.server.applied(main.standing().position, 300)
 
 
 @pytest.fixture(scope="module")

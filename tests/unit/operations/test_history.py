@@ -164,7 +164,7 @@ class Applications:
 
     def go_on(self, count):
         """Until so many more writes were acknowledged."""
-        wanted, deadline = self.done() + count, time.monotonic() + 60
+        wanted, deadline = self.done() + count, time.monotonic() + 300
         while self.done() < wanted:
             assert time.monotonic() < deadline, ("nobody serves the namespace", self.met())
             assert all(process.is_alive() for process in self.processes.values()), "an application met what it must not"

@@ -223,8 +223,7 @@ def test_a_shard_that_fails_over_in_the_middle_is_followed(site, cluster, at_tur
     owner, replica = shard(cluster)
 
     def fail_over():
-        replica.execute("CLUSTER", "FAILOVER")
-        cluster.until(lambda: cluster.leads(replica) and cluster.follows(owner))
+        cluster.fail_over(owner, replica)
 
     at_turn(turn, fail_over)
     site.step("apply", run)

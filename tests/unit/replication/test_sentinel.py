@@ -87,7 +87,7 @@ class Writer:
 
     def __exit__(self, *exc):
         self._end.set()
-        self._thread.join(60)
+        self._thread.join(300)
         self.memory.close()
 
 
@@ -151,7 +151,7 @@ def test_promotion_by_sentinel_of_the_wanted_replica_under_a_writer_who_loses_no
     with writer, contextlib.closing(open_store(store)) as reading:
         reading.identity()
         with opened(group, wanted) as replica:
-            now = replica.promote(20.0)
+            now = replica.promote(120.0)
         assert (now.role, now.writable) == ("primary", True)
         writer.more()
         # who only reads is not left at the former primary, which would answer, too
@@ -164,7 +164,7 @@ def test_promotion_by_sentinel_of_the_wanted_replica_under_a_writer_who_loses_no
     assert group.primary() is wanted
     assert kept(writer, store) == set(writer.acknowledged)
     with opened(group, roles[0]) as former:
-        assert former.follow(group.store(at=wanted), 20.0).upstream == f"127.0.0.1:{wanted.port}"
+        assert former.follow(group.store(at=wanted), 120.0).upstream == f"127.0.0.1:{wanted.port}"
 
 
 def test_the_death_of_the_primary_under_a_writer(group, roles, writer, store):
@@ -178,15 +178,15 @@ def test_the_death_of_the_primary_under_a_writer(group, roles, writer, store):
     assert not set(lost) & set(writer.safe)
     roles[0].again()  # as a primary, by its file
     with opened(group, roles[0]) as former:
-        assert former.follow(group.store(), 20.0).role == "replica"
+        assert former.follow(group.store(), 120.0).role == "replica"
 
 
 def test_a_primary_that_went_silent_is_replaced_before_sentinel_misses_it(group, roles):
     """As when its power goes: to the Sentinels it is alive for their whole patience."""
     with opened(group, roles[1]) as replica, frozen(roles[0]):
-        assert replica.promote(10.0).role == "primary"  # they would miss it after 15
+        assert replica.promote(100.0).role == "primary"  # they would miss it after 120
     with opened(group, roles[0]) as former:
-        assert former.follow(group.store(at=roles[1]), 20.0).role == "replica"
+        assert former.follow(group.store(at=roles[1]), 120.0).role == "replica"
 
 
 def test_what_sentinel_would_not_do_changes_nothing(group, roles):
@@ -244,7 +244,7 @@ def test_redis_sentinels_without_coordination():
     with ReplicaSet(replicas=1, sentinels=1, quorum=1, binary=binary) as group:
         first, second = group.servers
         with opened(group, second) as replica, opened(group, first) as former:
-            assert replica.promote(20.0).role == "primary"
-            now = former.follow(group.store(at=second), 20.0)
+            assert replica.promote(120.0).role == "primary"
+            now = former.follow(group.store(at=second), 120.0)
             assert former.follows(now, replica.standing())
         group.settled()

@@ -26,7 +26,7 @@ TESTS = Path(__file__).resolve().parents[2]
 
 def decode(repository: Path, name: str, key: str, *more: str) -> tuple[int, dict[str, t.Any]]:
     command = [sys.executable, str(TESTS / "decoder" / "decode_snapshot.py"), str(repository), name, key, *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env={"PATH": ""})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env={"PATH": ""})
     return done.returncode, json.loads(done.stdout) if done.stdout else {"error": done.stderr}
 
 

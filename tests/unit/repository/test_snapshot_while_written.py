@@ -91,7 +91,7 @@ def test_a_snapshot_is_what_the_log_says_of_its_point(
         for writer in writers:
             writer.start()
         for one in began:
-            assert one.wait(60)
+            assert one.wait(300)
         store = open_store(place.store)
         for workers in (1, 2, 2):
             taken.append(place.snapshot("drill", workers=workers, base=None, progress=progress)["snapshot"])
@@ -101,7 +101,7 @@ def test_a_snapshot_is_what_the_log_says_of_its_point(
     finally:
         ended.set()
         for writer in writers:
-            writer.join(60)
+            writer.join(300)
     assert killed and later > 0 and [writer.exitcode for writer in writers] == [-signal.SIGKILL, 0, 0]
     for snapshot_id in taken:
         found = place.open().snapshot(NAME, snapshot_id, place.keyring)

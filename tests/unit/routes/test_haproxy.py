@@ -39,7 +39,7 @@ def proxies(talkers):
 def params(*proxies, **more):
     return {
         "kind": "haproxy", "sockets": [proxies[0].socket, *(p.address for p in proxies[1:])], "backend": "memory",
-        "servers": SERVERS, "timeout": 3.0, **more,
+        "servers": SERVERS, "timeout": 60.0, **more,
     }  # fmt: skip
 
 
