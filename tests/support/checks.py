@@ -312,6 +312,11 @@ def build() -> None:
     run(*_syntax_check(VENV / "bin"), env=env, cwd=WORK)
 
 
+def demo() -> None:
+    """In a copy, with an environment of its own, as whoever comes anew runs it; a person's own demo stays."""
+    run("make", "demo", cwd=tree(WORK / "demo"))
+
+
 def _tarball() -> pathlib.Path:
     found = sorted((WORK / "build").glob(f"{NAMESPACE}-{NAME}-*.tar.gz"))
     if not found:
@@ -388,6 +393,7 @@ STAGES = [
     Stage("mypy", "types of the core, the demo and the benchmark, strict", mypy, "b"),
     Stage("build", "build, install, use without the repository", build, "b"),
     Stage("importer", "galaxy-importer", importer, "b"),  # of what "build" made
+    Stage("demo", "the demo, from a copy without any environment", demo, "b"),
     Stage("molecule", "molecule: one host, and the hosts of the lab by SSH", molecule, "b"),
     Stage("doc", "documentation of every plugin and role", documentation, "b"),
     Stage("site", "documentation site, without a warning", site, "b"),
