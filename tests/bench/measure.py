@@ -35,6 +35,8 @@ for _library in (
     importlib.import_module(_library)
 
 SAMPLE_SECONDS = 0.1
+SHARE = 0.02  # of one core's time, at most, for counting shared pages once: milliseconds for each process
+PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 class Ran(t.NamedTuple):
@@ -55,10 +57,14 @@ def run(work: t.Callable[..., t.Any], *arguments: t.Any) -> Ran:
     process = context.Process(target=_child, args=(work, arguments, there))
     process.start()
     there.close()
-    rss = pss = 0.0
+    rss = pss = again = 0.0  # again: when shared pages are counted the next time
     while not here.poll(SAMPLE_SECONDS):
-        one, shared = _memory(t.cast(int, process.pid))
-        rss, pss = max(rss, one), max(pss, shared)
+        pids = _descendants(t.cast(int, process.pid))
+        rss = max(rss, sum(map(_resident, pids)))
+        if time.monotonic() >= again:
+            taken = time.process_time()
+            pss = max(pss, sum(map(_proportional, pids)))
+            again = time.monotonic() + (time.process_time() - taken) / SHARE
     try:
         error, seconds, value = here.recv()
     except EOFError:
@@ -101,24 +107,36 @@ def server_cpu(root: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _memory(root: int) -> tuple[float, float]:
-    rss = pss = 0
-    waiting = [root]
+def _descendants(root: int) -> list[int]:
+    """This process and all that came of it."""
+    found, waiting = [], [root]
     while waiting:
         pid = waiting.pop()
         try:
-            with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-                for line in file:
-                    if line.startswith("Rss:"):
-                        rss += int(line.split()[1])
-                    elif line.startswith("Pss:"):
-                        pss += int(line.split()[1])
-                        break
             with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
                 waiting += map(int, file.read().split())
         except OSError:
             continue  # it has just ended
-    return rss / 1024, pss / 1024
+        found.append(pid)
+    return found
+
+
+def _resident(pid: int) -> float:
+    """MiB."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * PAGE_MIB
+    except (OSError, IndexError):
+        return 0.0
+
+
+def _proportional(pid: int) -> float:
+    """MiB, of a page that several processes share this one's part."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            return next((int(line.split()[1]) / 1024 for line in file if line.startswith("Pss:")), 0.0)
+    except OSError:
+        return 0.0
 
 
 def median(values: t.Sequence[float]) -> float:
