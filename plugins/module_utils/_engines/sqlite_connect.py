@@ -250,6 +250,16 @@ class Connected(Opened):
                 self._con.execute("PRAGMA synchronous = FULL")
                 self._con.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
 
+    @contextlib.contextmanager
+    def _undo_in_memory(self) -> t.Iterator[None]:
+        """SQLite keeps the former pages of a statement that changes many rows, to take it back alone: in a temporary
+        file they cost as much as the write-ahead log. Some hundred rows have few enough of them for memory."""
+        self._con.execute("PRAGMA temp_store = MEMORY")
+        try:
+            yield
+        finally:
+            self._con.execute("PRAGMA temp_store = FILE")
+
     def _drop_fence(self, con: sqlite3.Connection) -> None:
         for name in self.sql.triggers():
             con.execute(f"DROP TRIGGER IF EXISTS {name}")

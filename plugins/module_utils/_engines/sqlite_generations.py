@@ -46,7 +46,7 @@ class Generations(NumberedGenerations, Connected):
             return
         adapt_at_once()
         self._need_little()
-        with self._relaxed(), self._operating(claim, unfenced=True) as con:
+        with self._relaxed(), self._undo_in_memory(), self._operating(claim, unfenced=True) as con:
             self._inactive(con, claim, generation)
             many = self.sql.insert(generation, ROWS_PER_INSERT)
             whole = len(rows) - len(rows) % ROWS_PER_INSERT

@@ -39,16 +39,6 @@ class Resealing(Connected):
                     refused += self._left(con, where, stretch)
             return refused
 
-    @contextlib.contextmanager
-    def _undo_in_memory(self) -> t.Iterator[None]:
-        """SQLite keeps the former pages of a statement that changes many rows, to take it back alone: in a temporary
-        file they cost as much as the write-ahead log. A stretch has few enough of them for memory."""
-        self._con.execute("PRAGMA temp_store = MEMORY")
-        try:
-            yield
-        finally:
-            self._con.execute("PRAGMA temp_store = FILE")
-
     def _write_in_passing(self, con: sqlite3.Connection, where: str, rows: t.Sequence[Sealed]) -> int:
         """Change the rows in one pass over their stretch of keys, a third of the work of looking each one up; how many.
 

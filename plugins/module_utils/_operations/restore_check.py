@@ -25,6 +25,7 @@ LOG_CHUNKS = 8  # that are compared at a time
 PACKED_CHUNKS = 8  # that the engine brings at a time
 PACKED_BYTES = 2 << 20  # of a chunk: a bigger one is looked at row by row
 WAIT_SECONDS = 1.0
+SETTLE_AFTER = 6  # transactions that were loaded: each time that they are put away the disk is waited for
 
 
 def read_back(store: Store, namespace: str, generation: int, each: t.Callable[[], None]) -> Tally:
@@ -200,6 +201,7 @@ def _follow(
     proof = Proof(store, namespace, generation, chunks)
     comparison = LogComparison(store, namespace, log)
     more = True
+    unsettled = 0
     while True:
         if more and not parent.waiting():
             more = comparison.step()
@@ -209,7 +211,10 @@ def _follow(
         if committed < 0:
             break
         proof.follow(committed)
-        store.settle()
+        unsettled += 1
+        if unsettled >= SETTLE_AFTER:
+            store.settle()
+            unsettled = 0
     proof.finish()
     while more:
         more = comparison.step()
