@@ -8,9 +8,11 @@ import contextlib
 import multiprocessing
 import os
 import random
+import shutil
 import sqlite3
 import time
 import typing as t
+from functools import partial
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply, incident, restore
@@ -28,10 +30,15 @@ REPAIRED = 100
 
 
 def compare(table: Table, place: Place, repository: t.Mapping[str, t.Any], rounds: int) -> None:
-    """``sealed.db`` is what was saved; the live store has gone on since (one record in fifty is newer)."""
+    """``sealed.db`` is what was saved, in a directory (as the peer's file lies on this machine) and on S3; the live
+    store has gone on since (one record in fifty is newer)."""
     saved = place.params("sealed.db")
-    at = {**repository, "url": f"{repository['url']}/restores"}
-    taken = run(take, saved, place.keyring, at).value["snapshot"]  # elsewhere: this process shall have no threads
+    sources = {
+        "directory": {"url": "file://" + place.path("restores-repository")},
+        "S3": {**repository, "url": f"{repository['url']}/restores"},
+    }
+    # in other processes: this one shall have no threads
+    taken = {name: run(take, saved, place.keyring, at).value["snapshot"] for name, at in sources.items()}
     place.copy("sealed.db", "moved.db")
     moved = list(range(0, place.records, 50))
     for start in range(0, len(moved), 5000):
@@ -41,44 +48,55 @@ def compare(table: Table, place: Place, repository: t.Mapping[str, t.Any], round
     def live() -> dict[str, t.Any]:
         return place.copy("moved.db", "live.db")
 
-    def ours(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    def ours(source: str, params: dict[str, t.Any]) -> dict[str, t.Any]:
         with reading(params, place.keyring):
             return restore.restore(
-                store_params=params, repository=at, keyring=Keyring.open(place.keyring), name="memory",
-                snapshot_id=taken, namespace=NAMESPACE,
+                store_params=params, repository=sources[source], keyring=Keyring.open(place.keyring), name="memory",
+                snapshot_id=taken[source], namespace=NAMESPACE,
             )  # fmt: skip
 
     def peer(params: dict[str, t.Any]) -> None:
         with reading(params, place.keyring):
             peers.attach_and_insert(saved["path"], place.path("scratch.db"), params["path"])
 
-    def repair(given: tuple[dict[str, t.Any], str]) -> dict[str, t.Any]:
+    def repair(source: str, given: tuple[dict[str, t.Any], str]) -> dict[str, t.Any]:
         params, plan_path = given
         store = open_store(params)
         run = incident.Run("bench:1:1", "bench")
         claim = incident.claim(store, NAMESPACE, run)
         ring = Keyring.open(place.keyring)
         with PlanFile.open(plan_path) as plan:
-            source = Repository.open(at).snapshot("memory", taken, ring)
-            result = apply.Applier(store, claim, plan, {taken: source}, ring).soft()
+            snapshot = Repository.open(sources[source]).snapshot("memory", taken[source], ring)
+            result = apply.Applier(store, claim, plan, {taken[source]: snapshot}, ring).soft()
         store.close()
         if result["applied"] != REPAIRED:
             raise RuntimeError(f"The repair says {result}")
         return result
 
-    sides = {
-        "restore": Side(live, ours),
-        "copy": Side(live, peer),
-        "repair": Side(lambda: (live(), _damage(place, taken)), repair),
-    }
+    sides = {f"restore from {name}": Side(live, partial(ours, name)) for name in sources}
+    sides["copy"] = Side(live, peer)
+    for name in sources:
+        sides[f"repair from {name}"] = Side(partial(_live_and_damaged, live, place, taken[name]), partial(repair, name))
     found = turns(rounds, sides)
-    table.add("restore, live readers : copy, ATTACH, INSERT, check", ratio(found["restore"], found["copy"]), 1.1,
-              detail=said(found))  # fmt: skip
-    table.memory("restore (with the reader beside it)", *found["restore"])
-    table.add(f"repair of {REPAIRED} records : the same copy", ratio(found["repair"], found["copy"]), 0.02)
-    table.memory("repair", *found["repair"])
+    for name in sources:
+        table.add(f"restore from {name}, live readers : copy, ATTACH, INSERT, check",
+                  ratio(found[f"restore from {name}"], found["copy"]), 1.1,
+                  detail=said({side: found[side] for side in (f"restore from {name}", "copy")}))  # fmt: skip
+        table.memory(f"restore from {name} (with the reader)", *found[f"restore from {name}"])
+    for name in sources:
+        table.add(f"repair of {REPAIRED} records from {name} : the same copy",
+                  ratio(found[f"repair from {name}"], found["copy"]), 0.02,
+                  detail=said({"repair": found[f"repair from {name}"]}))  # fmt: skip
+        table.memory(f"repair from {name}", *found[f"repair from {name}"])
     for name in ("live.db", "moved.db", "scratch.db"):
         place.remove(name)
+    shutil.rmtree(place.path("restores-repository"))
+
+
+def _live_and_damaged(
+    live: t.Callable[[], dict[str, t.Any]], place: Place, snapshot: str
+) -> tuple[dict[str, t.Any], str]:
+    return live(), _damage(place, snapshot)
 
 
 def checkpoint(path: str) -> None:
