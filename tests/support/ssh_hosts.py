@@ -35,8 +35,9 @@ from s3_server import free_ports
 
 PROGRAMS = {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 ROOT_PROGRAMS = {"sudo": "sudo", "ip": "iproute2"}
-# How a controller finds out within seconds that a host is gone, in place of waiting for ever.
-ALIVE = "-o ConnectTimeout=2 -o ServerAliveInterval=1 -o ServerAliveCountMax=2"
+# How a controller finds out within seconds that a host is gone, in place of waiting for ever. One that is there answers
+# in less, also when thirty are greeted at once by a slow machine.
+ALIVE = "-o ConnectTimeout=6 -o ServerAliveInterval=1 -o ServerAliveCountMax=4"
 LOGIN, OWNER = "deploy", "agents"  # who connects, and whose the memory is, where a host has users of its own
 USERS = {LOGIN: 4701, OWNER: 4702}
 
@@ -197,7 +198,7 @@ class Host:
         user = self.variables.get("ansible_user", getpass.getuser())
         options = self.variables["ansible_ssh_common_args"].split()
         line = ["-p", str(self.port), "-i", str(self.lab.folder / "key"), *options, f"{user}@{self.address}", *command]
-        settings = {"capture_output": True, "text": True, "timeout": 60, **settings}
+        settings = {"capture_output": True, "text": True, "timeout": 300, **settings}
         done = subprocess.run([find("ssh"), *line], check=False, **settings)
         if check and done.returncode != 0:
             raise RuntimeError(f"{self.name}: {' '.join(command)} exited with {done.returncode}: {done.stderr[-500:]}")
