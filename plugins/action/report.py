@@ -20,10 +20,10 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happen
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import PASS, moment, read_steps, worst
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_words import title
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
-    NO_INCIDENT,
     STEPS,
     incident_of,
     make_incident_dir,
+    no_incident,
     of_this_run,
     report_dir,
 )
@@ -93,19 +93,20 @@ class ActionModule(ActionBase):
     def _written(
         self, directory: str, mine: list[t.Any], args: dict[str, t.Any], incident: str | None
     ) -> dict[str, t.Any]:
-        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        folder = make_incident_dir(directory, incident or NO_INCIDENT + now)
+        folder = make_incident_dir(directory, incident or no_incident())
         steps, unreadable = read_steps(os.path.join(folder, STEPS))
         steps = steps or mine
         _list_lost(folder, steps)
         report = self._build(steps, unreadable, args, incident, _lines(os.path.join(folder, "lost_keys.jsonl")))
         paths = _report.write_report(folder, report, _report_html.render(report, args["template"]))
-        table = _report_text.render(report, paths["html"])
+        several = args["only_cluster"]
+        table = _report_text.render(report, paths["html"], cluster=several)
         if not args["quiet"]:
             width = _live.steps_shown()
             shown = {step["name"] for step in mine}
             if width and all(step["name"] in shown for step in report["steps"]):
-                display.display("\n" + _report_text.render(report, paths["html"], width=width, steps=False) + "\n")
+                short = _report_text.render(report, paths["html"], width=width, steps=False, cluster=several)
+                display.display("\n" + short + "\n")
             else:
                 display.display("\n" + table + "\n")
         return {

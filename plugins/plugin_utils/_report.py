@@ -243,10 +243,7 @@ def _reasons(
             found.append((FAIL, f"{share}, more than the limit of {limit * 100:g} %."))
         if lost and listed < lost:
             found.append((FAIL, f"Only {listed:,} of the {lost:,} lost keys are listed."))
-        found += [
-            (UNKNOWN, f"The plan could not verify: {item}")
-            for item in given.texts(run.result("plan").get("could_not_verify"), 100)
-        ]
+        found += [(UNKNOWN, f"The plan could not verify: {item}") for item in _untold(run)]
     if run.whole and run.homecoming.get("untold") is True:
         found.append((UNKNOWN, "What the former primary alone had acknowledged cannot be told."))
     if escalated:
@@ -304,6 +301,11 @@ def _advice(run: Run) -> t.Optional[str]:
             "release it, where the alarm was false; where memories are wrong in a way that no check can see, run the "
             "playbook rebuild with memory_onset=<when it began>, which distrusts what was written since"
         )
+    if run.state == "closed" and _untold(run) and advice is None:
+        return (
+            "show the owner of the namespace what the plan could not verify, and have the application delete once more "
+            "what it had deleted before: no command can tell more, and a validation judges what is there now"
+        )
     judged = run.current.get("validate")
     if advice or judged is None or judged.verdict != UNKNOWN or run.state not in ("quarantined", "failed-over"):
         return advice
@@ -314,9 +316,12 @@ def _advice(run: Run) -> t.Optional[str]:
     )
 
 
-def _next_command(
-    run: Run, verdict: str, escalated: bool, namespace: t.Optional[str], where: str
-) -> str:
+def _untold(run: Run) -> t.List[str]:
+    """What the plan could not verify; no later look can."""
+    return given.texts(run.result("plan").get("could_not_verify"), 100)
+
+
+def _next_command(run: Run, verdict: str, escalated: bool, namespace: t.Optional[str], where: str) -> str:
     """The command that continues from here; empty when nothing is left to do."""
     if run.whole:
         failed = [name for name in ("failback", "failover") if name in run.current and not run.passed(name)]

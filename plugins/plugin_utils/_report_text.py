@@ -18,15 +18,21 @@ _KEYS = 5
 
 
 def render(
-    report: t.Mapping[str, t.Any], path: t.Optional[str] = None, *, width: int = WIDTH, steps: bool = True
+    report: t.Mapping[str, t.Any],
+    path: t.Optional[str] = None,
+    *,
+    width: int = WIDTH,
+    steps: bool = True,
+    cluster: str = "",
 ) -> str:
     """Lines without a trailing newline. Commands and paths are never broken, so that they can be copied.
 
-    Without ``steps`` it leaves out what somebody has read who saw each step and its error as it happened.
+    Without ``steps`` it leaves out what somebody has read who saw each step and its error as it happened. ``cluster``:
+    whose namespace it is, where the inventory has several.
     """
     width = min(WIDTH, max(width, 40))
     details = report["details"]
-    namespace = words.subject(report)
+    namespace = words.subject(report) + (f" in {words.shown(cluster, 40)}" if cluster else "")
     incident = f"incident {words.shown(report['incident'] or words.UNKNOWN, 40)}"
     if not report["incident"] and words.state_known(report):
         incident = "no incident"

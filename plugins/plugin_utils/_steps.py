@@ -12,6 +12,8 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
+import time
 import typing as t
 
 from ansible import constants as C
@@ -21,7 +23,7 @@ from ._report_run import Run
 
 DEFAULT_REPORT_DIR = "memops-reports"
 STEPS = "steps.jsonl"
-NO_INCIDENT = "no-incident-"  # begins the name of a folder for what belongs to no incident
+_NO_INCIDENT = "no-incident-"  # begins the name of a folder for what belongs to no incident
 #: Incidents of a restore, a key rotation, and the like begin so; they are no runbook's. The role report knows them.
 _OPENED_BY_THEMSELVES = ("held-", "restore-", "retention-", "rotation-")
 
@@ -33,6 +35,11 @@ def report_dir(value: t.Any) -> str:
 
 def incident_dir(directory: str, incident: str) -> str:
     return os.path.join(directory, incident)
+
+
+def no_incident() -> str:
+    """The name of a folder for a report of no incident: what fails side by side has one each."""
+    return _NO_INCIDENT + time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime()) + secrets.token_hex(3)
 
 
 def make_incident_dir(directory: str, incident: str) -> str:
@@ -98,7 +105,7 @@ def open_incident(directory: str, host: str, namespace: str, cluster: t.Optional
     with contextlib.suppress(OSError):
         for entry in os.scandir(directory):
             with contextlib.suppress(OSError):
-                if not entry.name.startswith(NO_INCIDENT):
+                if not entry.name.startswith(_NO_INCIDENT):
                     found.append((os.stat(os.path.join(entry.path, STEPS)).st_mtime_ns, entry.name))
     for _changed, incident in sorted(found, reverse=True):
         try:

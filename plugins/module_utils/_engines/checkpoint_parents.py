@@ -25,6 +25,7 @@ def gaps(rows: t.Iterable[t.Sequence[t.Any]]) -> list[str]:
     """In words."""
     return [
         f"thread {name!r:.80} has {count} checkpoints whose parent is not there: LangGraph deletes none alone, so it "
-        "was lost (a rebuild with memory_absent=restore brings it back)"
+        "was lost (a rebuild with memory_absent=restore brings it back as long as the newest good snapshot has it, "
+        "afterwards restore with memory_keys from an older one)"
         for name, count in rows
     ]

@@ -38,6 +38,7 @@ def monitor(
     namespace: str,
     deadline: int,
     interval: float = 10.0,
+    pace: float | None = None,
     slo: float = 0.80,
     logs: t.Sequence[t.Any] = (),
     released_at: int | None = None,
@@ -48,6 +49,8 @@ def monitor(
     rate: HitRate | None = None,
 ) -> dict[str, t.Any]:
     """Sample every ``interval`` seconds until ``deadline`` (µs since 1970), of which a resumed monitor keeps its first.
+    ``pace``: the interval of a longer watch, where this one is shorter than that; by it a watch that is long enough is
+    told.
 
     Counts what applications read since ``released_at`` (µs, default: the incident's release, else the start), hits /
     (hits + misses + corrupt); checks every record written since; looks for error lines that come into ``logs`` from
@@ -82,6 +85,7 @@ def monitor(
             clock,
             scans,
             rate,
+            interval if pace is None else pace,
         )
         resumed = known is not None
         if known is None:
@@ -111,10 +115,12 @@ class _Watch:
         clock: t.Callable[[], int],
         scans: bool,
         rate: HitRate | None,
+        pace: float,
     ) -> None:
         self.store, self.store_params, self.ring = store, store_params, ring
         self.claim, self.namespace = claim, namespace
         self.interval = max(0.01, interval)
+        self.pace = pace  # of a watch that is long enough
         self.slo = slo
         self.logs = application_spans.split(logs)[0]  # spans are a diagnosis' evidence
         self.clock, self.scans = clock, scans
@@ -363,7 +369,7 @@ class _Watch:
         elif rate is None and self.source is None:
             doubts.append("no data: no source tells a hit rate: no probes, and no memory_hit_rate_source")
         elif rate is None and self.source == "probes":  # nobody has to read: they are asked with each sample
-            self.note["enough"] = math.ceil(math.ceil(MIN_SAMPLES / len(self.probes)) * self.interval)
+            self.note["enough"] = math.ceil(math.ceil(MIN_SAMPLES / len(self.probes)) * self.pace)
             doubts.append(
                 f"no data: the watch was too short: {total} answers of {len(self.probes)} probes, {MIN_SAMPLES} are "
                 f"needed to tell a hit rate, and {self.note['enough']} s give them"

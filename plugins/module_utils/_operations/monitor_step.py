@@ -103,6 +103,7 @@ def watch(
             namespace=namespace,
             deadline=deadline,
             interval=min(interval, seconds),
+            pace=interval,
             slo=hit_rate,
             logs=logs,
             released_at=released,

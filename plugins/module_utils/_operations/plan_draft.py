@@ -31,7 +31,7 @@ class Case(t.NamedTuple):
     keyring: t.Any
     reader: Reader
     chosen: sources.Sources
-    damage_file: str
+    damage_file: str | None
     target: str  # the plan's file
 
 

@@ -170,8 +170,8 @@ def _with_absent(summary: dict[str, t.Any], missing: int, absent: str, namespace
     if unsure and absent == "auto":
         summary["could_not_verify"].append(
             f"{counted(unsure, 'record')} put back, though the application may have deleted what is not there before "
-            f"the damage began: {named(unsure_keys)}; memory_absent=restore says that all of it is to come back, "
-            "memory_absent=keep that none is"
+            "the damage began (memory_absent=restore says that all of it is to come back, memory_absent=keep that none "
+            f"is): {named(unsure_keys)}"
         )
     summary["warnings"] = said
     return summary

@@ -15,12 +15,12 @@ from .._errors import InvalidInput, LeaseHeld, MemoryOpsError, NamespaceDamaged,
 from .._model import STRATEGIES, IncidentState, NamespaceState
 from .._search import Search, need_search
 from .._store import Store
-from . import access_log_review, commands, diagnose_step, integrity, sources
 from . import benchmark as benchmarks
-from . import incident as incidents
+from . import commands, diagnose_step, sources
 from .incident import Run, now_us, rfc3339
 from .other_copies import OtherCopies
 from .plan_unlogged import Window, told, told_otherwise
+from .still_sound import passed_lately, still_sound
 
 WITH_LOG = (
     "memory_since, memory_until, memory_keys and memory_pattern choose nothing in a rebuild here: the access log tells "
@@ -80,7 +80,7 @@ def preflight(
     if strategy == "rotate" and keyring is not None:
         _try(keyring.refuse_new_key, "The records can be repaired and not rotated", warnings)
     repository = _try(open_repository, "Nothing can be rebuilt without the repository", warnings)
-    newest = None
+    newest, chosen = None, None
     if keyring is not None and repository is not None:
         try:
             others = OtherCopies(store, namespace) if state.state != "damaged" else None
@@ -101,9 +101,10 @@ def preflight(
     watching = state.state == "serving" and bool(known.get("released_at") and known.get("applied")) and not force
     healthy = False
     if incident is None and state.state == "serving" and not force:
-        passed = _passed_lately(store, namespace, recent)
-        same = passed is not None and not wish.other(passed)
-        healthy = same and _still_sound(store, store_params, namespace, keyring)
+        passed = passed_lately(store, namespace, recent)
+        if passed is not None and not wish.other(passed):
+            healthy, unknown = still_sound(store, store_params, namespace, keyring, chosen)
+            warnings += unknown if healthy else []
     if watching and wish.other(known):
         warnings.append(
             f"Incident {incident} has another strategy or window of the damage than this run names, and only its watch "
@@ -216,22 +217,3 @@ class Wish:
             or self.strategy not in ("auto", plan.get("strategy"))
             or self.absent not in ("auto", plan.get("absent"))
         )
-
-
-def _passed_lately(store: Store, namespace: str, recent: float) -> t.Mapping[str, t.Any] | None:
-    """The facts of the newest incident, if it passed."""
-    for state in store.incidents(namespace):
-        passed = (state.facts.get("monitored") or {}).get("verdict") == "pass"
-        return state.facts if state.state == "closed" and passed and now_us() - state.renewed < recent * 1e6 else None
-    return None
-
-
-def _still_sound(store: Store, store_params: t.Mapping[str, t.Any], namespace: str, keyring: t.Any) -> bool:
-    """Nothing is damaged and nobody wrote without the lock since the last incident was closed."""
-    if integrity.scan(store_params=store_params, keyring=keyring, namespace=namespace)["verdict"] != "pass":
-        return False
-    with store.reader() as reader:
-        if reader.structure() or not reader.log_health()["intact"]:
-            return False
-        review = access_log_review.review(reader.log(namespace), settled=incidents.settled(store, namespace))
-    return not review.unlocked

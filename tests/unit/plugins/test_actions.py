@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import pathlib
 import types
@@ -61,6 +62,32 @@ def test_lost_keys_are_not_for_everybody(tmp_path: pathlib.Path, fetched: bool) 
         os.umask(before)
     assert path.read_text() == '{"key": "a"}\n'
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_clusters_that_fail_in_the_same_second_have_a_report_each(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of no incident each; the end of the run says whose it is, as the namespace has the same name in all of them."""
+    told: t.List[str] = []
+    monkeypatch.setattr(report.display, "display", told.append)
+    monkeypatch.setattr(report.time, "gmtime", lambda *_when: (2025, 3, 4, 3, 12, 0, 1, 63, 0))
+    action = object.__new__(report.ActionModule)
+    written = {}
+    for cluster in ("one", "two"):
+        args = {
+            "namespace": "a",
+            "cluster": cluster,
+            "only_cluster": cluster,
+            "slo": {},
+            "template": None,
+            "quiet": False,
+        }
+        written[cluster] = action._written(str(tmp_path), [], args, None)["path_json"]
+    assert {name: json.loads(pathlib.Path(path).read_text())["cluster"] for name, path in written.items()} == {
+        "one": "one",
+        "two": "two",
+    }
+    assert [text.split("incident")[0].split("  ")[-2] for text in told] == ["a in one", "a in two"]
 
 
 @pytest.mark.parametrize(

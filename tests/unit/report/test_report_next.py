@@ -89,6 +89,17 @@ def test_state_and_the_command_that_continues(steps: t.Any, state: str, playbook
     assert report["verdict"] != "pass"
 
 
+def test_what_the_plan_could_not_tell_is_for_the_owner() -> None:
+    """A validation afterwards finds no incident and passes, and nothing of it is answered."""
+    steps = good()
+    find(steps, "plan")["result"]["could_not_verify"] = ["11 records put back, though they may have been deleted"]
+    report = build(steps, namespace="agent-7")
+    assert (report["verdict"], report["state"]) == ("could-not-verify", "closed")
+    assert report["details"]["advice"].startswith("show the owner of the namespace what the plan could not verify")
+    text = _report_text.render(report)
+    assert text.index("Do: show the owner") < text.index("Next:")
+
+
 def test_the_command_survives_a_shell_whatever_the_namespace_is() -> None:
     report = build([], namespace='it\'s a "name"; rm -rf /', inventory=["my hosts.yml", "b"])
     words = shlex.split(report["next_command"])

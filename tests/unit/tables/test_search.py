@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import re
@@ -113,11 +114,11 @@ def test_a_rebuild_is_judged_and_watched_by_what_the_framework_finds(site):
     assert (watched["hit_rate"]["value"], watched["hit_rate"]["reads"]) == (1.0, 6)
 
 
-def watching(site, run, cases, given, seconds=0.1, **more):
+def watching(site, run, cases, given, seconds=0.1, interval=0.1, **more):
     with site.open() as store:
         return monitor_step.watch(
             store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None, run=run,
-            seconds=seconds, interval=0.1, benchmark=cases, search=given, name=NAME, **more,
+            seconds=seconds, interval=interval, benchmark=cases, search=given, name=NAME, **more,
         )  # fmt: skip
 
 
@@ -363,5 +364,7 @@ def test_a_namespace_that_no_case_concerns_is_judged_as_without_a_benchmark(file
     assert watched["hit_rate"]["source"] == "probes" and asked < 100
     short = f"no data: the watch was too short: {asked} answers of {probes} probes, 100 are needed to tell a hit rate"
     assert watched["reasons"][0].startswith(short) and watched["watch_seconds"] == 1
+    slower = watching(file, run, benchmark(file, cases), None, again=True, interval=15)
+    assert slower["watch_seconds"] == math.ceil(100 / probes) * 15  # so seldom does it ask then
     watched = watching(file, run, benchmark(file, cases), None, again=True, seconds=watched["watch_seconds"])
     assert (watched["verdict"], watched["watch_seconds"]) == ("pass", None)
