@@ -39,6 +39,9 @@ class DirectRows(t.Protocol):
     def rows(self) -> t.Iterator[Row]:
         """Every record as it lies there now, without its checksum, in no order."""
 
+    def waited_for(self) -> bool:
+        """Whether somebody waits for what this transaction holds: an application, or another operator."""
+
     def changing(self) -> tuple[str, str]:
         """(why records may be others than those that were put, what to do about it)."""
 
@@ -102,6 +105,21 @@ class MayDrop(t.Protocol):
 
     def dropped(self, since: int) -> list[str]:
         """Why what was read since ``drops`` said ``since`` may be less than there was, in words."""
+
+
+@t.runtime_checkable
+class MayFollow(t.Protocol):
+    """A store of a server that may be the read-only replica of another one."""
+
+    def need_primary(self) -> None:
+        """Errors: StoreUnavailable where it is."""
+
+
+def need_primary(store: t.Any) -> None:
+    """For what writes, or judges or saves what applications write: on a replica it would look at what may be an old
+    state, and fail in the middle. Errors: StoreUnavailable."""
+    if isinstance(store, MayFollow):
+        store.need_primary()
 
 
 @t.runtime_checkable

@@ -74,6 +74,13 @@ def refused_connection(exc: Exception, where: str) -> MemoryOpsError:
     )
 
 
+def read_only(where: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The store {where} is a read-only standby and takes no writes.",
+        "name the primary in memory_store.url (or add target_session_attrs=read-write), or promote this one",
+    )
+
+
 def translate(exc: Exception, where: str, lost: bool = False, standby: bool = True) -> MemoryOpsError:
     """What a failed statement means to the person who runs the store. ``lost``: the session is gone. ``standby``: the
     server follows another one."""
@@ -93,10 +100,7 @@ def translate(exc: Exception, where: str, lost: bool = False, standby: bool = Tr
             "find out why (a full disk, maintenance), then set default_transaction_read_only to off there",
         )
     if state == "25006" or (state == "0A000" and "recovery" in text):
-        return StoreUnavailable(
-            f"The store {where} is a read-only standby and takes no writes.",
-            "name the primary in memory_store.url (or add target_session_attrs=read-write), or promote this one",
-        )
+        return read_only(where)
     if lost or state in ("57P01", "57P02", "57P03", "57P05", "25P03") or state.startswith("08"):
         if "server closed the connection" in text:  # the client library's guesses follow, over several lines
             text = "the server closed it"

@@ -13,6 +13,7 @@ from .._codec import encodable
 from .._errors import MemoryOpsError, StoreDamaged, StoreUnavailable
 from .postgresql_connect import Connected
 from .postgresql_control import lead_back, told
+from .postgresql_errors import read_only
 from .postgresql_fence import OPERATING, missing
 from .postgresql_log import newest_given
 from .postgresql_rows import lenient, split
@@ -132,6 +133,13 @@ class Structure(Connected):
 
     application_user: str | None
     native = True  # the live records are rows of generations, too
+
+    def need_primary(self) -> None:
+        """See _store_optional.MayFollow."""
+        with self._asking() as session:
+            follows = session.row("SELECT pg_is_in_recovery()")[0]
+        if follows:
+            raise read_only(self.address.where)
 
     def warnings(self) -> list[str]:
         """See _store.Store. What applications set for themselves is not known here."""

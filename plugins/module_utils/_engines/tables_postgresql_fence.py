@@ -27,7 +27,7 @@ from .postgresql_control import lost_rows
 from .postgresql_operators import HOLD, QUARANTINE_TTL
 from .postgresql_rows import escaped, lenient
 from .postgresql_schema import literal
-from .postgresql_session import Session
+from .postgresql_session import APPLICATION, Session
 from .tables_postgresql_reader import Live
 from .tables_postgresql_records import TablesRecords
 from .tables_postgresql_rules import Rules, fenced_tables, known_as, lost_of
@@ -47,6 +47,7 @@ class TablesFence(TablesRecords):
 
     def fence(self, claim: Claim) -> bool:
         with self._operating(claim, alone=True) as session:
+            self._in_turn(session)
             space = self._namespace(session, claim.namespace, HOLD)
             changed = space.state != "quarantined" or space.incident != claim.incident
             if space.state != "quarantined":
@@ -62,6 +63,11 @@ class TablesFence(TablesRecords):
                     claim.incident, escaped(claim.namespace),
                 )  # fmt: skip
             return self._carry_out(session) or changed
+
+    def _in_turn(self, session: Session) -> None:
+        """Who changes the fence next waits until this transaction ends, so that each makes the rules of all."""
+        lock = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+        session.rows(lock, f"memops fence {self.sql.plain_schema}")
 
     def _alone(self, session: Session, namespace: str) -> None:
         """Errors: CannotProceed while another incident has rows of this namespace under its fence."""
@@ -92,8 +98,11 @@ class TablesFence(TablesRecords):
 
     def fence_lost(self, session: Session) -> list[str]:
         """What of the fence is not as it should be; nothing where none should stand."""
-        rules = self._rules(session)
-        return self._lost(session, rules) if rules.names else []
+        while True:
+            rules = self._rules(session)
+            lost = self._lost(session, rules) if rules.names else []
+            if not lost or self._rules(session).names == rules.names:  # another one has changed it meanwhile
+                return lost
 
     def _lost(self, session: Session, rules: Rules) -> list[str]:
         lost = lost_of(session, rules)
@@ -105,6 +114,7 @@ class TablesFence(TablesRecords):
 
     def _carry_out(self, session: Session) -> bool:
         """Make the tables' rules those of the fenced namespaces; whether anything was to be done."""
+        self._in_turn(session)
         rules = self._rules(session)
         noted = {row[0]: row[1:] for row in session.rows(f"SELECT name, enabled, forced FROM {self._notes}")}
         if (not rules.names and not noted) or (rules.names and not self._lost(session, rules)):
@@ -206,7 +216,7 @@ class TablesFence(TablesRecords):
                 session.say(f"SET LOCAL lock_timeout = '{max(1, int(self.address.busy_timeout * 1000))}ms'")
                 return
             except StoreUnavailable:
-                if session.state != "55P03" or not session.usable:
+                if session.state not in ("55P03", "40P01") or not session.usable:  # two that wait for each other, too
                     raise
                 session.say("ROLLBACK TO SAVEPOINT memops_hold")
                 if time.monotonic() > deadline:
@@ -248,10 +258,13 @@ class TablesFence(TablesRecords):
             for pid, user, program, vacuum in rows
         ]
         who = "; ".join([one.rstrip(", ") for one in named] + [f"prepared as {gid!r:.80}" for (gid,) in prepared])
-        ends = [f"SELECT pg_terminate_backend({row[0]})" for row in rows]
+        ends = [f"SELECT pg_terminate_backend({row[0]})" for row in rows if row[2] != APPLICATION]
         ends += [f"ROLLBACK PREPARED {literal(gid)}, or COMMIT PREPARED" for (gid,) in prepared]
+        next_step = "end it, then run the same command again: " + (ends[0] if ends else "see pg_stat_activity")
+        if rows and not ends:
+            next_step = "it is another run of this collection: wait for its end, then run the same command again"
         return StoreUnavailable(
             f"{what} cannot be {done} yet: a transaction that is at work on it does not end"
             + (f" ({who})." if who else "."),
-            "end it, then run the same command again: " + (ends[0] if ends else "see pg_stat_activity"),
+            next_step,
         )

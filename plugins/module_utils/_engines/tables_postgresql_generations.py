@@ -231,5 +231,14 @@ class _Direct:
     def rows(self) -> t.Iterator[Row]:
         return self._store.live.payloads(self._session, self._namespace)
 
+    def waited_for(self) -> bool:
+        return bool(
+            self._session.row(
+                "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation' AND database = "
+                "(SELECT oid FROM pg_database WHERE datname = current_database()) AND relation::bigint = ANY(%s))",
+                self._store._homes(),
+            )[0]
+        )
+
     def changing(self) -> tuple[str, str]:
         return changing(self._session, self._store.live)

@@ -44,6 +44,14 @@ def valkey_errors(place: Place) -> t.Iterator[None]:
         raise translate(exc, place) from None  # its own text may quote what was sent
 
 
+def read_only(place: Place) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The server {place.where} is a read-only replica.",
+        "try again: another server is becoming the primary" if place.sentinels
+        else "set memory_store.url to the primary",
+    )  # fmt: skip
+
+
 def translate(exc: Exception, place: Place) -> MemoryOpsError:
     """What an error of the server or of the connection means to the person who runs the store."""
     from redis import exceptions as e
@@ -72,11 +80,7 @@ def translate(exc: Exception, place: Place) -> MemoryOpsError:
             f"The server {where} is still loading its data.", "wait until it is done, then run the same command again"
         )
     if isinstance(exc, e.ReadOnlyError) or "READONLY" in whole:
-        return StoreUnavailable(
-            f"The server {where} is a read-only replica.",
-            "try again: another server is becoming the primary" if place.sentinels
-            else "set memory_store.url to the primary",
-        )  # fmt: skip
+        return read_only(place)
     if "MASTERDOWN" in whole:
         return StoreUnavailable(
             f"The server {where} is a replica that has lost its primary.", "set memory_store.url to the primary"

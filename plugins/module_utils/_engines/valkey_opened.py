@@ -16,7 +16,7 @@ from .._model import StoreIdentity
 from .store_kind import check_kind
 from .valkey_connect import Place, Wire, hello, packed
 from .valkey_control import counters_of, identity_of
-from .valkey_errors import IDENTITY, valkey_errors
+from .valkey_errors import IDENTITY, read_only, valkey_errors
 from .valkey_transactions import Connected
 from .valkey_values import FORMAT
 
@@ -61,6 +61,13 @@ class Opened(Connected):
         check_kind(
             where, said.get("format"), said.get("layout"), str(FORMAT), self._layout.name, "memory_store.prefix"
         )
+
+    def need_primary(self) -> None:
+        """See _store_optional.MayFollow. On a Cluster who is asked is found anew."""
+        with valkey_errors(self.place):
+            role = hello(self.wire).get("role")
+        if role in ("slave", "replica") and not self.place.nodes.clustered:
+            raise read_only(self.place)
 
     def _make(self) -> t.Any:
         """Whoever comes first makes it; nobody ever sees a half-made one."""

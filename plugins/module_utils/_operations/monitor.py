@@ -384,8 +384,10 @@ class _Watch:
         self.note["ended"] = self.clock()
         try:
             self.save()
-        except (StoreDamaged, StoreUnavailable):
-            pass  # the verdict must still be told; the next run watches again
+        except (StoreDamaged, StoreUnavailable) as exc:  # the verdict must still be told; the next run watches again
+            if self.note["verdict"] == "pass":
+                self.note["verdict"] = "could-not-verify"
+            doubts.append(f"no data: the verdict could not be noted: {exc.message}")
         return self.result(self.note, changed=bool(self.note.get("fenced")), resumed=resumed)
 
     def result(self, note: t.Mapping[str, t.Any], *, changed: bool, resumed: bool) -> dict[str, t.Any]:

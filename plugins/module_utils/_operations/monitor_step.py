@@ -16,6 +16,7 @@ from .._errors import CannotProceed, InvalidInput
 from .._model import Claim
 from .._search import need_search, search_of
 from .._store import Store
+from .._store_optional import need_primary
 from . import application_benchmark, apply, monitor
 from . import incident as incidents
 from .benchmark import ByBenchmark
@@ -55,6 +56,7 @@ def watch(
     """
     if not (seconds > 0 and interval > 0):
         raise InvalidInput("A watch needs a length and an interval above zero.", "correct memory_monitor_seconds")
+    need_primary(store)
     rate = source_of(hit_rate_source, namespace, name) or _benchmark(store, namespace, benchmark, search)
     with store.reader() as reader:
         state = reader.namespace(namespace).state

@@ -15,6 +15,7 @@ from .._errors import InvalidInput, LeaseHeld, MemoryOpsError, NamespaceDamaged,
 from .._model import STRATEGIES, IncidentState, NamespaceState
 from .._search import Search, need_search
 from .._store import Store
+from .._store_optional import need_primary
 from . import benchmark as benchmarks
 from . import commands, diagnose_step, sources
 from .incident import Run, now_us, rfc3339
@@ -61,6 +62,7 @@ def preflight(
     if benchmark:
         parse(benchmark)
         need_search(store, benchmark, search, namespace)
+    need_primary(store)
     warnings: list[str] = []
     with store.reader() as reader:
         identity = reader.identity

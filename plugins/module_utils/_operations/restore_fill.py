@@ -1,7 +1,8 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
 """Fill a new generation with a snapshot's rows, prove it, and bring the log entries that the store lacks. Where the
-store can, rows of an empty namespace go straight to their place instead, in one transaction that reads them back.
+store can, rows of an empty namespace go straight to their place instead, in one transaction that reads them back, as
+long as it keeps nobody waiting.
 
 PRIVATE to the collection. One process fetches and opens chunks, this one loads their rows, a third one reads back what
 was loaded, and where the engine lets several write, a fourth one imports the log meanwhile. Loading is not durable step
@@ -23,7 +24,7 @@ from .._repository import Snapshot
 from .._repository.chunks import ChunkRef, NamespaceDigest
 from .._repository.reader import rows_of
 from .._store import Store, open_store
-from .._store_optional import DirectLoad, ManyWriters
+from .._store_optional import DirectLoad, DirectRows, ManyWriters
 from .restore_check import WAIT_SECONDS, Follower, LogComparison, Proof, read_back
 from .restore_work import Work
 from .snapshot_check import Checker, Tally
@@ -31,6 +32,8 @@ from .workers import Parent, Worker
 
 LOAD_BYTES = 4 << 20  # of one transaction, which holds the store for some hundredths of a second
 DIRECT_BYTES, DIRECT_ROWS = 8 << 20, 4000  # that are put at a time
+DIRECT_CHUNKS = 32  # that are about as many bytes
+LOOK_SECONDS = 1.0  # after which a transaction that gets nothing from the repository asks whom it keeps waiting
 LOG_ROWS = 8_000
 SMALL = 40_000  # records that one process restores before others would be up
 LISTED = 1000  # keys that a result lists
@@ -92,31 +95,54 @@ def _direct(
     work: Work, claim: Claim, state: NamespaceState, generation: int, chunks: t.Sequence[ChunkRef]
 ) -> int | None:
     """Rows that are in their place, read back, and active; None where they have to be staged."""
-    store, done = work.store, 0
+    store = work.store
     if not isinstance(store, DirectLoad):
         return None
     work.snapshot.unlock(chunks)
-    with contextlib.ExitStack() as stack:
-        arriving = _arranged(work, chunks, store)
-        if work.entry["records"] > SMALL:
-            arranger = Worker(_arrange, work, chunks, store)
-            stack.callback(arranger.stop)
-            arriving = iter(lambda: arranger.receive()[1], None)
-        direct = stack.enter_context(store.direct(claim, generation, state.generation, work.entry["records"]))
-        if direct is None:
-            return None
-        for rows, arranged in arriving:
-            direct.put(arranged)
-            done += rows
-            work.say(done)
-        if _digest_of(work.target, direct.rows()) != work.entry["digest"]:
-            why, remedy = direct.changing()
-            raise CannotProceed(
-                f"The tables would not hold what snapshot {work.snapshot.id} holds of {work.target!r:.80}: {why}. "
-                "Nothing was changed.",
-                remedy,
-            )
+    try:
+        with contextlib.ExitStack() as stack:
+            arranger, arriving = None, []
+            if work.entry["records"] > DIRECT_ROWS or len(chunks) > DIRECT_CHUNKS:
+                arranger = Worker(_arrange, work, chunks, store)
+                stack.callback(arranger.stop)
+            else:  # all of it, before anything is held
+                arriving = list(_arranged(work, chunks, store))
+            direct = stack.enter_context(store.direct(claim, generation, state.generation, work.entry["records"]))
+            if direct is None:
+                return None
+            done = 0
+            for rows, arranged in arriving if arranger is None else _arriving(arranger, direct):
+                direct.put(arranged)
+                done += rows
+                work.say(done)
+            if _digest_of(work.target, direct.rows()) != work.entry["digest"]:
+                why, remedy = direct.changing()
+                raise CannotProceed(
+                    f"The tables would not hold what snapshot {work.snapshot.id} holds of {work.target!r:.80}: {why}. "
+                    "Nothing was changed.",
+                    remedy,
+                )
+    except _GivesWay:
+        return None
     return done
+
+
+class _GivesWay(Exception):
+    """Somebody waits for what a direct load holds, for as long as the repository takes."""
+
+
+def _arriving(arranger: Worker, direct: DirectRows) -> t.Iterator[tuple[int, t.Any]]:
+    """What was arranged. Errors: _GivesWay."""
+    while True:
+        while not arranger.channel.poll(LOOK_SECONDS):
+            if direct.waited_for():
+                raise _GivesWay
+        some = arranger.receive()[1]
+        if some is None:
+            return
+        yield some
+        if direct.waited_for():
+            raise _GivesWay
 
 
 def _digest_of(namespace: str, rows: t.Iterable[Row]) -> str:

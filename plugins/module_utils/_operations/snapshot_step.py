@@ -15,6 +15,7 @@ from .._layouts import counted_once
 from .._model import Claim
 from .._repository import Repository
 from .._store import Store
+from .._store_optional import need_primary
 from .._store_own import HasUnsavedRows
 from . import incident as incidents
 from . import snapshot
@@ -43,6 +44,8 @@ def publish(
     ``repository`` is its parameters; where there is none it is made, but for a store that was saved to another one
     before, unless ``new_repository``. Returns create()'s mapping; changed False when there already is such a snapshot.
     """
+    if purpose in ("scheduled", "baseline"):
+        need_primary(store)
     former = Former(store_params, name, run.work_dir, new_repository)
     wanted: dict[str, t.Any] = {
         "store_params": store_params,

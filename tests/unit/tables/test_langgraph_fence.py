@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.tables_postgresql_fence import TablesFence
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     CannotProceed,
     CapabilityMissing,
@@ -73,6 +77,41 @@ def test_on_an_open_connection_nothing_of_the_namespace_is_read_or_written_and_a
     assert site.app.ask("get", namespace=["agent-77"], key="k") is None
     site.close_by_release("agent-77")
     assert site.catalogue() == catalogue
+
+
+@pytest.fixture
+def together(monkeypatch):
+    """Two operators change the fence at once: each has looked before the other one is done, where that can be."""
+    met, hold = threading.Barrier(2), TablesFence._hold
+
+    def slow(self, session, names, mode="ACCESS EXCLUSIVE"):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            met.wait(2)
+        hold(self, session, names, mode)
+
+    def both(work):
+        met.reset()
+        with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
+            patch.setattr(TablesFence, "_hold", slow)
+            return list(pool.map(work, (NS, OTHER)))
+
+    return both
+
+
+def test_two_fences_that_come_and_go_at_once_are_whole(site, together):
+    site.fill()
+    site.put(OTHER, {"k": {"text": "theirs"}})
+    before, catalogue, run = site.dump_of(), site.catalogue(), attempt()
+    done = together(lambda namespace: site.step("isolate", run, namespace))
+    for namespace, one in zip((NS, OTHER), done):
+        assert one["changed"] and one["proof"]["writes_refused"] and one["proof"]["reads_refused"], (namespace, one)
+    for namespace, key in ((NS, "fact 00001"), (OTHER, "k")):
+        assert site.app.ask("get", namespace=[namespace], key=key) is None
+        with pytest.raises(RuntimeError, match=r"quarantined|row-level security"):
+            site.put(namespace, {key: {"text": "new"}})
+    together(lambda namespace: site.step("release", run, namespace, force=True))
+    assert (site.dump_of(), site.catalogue()) == (before, catalogue)
+    assert site.get(OTHER, "k") and site.get(NS, "fact 00001")
 
 
 def test_queries_in_parallel_of_another_namespace_stay_so_beside_a_quarantine(site):
