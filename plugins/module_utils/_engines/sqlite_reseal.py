@@ -8,7 +8,6 @@ them so. A power cut takes the newest of them back, whole, and the rotation does
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sqlite3
 import typing as t
