@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import abc
 import secrets
+import shutil
 import time
 import typing as t
 
@@ -101,24 +102,34 @@ def _snapshot(table: Table, place: Place, served: Served, whole: dict[str, t.Any
 
 def _restore(table: Table, place: Place, served: Served, whole: dict[str, t.Any],
              repository: t.Mapping[str, t.Any], rounds: int) -> None:  # fmt: skip
-    """Into an empty store, records and their log; the peers' file is on this machine, ours comes from S3."""
-    taken = run(take, whole, place.keyring, repository).value["snapshot"]
+    """Into an empty store, records and their log. The peers' file is on this machine: ours comes from a directory here,
+    as theirs does, and from S3."""
     copy = served.params(COPY)
+    directory = place.path(f"{served.engine}.repository")
 
-    def ours(_none: None) -> None:
-        found = restore.restore(
-            store_params=copy, repository=repository, keyring=Keyring.open(place.keyring), name="memory",
-            snapshot_id=taken, namespace=NAMESPACE, create=True,
-        )  # fmt: skip
-        if min(found["restored"], found["log_entries"]) < place.records:  # a snapshot's canary is one more
-            raise RuntimeError(f"The restore says {found}")
+    def side(at: t.Mapping[str, t.Any]) -> Side:
+        taken = run(take, whole, place.keyring, at).value["snapshot"]
+
+        def ours(_none: None) -> None:
+            found = restore.restore(
+                store_params=copy, repository=at, keyring=Keyring.open(place.keyring), name="memory",
+                snapshot_id=taken, namespace=NAMESPACE, create=True,
+            )  # fmt: skip
+            if min(found["restored"], found["log_entries"]) < place.records:  # a snapshot's canary is one more
+                raise RuntimeError(f"The restore says {found}")
+
+        return Side(lambda: served.drop(COPY), ours)
 
     others = served.reloads(place)
-    sides = {"ours": Side(lambda: served.drop(COPY), ours), **{peer.name: peer.side() for peer in others}}
+    sides = {"ours": side({"url": f"file://{directory}"}), "ours from S3": side(repository)}
+    sides.update((peer.name, peer.side()) for peer in others)
     found = turns(rounds, sides, served.pid)
     served.drop(COPY)
-    _ratios(table, f"{served.engine}: restore with check", found, others)
-    table.memory(f"{served.engine}: restore", *found["ours"])
+    shutil.rmtree(directory)
+    _ratios(table, f"{served.engine}: restore with check, from a directory", found, others)
+    for peer in others:
+        table.add(f"  the same from S3 : {peer.what}", ratio(found["ours from S3"], found[peer.name]), peer.limit)
+    table.memory(f"{served.engine}: restore", *found["ours"], *found["ours from S3"])
 
 
 def _ratios(table: Table, what: str, found: dict[str, t.Any], others: list[Peer]) -> None:
