@@ -96,7 +96,7 @@ def test_report_table_outcome_and_exit_status_agree(tmp_path: pathlib.Path, monk
         (report,) = (one for one in reports if one["namespace"] == namespace)
         outcome = told[f"sound/{namespace}"]
         assert (report["verdict"], outcome["verdict"], outcome["title"].upper()) == (verdict, verdict, title)
-        assert re.search(rf"\n{title}  {namespace}  (?:no )?incident", run.text)
+        assert re.search(rf"\n{title}  {namespace} in sound  (?:no )?incident", run.text)
         stopped = re.search(rf"{namespace}: The verdict is ([\w-]+): ", run.text)
         assert (stopped and stopped[1]) == (None if title.endswith("PASSED") else verdict), run.text
 
