@@ -315,6 +315,22 @@ def test_a_store_that_is_away_at_the_last_sample_could_not_be_verified(watched, 
     assert "The store is busy." in result["reasons"][-1]
 
 
+def test_a_verdict_that_cannot_be_noted_is_no_pass(watched, monkeypatch):
+    cls = type(watched.store)
+    original = cls.note
+
+    def note(self, claim, **facts):
+        if facts.get(monitor.FACT, {}).get("verdict"):
+            raise StoreUnavailable("The store is a read-only replica.", "name the primary")
+        return original(self, claim, **facts)
+
+    monkeypatch.setattr(cls, "note", note)
+    watched.clock.at = {1: lambda: watched.read(120)}
+    result = watched.run()
+    assert result["verdict"] == "could-not-verify"
+    assert "The store is a read-only replica." in result["reasons"][-1]
+
+
 def test_samples_in_the_facts_are_bounded_and_no_count_is_lost(watched, monkeypatch):
     monkeypatch.setattr(monitor_result, "MAX_KEPT", 20)
     watched.clock.at = {n: lambda: watched.read(12) for n in range(1, 90, 10)}
