@@ -18,10 +18,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from tests.support.certificates import Authority
 from tests.support.s3_server import free_ports
-from tests.support.valkey_server import APPLICATION, OWNER, ValkeyServer
+from tests.support.valkey_server import APPLICATION, OWNER, ValkeyServer, Watchful
 
-CALM, ALERT = 6000, 1000  # milliseconds; a machine that stands still for a while is no dead node
-SETTINGS = ("cluster-enabled yes", f"cluster-node-timeout {ALERT}", "cluster-replica-validity-factor 0",
+SETTINGS = ("cluster-enabled yes", f"cluster-node-timeout {Watchful.ALERT}", "cluster-replica-validity-factor 0",
             "repl-diskless-sync-delay 0", "repl-ping-replica-period 1")  # fmt: skip
 THIRDS = ((0, 5460), (5461, 10922), (10923, 16383))
 
@@ -56,9 +55,11 @@ class Node(ValkeyServer):
         return next(line for line in self.settings if line.startswith("cluster-port")).split()[1]
 
 
-class ValkeyCluster:
+class ValkeyCluster(Watchful):
     """``primaries`` as they began, and the one ``replica`` of the first. ``binary``: another server than Valkey;
     ``authority``: stores are reached by TLS."""
+
+    calm = 6000
 
     def __init__(self, binary: str = "", authority: Authority | None = None) -> None:
         self.authority = authority
@@ -81,7 +82,7 @@ class ValkeyCluster:
             self.until(lambda: all(self.up(node) for node in self.nodes) and self.follows(self.replica))
             # a node shows a replica among its slots only once it has heard from it
             self.until(lambda: all(self.shown(node) for node in self.nodes))
-            self._miss_after(CALM)  # until here they tell each other the sooner
+            self._miss_after(self.calm)  # until here they tell each other the sooner
         except BaseException:
             self.__exit__()
             raise
@@ -90,15 +91,6 @@ class ValkeyCluster:
     def __exit__(self, *exc: object) -> None:
         for node in self.nodes:
             node.stop()
-
-    @contextlib.contextmanager
-    def alert(self) -> t.Iterator[None]:
-        """The nodes replace a primary after a second."""
-        self._miss_after(ALERT)
-        try:
-            yield
-        finally:
-            self._miss_after(CALM)
 
     def _miss_after(self, milliseconds: int) -> None:
         for node in self.nodes:

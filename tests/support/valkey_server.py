@@ -8,6 +8,7 @@
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -40,6 +41,24 @@ class Logins:
 
     def application(self, prefix: str = "memops", /, **more: t.Any) -> dict[str, t.Any]:
         return self.store(prefix, user=APPLICATION, password=self.passwords[APPLICATION], **more)
+
+
+class Watchful:
+    """Servers that replace a primary which they miss: after ``calm`` milliseconds, within ``alert()`` after 1,000."""
+
+    ALERT = 1000
+    calm: int  # so long that a machine that stands still for a while is no dead primary
+
+    @contextlib.contextmanager
+    def alert(self) -> t.Iterator[None]:
+        self._miss_after(self.ALERT)
+        try:
+            yield
+        finally:
+            self._miss_after(self.calm)
+
+    def _miss_after(self, milliseconds: int) -> None:
+        raise NotImplementedError
 
 
 class ValkeyServer(Guarded, Logins):
