@@ -30,6 +30,7 @@ from .sqlite_schema import ASIDE_COLUMNS, FENCE_MESSAGE, SAMPLE_MASK, RecordsSql
 CACHE_KIB: t.Final = 16 << 10
 READ_CACHE_KIB: t.Final = 4 << 10  # a scan passes each page once
 CHECKPOINT_PAGES: t.Final = 4000  # SQLite's 1,000 make bulk loading a quarter slower
+OWNER_SECONDS: t.Final = 2.0
 WAL_BYTES: t.Final = 64 << 20  # the write-ahead log shrinks to this after a checkpoint
 NAMESPACE_COLUMNS: t.Final = (
     "name, state, generation, ttl, serving_ttl, incident, prior_ttl, prior_state, "
@@ -114,11 +115,30 @@ def sqlite_errors(path: str) -> t.Iterator[None]:
         raise translate(exc, path) from exc
 
 
+def _wait_for_owner(con: sqlite3.Connection) -> None:
+    """Where root makes -wal and -shm, SQLite gives them to the owner of the database a moment later, and nobody else
+    opens it until then. Every other error comes again with the caller's first statement.
+    """
+    deadline = time.monotonic() + OWNER_SECONDS
+    while True:
+        try:
+            con.execute("PRAGMA schema_version").fetchone()
+        except sqlite3.OperationalError as exc:
+            if "unable to open" in str(exc) and time.monotonic() < deadline:
+                time.sleep(0.01)
+                continue
+        except sqlite3.Error:
+            pass
+        return
+
+
 def connect(path: str, busy_timeout: float, *, read_only: bool = False) -> sqlite3.Connection:
     """An open connection in autocommit mode; never makes a file. Errors: sqlite3.Error."""
     uri = "file:" + urllib.parse.quote(os.path.abspath(path)) + "?mode=rw"
-    con = sqlite3.connect(uri, uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    con = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
     try:
+        _wait_for_owner(con)
+        con.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
         con.execute("PRAGMA synchronous = FULL")
         con.execute("PRAGMA temp_store = FILE")
         con.execute(f"PRAGMA cache_size = -{READ_CACHE_KIB if read_only else CACHE_KIB}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 
 import pytest
 
@@ -48,6 +49,22 @@ def test_unknown_engine_and_layouts(tmp_path):
         open_store({"layout": "x", "path": str(tmp_path / "m.db")}, create=True)
     with pytest.raises(InvalidInput, match="engine sqlite cannot run the layout keyspace"):
         open_store({"layout": "keyspace", "path": str(tmp_path / "m.db")}, create=True)
+
+
+def test_a_file_of_sqlite_that_its_owner_gets_only_a_moment_later(store, tmp_path):
+    """Root makes -shm, preempted before it gives it to the owner of the store: a link is what no user opens."""
+    write(store, "a", {"k": b"sealed"})
+    store.close()
+    hindrance = tmp_path / "m.db-shm"
+    hindrance.symlink_to("nowhere")
+    waiting = threading.Timer(0.3, hindrance.unlink)
+    waiting.start()
+    with contextlib.closing(open_store({"path": str(tmp_path / "m.db")})) as opened:
+        assert list(keys_of(opened, "a")) == ["k"]
+    waiting.join()
+    hindrance.symlink_to("nowhere")
+    with pytest.raises(StoreUnavailable, match="cannot be opened: unable to open database file"):
+        open_store({"path": str(tmp_path / "m.db")})
 
 
 def test_a_missing_file_is_not_made_by_a_mistyped_path(tmp_path):
