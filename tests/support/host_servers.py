@@ -66,7 +66,7 @@ class HostServer(abc.ABC):
         os.chown(self.folder, USERS[AGENTS], USERS[AGENTS])
         self.folder.chmod(0o700)
 
-    def again(self, timeout: float = 60.0) -> None:
+    def again(self, timeout: float = 300.0) -> None:
         """Start it on the folder that it has; returns when it answers."""
         self._launch()
         deadline = time.monotonic() + timeout
@@ -94,7 +94,7 @@ class HostServer(abc.ABC):
 
     def _do(self, *command: str) -> None:
         done = self.host.inside(AGENTS, *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        said = done.communicate(timeout=60)[0]
+        said = done.communicate(timeout=300)[0]
         if done.returncode:
             raise RuntimeError(f"{command[0]} on {self.host.name} exited with {done.returncode}: {said[-1000:]}")
 

@@ -117,7 +117,7 @@ def cgroups() -> pathlib.Path:
 
 def remove_cgroup(folder: pathlib.Path) -> None:
     """Together with those in it, once their last process has ended."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while folder.exists() and time.monotonic() < deadline:
         for one in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
             with contextlib.suppress(OSError):
@@ -138,7 +138,7 @@ def alone() -> t.Iterator[None]:
 
 def remove(folder: pathlib.Path) -> None:
     """A lab's folder and every process that works with it."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while (left := users_of(folder)) and time.monotonic() < deadline:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
