@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import struct
 import typing as t
+from itertools import chain
 
 from .._model import Row
 from .valkey_connect import packed
@@ -36,17 +37,15 @@ def in_order(rows: t.Sequence[Row]) -> bool:
 def add_members(records: str, members: t.Sequence[bytes]) -> list[bytes]:
     """The commands that add them to a generation."""
     out: list[bytes] = []
-    head = packed("ZADD", records)[4:]  # behind its number of arguments, which is one digit
-    pairs: list[bytes] = []
-    size = 0
-    for member in members:
-        pairs.append(b"$1\r\n0\r\n$%d\r\n%b\r\n" % (len(member), member))
-        size += len(member)
-        if size > SOME_BYTES or len(pairs) >= AT_A_TIME:
-            out.append(b"*%d\r\n%b%b" % (2 + 2 * len(pairs), head, b"".join(pairs)))
-            pairs, size = [], 0
-    if pairs:
-        out.append(b"*%d\r\n%b%b" % (2 + 2 * len(pairs), head, b"".join(pairs)))
+    head = packed("ZADD", records)[4:-2]  # behind its number of arguments, which is one digit
+    sizes = list(map(len, members))
+    scores = {size: b"\r\n$1\r\n0\r\n$%d\r\n" % size for size in set(sizes)}  # and what a member begins with
+    many = max(1, min(AT_A_TIME, SOME_BYTES // max(scores, default=1)))
+    for start in range(0, len(members), many):
+        some = members[start : start + many]
+        between = map(scores.__getitem__, sizes[start : start + many])
+        pairs = chain.from_iterable(zip(between, some))
+        out.append(b"".join([b"*%d\r\n" % (2 + 2 * len(some)), head, *pairs, b"\r\n"]))
     return out
 
 
