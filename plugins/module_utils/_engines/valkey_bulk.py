@@ -14,7 +14,7 @@ from itertools import chain
 
 from .._model import Row
 from .valkey_connect import packed
-from .valkey_values import END, raw_key
+from .valkey_values import END, key_bytes, raw_key
 
 AT_A_TIME: t.Final = 500  # members of one command
 SOME_BYTES: t.Final = 4 << 20  # that one command brings
@@ -47,6 +47,26 @@ def add_members(records: str, members: t.Sequence[bytes]) -> list[bytes]:
         pairs = chain.from_iterable(zip(between, some))
         out.append(b"".join([b"*%d\r\n" % (2 + 2 * len(some)), head, *pairs, b"\r\n"]))
     return out
+
+
+class Ready(t.NamedTuple):
+    """Members that are ready to be sent to a generation."""
+
+    commands: list[bytes]
+    largest: int
+    ends: list[t.Any]  # when a record expires, and its key, in turns
+    between: tuple[bytes, bytes] = (b"", b"")  # the bounds around them
+    newest: tuple[int, int, int] = (0, 0, 0)  # epoch, sequence, when it was updated
+
+
+def made_ready(records: str, rows: t.Sequence[Row], members: t.Sequence[bytes]) -> Ready:
+    ends = [x for row in rows if row[5] is not None and expires(row) for x in (row[5], key_bytes(row[0]))]
+    return Ready(add_members(records, members), max(map(len, members), default=0), ends)
+
+
+def expires(row: Row) -> bool:
+    """Whether the record is one that a sweep takes away some day."""
+    return row[5].__class__ is int and row[6] is None
 
 
 def append_entries(stream: str, first: int, bodies: t.Sequence[bytes]) -> list[bytes]:
