@@ -18,9 +18,7 @@ from .valkey_values import END, key_bytes, raw_key
 
 AT_A_TIME: t.Final = 500  # members of one command
 SOME_BYTES: t.Final = 4 << 20  # that one command brings
-_FIELDS_HEAD: t.Final = b"\x99"  # a msgpack array of nine
-#: The head of an array of ten, and of a text of that many bytes in it.
-_SHORT: t.Final = [b"\x9a" + bytes([0xA0 | size]) for size in range(32)]
+_KEY_END: t.Final = END + b"\x99"  # and the head of a msgpack array of nine
 _number = struct.Struct(">Q").pack
 
 
@@ -86,19 +84,23 @@ def numbered(stems: t.Sequence[bytes], first: int) -> list[bytes]:
 
 def packed_rows(members: t.Sequence[bytes]) -> bytes:
     """The items of a chunk's msgpack array. Of members that are not as they should be it makes what no chunk holds."""
-    out = []
-    for member in members:
-        key, _end, fields = member.partition(END)
-        if fields[:1] != _FIELDS_HEAD:
+    parts = [member.partition(_KEY_END) for member in members]
+    if {part[1] for part in parts} - {_KEY_END}:
+        return b""
+    keys = [part[0] for part in parts]
+    if b"\0" in b"".join(keys):
+        if any(END in key for key in keys):
             return b""
-        if b"\0" in key:
-            key = raw_key(key)
-        size = len(key)
-        if size < 32:
-            head = _SHORT[size]
-        elif size < 256:
-            head = b"\x9a\xd9%c" % size
-        else:
-            head = b"\x9a\xda" + size.to_bytes(2, "big") if size < 65536 else b"\x9a\xdb" + size.to_bytes(4, "big")
-        out.append(b"%b%b%b" % (head, key, fields[1:]))
-    return b"".join(out)
+        keys = [raw_key(key) for key in keys]
+    sizes = list(map(len, keys))
+    heads = {size: _text_head(size) for size in set(sizes)}
+    return b"".join([x for size, key, part in zip(sizes, keys, parts) for x in (heads[size], key, part[2])])
+
+
+def _text_head(size: int) -> bytes:
+    """What an array of ten begins with, up to the first byte of a text of that size."""
+    if size < 32:
+        return b"\x9a%c" % (0xA0 | size)
+    if size < 256:
+        return b"\x9a\xd9%c" % size
+    return b"\x9a\xda" + size.to_bytes(2, "big") if size < 65536 else b"\x9a\xdb" + size.to_bytes(4, "big")

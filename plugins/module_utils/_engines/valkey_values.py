@@ -100,6 +100,12 @@ def key_bytes(key: str) -> bytes:
     return raw.replace(b"\0", b"\0\xff") if b"\0" in raw else raw
 
 
+def keys_bytes(rows: t.Sequence[Row]) -> list[bytes]:
+    """``key_bytes`` of each row. Errors: UnicodeEncodeError."""
+    raw = [row[0].encode() for row in rows]
+    return raw if b"\0" not in b"".join(raw) else [key_bytes(row[0]) for row in rows]
+
+
 def raw_key(raw: bytes) -> bytes:
     """The key's own bytes."""
     return raw.replace(b"\0\xff", b"\0") if b"\0" in raw else raw
@@ -132,12 +138,11 @@ class Envelopes:
         """Errors: InvalidInput for a field that no column could hold either."""
         return self.members([row])[0]
 
-    def members(self, rows: t.Sequence[Row]) -> list[bytes]:
-        """Errors: as of ``member``."""
+    def members(self, rows: t.Sequence[Row], keys: t.Sequence[bytes] = ()) -> list[bytes]:
+        """``keys``: the rows' key_bytes, where they are known. Errors: as of ``member``."""
         pack = self._pack
         try:
-            raw = [row[0].encode() for row in rows]
-            keys = raw if b"\0" not in b"".join(raw) else [key_bytes(row[0]) for row in rows]
+            keys = keys or keys_bytes(rows)
             return [*map(END.join, zip(keys, map(pack, [tuple(row[1:]) for row in rows])))]
         except (TypeError, ValueError, OverflowError, AttributeError) as exc:
             raise InvalidInput(
