@@ -30,6 +30,17 @@ class ManyWriters(t.Protocol):
         """Where its writers wait for each other, those that share this lock of multiprocessing do so by it."""
 
 
+@t.runtime_checkable
+class PreparedLoad(t.Protocol):
+    """A store for which another process may do what ``load`` does before it asks the server."""
+
+    def prepared(self, namespace: str, generation: int, rows: t.Sequence[Row]) -> t.Any:
+        """What ``load_prepared`` takes of these records. Asks no server."""
+
+    def load_prepared(self, claim: Claim, generation: int, prepared: t.Any) -> None:
+        """``load`` of records none of which, nor any between them, is there. Errors: CannotProceed when one is."""
+
+
 class DirectRows(t.Protocol):
     """Of an empty namespace, in one transaction."""
 

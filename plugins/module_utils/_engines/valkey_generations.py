@@ -14,7 +14,7 @@ import urllib.parse
 
 from .._errors import CannotProceed, InvalidInput
 from .._model import Claim, Row
-from .valkey_bulk import in_order
+from .valkey_bulk import Ready, in_order, made_ready
 from .valkey_control import Transaction
 from .valkey_filling import Filling
 from .valkey_transactions import repeated
@@ -48,37 +48,71 @@ return #wanted
 """
 
 
+def _transactions(rows: t.Sequence[Row]) -> t.Iterator[t.Sequence[Row]]:
+    start, size = 0, 0
+    for number, row in enumerate(rows, 1):
+        size += len(row[8]) if isinstance(row[8], bytes) else 0
+        if number - start >= LOAD_ROWS or size > AT_ONCE // 4:
+            yield rows[start:number]
+            start, size = number, 0
+    if start < len(rows):
+        yield rows[start:]
+
+
 class Generations(Filling):
     """The generations' part of ``Store``."""
 
     def load(self, claim: Claim, generation: int, rows: t.Sequence[Row]) -> None:
-        start, size = 0, 0
-        for number, row in enumerate(rows):
-            size += len(row[8]) if isinstance(row[8], bytes) else 0
-            if number + 1 - start >= LOAD_ROWS or size > AT_ONCE // 4:
-                self._load(claim, generation, rows[start : number + 1])
-                start, size = number + 1, 0
-        if start < len(rows):
-            self._load(claim, generation, rows[start:])
-
-    def _load(self, claim: Claim, generation: int, rows: t.Sequence[Row]) -> None:
-        # before the store is held
-        self._load_members(claim, generation, rows, self.envelopes.members(rows) if in_order(rows) else None)
+        for some in _transactions(rows):
+            ready = self._ready(claim.namespace, generation, some)  # before the store is held
+            if ready is None or not self._load_ready(claim, generation, ready):
+                self._load(claim, generation, some)
 
     @repeated
-    def _load_members(
-        self, claim: Claim, generation: int, rows: t.Sequence[Row], members: t.Sequence[bytes] | None
-    ) -> None:
+    def _load(self, claim: Claim, generation: int, rows: t.Sequence[Row]) -> None:
         with self._operating(claim) as tx:
             self._inactive(tx, claim, generation)
-            low, high = min(row[0] for row in rows), max(row[0] for row in rows)
-            between = one_key(low)[0], one_key(high)[1]
-            nothing = not tx.read("ZLEXCOUNT", self.names.records(claim.namespace, generation), *between)
-            if members is not None and nothing:  # as nearly always
-                self._add_members(tx, claim.namespace, generation, rows, members)
-            else:
-                self._put_rows(tx, claim.namespace, generation, rows, () if nothing else None)
+            self._put_rows(tx, claim.namespace, generation, rows)
             self._keep_up_with(tx, rows)
+
+    def prepared(self, namespace: str, generation: int, rows: t.Sequence[Row]) -> list[Ready | t.Sequence[Row]]:
+        """See _store_optional.PreparedLoad."""
+        return [self._ready(namespace, generation, some) or some for some in _transactions(rows)]
+
+    def load_prepared(self, claim: Claim, generation: int, prepared: t.Sequence[Ready | t.Sequence[Row]]) -> None:
+        for some in prepared:
+            if not isinstance(some, Ready):
+                self._load(claim, generation, some)
+            elif not self._load_ready(claim, generation, some):
+                raise CannotProceed(
+                    f"Generation {generation} of namespace {claim.namespace!r:.80} has records that were not loaded.",
+                    "run the same command again",
+                )
+
+    def _ready(self, namespace: str, generation: int, rows: t.Sequence[Row]) -> Ready | None:
+        """None for rows that are not in order."""
+        if not in_order(rows):
+            return None
+        ready = made_ready(self.names.records(namespace, generation), rows, self.envelopes.members(rows))
+        epoch, sequence = max([(row[1], row[2]) for row in rows])
+        return ready._replace(
+            between=(one_key(rows[0][0])[0], one_key(rows[-1][0])[1]),
+            newest=(epoch, sequence, max([row[4] for row in rows])),
+        )
+
+    @repeated
+    def _load_ready(self, claim: Claim, generation: int, ready: Ready) -> bool:
+        """Whether there was nothing between them."""
+        name = claim.namespace
+        with self._operating(claim) as tx:
+            space = self._inactive(tx, claim, generation)
+            if tx.read("ZLEXCOUNT", self.names.records(name, generation), *ready.between):
+                return False
+            if tx.keep is not None and tx.keep.covers(space, generation):
+                tx.keep = None
+            self._add_ready(tx, name, generation, ready)
+            self._keep_up(tx, *ready.newest)
+        return True
 
     def copy_generation(
         self, claim: Claim, source: int, target: int, *, after: str | None, limit: int, excluding: str | None

@@ -22,7 +22,7 @@ from .valkey_control import Transaction
 from .valkey_errors import valkey_errors
 from .valkey_server import refuse_eviction
 from .valkey_transactions import Connected, repeated
-from .valkey_values import READS, SPAN, WRITES, Envelopes, is_write, sealed, write_member, write_stem
+from .valkey_values import READS, SPAN, WRITES, Envelopes, is_write, sealed, write_member, write_stems
 
 PAGE = 2000  # entries of one transaction
 MOST = (1 << 64) - 1
@@ -162,8 +162,8 @@ class LogKeeping(Connected):
             wanted = list(once.values())
             places = [(e[5] or 0, e[6] or 0) for e in wanted]
         # before the store is held
-        bodies = [self.envelopes.entry_bytes(e) for e in wanted]
-        stems = [write_stem(t.cast(str, e[4]), *place) for e, place in zip(wanted, places)]
+        bodies = self.envelopes.entries_bytes(wanted)
+        stems = write_stems([t.cast(str, e[4]) for e in wanted], places)
         return self._append_imported(claim, wanted, places, bodies, stems)
 
     @repeated

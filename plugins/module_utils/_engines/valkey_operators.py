@@ -11,14 +11,14 @@ import typing as t
 from .._errors import InvalidInput, MemoryOpsError, NamespaceLocked, NamespaceQuarantined
 from .._model import Change, Claim, Row, is_isolated
 from .valkey_applications import Applications
-from .valkey_bulk import in_order
+from .valkey_bulk import ascending
 from .valkey_connect import packed
 from .valkey_control import Transaction
 from .valkey_errors import valkey_errors
 from .valkey_fencing import Fencing
 from .valkey_server import refuse_eviction
 from .valkey_transactions import repeated
-from .valkey_values import SPAN, key_bytes, one_key
+from .valkey_values import SPAN, key_bytes, keys_bytes, one_key
 
 
 class Operators(Applications, Fencing):
@@ -137,8 +137,10 @@ class Operators(Applications, Fencing):
     ) -> list[str]:
         self._refuse_eviction()
         made = [(*row[:7], key_id, payload, checksum) for row, (key_id, payload, checksum, *_key) in zip(former, rows)]
-        if in_order(former):  # before the store is held
-            members, new = self.envelopes.members(former), self.envelopes.members(made)
+        keys = keys_bytes(former)
+        # before the store is held
+        if ascending(keys) and [row[0] for row in former] == [row[3] for row in rows]:
+            members, new = self.envelopes.members(former, keys), self.envelopes.members(made, keys)
             if self._replace(claim, former[0][0], former[-1][0], members, made, new):
                 return []
         return self._reseal(claim, rows)
@@ -159,8 +161,8 @@ class Operators(Applications, Fencing):
             number = self._namespace(tx, name)["generation"]
             records = self.names.records(name, number)
             bounds = one_key(first)[0], one_key(last)[1]
-            _ok, count = tx.read_all([packed("WATCH", records), packed("ZLEXCOUNT", records, *bounds)])
-            if count != len(members) or tx.read("ZRANGE", records, *bounds, "BYLEX") != members:
+            look = packed("ZRANGE", records, *bounds, "BYLEX", "LIMIT", 0, len(members) + 1)
+            if tx.read_all([packed("WATCH", records), look])[1] != members:
                 return False
             tx.add("ZREMRANGEBYLEX", records, *bounds)
             self._add_members(tx, name, number, made, new)

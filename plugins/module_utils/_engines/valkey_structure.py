@@ -10,6 +10,7 @@ import contextlib
 import typing as t
 
 from .._errors import NamespaceDamaged
+from .valkey_bulk import expires
 from .valkey_connect import Wire, packed
 from .valkey_control import space_of
 from .valkey_errors import valkey_errors
@@ -17,7 +18,6 @@ from .valkey_fence import Fence, lowered
 from .valkey_leading import Leading, rows_of, told
 from .valkey_log import stream_id
 from .valkey_server import dropping, said, server
-from .valkey_transactions import expires
 from .valkey_values import (
     AT_ONCE,
     END,

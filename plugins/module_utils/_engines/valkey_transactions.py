@@ -21,7 +21,7 @@ import typing as t
 from .._errors import MemoryOpsError, StoreMoved, StoreUnavailable
 from .._model import Claim, Row
 from .leases import check_claim
-from .valkey_bulk import add_members
+from .valkey_bulk import Ready, made_ready
 from .valkey_cluster import FAILOVER_SECONDS, elsewhere
 from .valkey_connect import Place, Wire, packed
 from .valkey_control import (
@@ -336,16 +336,17 @@ class Connected:
         self, tx: Transaction, name: str, generation: int, rows: t.Sequence[Row], members: t.Sequence[bytes]
     ) -> None:
         """Members of rows whose keys have none."""
-        space = self._namespace(tx, name)
         keep_former(tx, self.names, name, generation, (row[0] for row in rows))
-        tx.add_packed(add_members(self.names.records(name, generation), members))
-        largest = max(map(len, members), default=0)
-        if largest > space["largest"]:
-            space["largest"] = largest
+        self._add_ready(tx, name, generation, made_ready(self.names.records(name, generation), rows, members))
+
+    def _add_ready(self, tx: Transaction, name: str, generation: int, ready: Ready) -> None:
+        space = self._namespace(tx, name)
+        tx.add_packed(ready.commands)
+        if ready.largest > space["largest"]:
+            space["largest"] = ready.largest
             tx.save(name)
-        ends = [x for r in rows if r[5] is not None and expires(r) for x in (r[5], key_bytes(r[0]))]
-        if ends:
-            tx.add("ZADD", self.names.expiry(name, generation), *ends)
+        if ready.ends:
+            tx.add("ZADD", self.names.expiry(name, generation), *ready.ends)
             if not space["expiring"]:
                 space["expiring"] = True
                 tx.save(name)
@@ -376,11 +377,6 @@ class Connected:
         if rows:
             epoch, sequence = max((row[1], row[2]) for row in rows)
             self._keep_up(tx, epoch, sequence, max(row[4] for row in rows))
-
-
-def expires(row: Row) -> bool:
-    """Whether the record is one that a sweep takes away some day."""
-    return row[5].__class__ is int and row[6] is None
 
 
 def live_members(

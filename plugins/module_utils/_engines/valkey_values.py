@@ -100,6 +100,12 @@ def key_bytes(key: str) -> bytes:
     return raw.replace(b"\0", b"\0\xff") if b"\0" in raw else raw
 
 
+def keys_bytes(rows: t.Sequence[Row]) -> list[bytes]:
+    """``key_bytes`` of each row. Errors: UnicodeEncodeError."""
+    raw = [row[0].encode() for row in rows]
+    return raw if b"\0" not in b"".join(raw) else [key_bytes(row[0]) for row in rows]
+
+
 def raw_key(raw: bytes) -> bytes:
     """The key's own bytes."""
     return raw.replace(b"\0\xff", b"\0") if b"\0" in raw else raw
@@ -132,13 +138,12 @@ class Envelopes:
         """Errors: InvalidInput for a field that no column could hold either."""
         return self.members([row])[0]
 
-    def members(self, rows: t.Sequence[Row]) -> list[bytes]:
-        """Errors: as of ``member``."""
+    def members(self, rows: t.Sequence[Row], keys: t.Sequence[bytes] = ()) -> list[bytes]:
+        """``keys``: the rows' key_bytes, where they are known. Errors: as of ``member``."""
         pack = self._pack
         try:
-            raw = [row[0].encode() for row in rows]
-            keys = raw if b"\0" not in b"".join(raw) else [key_bytes(row[0]) for row in rows]
-            return [b"%b\0\0%b" % (key, pack(tuple(row[1:]))) for key, row in zip(keys, rows)]
+            keys = keys or keys_bytes(rows)
+            return [*map(END.join, zip(keys, map(pack, [tuple(row[1:]) for row in rows])))]
         except (TypeError, ValueError, OverflowError, AttributeError) as exc:
             raise InvalidInput(
                 f"The store does not take this record: {type(exc).__name__}.", "correct or split the record"
@@ -232,8 +237,13 @@ class Envelopes:
     # --- log ----------------------------------------------------------------------------------------------------
     def entry_bytes(self, entry: t.Sequence[t.Any]) -> bytes:
         """A log entry without id and namespace, which its place in the stream tells. Errors: InvalidInput."""
+        return self.entries_bytes([entry])[0]
+
+    def entries_bytes(self, entries: t.Sequence[t.Sequence[t.Any]]) -> list[bytes]:
+        """Errors: as of ``entry_bytes``."""
+        pack = self._pack_other
         try:
-            return self.other((entry[1], *entry[3:12]))
+            return [pack((entry[1], *entry[3:12])) for entry in entries]
         except (TypeError, ValueError, OverflowError) as exc:
             raise InvalidInput(
                 f"The store does not take this log entry: {type(exc).__name__}.", "correct the entry"
@@ -261,15 +271,15 @@ def is_write(entry: t.Sequence[t.Any]) -> bool:
 
 def write_member(key: str, epoch: int, sequence: int, number: int) -> bytes:
     """What the index of logged writes holds for one entry."""
-    return write_stem(key, epoch, sequence) + _NUMBER(number)
+    return write_stems([key], [(epoch, sequence)])[0] + _NUMBER(number)
 
 
-def write_stem(key: str, epoch: int, sequence: int) -> bytes:
+def write_stems(keys: t.Sequence[str], places: t.Sequence[tuple[int, int]]) -> list[bytes]:
     """All of that but the entry's id, which comes last."""
-    raw = key.encode("utf-8", "surrogateescape")
-    if b"\0" in raw:
-        raw = raw.replace(b"\0", b"\0\xff")
-    return raw + END + _PLACE(epoch, sequence)
+    raw = [key.encode("utf-8", "surrogateescape") for key in keys]
+    if b"\0" in b"".join(raw):
+        raw = [key.replace(b"\0", b"\0\xff") for key in raw]
+    return [b"%b\0\0%b" % (key, _PLACE(*place)) for key, place in zip(raw, places)]
 
 
 def write_position(member: bytes) -> tuple[bytes, int, int, int] | None:

@@ -57,7 +57,7 @@ def resealing(
         more = True
         while more:
             changes: list[Sealed] = []
-            former: dict[str, Row] = {}
+            former: list[Row] = []
             size = read = 0
             more = False
             with store.reader() as reader:  # a new one for each batch: a long read keeps the engine from cleaning up
@@ -67,8 +67,10 @@ def resealing(
                     already += len(rows) - len(todo)
                     sealed, failed = encryptor.encrypt(todo)
                     changes += sealed
-                    if isinstance(store, Resealer):
-                        former.update((row[0], row) for row in todo)
+                    if failed:
+                        kept = {one[3] for one in sealed}
+                        todo = [row for row in todo if row[KEY] in kept]
+                    former += todo
                     unopenable += len(failed)
                     examples += failed[: limit - len(examples)]
                     after = rows[-1][0]
@@ -85,7 +87,7 @@ def resealing(
                 parent.receive()
             with _turn(parent, gate) if alone else contextlib.nullcontext():
                 if isinstance(store, Resealer):
-                    refused = store.replace(claim, [former[change[3]] for change in changes], changes)
+                    refused = store.replace(claim, former, changes)
                 else:
                     refused = store.reseal(claim, changes)
             parent.send("written", (len(changes), len(refused), size))

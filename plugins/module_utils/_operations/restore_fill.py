@@ -24,13 +24,14 @@ from .._repository import Snapshot
 from .._repository.chunks import ChunkRef, NamespaceDigest
 from .._repository.reader import rows_of
 from .._store import Store, open_store
-from .._store_optional import DirectLoad, DirectRows, ManyWriters
+from .._store_optional import DirectLoad, DirectRows, ManyWriters, PreparedLoad
 from .restore_check import WAIT_SECONDS, Follower, LogComparison, Proof, read_back
 from .restore_work import Work
 from .snapshot_check import Checker, Tally
 from .workers import Parent, Worker
 
 LOAD_BYTES = 4 << 20  # of one transaction, which holds the store for some hundredths of a second
+PREPARED_BYTES = 1 << 20  # that are prepared at a time: both processes hold them, and what is made of them
 DIRECT_BYTES, DIRECT_ROWS = 8 << 20, 4000  # that are put at a time
 DIRECT_CHUNKS = 32  # that are about as many bytes
 LOOK_SECONDS = 1.0  # after which a transaction that gets nothing from the repository asks whom it keeps waiting
@@ -189,8 +190,12 @@ def _side_by_side(
     def renew() -> None:
         work.renew(claim)
 
+    prepares = work.store if isinstance(work.store, PreparedLoad) else None
     with contextlib.ExitStack() as stack:
-        fetcher = Worker(_fetch, work.snapshot, chunks)
+        if prepares is None:
+            fetcher = Worker(_fetch, work.snapshot, chunks)
+        else:
+            fetcher = Worker(_prepare, work, generation, chunks, prepares)
         stack.callback(fetcher.stop)
         follower = Follower(work.store_params, work.target, generation, chunks, [] if beside else log)
         stack.callback(follower.stop)
@@ -201,8 +206,11 @@ def _side_by_side(
             stack.callback(work.store.take_turns, None)
             importer = Worker(_bring_log, turns, dict(work.store_params), claim, work.snapshot, log, since)
             stack.callback(importer.stop)
-        arriving = ((chunk, fetcher.receive()[1]) for chunk in chunks)
-        done = _load(work, claim, generation, arriving, follower.committed)
+        if prepares is None:
+            arriving = ((chunk, fetcher.receive()[1]) for chunk in chunks)
+            done = _load(work, claim, generation, arriving, follower.committed)
+        else:
+            done = _load_prepared(work, claim, generation, fetcher, follower.committed, prepares)
         fetcher.stop()
         proven, wrong, missing = follower.finish(renew)
         if importer is not None and wrong is None:
@@ -239,6 +247,29 @@ def _fetch(parent: Parent, snapshot: Snapshot, chunks: t.Sequence[ChunkRef]) -> 
         parent.send("chunk", plain)
 
 
+def _prepare(
+    parent: Parent, work: Work, generation: int, chunks: t.Sequence[ChunkRef], store: PreparedLoad
+) -> None:
+    for number, rows in _batches(work.snapshot.plain(chunks), PREPARED_BYTES):
+        parent.check()
+        parent.send("prepared", (number, len(rows), store.prepared(work.target, generation, rows)))
+    parent.send("prepared", None)
+
+
+def _batches(arriving: t.Iterable[tuple[ChunkRef, bytes]], enough: int) -> t.Iterator[tuple[int, list[Row]]]:
+    """(how many chunks have come, the rows that came with them) for each load."""
+    waiting: list[Row] = []
+    size = number = 0
+    for number, (chunk, plain) in enumerate(arriving, 1):
+        waiting += rows_of(chunk, plain)
+        size += len(plain)
+        if size >= enough:
+            yield number, waiting
+            waiting, size = [], 0
+    if waiting:
+        yield number, waiting
+
+
 def _load(
     work: Work,
     claim: Claim,
@@ -247,21 +278,33 @@ def _load(
     committed: t.Callable[[int], None],
 ) -> int:
     """Load the rows of chunks as they arrive; ``committed`` is told how many chunks are in the store."""
-    waiting: list[Row] = []
-    size = done = number = 0
-    for number, (chunk, plain) in enumerate(arriving, 1):
-        waiting += rows_of(chunk, plain)
-        size += len(plain)
-        if size >= LOAD_BYTES:
-            work.store.load(claim, generation, waiting)
-            committed(number)
-            done += len(waiting)
-            waiting, size = [], 0
-            work.say(done)
-            work.renew(claim)
-    work.store.load(claim, generation, waiting)
-    committed(number)
-    return done + len(waiting)
+    done = 0
+    for number, rows in _batches(arriving, LOAD_BYTES):
+        work.store.load(claim, generation, rows)
+        committed(number)
+        done += len(rows)
+        work.say(done)
+        work.renew(claim)
+    return done
+
+
+def _load_prepared(
+    work: Work,
+    claim: Claim,
+    generation: int,
+    preparer: Worker,
+    committed: t.Callable[[int], None],
+    store: PreparedLoad,
+) -> int:
+    """As ``_load``, of what another process makes ready."""
+    done = 0
+    for number, rows, prepared in iter(lambda: preparer.receive()[1], None):
+        store.load_prepared(claim, generation, prepared)
+        committed(number)
+        done += rows
+        work.say(done)
+        work.renew(claim)
+    return done
 
 
 def _intact_rows(

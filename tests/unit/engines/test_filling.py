@@ -11,6 +11,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import (
     restore,
     restore_check,
@@ -19,7 +20,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
-from ansible_collections.memops.agent_memory.plugins.module_utils._store_optional import PackedRows
+from ansible_collections.memops.agent_memory.plugins.module_utils._store_optional import PackedRows, PreparedLoad
 from tests.support.stores import fill, log_of, new_keyring, rows_of
 
 EXPIRES = 4_000_000_000_000_000
@@ -58,6 +59,7 @@ class Filled:
 def filled(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(restore_fill, "SMALL", 0)
     monkeypatch.setattr(restore_fill, "LOAD_BYTES", 100_000)
+    monkeypatch.setattr(restore_fill, "PREPARED_BYTES", 100_000)
     monkeypatch.setattr(restore_fill, "LOG_ROWS", 500)
     return Filled(bench, tmp_path)
 
@@ -95,12 +97,37 @@ def test_stored_bytes_are_compared_with_the_snapshots(filled):
     store.close()
 
 
+def test_what_another_process_prepared_is_what_load_brings(filled):
+    store = open_store(filled.target, create=True)
+    store.create_namespace("n", state="standby")
+    claim = store.claim("n", "attempt", "operator", new_incident="inc")
+    if isinstance(store, PreparedLoad):
+        rows = rows_of(filled.store, "n")
+        expected, number = store.begin_generation(claim), store.begin_generation(claim)
+        store.load(claim, expected, rows)
+        store.load_prepared(claim, number, store.prepared("n", number, rows[::2][::-1]))  # in no order
+        between = store.prepared("n", number, rows[1:])
+        with pytest.raises(CannotProceed, match="has records that were not loaded"):
+            store.load_prepared(claim, number, between)
+        store.load(claim, number, rows[1::2])
+        with store.reader() as reader:
+            found = [[row for rows in reader.scan("n", generation=one) for row in rows] for one in (expected, number)]
+            assert found[0] == found[1] == rows
+        store.switch(claim, number, 1)
+        assert store.identity().sequence == open_store(filled.store).identity().sequence
+        with store.reader() as reader:
+            assert reader.structure() == []  # records that expire are in their index
+    store.close()
+
+
 def test_killed_in_the_middle_it_goes_on(filled):
     """In the middle of the records, before the log (which is imported beside or after them), and after that."""
     for place, instant in enumerate((("load", 3, False), ("import_log", 1, False), ("import_log", 1, True))):
         filled.target = filled.bench.params(f"new{place}")
         store = open_store(filled.target, create=True)
         kind = type(store)
+        if instant[0] == "load" and isinstance(store, PreparedLoad):
+            instant = ("load_prepared", *instant[1:])
         store.close()
         child = os.fork()
         if not child:

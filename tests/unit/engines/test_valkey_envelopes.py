@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_bulk import packed_rows
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_values import END, Envelopes
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import Row
+from ansible_collections.memops.agent_memory.plugins.module_utils._repository.chunks import RowPacker
 
 ENVELOPES = Envelopes()
 NUMBER = st.integers(0, 1 << 60)
@@ -67,3 +69,16 @@ def test_one_damaged_member_of_a_page(place: int, damage: t.Callable[[bytes, int
 @given(st.lists(RECORD, min_size=1, max_size=8, unique_by=lambda record: record[0]))
 def test_sound_members_are_their_records(records: list[Row]) -> None:
     assert ENVELOPES.rows([ENVELOPES.member(record) for record in records]) == records
+
+
+@settings(max_examples=60)
+@given(st.lists(RECORD, min_size=1, max_size=6), st.sampled_from([0, 27, 40, 300, 70_000]), st.data())
+def test_members_become_the_rows_of_a_chunk(records: list[Row], longer: int, data: st.DataObject) -> None:
+    """And damaged ones what no chunk of these rows holds."""
+    records = [(row[0] + "x" * longer, *row[1:]) for row in records]
+    members, chunk = [ENVELOPES.member(row) for row in records], RowPacker().items(records)
+    assert packed_rows(members) == chunk
+    place = data.draw(st.integers(0, len(members) - 1))
+    at = data.draw(st.integers(0, len(members[place]) - 1))
+    damaged = data.draw(st.sampled_from(DAMAGE))(members[place], at)
+    assert damaged == members[place] or packed_rows([*members[:place], damaged, *members[place + 1 :]]) != chunk

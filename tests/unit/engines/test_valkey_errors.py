@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_connect import (
     Wire,
+    packed,
     place_of,
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valkey_errors import (
@@ -95,6 +97,44 @@ def test_a_server_that_never_answers():
         wire._con.socket_timeout = 0.2
         with pytest.raises(StoreUnavailable, match="did not answer in time"), valkey_errors(wire.place):
             wire.call("PING")
+
+
+@pytest.mark.parametrize("hiredis", [True, False])
+def test_each_of_many_commands_gets_its_own_reply(valkey_server, hiredis):
+    wire = Wire(place_of(valkey_server.store()))
+    if not hiredis:
+        wire._nothing = None
+    name, value = prefix(), b"x" * 3000
+    asked = [packed("SET", name, value), *[packed("GET", name), packed("LPUSH", name, "y")] * 2000, packed("DEL", name)]
+    for _turn in range(2):
+        set_, *replies, deleted = wire.many(asked)
+        assert (set_, deleted, set(replies[::2])) == (b"OK", 1, {value})
+        assert all(isinstance(one, wire._refusal) and "WRONGTYPE" in str(one) for one in replies[1::2])
+    assert wire.connected
+    wire.close()
+
+
+def test_a_server_that_closes_after_some_replies():
+    from redis.exceptions import ConnectionError as Lost
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        wire = Wire(place_of({"url": f"valkey://127.0.0.1:{server.getsockname()[1]}/0"}))
+        for last in (b"", b"-LOADING the data set\r\n:3\r\n:4\r\n:5\r\n"):
+            answering = threading.Thread(target=_answer, args=(server, b":1\r\n:2\r\n" + last))
+            answering.start()
+            with pytest.raises(Lost):
+                wire.many([packed("PING")] * 5)
+            answering.join()
+            assert not wire.connected
+
+
+def _answer(server, replies):
+    link, _address = server.accept()
+    with link:
+        link.recv(1 << 16)
+        link.sendall(replies)
 
 
 def test_rights_that_are_missing_are_named(valkey_server):
