@@ -190,7 +190,7 @@ class TablesPostgresqlStore(WithoutLog, TablesSearch, TablesStructure, TablesGen
         self.live.sql[0].inside(name)  # says how a namespace is written
         with self._transaction() as session:
             made = self._make_namespace(session, name, state, None)
-            if made and state != "serving":
+            if state != "serving":  # also where it was made before, and a partition has come since
                 self._carry_out(session)
         return made
 
