@@ -123,25 +123,17 @@ class TablesPostgresqlStore(WithoutLog, TablesSearch, TablesStructure, TablesGen
                     )
 
     def _make_control(self) -> None:
-        """The collection's own schema and tables, as one transaction."""
+        """The collection's own schema and tables."""
         if self.made:
             return
         session = self._session()
         if not _exists(session, self.sql):
             self._make(session)
-        owner = session.row("SELECT current_user::text")[0]
-        session.begin("READ COMMITTED")
-        try:
-            self._one_at_a_time(session)
-            for text in helpers(self.sql.schema, owner):
-                session.say(text)
-            self._of_operator(session)
-            session.commit()
-        except BaseException:
-            session.roll_back()
-            raise
         self._recognise(False)
         self.made = True
+
+    def _beside(self, session: Session) -> list[str]:
+        return helpers(self.sql.schema, session.row("SELECT current_user::text")[0])
 
     @contextlib.contextmanager
     def _transaction(self) -> t.Iterator[Session]:
