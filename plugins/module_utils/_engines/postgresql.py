@@ -94,6 +94,8 @@ class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, Lo
                     for text in texts.values():
                         session.say(text)
                 session.say(enable(s))
+                for text in self._beside(session):
+                    session.say(text)
                 store_id = str(uuid.uuid4())
                 session.run(
                     f"INSERT INTO {s.store} VALUES (1, %s, %s, %s, %s, 1, 0, 0, 0, 0)",
@@ -104,6 +106,10 @@ class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, Lo
         except BaseException:
             session.roll_back()
             raise
+
+    def _beside(self, session: Session) -> list[str]:
+        """What a layout needs beside it, made in the same transaction: a store that exists is whole."""
+        return []
 
     def _one_at_a_time(self, session: Session) -> None:
         session.rows("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", "memops " + self.sql.plain_schema)

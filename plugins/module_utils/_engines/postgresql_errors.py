@@ -10,6 +10,7 @@ import re
 import typing as t
 
 from .._errors import (
+    CannotProceed,
     InvalidInput,
     MemoryOpsError,
     NamespaceQuarantined,
@@ -27,6 +28,11 @@ IDENTITY: t.Final = (
     "-e '{\"memory_dr_store\": {\"schema\": \"<another>\"}}'"
 )
 RESTORE: t.Final = "restore it from a snapshot: ansible-playbook memops.agent_memory.restore"
+_NO_VALUE: t.Final = "23502"
+_CHECK: t.Final = "23514"
+#: What code of an application fails with: what it raises itself, names that it does not find, values, rights.
+_OF_CODE: t.Final = ("P0", "42", "3F", "22")
+_FUNCTION: t.Final = re.compile(r"(?:SQL|PL/\w+) function \"?([^\s(\"]+)")
 PACKAGE: t.Final = "psycopg[binary]==3.3.9"
 
 #: What the client library says when no session comes about, in the order of looking; it has no SQLSTATE for us.
@@ -124,6 +130,15 @@ def translate(exc: Exception, where: str, lost: bool = False, standby: bool = Tr
         return StoreUnavailable(f"The store {where} cannot grow: {text}.", "free space on its disk, then try again")
     if state.startswith("XX") or "invalid page" in text or "could not read block" in text:
         return StoreDamaged(f"The store {where} is damaged: {text}.", RESTORE)
+    if state[:2] in _OF_CODE or state in (_NO_VALUE, _CHECK):
+        code = _FUNCTION.search(str(getattr(diag, "context", None) or ""))
+        if code is not None and not code[1].rpartition(".")[2].startswith("memops_"):
+            return CannotProceed(
+                f"A function of the application, {code[1]}, refuses this in the store {where}: {text}.",
+                "have the owner of the tables switch off the trigger that calls it (ALTER TABLE … DISABLE TRIGGER …), "
+                "or mend it: it runs with the search_path that ALTER FUNCTION … SET search_path gives it; then run the "
+                "same command again",
+            )
     if state in ("42P01", "42703", "42883", "3F000", "42704"):
         return StoreDamaged(f"The store {where} has lost a part of its structure: {text}.", RESTORE)
     if state == NO_RIGHT and text.startswith("permission denied for database"):
@@ -155,6 +170,17 @@ def translate(exc: Exception, where: str, lost: bool = False, standby: bool = Tr
             f"The store {where} does not take this record: {text}. Nothing was changed.",
             "another row has what only one may have: look which of the two is right, change or remove the other, then "
             "run the same command again",
+        )
+    if state == _CHECK and text.startswith("no partition"):
+        return InvalidInput(
+            f"The store {where} does not take this record: {text}.",
+            "have the application make the partition that it belongs to, then run the same command again",
+        )
+    if state in (_NO_VALUE, _CHECK):
+        return InvalidInput(
+            f"The store {where} does not take this record: {text}.",
+            "have the owner of the table take that rule back, which its records do not meet, then run the same command "
+            "again",
         )
     if state[:2] in ("22", "23", "21") or exc.__class__.__name__ in ("DataError", "NumericValueOutOfRange"):
         return InvalidInput(f"The store {where} does not take this record: {text}.", "correct or split the record")

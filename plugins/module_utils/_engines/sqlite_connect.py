@@ -31,6 +31,7 @@ CACHE_KIB: t.Final = 16 << 10
 READ_CACHE_KIB: t.Final = 4 << 10  # a scan passes each page once
 CHECKPOINT_PAGES: t.Final = 4000  # SQLite's 1,000 make bulk loading a quarter slower
 OWNER_SECONDS: t.Final = 2.0
+MOMENT_SECONDS: t.Final = 0.1  # in which what was just looked at may have been given away
 WAL_BYTES: t.Final = 64 << 20  # the write-ahead log shrinks to this after a checkpoint
 NAMESPACE_COLUMNS: t.Final = (
     "name, state, generation, ttl, serving_ttl, incident, prior_ttl, prior_state, "
@@ -115,16 +116,18 @@ def sqlite_errors(path: str) -> t.Iterator[None]:
         raise translate(exc, path) from exc
 
 
-def _wait_for_owner(con: sqlite3.Connection) -> None:
+def _wait_for_owner(con: sqlite3.Connection, path: str) -> None:
     """Where root makes -wal and -shm, SQLite gives them to the owner of the database a moment later, and nobody else
-    opens it until then. Every other error comes again with the caller's first statement.
+    opens it until then. Every other error comes again with the caller's first statement, and soon: on media that became
+    read-only an application opens its store again and again.
     """
-    deadline = time.monotonic() + OWNER_SECONDS
+    begun = time.monotonic()
     while True:
         try:
             con.execute("PRAGMA schema_version").fetchone()
         except sqlite3.OperationalError as exc:
-            if "unable to open" in str(exc) and time.monotonic() < deadline:
+            seconds = OWNER_SECONDS if _somebody_elses(f"{path}-wal", f"{path}-shm") else MOMENT_SECONDS
+            if "unable to open" in str(exc) and time.monotonic() - begun < seconds:
                 time.sleep(0.01)
                 continue
         except sqlite3.Error:
@@ -132,12 +135,16 @@ def _wait_for_owner(con: sqlite3.Connection) -> None:
         return
 
 
+def _somebody_elses(*files: str) -> bool:
+    return any(os.path.lexists(one) and not os.access(one, os.R_OK | os.W_OK) for one in files)
+
+
 def connect(path: str, busy_timeout: float, *, read_only: bool = False) -> sqlite3.Connection:
     """An open connection in autocommit mode; never makes a file. Errors: sqlite3.Error."""
     uri = "file:" + urllib.parse.quote(os.path.abspath(path)) + "?mode=rw"
     con = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
     try:
-        _wait_for_owner(con)
+        _wait_for_owner(con, path)
         con.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
         con.execute("PRAGMA synchronous = FULL")
         con.execute("PRAGMA temp_store = FILE")

@@ -85,15 +85,15 @@ class Queries:
                             step = STEP
                         if len(rows) >= batch or size > BATCH_BYTES:
                             last = rows[-1]
-                            yield self._readable(rows)
+                            yield from self._readable(rows)
                             rows, size = [], 0
                 if rows:
-                    yield self._readable(rows)
+                    yield from self._readable(rows)
                 return
             except sqlite3.Error as exc:
                 if rows:  # what was read before the damaged place is good
                     last = rows[-1]
-                    yield self._readable(rows)
+                    yield from self._readable(rows)
                 if not self._grow_lenient(exc):
                     raise translate(exc, self._path) from exc
             if last is not None:
@@ -108,7 +108,7 @@ class Queries:
         self._con.text_factory = lenient
         return True
 
-    def _readable(self, rows: list[Row]) -> list[Row]:
-        if self._con.text_factory is str:
-            return rows
-        return [row for row in rows if encodable(row[0])]
+    def _readable(self, rows: list[Row]) -> list[list[Row]]:
+        """One batch, or none: an empty one says nothing to whoever goes on behind its last row."""
+        good = rows if self._con.text_factory is str else [row for row in rows if encodable(row[0])]
+        return [good] if good else []

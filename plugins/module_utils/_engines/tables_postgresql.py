@@ -123,25 +123,17 @@ class TablesPostgresqlStore(WithoutLog, TablesSearch, TablesStructure, TablesGen
                     )
 
     def _make_control(self) -> None:
-        """The collection's own schema and tables, as one transaction."""
+        """The collection's own schema and tables."""
         if self.made:
             return
         session = self._session()
         if not _exists(session, self.sql):
             self._make(session)
-        owner = session.row("SELECT current_user::text")[0]
-        session.begin("READ COMMITTED")
-        try:
-            self._one_at_a_time(session)
-            for text in helpers(self.sql.schema, owner):
-                session.say(text)
-            self._of_operator(session)
-            session.commit()
-        except BaseException:
-            session.roll_back()
-            raise
         self._recognise(False)
         self.made = True
+
+    def _beside(self, session: Session) -> list[str]:
+        return helpers(self.sql.schema, session.row("SELECT current_user::text")[0])
 
     @contextlib.contextmanager
     def _transaction(self) -> t.Iterator[Session]:
@@ -190,7 +182,7 @@ class TablesPostgresqlStore(WithoutLog, TablesSearch, TablesStructure, TablesGen
         self.live.sql[0].inside(name)  # says how a namespace is written
         with self._transaction() as session:
             made = self._make_namespace(session, name, state, None)
-            if made and state != "serving":
+            if state != "serving":  # also where it was made before, and a partition has come since
                 self._carry_out(session)
         return made
 

@@ -22,10 +22,11 @@ from .postgresql_rows import HEAD_BYTES, escaped
 from .postgresql_session import Session
 from .tables_postgresql_fence import TablesFence
 from .tables_postgresql_indexes import MANY, analyze, built_after
-from .tables_postgresql_others import as_written, changing, itself, referring
+from .tables_postgresql_others import itself, referring
 from .tables_postgresql_reader import Live, record
 from .tables_postgresql_records import Prepared, begins, of_root
 from .tables_postgresql_schema import text_literal
+from .tables_postgresql_triggers import as_written, changing, settled
 
 PAGE = 1000  # records of one step of a switch
 #: The key of a live record v as the collection's own table stores it: key, key_mark, and key_rest between them.
@@ -229,6 +230,7 @@ class _Direct:
             self._done += part.records
 
     def rows(self) -> t.Iterator[Row]:
+        settled(self._session)
         return self._store.live.payloads(self._session, self._namespace)
 
     def waited_for(self) -> bool:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What an application has around its memory tables in PostgreSQL: rows of other tables that go with a memory, triggers
-that change a row on its way in, and rows that belong to no namespace.
+"""What an application has around its memory tables in PostgreSQL: rows of other tables that go with a memory,
+foreign keys, and rows that belong to no namespace.
 
 PRIVATE to the collection.
 """
@@ -28,16 +28,6 @@ SELECT f.conrelid::regclass::text, f.conrelid::bigint, f.confrelid::bigint, f.co
 FROM pg_constraint f WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confdeltype IN ('c', 'n', 'd')
 AND f.confrelid::bigint = ANY(%s) ORDER BY 1"""
 _DOES: t.Final = {"c": "are deleted", "n": "forget it", "d": "forget it"}
-#: Row triggers that run before a row is put or removed, but for those that are off.
-_BEFORE: t.Final = """
-SELECT g.tgrelid::regclass::text, quote_ident(g.tgname),
-  CASE g.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END
-FROM pg_trigger g WHERE g.tgrelid::bigint = ANY(%s) AND NOT g.tgisinternal AND g.tgparentid = 0 AND g.tgtype & 3 = 3
-AND g.tgenabled IN ('O', 'A') AND g.tgname NOT LIKE 'memops_%%' ORDER BY 1, 2"""
-_AFTER: t.Final = """
-SELECT quote_ident(g.tgname), g.tgrelid::regclass::text FROM pg_trigger g WHERE g.tgrelid::bigint = ANY(%s)
-AND NOT g.tgisinternal AND g.tgparentid = 0 AND g.tgtype & 2 = 0 AND g.tgenabled IN ('O', 'A')
-AND g.tgname NOT LIKE 'memops_%%' ORDER BY 2, 1"""
 
 
 def homes(live: Live) -> Ints:
@@ -130,22 +120,6 @@ def told(session: Session, live: Live) -> list[str]:
     ]
 
 
-@contextlib.contextmanager
-def as_written(
-    session: Session, live: Live, hold: t.Callable[[Session, t.Sequence[str], str], None]
-) -> t.Iterator[None]:
-    """A row goes into the tables as it was saved: triggers of the application that run before that, and may give it
-    another time or refuse it, are off in this transaction. Nobody else writes meanwhile, so nobody misses them."""
-    found = session.rows(_BEFORE, homes(live))
-    if found:
-        hold(session, sorted({table for table, _trigger, _how in found}), "SHARE ROW EXCLUSIVE")
-    for table, trigger, _how in found:
-        session.say(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}")
-    yield
-    for table, trigger, how in found:
-        session.say(f"ALTER TABLE {table} {how} TRIGGER {trigger}")
-
-
 #: Foreign keys of these tables, or to them, that are looked at row by row: the table, the key, and how it is made; only
 #: where this user may change it. Inherited ones follow theirs.
 _IMMEDIATE: t.Final = """
@@ -183,20 +157,6 @@ def may_go(session: Session, live: LiveRoot) -> bool:
         "OR NOT f.condeferred AND NOT pg_has_role(c.relowner, 'USAGE')))",
         live.table.oid, ours,
     )[0]  # fmt: skip
-
-
-def changing(session: Session, live: Live) -> tuple[str, str]:
-    """(what may have changed a row that was put, what to do about it)."""
-    found = session.rows(_AFTER, homes(live))
-    if not found:
-        return "a rule of the application changes it, or its columns are others now", (
-            "look for rules on its tables, and compare their columns with those when the snapshot was taken"
-        )
-    named = ", ".join(f"{trigger} on {table}" for trigger, table in found)
-    off = "; ".join(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}" for trigger, table in found)
-    return f"a trigger of the application changes it ({named})", (
-        f"have the owner of the tables say {off}; then run the same command again, and ENABLE afterwards"
-    )
 
 
 def unsaved(session: Session, live: Live) -> list[str]:

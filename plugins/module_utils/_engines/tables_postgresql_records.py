@@ -20,19 +20,11 @@ from .postgresql_operators import Operators
 from .postgresql_rows import escaped
 from .postgresql_schema import literal, quoted
 from .postgresql_session import Session
-from .tables_postgresql_others import (
-    as_written,
-    changing,
-    deferred,
-    itself,
-    may_go,
-    referring,
-    spare,
-    stands_alone,
-)
+from .tables_postgresql_others import deferred, itself, may_go, referring, spare, stands_alone
 from .tables_postgresql_reader import Live, key_columns
 from .tables_postgresql_room import make_room
 from .tables_postgresql_schema import LiveRoot, Table
+from .tables_postgresql_triggers import as_written, changing, settled
 
 PART = 500  # records that one change looks at
 T = t.TypeVar("T")
@@ -63,8 +55,12 @@ class TablesRecords(Operators):
             number = self._own_generation(session, claim, generation)
             if number != self._namespace(session, claim.namespace).generation:
                 return self._change_inactive(session, claim, number, changes)
-            with as_written(session, self.live, self._hold):
+            with as_written(session, self.live, self._hold) as late:
                 refused = self._in_any_order(session, lambda: self._change_all(session, claim, changes))
+                if late:
+                    settled(session)
+                    last = {c.key: c.row for c in changes if c.key not in refused}
+                    self._prove(session, claim.namespace, [row for row in last.values() if row is not None])
         return refused
 
     def _change_all(self, session: Session, claim: Claim, changes: t.Sequence[Change]) -> list[str]:
@@ -220,8 +216,11 @@ class TablesRecords(Operators):
         those that wait for each other."""
         for part in self.prepared(namespace, rows):
             self._put_root(session, namespace, part, away)
-        if not prove:
-            return
+        if prove:
+            self._prove(session, namespace, rows)
+
+    def _prove(self, session: Session, namespace: str, rows: t.Sequence[Row]) -> None:
+        """Errors: CannotProceed when a record does not lie there as it was put."""
         back = self.live.rows_of(session, namespace, [row[0] for row in rows])
         for row in rows:
             found = back.get(row[0])

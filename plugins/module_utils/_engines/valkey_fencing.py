@@ -74,14 +74,16 @@ class Fencing(LogKeeping, ReplicaFence):
 
     @repeated
     def _let_in_first(self, claim: Claim, *, reading: bool = False) -> None:
-        """The server's file of users is written before the state changes. A server that was killed between the two
-        would keep applications out of a namespace that serves, and that nobody releases again."""
+        """The server's file of users is written before the state changes, and replicas let them in. A server that was
+        killed between the two, or one that was promoted, would keep applications out of a namespace that serves, and
+        that nobody releases again."""
         with self._operating(claim) as tx:
             if not reading and self._namespace(tx, claim.namespace)["state"] != "quarantined":
                 return
             self._let_in(tx, claim.namespace, reading=reading, noted_still=True)
             tx.durable = True
         self._save_users()
+        self._let_in_beside(claim.namespace, reading)
 
     @repeated
     def _unfence(self, claim: Claim, users: bool) -> bool:

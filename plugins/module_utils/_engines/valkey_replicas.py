@@ -22,7 +22,7 @@ from .._store import WHOLE
 from .valkey_connect import Wire, packed
 from .valkey_control import space_of
 from .valkey_errors import RightMissing, valkey_errors
-from .valkey_fence import Fence, probes
+from .valkey_fence import Fence, fences, probes
 from .valkey_rules import Taken, less, rule_of
 
 PATIENCE = 2.0  # seconds for an answer of one that may be gone
@@ -87,6 +87,26 @@ class ReplicaFence(Fence):
                         changed = True
                         break
         return changed
+
+    def _let_in_beside(self, namespace: str, reading: bool) -> None:
+        """Let the users in on each replica on which they stand as the note of the fence says, before the namespace
+        serves: one that is promoted in that moment would keep them out, and nobody would release it again. One that
+        cannot be reached prevents nothing."""
+        if self.place.nodes.clustered:
+            return
+        with valkey_errors(self.place):
+            noted = fences(self.wire, self.names)
+        of = {user: one for user, one in noted.items() if namespace in (one.reading if reading else one.fenced)}
+        for _address, wire in self._replicas() if of else ():
+            for user, taken in of.items():
+                left = taken._replace(reading=taken.reading - {namespace}) if reading else taken._replace(
+                    fenced=taken.fenced - {namespace}
+                )  # fmt: skip
+                with contextlib.suppress(MemoryOpsError), valkey_errors(wire.place):
+                    said = wire.many([packed("ACL", "GETUSER", user)])[0]
+                    if isinstance(said, list) and rule_of(said)[0].same(less(self.names, taken.base, taken)):
+                        wire.call("ACL", "SETUSER", user, *less(self.names, taken.base, left).settings())
+                        wire.many([packed("ACL", "SAVE")])
 
     def _all_namespaces(self) -> set[str]:
         return {WHOLE, *(name.decode() for name in self._ask("HKEYS", self.names.namespaces))}

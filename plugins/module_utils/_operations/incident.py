@@ -181,6 +181,19 @@ def own_files(path: str) -> t.Iterator[None]:
         ) from exc
 
 
+@contextmanager
+def temporary_files() -> t.Iterator[None]:
+    """Failures of what SQLite keeps in a file without a name, in words. Errors: StoreUnavailable."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise StoreUnavailable(
+            f"A temporary file of this step cannot be written or read: {exc}.",
+            "free space where SQLite keeps such files (SQLITE_TMPDIR or TMPDIR, else /var/tmp), then run the same "
+            "command again",
+        ) from exc
+
+
 def write_note(path: str, note: t.Mapping[str, t.Any]) -> None:
     """Replace one of those files, as JSON that their owner alone reads. Errors: StoreUnavailable."""
     from .._files import replace_file

@@ -12,6 +12,7 @@ import typing as t
 
 from .._errors import MemoryOpsError
 from .._model import Claim, NamespaceState
+from .._repository import SnapshotInfo
 from .._store import Store
 from .incident import microseconds
 
@@ -20,8 +21,19 @@ FACT: t.Final = "ttl_lost"
 
 def is_lost(store: Store, state: NamespaceState) -> bool:
     """Whether the row was made again and nobody fenced the namespace since: only such a quarantine has no incident."""
+    return _is_fresh(state, store.capabilities())
+
+
+def _is_fresh(state: NamespaceState, capabilities: t.Collection[str]) -> bool:
     fresh = state.state == "quarantined" and state.incident is None and state.ttl is None
-    return fresh and "log" in store.capabilities()  # else applications give each record its own
+    return fresh and "log" in capabilities  # else applications give each record its own
+
+
+def saved(state: NamespaceState, capabilities: t.Collection[str], before: SnapshotInfo | None) -> float | None:
+    """What a snapshot says of it: where it is lost, what the good one before it says, so that a rebuild finds it."""
+    if before is None or not _is_fresh(state, capabilities):
+        return state.ttl
+    return t.cast("float | None", before.namespaces[state.name]["ttl"])
 
 
 def warning(namespace: str) -> str:

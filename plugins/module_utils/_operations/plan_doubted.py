@@ -14,6 +14,7 @@ import typing as t
 
 from .._codec import log_checksum
 from .._model import WRITE_OPERATIONS, LastWrite
+from .incident import temporary_files
 from .plan_file import Entry
 
 Decision = t.Optional[t.Tuple[bool, t.Optional[Entry]]]
@@ -26,12 +27,13 @@ class Doubted:
 
     def add(self, key: str, proof: bytes, proven: Decision, unproven: Decision, write: LastWrite | None) -> None:
         """What to do with the key when a log has the copy's checksum ``proof``, and else; its newest logged write."""
-        if self._db is None:
-            self._db = sqlite3.connect("", isolation_level=None)  # a file that goes when it is closed
-            self._db.execute(SCHEMA)
-            self._db.execute("BEGIN")
         both = marshal.dumps((_plain(proven), _plain(unproven), None if write is None else tuple(write)))
-        self._db.execute("INSERT INTO doubted VALUES (?, ?, 0, ?)", (key, proof, both))
+        with temporary_files():
+            if self._db is None:
+                self._db = sqlite3.connect("", isolation_level=None)  # a file that goes when it is closed
+                self._db.execute(SCHEMA)
+                self._db.execute("BEGIN")
+            self._db.execute("INSERT INTO doubted VALUES (?, ?, 0, ?)", (key, proof, both))
 
     def decided(
         self, logs: t.Iterable[t.Iterable[t.Sequence[t.Any]]]
@@ -43,10 +45,11 @@ class Doubted:
             if self._db.execute("SELECT 1 FROM doubted WHERE proven = 0 LIMIT 1").fetchone() is None:
                 break
             for batch in log:
-                self._db.executemany(
-                    "UPDATE doubted SET proven = 1 WHERE key = ? AND proof = ?",
-                    [(e[4], e[7]) for e in batch if _written(e)],
-                )
+                with temporary_files():
+                    self._db.executemany(
+                        "UPDATE doubted SET proven = 1 WHERE key = ? AND proof = ?",
+                        [(e[4], e[7]) for e in batch if _written(e)],
+                    )
         for proven, both in self._db.execute("SELECT proven, decisions FROM doubted ORDER BY key"):
             yes, no, write = marshal.loads(both)
             yield _decision(yes if proven else no), None if write is None else LastWrite._make(write)

@@ -102,8 +102,8 @@ def claimed(
     if work.check:
         yield None
         return
-    if work.state is None:
-        # a standby until it is complete; nothing else may fill it meanwhile
+    if work.state is None or work.state.state == "standby":
+        # until it is complete, as nothing else may fill it meanwhile; of one that was left so the fence is looked at
         store.create_namespace(work.target, state="standby", ttl=work.entry["ttl"])
         work.state = state_of(store, work.target)
     if claim is not None:

@@ -19,7 +19,7 @@ from .._model import CHECKSUM, KEY, Claim
 from .._store import Store
 from .._store_own import RotatesOwnKeys
 from .commands import run as command
-from .incident import now_us
+from .incident import now_us, temporary_files
 from .integrity_rows import shown
 from .rotation import LEASE, PREFIX, Attempt, claim_for, let_go
 
@@ -116,7 +116,7 @@ class _Digests:
         self._db.close()
 
     def fill(self, store: Store, name: str, keep: t.Callable[[], None]) -> None:
-        with store.reader() as reader:
+        with temporary_files(), store.reader() as reader:
             for rows in reader.scan(name):
                 self._db.executemany(
                     "INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", [(name, row[KEY], row[CHECKSUM]) for row in rows]
@@ -129,7 +129,7 @@ class _Digests:
         a record that is gone may have been deleted: it counts as changed."""
         same = unreadable = changed = lost = 0
         examples: list[tuple[str, str]] = []
-        with store.reader() as reader:
+        with temporary_files(), store.reader() as reader:
             quiet = reader.namespace(name).state == "quarantined"
             for rows in reader.scan(name):
                 for row in rows:

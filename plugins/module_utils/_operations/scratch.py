@@ -32,7 +32,7 @@ def folder(parent: str | None) -> t.Iterator[str]:
             os.rename(coming, os.path.join(path, LOCK))  # locked from the moment that anybody sees it
             yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        _empty(path)
 
 
 def _clear(parent: str) -> None:
@@ -51,4 +51,19 @@ def _remove(path: str) -> None:
         return
     with open(os.path.join(path, LOCK), "rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path, ignore_errors=True)
+        _empty(path)
+
+
+def _empty(path: str) -> None:
+    """The lock goes last: without it nobody would dare to remove what is left when this is killed. Errors: none."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif entry.name != LOCK:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+        if os.listdir(path) == [LOCK]:
+            os.unlink(os.path.join(path, LOCK))
+    with contextlib.suppress(OSError):
+        os.rmdir(path)

@@ -338,7 +338,7 @@ class _Creation:
 
     # --- after ------------------------------------------------------------------------------------------------------
     def _publish(self, job: Job, scanned: Scanned, before: SnapshotInfo | None) -> dict[str, t.Any]:
-        index, entries = summary(scanned)
+        index, entries = summary(scanned, self.known, self._former)
         wrapped = self.keyring.export_wrapped()  # after the scan: a rotation may have made the key of some rows since
         sealed = pack_keys(job.snapshot, job.secret, self.keyring, wrapped)
         # whose applications nothing can keep away, of that every snapshot is fuzzy: then it is told of evidence alone

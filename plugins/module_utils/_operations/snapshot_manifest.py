@@ -14,6 +14,7 @@ from .._model import LogEntry, NamespaceState, Record, StoreIdentity
 from .._repository import SnapshotInfo
 from .._repository.chunks import NamespaceDigest
 from .._repository.manifest import SNAPSHOT_FORMAT, Index
+from . import lost_ttl
 from .snapshot_check import Tally
 
 DROP = 0.30
@@ -34,8 +35,10 @@ class Scanned(t.NamedTuple):
     dropped: t.List[str]  # why something may be missing, in words; only where a server drops what it has no room for
 
 
-def summary(scanned: Scanned) -> tuple[Index, dict[str, dict[str, t.Any]]]:
-    """The index, and per namespace what the manifest says."""
+def summary(
+    scanned: Scanned, capabilities: t.Collection[str], former: t.Mapping[str, SnapshotInfo]
+) -> tuple[Index, dict[str, dict[str, t.Any]]]:
+    """The index, and per namespace what the manifest says. ``former``: of each its last good snapshot."""
     index: Index = {}
     entries: dict[str, dict[str, t.Any]] = {}
     parts: dict[str, list[Tally]] = {}
@@ -62,7 +65,7 @@ def summary(scanned: Scanned) -> tuple[Index, dict[str, dict[str, t.Any]]]:
             "holes": sum(len(tally.holes) for tally in [*tallies, log]),
             "generation": state.generation,
             "state": state.state,
-            "ttl": state.ttl,
+            "ttl": lost_ttl.saved(state, capabilities, former.get(state.name)),
         }
     return index, entries
 

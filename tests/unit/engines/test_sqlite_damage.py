@@ -108,6 +108,7 @@ def test_a_key_of_broken_text_costs_one_record(store):
         assert all_rows(store, "n", batch=batch) == good
         assert all_rows(store, "n", batch=batch, descending=True) == good[::-1]
         with store.reader() as reader:
+            assert all(reader.scan("n", batch=batch))
             found = [w.key for part in reader.last_writes("n", batch=batch) for w in part]
             assert found == ["key-0", "key-2", "key-3", "key-4", "key-5"]
             assert sum(len(part) for part in reader.log("n", batch=batch)) == 6

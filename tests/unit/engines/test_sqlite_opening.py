@@ -7,9 +7,11 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import (
     InvalidInput,
     StoreDamaged,
@@ -63,6 +65,23 @@ def test_a_file_of_sqlite_that_its_owner_gets_only_a_moment_later(store, tmp_pat
         assert list(keys_of(opened, "a")) == ["k"]
     waiting.join()
     hindrance.symlink_to("nowhere")
+    with pytest.raises(StoreUnavailable, match="cannot be opened: unable to open database file"):
+        open_store({"path": str(tmp_path / "m.db")})
+
+
+def test_nobody_is_waited_for_where_no_file_is_somebody_elses(store, tmp_path, monkeypatch):
+    """As on media that became read-only."""
+    store.close()
+    (tmp_path / "m.db-wal").mkdir()
+    monkeypatch.setattr(sqlite_connect, "OWNER_SECONDS", 3600.0)
+    waits, sleep = [], time.sleep
+
+    def counted(seconds):
+        waits.append(seconds)
+        assert len(waits) < 200
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", counted)
     with pytest.raises(StoreUnavailable, match="cannot be opened: unable to open database file"):
         open_store({"path": str(tmp_path / "m.db")})
 

@@ -164,6 +164,31 @@ def test_sentinels_own_failover_in_a_quarantine_to_a_server_that_was_not_fenced(
         former.follow(group.store(), 120.0)
 
 
+def test_sentinels_own_failover_in_a_release_keeps_nobody_out(group, store, monkeypatch):
+    """The namespace serves already, and its former primary does not know the new one as a replica any more."""
+    claim = claimed(store)
+    before = group.primary()
+    store.fence(claim)
+    assert {at(store, server) for server in group.servers} == {"refused"}
+    fence_replicas = store._fence_replicas
+
+    def demoted(namespace):
+        with before.client() as client:
+            client.set("reached", "1")
+            client.wait(len(group.servers) - 1, 60_000)
+        with group.sentinels[0].client() as client:
+            client.execute_command("SENTINEL", "FAILOVER", SERVICE)
+        wait_for("another primary", lambda: group.primary() is not before)
+        return fence_replicas(namespace)
+
+    monkeypatch.setattr(store, "_fence_replicas", demoted)
+    store.unfence(claim)
+    group.synced()
+    group.settled()
+    assert store.reader().namespace("n").state == "serving"
+    assert at(store, group.primary()) == "served"
+
+
 def test_a_point_that_is_kept_outlives_sentinels_failover(group, store):
     rows, before = all_rows(store, "n"), group.primary()
     with store.keeping():

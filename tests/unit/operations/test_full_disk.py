@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import subprocess
 
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines import sqlite_connect
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import rotate_own
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.plan_doubted import Doubted
 from tests.unit.operations.operations_help import small_disk
 from tests.unit.operations.runbook import NS, OTHER, STEPS, Site, attempt, refused
 from tests.unit.operations.test_rebuild_kills import EXPECTED, damaged, options
@@ -99,3 +102,26 @@ def test_a_small_disk_that_is_full(site, tmp_path, place, monkeypatch):
     finally:
         if mounted:
             subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+@pytest.mark.parametrize("who", ["plan", "rotation"])
+def test_a_disk_of_temporary_files_that_is_full_is_said_to_be_that(tmp_path, who):
+    """A limit that the operating system puts on every file of a process stands for the disk."""
+    site = Site(tmp_path / "site")
+    with site.memory() as memory:
+        memory.write_many(NS, {f"{n:04d}" + "k" * 1000: n for n in range(5000)})
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+            with refused("A temporary file of this step cannot be written"):
+                if who == "plan":
+                    doubted = Doubted()
+                    for key in site.rows():
+                        doubted.add(key, b"", None, None, None)
+                else:
+                    with site.open() as store:
+                        rotate_own._Digests().fill(store, NS, lambda: None)
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0

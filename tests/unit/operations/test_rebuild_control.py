@@ -98,6 +98,19 @@ def test_every_step_refuses_and_a_hard_rebuild_brings_it_back(site, what):
         assert memory.ttl(NS) == 86400
 
 
+def test_a_backup_between_two_runs_of_isolate_does_not_forget_the_ttl(site):
+    """The first one was killed after it had made the control row again."""
+    damage(site, "gone")
+    with site.open() as store:
+        store.lead_back()
+    site.backup()
+    run = attempt()
+    for name in ("isolate", "forensic", "diagnose", "plan", "apply", "validate", "release"):
+        site.step(name, run)
+    with site.memory() as memory:
+        assert memory.ttl(NS) == 86400
+
+
 def test_where_nothing_is_rebuilt_it_is_said_that_the_ttl_is_lost(site):
     damage(site, "gone")
     run = attempt()

@@ -142,6 +142,38 @@ def test_what_a_killed_drill_left_goes_with_the_next_one_and_what_is_in_use_stay
     assert not os.path.exists(mine)
 
 
+def test_who_is_killed_while_it_removes_its_scratch_folder_leaves_what_the_next_one_removes(tmp_path):
+    def removed(at):
+        """Killed after so many files were removed; whether it was."""
+        unlink, done = os.unlink, []
+
+        def cut(*given, **more):
+            unlink(*given, **more)
+            done.append(given)
+            if len(done) == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        with scratch.folder(str(tmp_path)) as path:
+            lock = os.path.join(path, scratch.LOCK)
+            for name in ("store.db", "store.db-wal", "packs/one"):
+                file = pathlib.Path(path, name)
+                file.parent.mkdir(exist_ok=True)
+                file.write_text("memories")
+            os.rename(lock, lock + "-")  # a file system may list the newest name first
+            os.rename(lock + "-", lock)
+            os.unlink = cut
+
+    for at in (1, 2, 3, 4):
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                removed(at)
+            os._exit(1)
+        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        with scratch.folder(str(tmp_path)) as mine:
+            assert not [one for one in tmp_path.rglob("*") if one.is_file() and not one.is_relative_to(mine)]
+
+
 def test_a_slip_of_the_pen_is_no_drill_that_failed(site):
     with pytest.raises(InvalidInput, match="There is no snapshot '20260101T000000Z-00000000'"):
         drilled(site, snapshot_id="20260101T000000Z-00000000")
