@@ -40,6 +40,9 @@ options:
     description:
       - With O(keys) or O(pattern), replace also records that are intact and were written after the snapshot, or of
         which nobody knows it. Those are set aside.
+      - Without O(keys), O(pattern) and O(to_namespace), go back to the snapshot also where a namespace serves what was
+        written, changed or deleted after it. Otherwise that is refused and nothing is restored, as it would be out of
+        service.
       - A record that is missing or damaged is replaced without it, and one of O(keys) also where it was changed and its
         update time was not.
     type: bool

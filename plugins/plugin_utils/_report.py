@@ -294,7 +294,10 @@ def _escalated(run: Run, loss_ratio: t.Optional[float], limit: t.Optional[float]
 
 def _advice(run: Run) -> t.Optional[str]:
     """What a person does before the next command: what the newest step that did not pass says, if it says any."""
-    said = (given.text(s.result.get("next_step")) for s in reversed(list(run.current.values())) if s.verdict != PASS)
+    steps = list(run.current.values())
+    if run.state == "released" and run.lifted_alone and run.passed("release"):
+        steps = steps[list(run.current).index("release") :]  # what was asked for before is not needed any more
+    said = (given.text(s.result.get("next_step")) for s in reversed(steps) if s.verdict != PASS)
     advice = next((text for text in said if text), None)
     if run.unharmed:
         return (

@@ -22,7 +22,8 @@ def refuse_forgotten(store: Store, store_params: t.Mapping[str, t.Any], namespac
     """For a step that found no open incident. Errors: CannotProceed."""
     folder = run.work_dir or base(store_params)
     try:
-        there = set(os.listdir(folder))
+        with os.scandir(folder) as entries:  # what a scrub notes lies beside the incidents' folders
+            there = {entry.name for entry in entries if entry.is_dir()}
     except OSError:
         return
     known = store.incidents(namespace)

@@ -28,6 +28,7 @@ from .incident import now_us
 from .incoming import Incoming, checked
 from .restore_fill import fill
 from .restore_guards import no_secondary_overwritten, same_layout, same_lineage
+from .restore_newer import keep_newer
 from .restore_records import copy_under, parts_of, some_keys
 from .restore_renamed import copy_rows_under, refuse_overlap
 from .restore_work import Opened, Work, claimed, state_of
@@ -154,11 +155,16 @@ def restore(
 
 
 def restore_whole(
-    *, namespaces: t.Sequence[str] | None = None, snapshot_id: str | None = None, **arguments: t.Any
+    *,
+    namespaces: t.Sequence[str] | None = None,
+    snapshot_id: str | None = None,
+    newer_stay: bool = False,
+    **arguments: t.Any,
 ) -> dict[str, t.Any]:
     """``restore`` for every namespace of one snapshot (or these). {changed, snapshot, namespaces {name: result}}.
 
     Where none is named, it is the newest good one that holds everything, not the baseline of one namespace.
+    ``newer_stay``: refuse, before the first, where one serves what was written after the snapshot.
     """
     place = arguments["repository"]
     if not isinstance(place, Repository):
@@ -171,7 +177,13 @@ def restore_whole(
     results = {}
     where = (arguments["store_params"], arguments.get("create", False), arguments.get("check", False))
     with contextlib.closing(Opened(*where)) as opened:
-        for namespace in snapshot.namespaces() if namespaces is None else namespaces:
+        wanted = snapshot.namespaces() if namespaces is None else namespaces
+        if newer_stay and opened.store is not None:
+            held = [one for one in wanted if one in snapshot.namespaces()]
+            same_layout(opened.store, snapshot)
+            if opened.store.identity().lineage == snapshot.info.lineage:
+                keep_newer(opened.store, snapshot, held)
+        for namespace in wanted:
             given = {**arguments, "repository": place, "snapshot": snapshot, "opened": opened}
             results[namespace] = restore(**given, namespace=namespace)
     return {

@@ -75,7 +75,9 @@ def bring_back(
             "namespaces": {to_namespace or only: one},
         }
     else:
-        result = dict(restore.restore_whole(namespaces=namespaces, **common))
+        # in an incident the namespace is out of service, and a standby copy takes no writes of its own
+        newer_stay = not (overwrite or as_secondary or run.incident)
+        result = dict(restore.restore_whole(namespaces=namespaces, newer_stay=newer_stay, **common))
     result["restored"] = sum(part.get("restored") or 0 for part in result["namespaces"].values())
     result["warnings"] = sorted({w for part in result["namespaces"].values() for w in part.get("warnings", [])})
     return result

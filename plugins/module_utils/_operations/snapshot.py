@@ -262,7 +262,9 @@ class _Creation:
 
     def _unchanged(self, snapshot: Snapshot) -> dict[str, t.Any]:
         manifest = snapshot.manifest
-        return result_of(manifest, False, self.warnings, {}, {}) | {"bytes": {"sent": 0, "referenced": 0, "stored": 0}}
+        told = result_of(manifest, False, self.warnings, {}, {})
+        told["suspect"] = told["suspect"] and not snapshot.info.accepted
+        return told | {"bytes": {"sent": 0, "referenced": 0, "stored": 0}}
 
     def _canary(self, store: Store, namespace: str) -> None:
         """A record that must come back from every restore."""

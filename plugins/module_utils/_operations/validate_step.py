@@ -17,7 +17,8 @@ from . import validate
 from .commands import run as command
 from .forgotten import refuse_forgotten
 from .hit_rate import source_of
-from .incident import Journal, Run, now_us
+from .incident import Journal, Run, microseconds, now_us
+from .probes import fix_probes
 
 LOOK_BACK_US = 900 * 1_000_000  # of a hit rate that was measured
 
@@ -59,7 +60,7 @@ def judge(
         store_params=store_params,
         keyring=keyring,
         namespace=namespace,
-        probes=(known.get("probes") or []) if incident else None,
+        probes=_probes(store, namespace, known) if incident else None,
         benchmark=benchmark,
         baseline=known.get("baseline"),
         thresholds=dict(thresholds or {}),
@@ -75,6 +76,15 @@ def judge(
             store.note(claim, validated=brief)
             outcome.update(brief)
     return {**found, "incident": incident, "changed": changed}
+
+
+def _probes(store: Store, namespace: str, known: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    """Those of the diagnosis. Where nothing was diagnosed, as in a failover of what is whole, nothing was repaired
+    either: then what was read before the fence."""
+    if "probes" in known or "log" not in store.capabilities():
+        return known.get("probes") or []
+    with store.reader() as reader:
+        return fix_probes(reader=reader, namespace=namespace, before_at=microseconds(known.get("fenced_at")))
 
 
 def _served(store: Store, namespace: str) -> bool:

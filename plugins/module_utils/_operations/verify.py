@@ -157,7 +157,10 @@ class _Examination:
             self.problem(exc.message, object=key)
             return None
         if info is None:
-            raise SnapshotUnusable(f"There is no snapshot {self.id} of {self.name}.", "list the snapshots")
+            raise SnapshotUnusable(
+                f"There is no snapshot {self.id} of {self.name}.",
+                "the playbook memops.agent_memory.info lists those that there are",
+            )
         return info
 
     def _keys_intact(self) -> bool:

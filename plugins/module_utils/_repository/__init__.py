@@ -110,7 +110,8 @@ class Repository:
         """Errors: SnapshotUnusable (unknown, unfinished, changed), KeyUnavailable, RepositoryRefused."""
         check_name("store", name)
         unknown = SnapshotUnusable(
-            f"There is no snapshot {snapshot_id!r:.80} of {name} in {self.location}.", "list the snapshots"
+            f"There is no snapshot {snapshot_id!r:.80} of {name} in {self.location}.",
+            "the playbook memops.agent_memory.info lists those that there are",
         )
         if not isinstance(snapshot_id, str) or not SNAPSHOT_ID.match(snapshot_id):
             raise unknown

@@ -99,7 +99,8 @@ def read_keys(objects: ObjectStore, name: str, snapshot_id: str, keyring: t.Any)
         if not others:
             if not objects.children(where):
                 raise SnapshotUnusable(
-                    f"There is no snapshot {snapshot_id} of {name} in {objects.location}.", "list the snapshots"
+                    f"There is no snapshot {snapshot_id} of {name} in {objects.location}.",
+                    "the playbook memops.agent_memory.info lists those that there are",
                 ) from None
             raise SnapshotUnusable(
                 f"Snapshot {snapshot_id} has lost its keys object.", "use another snapshot, or put the object back"

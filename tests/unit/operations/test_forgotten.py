@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, StoreMissing
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import monitor_step
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import monitor_step, scrub
 from tests.support.engines import Bench
 from tests.support.valkey_server import ValkeyServer
 from tests.unit.operations.runbook import NAME, NS, OTHER, Site, attempt
@@ -54,5 +54,14 @@ def test_no_step_takes_what_was_begun_anew_for_what_was_quarantined(tmp_path, se
     assert site.step("validate", attempt(), OTHER)["verdict"] == "pass"
     site.step("isolate", run)
     site.step("release", run)
+    assert not site.step("release", attempt())["changed"]
+    assert site.step("validate", attempt())["verdict"] == "pass"
+
+
+def test_what_a_scrub_noted_beside_the_incidents_is_none_of_them(tmp_path):
+    site = Site(tmp_path)
+    begin(site)
+    with site.open() as store:
+        scrub.scrub(store=store, store_params=site.store, keyring=site.ring(), repository=None, name=NAME)
     assert not site.step("release", attempt())["changed"]
     assert site.step("validate", attempt())["verdict"] == "pass"

@@ -225,6 +225,7 @@ def restored(site, **run):
     return restore_step.bring_back(
         store_params=site.store, repository=Repository.open(site.repository), keyring=site.ring(), name=NAME,
         run=incident.Run(run["attempt"], "the test") if "attempt" in run else attempt(**run), namespaces=[NS],
+        overwrite=True,
     )  # fmt: skip
 
 

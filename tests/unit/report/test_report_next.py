@@ -213,6 +213,15 @@ def test_after_a_false_alarm_nothing_is_left_to_do() -> None:
     assert "there is nothing left to do" in _report_html.render(report)
 
 
+def test_after_a_release_that_ended_the_incident_nobody_is_asked_for_what_a_step_before_it_lacked() -> None:
+    lacking = extra("snapshot", "fail", next_step="point memory_keyring at the master key")
+    lifted = {**extra("release", changed=True, lifted=True, released_at=at(210)), "started": at(220)}
+    steps = [*good("isolate")[1:], lacking, lifted]
+    assert "Do: " not in _report_text.render(build(steps, namespace="agent-7"))
+    later = {**extra("baseline", "fail", next_step="free space"), "started": at(230)}
+    assert "Do: free space" in _report_text.render(build([*steps, later], namespace="agent-7"))
+
+
 def test_a_failover_alone_leads_home_and_not_through_the_runbook() -> None:
     proof = {"writes_refused": True, "reads_refused": True, "detail": []}
     away = extra("failover", changed=True, performed=True, to="mem-b", proof=proof)

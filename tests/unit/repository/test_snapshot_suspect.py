@@ -30,6 +30,8 @@ def test_suspect_until_accepted(place: Place) -> None:
     assert repository.accept(NAME, second["snapshot"], place.keyring, "someone", "meant") is True
     assert repository.accept(NAME, second["snapshot"], place.keyring, "someone") is False
     assert repository.newest_good(NAME, place.keyring).id == second["snapshot"]
+    again = place.snapshot(min_interval=3600)
+    assert not again["changed"] and again["snapshot"] == second["snapshot"] and not again["suspect"]
 
 
 def test_suspect_when_rewritten_or_damaged(place: Place) -> None:
