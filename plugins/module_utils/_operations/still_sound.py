@@ -18,7 +18,7 @@ from . import incident as incidents
 from .commands import counted, named
 from .plan_draft import Case, drafted_unlogged
 from .plan_file import PlanFile
-from .plan_unlogged import NEEDED, UNSAID, Window
+from .plan_unlogged import LACKING, NEEDED, UNSAID, Window
 
 
 def passed_lately(store: Store, namespace: str, recent: float) -> t.Mapping[str, t.Any] | None:
@@ -60,7 +60,7 @@ def still_sound(
                 return False, []
             with PlanFile.open(draft["plan_file"]) as planned:
                 reasons = planned.reasons()
-    if any(reasons.get(one) for one in (*UNSAID, NEEDED)):
+    if any(reasons.get(one) for one in (*UNSAID, NEEDED, LACKING)):
         return False, []
     return True, _gone(draft)
 
