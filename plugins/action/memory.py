@@ -167,8 +167,8 @@ class ActionModule(ActionBase):
             "failed": True,
             "changed": False,
             "error": "host-not-prepared",
-            "msg": f"{host} {why}. Next: correct its ansible_python_interpreter and run the same command again, or have "
-            f"a Python made there: {run('prepare', memory_hosts=host)}",
+            "msg": f"{host} {why}. Next: correct its ansible_python_interpreter and run the same command again, or "
+            f"have a Python made there: {run('prepare', memory_hosts=host)}",
         }
 
     def _watch(self, task_vars: dict[str, t.Any]) -> Watch | None:
