@@ -18,6 +18,7 @@ from ansible.module_utils.common.text.converters import to_bytes
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars import run
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, awx_job, owner
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import complete, inventories, one_of_several
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._options import wrong_options
@@ -139,14 +140,7 @@ class ActionModule(ActionBase):
                 "Next: set ansible_pipelining: true in the inventory, or install the package acl there.",
             }
         if result.get("rc") == 127 and "interpreter" in str(result.get("msg")):
-            python = str(getattr(self, "_used_interpreter", None) or "the path in ansible_python_interpreter")
-            return {
-                "failed": True,
-                "changed": False,
-                "error": "host-not-prepared",
-                "msg": f"{host} has no Python at {python.lstrip('#!')}. "
-                "Next: run memops.agent_memory.prepare for this host, or correct its ansible_python_interpreter.",
-            }
+            return self._without_python(host, f"has no Python at {self._python()}")
         if result.get("rc") in KILLED and "module_stdout" in result:
             return {
                 "failed": True,
@@ -155,7 +149,27 @@ class ActionModule(ActionBase):
                 "msg": f"The step was killed on {host} before it could answer. "
                 "Next: look there for why (dmesg, when memory ran out), then run the same command again.",
             }
+        if "module_stdout" in result:  # it gave no result, as a module does that was begun
+            said = f"{result.get('module_stderr') or ''}\n{result['module_stdout']}"
+            if "Traceback" not in said:
+                lines = [line for line in said.splitlines() if not line.startswith("Shared connection to ")]
+                why = " ".join(" ".join(lines).split())[:300].rstrip(". ")
+                why = why or f"it said nothing (status {result.get('rc')})"
+                return self._without_python(host, f"cannot run {self._python()} as its Python: {why}")
         return t.cast("dict[str, t.Any]", result)
+
+    def _python(self) -> str:
+        python = getattr(self, "_used_interpreter", None) or "the path in ansible_python_interpreter"
+        return str(python).lstrip("#!")
+
+    def _without_python(self, host: str, why: str) -> dict[str, t.Any]:
+        return {
+            "failed": True,
+            "changed": False,
+            "error": "host-not-prepared",
+            "msg": f"{host} {why}. Next: correct its ansible_python_interpreter and run the same command again, or "
+            f"have a Python made there: {run('prepare', memory_hosts=host)}",
+        }
 
     def _watch(self, task_vars: dict[str, t.Any]) -> Watch | None:
         """None when nothing is to be shown, or the module tells it itself."""

@@ -107,6 +107,34 @@ class NeededRecords(t.Protocol):
         """Those of these keys, none of which is there, that records which are there refer to."""
 
 
+class Gap(t.NamedTuple):
+    """A record that was lost: one that is there names it as the one before it."""
+
+    key: str
+    after: str  # who names it
+    oldest: str  # the first of the chain that is there
+
+
+class Links(t.NamedTuple):
+    """What a record leads to."""
+
+    before: str | None  # the record that it names as the one before it
+    values: list[str]  # records that it names, as far as there are such
+    beside: str  # what the keys of the records that belong to it begin with
+
+
+@t.runtime_checkable
+class LinkedRecords(t.Protocol):
+    """A Reader of a layout whose records name the one before them. The application may cut a chain off at its old end,
+    and does not take a record out of the middle."""
+
+    def gaps(self, namespace: str) -> list[Gap]:
+        """What is not there in the middle of a chain."""
+
+    def links(self, row: Row) -> Links | None:
+        """Of a record that is linked."""
+
+
 @t.runtime_checkable
 class MayDrop(t.Protocol):
     """A Reader of a server that drops by itself what it has no room for."""

@@ -103,6 +103,14 @@ nothing_to_do:
   description: A recent incident passed and the namespace is still sound.
   type: bool
   returned: success
+watching:
+  description: The namespace was rebuilt and released, and only its watch is left.
+  type: bool
+  returned: success
+watch_ended:
+  description: Why a rebuild begins again though only the watch of a former run was left; V(null) where it does not.
+  type: str
+  returned: success
 newest_snapshot:
   description: The newest good snapshot of the namespace.
   type: str

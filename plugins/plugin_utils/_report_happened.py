@@ -82,7 +82,9 @@ def _records(result: t.Mapping[str, t.Any]) -> str:
 
 def _preflight(result: t.Mapping[str, t.Any]) -> str:
     newest = given.text(result.get("newest_snapshot"))
-    return ", ".join(p for p in (_records(result), f"newest snapshot {newest}" if newest else "") if p)
+    ended = given.text(result.get("watch_ended"))
+    watch = f"the watch of the run before ends: {ended}" if ended else ""
+    return ", ".join(p for p in (_records(result), f"newest snapshot {newest}" if newest else "", watch) if p)
 
 
 def _isolate(result: t.Mapping[str, t.Any]) -> str:

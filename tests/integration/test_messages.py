@@ -55,6 +55,23 @@ def test_a_failure_is_said_where_it_happened(tmp_path: pathlib.Path) -> None:
     assert "nobody: " in end and "no-one: " in end, "of several, all that they said stands at the end"
 
 
+def test_where_the_python_of_a_host_does_not_start_the_last_sentence_says_it(tmp_path: pathlib.Path) -> None:
+    site = Site(tmp_path, secondary=False)
+    site.fill("agent-7", 5)
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'loader: no libpython3.so' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    site.write_inventory(primary={"ansible_python_interpreter": str(broken)})
+    said = f"primary cannot run {broken} as its Python: loader: no libpython3.so. Next: correct its ansible_python"
+    for playbook, name in (("isolate", "agent-7"), ("backup", "site")):
+        done = site.play(playbook, memory_namespace="agent-7")
+        assert done.status != 0
+        end = " ".join(done.text.rpartition("TASK [Fail when ")[2].split())
+        assert f"{name}: {said}" in end, done.text
+        assert f"ansible-playbook -i {site.inventory} memops.agent_memory.prepare -e memory_hosts=primary" in end
+        assert "which says why" not in end
+
+
 def test_a_failover_that_can_ask_nobody_names_the_server_and_not_a_variable(tmp_path: pathlib.Path) -> None:
     site = Site(tmp_path)
     for host, port in zip(site.stores, free_ports(2)):

@@ -99,6 +99,22 @@ def test_rebuild_of_two_namespaces_check_first_then_twice(tmp_path: pathlib.Path
     passed(site.play("backup"), changed=False)
 
 
+def test_new_damage_while_a_watch_is_left_takes_one_command(tmp_path: pathlib.Path) -> None:
+    site = site_with_backup(tmp_path)
+    site.flip("agent-7", ["key-00003"])
+    refused(site.play("rebuild", memory_namespace="agent-7"), "could-not-verify")  # nobody read: the watch is left
+    site.flip("agent-7", ["key-00077"])
+    with site.working("agent-7"):
+        done = site.play("rebuild", memory_namespace="agent-7")
+    assert done.status == 0, done.text
+    assert "That watch ends here, since there is new damage" in done.text
+    assert states(site, "agent-7") == {"primary": "serving", "secondary": "standby"}
+    (folder,) = site.reports.iterdir()
+    report = (folder / "report.json").read_text()
+    assert (json.loads(report)["verdict"], json.loads(report)["state"]) == ("pass", "closed")
+    assert "the watch of the run before ends: there is new damage" in report
+
+
 def states(site: Site, namespace: str) -> dict[str, str]:
     """Each host's state of the namespace, as its store has it."""
     found = {}

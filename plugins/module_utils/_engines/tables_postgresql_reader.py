@@ -15,7 +15,9 @@ from .._codec import encodable
 from .._errors import InvalidInput, NamespaceUnknown
 from .._layouts.tables import TablesLayout
 from .._model import NamespaceState, Row, StoreIdentity
+from .._store_optional import Gap, Links
 from .._table_records import RecordName, parse_name
+from . import checkpoint_parents
 from .applications_own import ReaderWithoutLog
 from .postgresql_arrays import Texts
 from .postgresql_reader import PostgresqlReader
@@ -279,6 +281,17 @@ class TablesReader(ReaderWithoutLog, PostgresqlReader):
         from .tables_postgresql_channels import needed
 
         return needed(self._session, self._live, namespace, keys)
+
+    def gaps(self, namespace: str) -> list[Gap]:
+        if "checkpoint-without-parent" not in self._live.layout.findings:
+            return []
+        sql = next(one for one in self._live.sql if one.live.root.label == checkpoint_parents.LABEL)
+        inside = sql.inside(namespace, "r")
+        query = checkpoint_parents.parents(f"{sql.live.table.name} r", inside, '::text COLLATE "C"')
+        return checkpoint_parents.gaps(self._session.rows(query))
+
+    def links(self, row: Row) -> Links | None:
+        return checkpoint_parents.links(row) if "checkpoint-without-parent" in self._live.layout.findings else None
 
     def boundaries(self, namespace: str, parts: int) -> list[str]:
         rows = self.count(namespace)

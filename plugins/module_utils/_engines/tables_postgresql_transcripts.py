@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import typing as t
 
-from .checkpoint_parents import gaps, without_parent
+from .checkpoint_parents import told, without_parent
 from .postgresql_session import Session
 from .tables_postgresql_reader import Live
 
@@ -28,7 +28,7 @@ def transcripts(session: Session, live: Live) -> list[str]:
     lines = [f"session {name!r:.80} has {count} results of tools without their calls" for name, count in found[:SHOWN]]
     if "checkpoint-without-parent" in live.layout.findings:
         table = next(root.table for root in live.roots if root.root.label == "checkpoint")
-        lines += gaps(session.rows(without_parent(table.name)))
+        lines += told(session.rows(without_parent(table.name)))
     return lines
 
 

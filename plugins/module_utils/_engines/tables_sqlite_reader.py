@@ -17,7 +17,9 @@ import typing as t
 from .._errors import CannotProceed, NamespaceUnknown, StoreDamaged
 from .._layouts.tables import TablesLayout
 from .._model import NamespaceState, Row
+from .._store_optional import Gap, Links
 from .._table_records import namespace_of
+from . import checkpoint_parents
 from .applications_own import ReaderWithoutLog
 from .sqlite_connect import NAMESPACE_COLUMNS, read_identity, sqlite_errors, wall_clock
 from .sqlite_schema import ASIDE_COLUMNS
@@ -205,6 +207,21 @@ class TablesReader(ReaderWithoutLog):
                 for rows in self._records.scan(*place, namespace, keys=part):
                     found.update((row[0], row) for row in rows)
             return found
+
+    def gaps(self, namespace: str) -> list[Gap]:
+        if "checkpoint-without-parent" not in self._layout.findings:
+            return []
+        place = self._where(namespace, None)
+        root = next(one for one in self._schema.roots if one.root.label == checkpoint_parents.LABEL)
+        if place is None or (place[0] == "main" and not self._has(HELD + root.name)):
+            return []
+        query = checkpoint_parents.parents(root.held(place[0]), f"memops_generation = {place[1]}")
+        with self._at_once():
+            rows = [row for row in self._con.execute(query) if all(isinstance(one, str) for one in row)]
+        return checkpoint_parents.gaps(rows)
+
+    def links(self, row: Row) -> Links | None:
+        return checkpoint_parents.links(row) if "checkpoint-without-parent" in self._layout.findings else None
 
     def boundaries(self, namespace: str, parts: int) -> list[str]:
         place = self._where(namespace, None)

@@ -12,7 +12,7 @@ import typing as t
 
 from .._application_notices import told
 from .._layouts.tables import TablesLayout
-from .checkpoint_parents import gaps, without_parent
+from . import checkpoint_parents
 from .item_vectors import in_sqlite
 from .tables_sqlite_sealed import sealed_notices
 from .tables_sqlite_sql import Schema, Table, name
@@ -112,7 +112,7 @@ def _half_migrated(con: sqlite3.Connection, _schema: Schema) -> list[str]:
 
 
 def _gaps(con: sqlite3.Connection, schema: Schema) -> list[str]:
-    return gaps(con.execute(without_parent(schema.tables[0].plain)).fetchall())
+    return checkpoint_parents.told(con.execute(checkpoint_parents.without_parent(schema.tables[0].plain)).fetchall())
 
 
 def _transcripts(con: sqlite3.Connection, schema: Schema) -> list[str]:

@@ -11,6 +11,7 @@ itself, first on the one side and, replicated, on the other: the same command fi
 
 from __future__ import annotations
 
+import time
 import typing as t
 from dataclasses import replace
 
@@ -37,6 +38,8 @@ from .incident import Journal, Run, now_us
 from .replicas import Side, at, record, told
 
 PROMOTE_SECONDS = 60.0
+SETTLE_SECONDS = 15.0  # a Sentinel asks a server every ten what it is
+POLL_SECONDS = 0.2
 TOLD = "told_to_promote"  # the fact that names the replica which was told, from before until the failover ends
 
 
@@ -73,7 +76,34 @@ def fail_over(
                 "memory_failover=force and memory_outside_fence",
             ) from None
         return _force(old, new, there, wish, open_keyring, run, check)
-    return _switch(old, new, here, there, wish, open_keyring, run, check)
+    try:
+        return _switch(old, new, here, there, wish, open_keyring, run, check)
+    except (CannotProceed, StoreUnavailable):
+        if check or not _promoted_meanwhile(old, new, run):
+            raise
+    return _finish(old, new, wish, run, check)  # as the same command would
+
+
+def _promoted_meanwhile(old: Side, new: Side, run: Run) -> bool:
+    """Whether Sentinel made ``new`` the primary by itself while this run went about it. It tells the others one after
+    the other, so that is waited for."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        for side in (old, new):
+            side.close()  # what was opened knew the servers in their former roles
+        try:
+            if new.standing().role != "primary":
+                return False
+            last = new.switch()
+            if last is not None and last.state == "closed" and last.facts.get("run") == run.attempt:
+                return False  # this run came to its end, and what it complains of came after that
+            if _appointed(old, new):
+                return True
+        except MemoryOpsError:
+            pass
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL_SECONDS)
 
 
 # --- the primary answers --------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import typing as t
 from .._errors import CannotProceed, CapabilityMissing, NamespaceDamaged
 from .._model import Claim, NamespaceState
 from .._store import Store
-from .._store_optional import ControlRows
+from .._store_optional import ControlRows, need_primary
 from . import incident as incidents
 from . import lost_ttl
 from .commands import run as command
@@ -196,8 +196,9 @@ def release(
     validation that failed, and after an escalation that nobody accepted; ``force`` overrides all but the first and is
     noted in the journal. A quarantine in which nothing was planned or validated was a false alarm, and is lifted.
     Returns {incident, changed, released_at, first_write_at (the secondary's, when it served meanwhile), before,
-    after, warnings}. Errors: CannotProceed, NamespaceUnknown, LeaseHeld.
+    after, warnings}. Errors: CannotProceed, NamespaceUnknown, LeaseHeld, StoreUnavailable (a replica).
     """
+    need_primary(store)
     with store.reader() as reader:
         before = reader.namespace(namespace)
     incident, known = incidents.facts(store, namespace, run.incident)

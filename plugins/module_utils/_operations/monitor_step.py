@@ -64,7 +64,8 @@ def watch(
     if incident is None:
         refuse_forgotten(store, store_params, namespace, run)
         return _over(store, namespace, check)
-    if known.get("monitored") and not again and (known["monitored"].get("verdict") != "could-not-verify"):
+    same = known.get("watch_released") in (None, known.get("released_at"))  # else it was of the release before
+    if known.get("monitored") and same and not again and known["monitored"].get("verdict") != "could-not-verify":
         if not check:  # killed between the verdict and this
             store.close_incident(incidents.claim(store, namespace, run))
         return {**known["monitored"], "incident": incident, "changed": False}

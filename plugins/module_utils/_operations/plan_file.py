@@ -164,6 +164,16 @@ class PlanFile:
         )
         return [(key, bool(back), source) for key, back, source in self._db.execute(query, (limit,))]
 
+    def gone_until(self, last: str, limit: int) -> list[Entry]:
+        """The last entries up to this key of which nothing is there."""
+        query = "SELECT * FROM plan WHERE key <= ? AND expected IS NULL ORDER BY key DESC LIMIT ?"
+        return [Entry._make(row) for row in self._db.execute(query, (last, limit))]
+
+    def gone_between(self, first: str, end: str) -> list[Entry]:
+        """Entries from ``first`` up to before ``end`` of which nothing is there."""
+        query = "SELECT * FROM plan WHERE key >= ? AND key < ? AND expected IS NULL"
+        return [Entry._make(row) for row in self._db.execute(query, (first, end))]
+
     def listed(self, limit: int) -> dict[str, dict[str, str]]:
         """Action → the first ``limit`` keys, each with its reason."""
         query = "SELECT key, reason FROM plan WHERE action = ? ORDER BY key LIMIT ?"

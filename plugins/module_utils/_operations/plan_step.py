@@ -22,6 +22,7 @@ from .commands import run as command
 from .incident import Journal, Run
 from .incoming import checked
 from .plan_file import PlanFile
+from .plan_needed import LACKING
 from .plan_unlogged import Window, told, told_otherwise
 
 ABSENT = ("auto", "keep", "restore")
@@ -106,7 +107,8 @@ def decide(
     settled = known.get("plan")
     chosen = known.get("proposed", "soft") if strategy == "auto" else strategy
     if folder and not check:
-        summary["lost_file"] = _write_lost(folder, namespace)
+        anew = settled is not None and settled.get("absent", "auto") != absent
+        summary["lost_file"] = _write_lost(folder, namespace, absent == "keep", anew)
     reason = _escalation(summary, max_loss, known.get("structure_broken") or [], absent)
     decided = {
         "strategy": chosen,
@@ -131,6 +133,7 @@ def decide(
 def _with_absent(summary: dict[str, t.Any], missing: int, absent: str, namespace: str) -> dict[str, t.Any]:
     """The summary with what is decided about absent keys, and in words what nobody can know."""
     gone, (unsure, unsure_keys) = summary.pop("gone"), summary.pop("unsure")
+    lacking, lacking_keys = summary.pop("lacking")
     away = [(key, at) for key, back, at in gone if absent == "keep" or (absent == "auto" and not back)]
     summary["absent_keys"] = [key for key, _at in away]
     summary["listed"] = _listed(summary["listed"], absent, away, summary["newer_keys"])
@@ -144,6 +147,10 @@ def _with_absent(summary: dict[str, t.Any], missing: int, absent: str, namespace
         records["expected"] -= missing
         records["repair"] -= missing
         records["absent"] += missing
+        for counted_as in ("expected", "damaged", "lost"):  # it was deleted, too
+            records[counted_as] -= lacking
+        summary["lost_total"] -= lacking
+        summary["lost_keys"] = [key for key in summary["lost_keys"] if key not in set(lacking_keys)]
     expected = records["expected"]
     summary["loss_ratio"] = records["lost"] / expected if expected else None
     said = []
@@ -188,6 +195,8 @@ def _listed(
     back = found.pop("absent", {})
     if absent == "restore" and back:
         found["repair"] = {**found.get("repair", {}), **back}
+    if absent == "keep":
+        found["lost"] = {key: why for key, why in found.get("lost", {}).items() if why != LACKING}
     gone = {key for key, _at in away}
     if away:
         found["repair"] = {key: why for key, why in found.get("repair", {}).items() if key not in gone}
@@ -197,10 +206,11 @@ def _listed(
     return {action: keys for action, keys in found.items() if keys}
 
 
-def _write_lost(folder: str, namespace: str) -> str:
-    """Every lost key as JSON Lines, for the report: {key, reason, older_copy, epoch, sequence}. Its path."""
+def _write_lost(folder: str, namespace: str, deleted: bool, anew: bool) -> str:
+    """Every lost key as JSON Lines, for the report: {key, reason, older_copy, epoch, sequence}. Its path. ``deleted``:
+    what is absent was deleted."""
     path = os.path.join(folder, "lost_keys.jsonl")
-    if os.path.exists(path):
+    if os.path.exists(path) and not anew:
         return path
     with (
         incidents.own_files(folder),
@@ -209,6 +219,8 @@ def _write_lost(folder: str, namespace: str) -> str:
     ):
         for batch in planned.entries("lost"):
             for entry in batch:
+                if deleted and entry.reason == LACKING:
+                    continue
                 line = {
                     "key": entry.key,
                     "reason": entry.reason,

@@ -13,12 +13,13 @@ from . import plan_gap
 from .commands import counted
 from .incident import rfc3339
 from .plan_file import UNSURE, PlanFile
+from .plan_needed import LACKING
 
 LISTED = 100  # keys of each kind in a diff
 
 
 def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
-    """{records, sources, loss_ratio, lost_keys, lost_total, lost_older, suspect_keys, gone, unsure, listed, …}.
+    """{records, sources, loss_ratio, lost_keys, lost_total, lost_older, lacking, suspect_keys, gone, unsure, …}.
 
     ``loss_ratio`` is lost / expected; None (could-not-verify) when nothing was expected.
     """
@@ -48,6 +49,7 @@ def summary(plan: PlanFile, limit: int = 1000) -> dict[str, t.Any]:
         "lost_keys": plan.keys("lost", limit),
         "lost_total": found["lost"],
         "lost_older": plan.lost_older(),
+        "lacking": plan.because(LACKING, limit),
         "newest_recovered_at": rfc3339(meta["newest"] or None),
         "suspect_keys": plan.keys("suspect", limit),
         "gone": plan.gone(limit),

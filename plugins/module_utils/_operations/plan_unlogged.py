@@ -25,9 +25,8 @@ from .._codec import RecordCodec
 from .._layouts import nameless, written_once
 from .._model import CHECKSUM, EXPIRES, KEY, UPDATED, Row
 from .._store import Reader
-from .._store_optional import NeededRecords
 from .._table_records import put_off, silent
-from . import plan_torn
+from . import plan_needed, plan_torn
 from .held_records import aside_of
 from .plan_file import UNSURE, Entry, PlanFile
 from .plan_gap import Source
@@ -37,8 +36,8 @@ from .plan_summary import summary
 PROBES = 200
 CHANGED = 100  # keys that are named
 ABSENT = plan_torn.ABSENT
-NEEDED = "absent, and records that are there need it"
-GONE = (ABSENT, UNSURE, NEEDED)  # of what is to come back
+NEEDED, LACKING = plan_needed.NEEDED, plan_needed.LACKING
+GONE = (ABSENT, UNSURE, NEEDED, LACKING)  # of what is to come back, or was lost
 CHANGED_INSIDE = "changed inside the window"
 SILENT = "changed although its update time did not"
 NEVER = "changed although the application never changes such a record"
@@ -153,7 +152,10 @@ def make(
     unread = nameless(reader.identity.layout)
     if unread is not None:
         found.damaged += plan_torn.come_back(draft, unread)
-    found.damaged += _needed(draft, reader, namespace)
+    copies = [source for _at, source in sources]
+    older = [] if base is None else copies[base:]
+    trusted = plan_needed.Trusted(copies, lambda key: older if decide.inside(key) else copies)
+    found.damaged += plan_needed.come_back(draft, reader, namespace, trusted, decide)
     found.damaged -= _respect_isolation(draft, reader, namespace, held)
     counts = {"good_before": found.good, "damaged": found.damaged}
     # no record says when a copy was written last before it was lost: what was written after the snapshot is not in it
@@ -185,6 +187,9 @@ class _Decisions:
         self._onset = window.onset
         self._named = bool(window.keys) or window.pattern is not None
         self._newest, self._before = newest, before
+
+    def inside(self, key: str) -> bool:
+        return self._inside(key)
 
     def good(self, row: Row | None) -> bool:
         return row is not None and self._codec.intact(row)
@@ -299,21 +304,6 @@ def _look_deeper(draft: PlanFile, namespace: str, source: Source, decide: _Decis
             for key, row in found.items()
             if decide.good(row) and not decide.spent(row, source)
         )
-
-
-def _needed(draft: PlanFile, reader: Reader, namespace: str) -> int:
-    """What records that are there refer to was lost, whatever the window, where no application deletes that alone. How
-    many come back that would not have."""
-    back = 0
-    if not isinstance(reader, NeededRecords):
-        return back
-    for action in (ABSENT, "repair"):
-        for entries in draft.entries(action):
-            some = [entry for entry in entries if action == ABSENT or entry.reason == UNSURE]
-            keys = set(reader.needed(namespace, [entry.key for entry in some])) if some else set()
-            draft.add(entry._replace(action="repair", reason=NEEDED) for entry in some if entry.key in keys)
-            back += len(keys) if action == ABSENT else 0
-    return back
 
 
 def _respect_isolation(draft: PlanFile, reader: Reader, namespace: str, groups: frozenset[str]) -> int:

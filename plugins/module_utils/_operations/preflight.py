@@ -21,7 +21,7 @@ from . import commands, diagnose_step, sources
 from .incident import Run, now_us, rfc3339
 from .other_copies import OtherCopies
 from .plan_unlogged import Window, told, told_otherwise
-from .still_sound import passed_lately, still_sound
+from .still_sound import damaged_again, passed_lately, still_sound
 
 WITH_LOG = (
     "memory_since, memory_until, memory_keys and memory_pattern choose nothing in a rebuild here: the access log tells "
@@ -47,7 +47,7 @@ def preflight(
     window: Window | None = None,
     absent: str = "auto",
 ) -> dict[str, t.Any]:
-    """Returns {incident, state, can_resolve, nothing_to_do, warnings, store}.
+    """Returns {incident, state, can_resolve, nothing_to_do, watching, watch_ended, warnings, store}.
 
     There is nothing to do for a namespace that passed within ``recent`` seconds and is still sound, unless this run
     names another strategy, window of the damage (``onset``, ``window``) or ``absent`` than the one that passed.
@@ -101,17 +101,23 @@ def preflight(
     wish = Wish(strategy, absent, told(onset, diagnose_step.window_of(onset, window, logged)))
     incident, known = next(((one.incident, dict(one.facts)) for one in held if one.state == "open"), (None, {}))
     watching = state.state == "serving" and bool(known.get("released_at") and known.get("applied")) and not force
-    healthy = False
+    healthy, ended = False, None
     if incident is None and state.state == "serving" and not force:
         passed = passed_lately(store, namespace, recent)
         if passed is not None and not wish.other(passed):
             healthy, unknown = still_sound(store, store_params, namespace, keyring, chosen)
             warnings += unknown if healthy else []
-    if watching and wish.other(known):
-        warnings.append(
-            f"Incident {incident} has another strategy or window of the damage than this run names, and only its watch "
-            "is left: this run ends that watch. Run it again afterwards."
-        )
+    if watching:
+        if wish.other(known):
+            ended = "this run names another strategy or window of the damage"
+        elif damaged_again(store, store_params, namespace, keyring, chosen, known):
+            ended = "there is new damage"  # the watch would put the fence back and end there
+        if ended is not None:
+            watching = False
+            warnings.append(
+                f"Incident {incident} was released and only its watch was left. That watch ends here, since {ended}: "
+                "the namespace is isolated and rebuilt again, in the same incident."
+            )
     return {
         "incident": run.incident or incident,
         "namespace": namespace,
@@ -121,6 +127,7 @@ def preflight(
         "newest_snapshot": newest,
         "nothing_to_do": healthy,
         "watching": watching,
+        "watch_ended": ended,
         "watch_again": watching and (known.get("monitored") or {}).get("verdict") == "could-not-verify",
         "warnings": warnings,
         "records": count,

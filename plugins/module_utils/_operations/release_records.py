@@ -13,6 +13,7 @@ import typing as t
 from .._errors import CannotProceed
 from .._model import CHECKSUM, EXPIRES, KEY, UPDATED, Change, Claim, Row, is_isolated
 from .._store import Store
+from .._store_optional import need_primary
 from . import incident as incidents
 from .held_records import (
     BATCH,
@@ -48,8 +49,10 @@ def release_records(
     A record that an application wrote anew meanwhile is not touched: its key is a conflict, and the isolated row stays
     aside. Returns {incident, changed, released, conflicts, conflict_keys, record_keys (the first 100), detail, before,
     after}.
-    Errors: InvalidInput (nothing is chosen by it), CannotProceed (a standby copy), NamespaceUnknown, LeaseHeld.
+    Errors: InvalidInput (nothing is chosen by it), CannotProceed (a standby copy), NamespaceUnknown, LeaseHeld,
+    StoreUnavailable (a replica).
     """
+    need_primary(store)
     try:
         state = home(store, namespace)
     except CannotProceed:

@@ -46,7 +46,7 @@ from .integrity import as_keyring
 from .other_copies import beside
 from .probes import CANARY
 from .retention_lock import extend_one
-from .snapshot_manifest import Scanned, body, lacking_keys, result_of, summary, suspicions
+from .snapshot_manifest import Scanned, body, lacking_keys, result_of, summary, suspicions, unjudged
 from .snapshot_scan import Base, Job
 from .snapshot_workers import Crew
 
@@ -362,6 +362,7 @@ class _Creation:
             self.warnings += [f"Snapshot {job.snapshot}: {line}." for line in lacking + scanned.dropped]
         else:
             reasons += lacking + scanned.dropped
+            self.warnings += unjudged(entries, self._former)
         packed = pack_index(job.snapshot, job.secret, index)
         manifest = body(
             scanned,

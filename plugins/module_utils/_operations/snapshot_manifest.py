@@ -15,6 +15,7 @@ from .._repository import SnapshotInfo
 from .._repository.chunks import NamespaceDigest
 from .._repository.manifest import SNAPSHOT_FORMAT, Index
 from . import lost_ttl
+from .commands import run
 from .snapshot_check import Tally
 
 DROP = 0.30
@@ -93,6 +94,18 @@ def suspicions(
             more = f"{new['damaged']} (before: {old['damaged']})"
             reasons.append(f"{more} records of namespace {namespace!r} are damaged")
     return reasons
+
+
+def unjudged(
+    entries: t.Mapping[str, t.Mapping[str, t.Any]], former: t.Mapping[str, SnapshotInfo]
+) -> list[str]:
+    """What to warn of: damage in what no good snapshot had before, so that this one counts as good with it."""
+    return [
+        f"{new['damaged']} of {new['records']} records of namespace {name!r:.80} are damaged, and no earlier snapshot "
+        f"is there to compare with: this one counts as good, with that damage in it. Look at them: {run('scrub')}"
+        for name, new in sorted(entries.items())
+        if name not in former and new["damaged"]
+    ]
 
 
 def lacking_keys(scanned: Scanned, wrapped: t.Mapping[str, t.Any]) -> dict[str, set[str]]:

@@ -50,6 +50,7 @@ class Copies:
     ) -> None:
         """``today``: how its rows would be now, where the store's tables have other columns since."""
         self.id: str = snapshot.id
+        self.purpose: str = snapshot.info.purpose
         self.position: tuple[int, int] = (snapshot.info.epoch, snapshot.info.sequence)
         self._snapshot = snapshot
         self._today = today

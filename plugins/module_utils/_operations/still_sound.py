@@ -12,13 +12,13 @@ import tempfile
 import typing as t
 
 from .._errors import MemoryOpsError
-from .._store import Store
+from .._store import Reader, Store
 from . import access_log_review, integrity, sources
 from . import incident as incidents
 from .commands import counted, named
 from .plan_draft import Case, drafted_unlogged
 from .plan_file import PlanFile
-from .plan_unlogged import NEEDED, UNSAID, Window
+from .plan_unlogged import LACKING, NEEDED, UNSAID, Window
 
 
 def passed_lately(store: Store, namespace: str, recent: float) -> t.Mapping[str, t.Any] | None:
@@ -50,19 +50,55 @@ def still_sound(
         if "log" in store.capabilities():
             review = access_log_review.review(reader.log(namespace), settled=incidents.settled(store, namespace))
             return not review.unlocked, []
-        if chosen is None or not chosen.snapshots:
-            return False, []
-        with incidents.own_files(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="memops-") as folder:
-            case = Case(store, namespace, keyring, reader, chosen, None, os.path.join(folder, "plan.db"))
-            try:
-                draft, _probes = drafted_unlogged(case, store_params, Window())
-            except MemoryOpsError:
-                return False, []
-            with PlanFile.open(draft["plan_file"]) as planned:
-                reasons = planned.reasons()
-    if any(reasons.get(one) for one in (*UNSAID, NEEDED)):
+        draft, reasons = _against_snapshots(store, store_params, namespace, keyring, reader, chosen)
+    if draft is None or any(reasons.get(one) for one in (*UNSAID, NEEDED, LACKING)):
         return False, []
     return True, _gone(draft)
+
+
+def damaged_again(
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    keyring: t.Any,
+    chosen: sources.Sources | None,
+    known: t.Mapping[str, t.Any],
+) -> bool:
+    """Whether it is certain that a namespace was damaged after the release in the incident of these facts. On doubt it
+    is not, as it serves."""
+    try:
+        if integrity.scan(store_params=store_params, keyring=keyring, namespace=namespace)["verdict"] == "fail":
+            return True
+        with store.reader() as reader:
+            if "log" in store.capabilities():
+                judged = max(incidents.settled(store, namespace), int(known.get("fenced_sequence") or 0))
+                return bool(access_log_review.review(reader.log(namespace), settled=judged).unlocked)
+            reasons = _against_snapshots(store, store_params, namespace, keyring, reader, chosen)[1]
+    except MemoryOpsError:
+        return False
+    deleted = (known.get("plan") or {}).get("absent") == "keep"
+    return any(reasons.get(one) for one in (*UNSAID, *(() if deleted else (NEEDED,))))
+
+
+def _against_snapshots(
+    store: Store,
+    store_params: t.Mapping[str, t.Any],
+    namespace: str,
+    keyring: t.Any,
+    reader: Reader,
+    chosen: sources.Sources | None,
+) -> tuple[dict[str, t.Any] | None, dict[str, int]]:
+    """What a rebuild without a window would plan, and its reasons; None where nothing can be compared."""
+    if chosen is None or not chosen.snapshots:
+        return None, {}
+    with incidents.own_files(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="memops-") as folder:
+        case = Case(store, namespace, keyring, reader, chosen, None, os.path.join(folder, "plan.db"))
+        try:
+            draft, _probes = drafted_unlogged(case, store_params, Window())
+        except MemoryOpsError:
+            return None, {}
+        with PlanFile.open(draft["plan_file"]) as planned:
+            return draft, planned.reasons()
 
 
 def _gone(draft: t.Mapping[str, t.Any]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._engines.sqlite import SqliteStore
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, StoreUnavailable
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply, incident, monitor_step
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.runbook import NAME, NS, STEPS, Site, attempt
 
@@ -56,6 +56,28 @@ def test_what_is_damaged_after_the_release_is_repaired_in_the_same_incident(site
     assert site.served() == VALUES
     forensic = [one for one in Repository.open(site.repository).snapshots(NAME) if one.purpose == "forensic"]
     assert sorted(one.namespaces[NS]["records"] for one in forensic) == [29, 31]
+
+
+def test_the_verdict_of_a_watch_is_none_of_a_later_release(site):
+    """The watch passed and was killed before it closed the incident; what was damaged then is watched anew."""
+    run = released(site, "soft")
+    with site.open() as store:
+        claim = incident.claim(store, NS, run)
+        at = site.facts()["released_at"]
+        store.note(claim, watch_released=at, watch_until=at, monitored={"verdict": "pass"})
+
+    def watch():
+        with site.open() as store:
+            return monitor_step.watch(
+                store=store, store_params=site.store, namespace=NS, keyring=site.ring(), repository=None, run=run,
+                check=True,
+            )  # fmt: skip
+
+    assert watch()["verdict"] == "pass"
+    site.raw.remove(NS, ["k05"])
+    for step in STEPS:
+        site.step(step, run)
+    assert watch()["verdict"] == "could-not-verify"
 
 
 def test_a_diagnosis_from_before_the_release_repairs_nothing(site):

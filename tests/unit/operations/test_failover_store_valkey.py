@@ -14,6 +14,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
     LeaseHeld,
     NamespaceQuarantined,
 )
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import failover_store
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.replicas import Side, describe
 from ansible_collections.memops.agent_memory.plugins.module_utils._replication import valkey as replication
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
@@ -137,6 +138,27 @@ def test_nor_is_it_under_sentinel_with_applications_that_know_sentinel_alone(sen
     for name in NAMESPACES:
         found = pair.values(away, name)
         assert {key for space, key, _host in writers.acknowledged if space == name} <= set(found)
+
+
+def test_a_promotion_by_sentinel_in_the_middle_takes_no_second_command(sentinel_group, watched, monkeypatch):
+    pair = watched
+    home, away = pair.roles()
+    check = failover_store.check_copy
+
+    def overtaken(*args, **kwargs):
+        found = check(*args, **kwargs)
+        with pair.side(away) as other:
+            other.server.promote(60.0)
+        wait_for("the other one serves", lambda: sentinel_group.primary() is pair.hosts[away])
+        return found
+
+    monkeypatch.setattr(failover_store, "check_copy", overtaken)
+    done = pair.fail_over(home, away, kind="failback")
+    assert done["changed"] and "Sentinel made the other server the primary by itself" in done["outside_fence"]
+    sentinel_group.settled()
+    assert pair.roles() == (away, home) and pair.serving(away) == list(NAMESPACES)
+    assert "serves already" in pair.fail_over(home, away)["detail"]
+    pair.rejoin(home, away)
 
 
 def test_what_sentinel_did_by_itself_is_taken_up(sentinel_group, watched):

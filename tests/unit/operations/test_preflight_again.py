@@ -43,10 +43,35 @@ def look(site, **options):
         )
 
 
-def test_while_the_watch_is_left_another_wish_is_told_of(site):
-    assert not look(site, strategy="hard")["warnings"]
-    (said,) = look(site, strategy="soft")["warnings"]
-    assert said.endswith("only its watch is left: this run ends that watch. Run it again afterwards.")
+def test_while_the_watch_is_left_another_wish_takes_it_over(site):
+    same = look(site, strategy="hard")
+    assert same["watching"] and not same["warnings"]
+    other = look(site, strategy="soft")
+    (said,) = other["warnings"]
+    assert not other["watching"] and other["incident"] == same["incident"]
+    assert "That watch ends here, since this run names another strategy or window" in said
+
+
+def test_while_the_watch_is_left_new_damage_takes_it_over(tmp_path):
+    site = Site(tmp_path / "site")
+    with site.memory() as memory:
+        memory.write_many(NS, {f"k{n}": n for n in range(20)})
+    site.backup()
+    site.unlocked({"k1": "forged"})  # what the incident is about is no new damage
+    run = attempt()
+    site.rebuild("soft", run=run)
+    before = look(site)
+    assert before["watch_ended"] is None
+    assert before["watching"] and not before["warnings"]
+    site.raw.set(NS, "k3", payload=bytes(40))
+    found = look(site)
+    assert not found["watching"] and found["incident"] == before["incident"]
+    assert found["watch_ended"] == "there is new damage"
+    assert "there is new damage: the namespace is isolated and rebuilt again" in found["warnings"][-1]
+    site.rebuild("soft", run=run)
+    assert look(site)["watching"] and site.served()["k3"] == 3
+    site.unlocked({"k5": "forged"})
+    assert not look(site)["watching"]
 
 
 def test_only_the_same_intent_has_nothing_to_do(passed):

@@ -10,8 +10,9 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils._keyring import Keyring
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity, monitor_step
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import integrity, isolate, monitor_step
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.preflight import preflight
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.release_records import release_records
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations.snapshot_step import publish
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
@@ -56,7 +57,10 @@ def steps(pair):
                 **given, keyring=ring, repository=place, purpose=purpose, namespaces=namespaces, check=check
             )
 
+        one = {name: given[name] for name in ("store", "store_params", "run")} | {"namespace": NS, "check": check}
         return {
+            "release": lambda: isolate.release(**one),
+            "release of records": lambda: release_records(**one, choice=None),
             "preflight": lambda: preflight(
                 **given, namespace=NS, open_keyring=lambda: ring, open_repository=lambda: Repository.open(place)
             ),
@@ -71,7 +75,7 @@ def steps(pair):
         yield of
 
 
-@pytest.mark.parametrize("step", ["preflight", "backup", "baseline", "monitor"])
+@pytest.mark.parametrize("step", ["preflight", "backup", "baseline", "monitor", "release", "release of records"])
 def test_a_step_that_needs_the_primary_says_so_in_a_rehearsal_too(pair, steps, step):
     for check in (False, True):
         with pytest.raises(StoreUnavailable, match=r"is a read-only (replica|standby)") as told:

@@ -107,8 +107,15 @@ def test_clusters_that_fail_in_the_same_second_have_a_report_each(
         (
             {"failed": True, "rc": 127, "msg": "The module interpreter '/opt/x/python' was not found."},
             "host-not-prepared",
-            "m1 has no Python at /opt/x/python. "
-            "Next: run memops.agent_memory.prepare for this host, or correct its ansible_python_interpreter.",
+            "m1 has no Python at /opt/x/python. Next: correct its ansible_python_interpreter and run the same command "
+            "again, or have a Python made there: ansible-playbook memops.agent_memory.prepare -e memory_hosts=m1",
+        ),
+        (
+            {"failed": True, "rc": 1, "module_stdout": "", "module_stderr": "loader: no libpython3.so\n"},
+            "host-not-prepared",
+            "m1 cannot run /opt/x/python as its Python: loader: no libpython3.so. Next: correct its "
+            "ansible_python_interpreter and run the same command again, or have a Python made there: "
+            "ansible-playbook memops.agent_memory.prepare -e memory_hosts=m1",
         ),
         (
             {"failed": True, "rc": 137, "module_stdout": "", "msg": "No start of json char found"},
@@ -117,7 +124,7 @@ def test_clusters_that_fail_in_the_same_second_have_a_report_each(
             "Next: look there for why (dmesg, when memory ran out), then run the same command again.",
         ),
     ],
-    ids=["gone", "no pipelining", "not prepared", "killed"],
+    ids=["gone", "no pipelining", "not prepared", "does not start", "killed"],
 )
 def test_a_host_that_cannot_run_a_module_is_told_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, outcome: t.Any, error: str, said: str

@@ -34,6 +34,20 @@ def test_suspect_until_accepted(place: Place) -> None:
     assert not again["changed"] and again["snapshot"] == second["snapshot"] and not again["suspect"]
 
 
+def test_damage_in_what_was_never_saved_before_is_told(place: Place) -> None:
+    """There is nothing to compare with, so it is good; later backups are compared with it."""
+    place.fill("n", many(30))
+    damage(place, "UPDATE memory_records SET payload = zeroblob(length(payload)) WHERE key = 'key/0000007'")
+    first = place.snapshot()
+    (said,) = first["warnings"]
+    assert not first["suspect"] and said.startswith("1 of ") and "records of namespace 'n' are damaged" in said
+    place.fill("n", {"one more": b"x"})
+    second = place.snapshot()
+    assert not second["suspect"] and not second["warnings"]
+    place.fill("later", many(30))
+    assert not place.snapshot()["warnings"], "whole, and new"
+
+
 def test_suspect_when_rewritten_or_damaged(place: Place) -> None:
     items = many(300)
     place.fill("n", items)

@@ -17,8 +17,8 @@ class CustomSite(TablesSite):
     layout = "custom"
 
 
-@pytest.fixture
-def site(tmp_path):
+def released(tmp_path):
+    """Rebuilt; only the watch is left."""
     one = CustomSite(tmp_path, types.SimpleNamespace(open=lambda path: None))
     one.store["tables"] = [
         {"name": "memories", "namespace": {"columns": ["agent"]}, "key": ["id"],
@@ -32,6 +32,12 @@ def site(tmp_path):
     one.backup()
     one.sql("UPDATE memories SET text = 'garbage' WHERE id = 'k3'")
     one.rebuild()
+    return one
+
+
+@pytest.fixture
+def site(tmp_path):
+    one = released(tmp_path)
     with one.open() as store:  # its watch is over, too
         opened = next(state for state in store.incidents(NS) if state.state == "open")
         claim = incident.claim(store, NS, incident.Run(opened.attempt, "the test"))
@@ -43,8 +49,9 @@ def site(tmp_path):
 
 def look(site):
     with site.open() as store:
+        held = next((one.attempt for one in store.incidents(NS) if one.state == "open"), None)
         return preflight.preflight(
-            store=store, store_params=site.store, namespace=NS, run=attempt(), **site.places()
+            store=store, store_params=site.store, namespace=NS, run=attempt(takeover=held), **site.places()
         )  # fmt: skip
 
 
@@ -57,6 +64,16 @@ def test_what_is_as_it_was_has_nothing_to_do(site):
 def test_damage_that_came_since_is_rebuilt(site):
     site.sql("UPDATE memories SET text = 'garbage' WHERE id = 'k4'")
     assert not look(site)["nothing_to_do"]
+
+
+def test_damage_that_came_while_the_watch_is_left_is_rebuilt_at_once(tmp_path):
+    site = released(tmp_path)
+    site.sql("UPDATE memories SET text = 'new', changed = 1900000000 WHERE id = 'k5'")  # by the application
+    site.sql("DELETE FROM memories WHERE id = 'k6'")
+    assert look(site)["watching"]
+    site.sql("UPDATE memories SET text = 'garbage' WHERE id = 'k4'")
+    found = look(site)
+    assert not found["watching"] and "there is new damage" in found["warnings"][-1]
 
 
 def test_what_is_gone_since_is_told(site):

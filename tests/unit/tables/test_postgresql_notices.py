@@ -121,6 +121,6 @@ def test_a_checkpoint_whose_parent_is_not_there(tmp_path, processes, postgresql_
             "checkpoints WHERE thread_id = 'gap' ORDER BY checkpoint_id DESC LIMIT 1)"
         )
         (line,) = told(site, "parent")
-        assert line.startswith("thread 'gap' has 1 checkpoints whose parent is not there") and "memory_absent" in line
+        assert line.startswith("thread 'gap' has 1 checkpoints whose parent is not there") and "a rebuild" in line
     finally:
         site.end()

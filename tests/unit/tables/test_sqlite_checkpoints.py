@@ -59,7 +59,7 @@ def test_a_checkpoint_whose_parent_is_not_there_is_told(site):
     with site.open() as store:
         (line,) = [line for line in store.warnings() if "parent" in line]
     assert line.startswith("thread 'plain/1' has 1 checkpoints whose parent is not there")
-    assert "as long as the newest good snapshot has it, afterwards restore with memory_keys from an older one" in line
+    assert "a rebuild brings it back from the newest good snapshot that has it" in line
 
 
 def test_a_lost_file_comes_back(site):
