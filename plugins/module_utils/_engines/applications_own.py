@@ -87,7 +87,7 @@ class ReaderWithoutLog:
     def log_rows(self, after_id: int, until_id: int, batch: int = 1000) -> t.Iterator[list[Row]]:
         return iter(())
 
-    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]:
+    def log_parts(self, after_id: int, until_id: int, *, compared: bool = False) -> t.Iterator[LogPart | list[Row]]:
         return iter(())
 
     def log_count(self, after_id: int, until_id: int) -> int:

@@ -253,7 +253,7 @@ class PostgresqlReader:
         """The entries with after_id < id <= until_id as plain tuples: to copy the log, not to look into it."""
         return self._log_pages(" AND l.id <= %s", [until_id], after_id, batch)
 
-    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]:
+    def log_parts(self, after_id: int, until_id: int, *, compared: bool = False) -> t.Iterator[LogPart | list[Row]]:
         """What ``log_rows`` gives, put together by the server where it can be."""
         return log_parts(self._session, self._sql.log, after_id, until_id, self.log_rows)
 

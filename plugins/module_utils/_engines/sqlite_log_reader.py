@@ -87,10 +87,10 @@ class LogQueries(Queries):
                 if not self._grow_lenient(exc):
                     raise translate(exc, self._path) from exc
 
-    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]:
+    def log_parts(self, after_id: int, until_id: int, *, compared: bool = False) -> t.Iterator[LogPart | list[Row]]:
         """What ``log_rows`` gives, put together by SQLite where it can be."""
         with sqlite_errors(self._path):
-            yield from log_parts(self._con, self._sql.log, after_id, until_id, self.log_rows)
+            yield from log_parts(self._con, self._sql.log, after_id, until_id, self.log_rows, compared=compared)
 
     def log_count(self, after_id: int, until_id: int) -> int:
         """How many entries ``log_rows`` would give."""

@@ -86,7 +86,8 @@ class LogCopier(t.Protocol):
 class LogPartCopier(t.Protocol):
     """A LogCopier whose engine can put entries together itself."""
 
-    def log_parts(self, after_id: int, until_id: int) -> t.Iterator[LogPart | list[Row]]: ...
+    def log_parts(self, after_id: int, until_id: int, *, compared: bool = False) -> t.Iterator[LogPart | list[Row]]:
+        """``compared``: with a part that was put together without it, which says what it leaves unproven."""
 
 
 class Scribe:
@@ -294,7 +295,7 @@ class Scribe:
 def holds_log_parts(reader: LogPartCopier, namespace: str, chunk: ChunkRef) -> bool:
     """Whether the log makes the bytes of this chunk, put together as this reader's snapshots are."""
     made = LogChunker()
-    for entries in reader.log_parts(chunk.first_key - 1, chunk.last_key):
+    for entries in reader.log_parts(chunk.first_key - 1, chunk.last_key, compared=True):
         for name, part, _count, _last in _by_namespace(entries):
             if name == namespace:
                 list(made.add(part))  # ends no chunk: it is cut where the snapshot's was

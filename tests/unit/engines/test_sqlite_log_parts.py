@@ -103,6 +103,21 @@ def test_parts_are_the_rows(rows: list[list[t.Any]], after: int) -> None:
     con.close()
 
 
+@settings(max_examples=300)
+@given(st.lists(ENTRY, min_size=1, max_size=3), st.integers(0, 10), ODD | st.integers(0, 3).map(float))
+def test_a_comparison_sees_what_it_does_not_prove(rows: list[tuple[t.Any, ...]], column: int, value: t.Any) -> None:
+    con = log_of([(number, *row) for number, row in enumerate(rows, 1)])
+    exact = log_part(con, "log", 0, len(rows), compared=True)
+    assert exact == log_part(con, "log", 0, len(rows))
+    before = next(plain_rows(con, 0, len(rows)))
+    name = LOG_COLUMNS.split(", ")[1 + column]
+    mark = "CAST(? AS TEXT)" if isinstance(value, tuple) else "?"
+    con.execute(f"UPDATE log SET {name} = {mark} WHERE id = 1", (value[1] if isinstance(value, tuple) else value,))
+    same = exactly(next(plain_rows(con, 0, len(rows)))) == exactly(before)
+    assert (log_part(con, "log", 0, len(rows), compared=True) == exact) == same
+    con.close()
+
+
 @given(st.lists(ENTRY, min_size=1, max_size=5))
 def test_sound_entries_of_one_namespace_are_put_together(rows: list[tuple[t.Any, ...]]) -> None:
     con = log_of([(number, *row) for number, row in enumerate(rows, 1)])
@@ -124,9 +139,11 @@ def test_sound_entries_of_one_namespace_are_put_together(rows: list[tuple[t.Any,
 def test_what_json_would_change_is_left_to_the_rows(column: str, value: t.Any) -> None:
     sound = (7, "n", "write", "k", 1, 2, b"d" * 32, 3, "a", None, b"c" * 16)
     con = log_of([(1, *sound), (2, *sound)])
-    assert log_part(con, "log", 0, 2) is not None
+    exact = log_part(con, "log", 0, 2)
+    assert exact is not None and log_part(con, "log", 0, 2, compared=True) == exact
     con.execute(f"UPDATE log SET {column} = ? WHERE id = 2", (value,))
     assert log_part(con, "log", 0, 2) is None
+    assert log_part(con, "log", 0, 2, compared=True) != exact
     con.close()
 
 
