@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -161,7 +162,8 @@ def examine(snapshot, namespace, out):
             digest = hashlib.sha256(msgpack.packb([row], unicode_errors="surrogateescape")).digest()
         total += int.from_bytes(digest, "big")
         if out:
-            print(json.dumps({"namespace": namespace, "key": row[0], "status": status, "value": value}), file=out)
+            line = {"namespace": namespace, "key": row[0], "status": status, "expires": row[5], "value": value}
+            print(json.dumps(line), file=out)
     numbers = found["records"].to_bytes(8, "big") + (total % 2**256).to_bytes(32, "big")
     found["digest"] = hashlib.sha256(b"memops namespace 1\0" + numbers).hexdigest()
     log = [log_checksum(entry) == entry[11] for entry in snapshot.rows(namespace, "log")]
@@ -186,27 +188,34 @@ def compare(snapshot, namespace, path):
     return differing + list(here)
 
 
+def read(repository, name, key_file, identity=None, live=None, out=None):
+    """What there is to say of a snapshot (default: the newest by id that has a manifest), and beside the SQLite store
+    ``live``; every record goes to ``out``."""
+    store = pathlib.Path(repository) / "snapshots" / name
+    identity = identity or max(path.parent.name for path in store.glob("*/manifest.json"))
+    snapshot = Snapshot(store, identity, master_key(key_file))
+    report = {"snapshot": identity, "namespaces": {}}
+    for namespace in snapshot.manifest["namespaces"]:
+        report["namespaces"][namespace] = examine(snapshot, namespace, out)
+        if live:
+            report["namespaces"][namespace]["differing"] = compare(snapshot, namespace, live)
+    report["agrees"] = not any(one["wrong"] or one.get("differing") for one in report["namespaces"].values())
+    return report
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("repository", type=pathlib.Path)
+    parser.add_argument("repository")
     parser.add_argument("name")
     parser.add_argument("master_key_file")
     parser.add_argument("--snapshot", help="default: the newest by id that has a manifest")
     parser.add_argument("--store", help="a SQLite store to compare with")
     parser.add_argument("--jsonl", help="write every record here")
     options = parser.parse_args()
-    store = options.repository / "snapshots" / options.name
-    identity = options.snapshot or max(path.parent.name for path in store.glob("*/manifest.json"))
-    snapshot = Snapshot(store, identity, master_key(options.master_key_file))
-    out = open(options.jsonl, "w", encoding="ascii") if options.jsonl else None  # noqa: SIM115
-    report = {"snapshot": identity, "namespaces": {}}
-    for namespace in snapshot.manifest["namespaces"]:
-        report["namespaces"][namespace] = examine(snapshot, namespace, out)
-        if options.store:
-            report["namespaces"][namespace]["differing"] = compare(snapshot, namespace, options.store)
-    report["agrees"] = not any(one["wrong"] or one.get("differing") for one in report["namespaces"].values())
-    if out:
-        out.close()
+    with open(options.jsonl, "w", encoding="ascii") if options.jsonl else contextlib.nullcontext() as out:
+        report = read(
+            options.repository, options.name, options.master_key_file, options.snapshot, options.store, out
+        )  # fmt: skip
     print(json.dumps(report))
     return 0 if report["agrees"] else 1
 

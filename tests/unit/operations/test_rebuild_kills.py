@@ -26,6 +26,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._operations im
 )
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository.directory import DirectoryObjects
+from tests.unit.operations.decoded import agrees
 from tests.unit.operations.runbook import NAME, NS, OTHER, STEPS, Site, attempt, chained
 
 POINTS = int(os.environ.get("MEMOPS_KILL_POINTS", "4"))  # instants per step, beside every note of the journal
@@ -180,9 +181,11 @@ def check(site, elsewhere):
         logged = {write.key: (write.epoch, write.sequence) for batch in reader.last_writes(NS) for write in batch}
     assert all(logged[key] == row[1:3] for key, row in rows.items() if row[6] is not None), "a deletion was not logged"
     facts = site.facts()
-    with open(os.path.join(incident.folder(site.store, last_incident(site)), "journal.jsonl"), "rb") as stream:
+    folder = incident.folder(site.store, last_incident(site))
+    with open(os.path.join(folder, "journal.jsonl"), "rb") as stream:
         assert chained([line[:-1] for line in stream])
     assert facts["plan"]["records"]["lost"] == 2
+    agrees(site, EXPECTED, os.path.join(folder, "lost_keys.jsonl"))
 
 
 def last_incident(site):
@@ -245,6 +248,7 @@ def test_a_restore_that_was_killed_is_finished_by_the_same_call(template, tmp_pa
         restored(here, takeover="dead:1:1")
         assert here.served() == expected and here.untouched() == elsewhere
         assert not restored(here)["changed"]
+        agrees(here, expected)
         with here.open() as store, store.reader() as reader:
             assert reader.log_health()["intact"]
             assert not [one for one in store.incidents(NS) if one.state == "open"]
@@ -276,4 +280,5 @@ def test_work_without_an_incident_that_was_killed_is_finished_by_the_same_call(t
             assert result["complete"] and {row[7] for row in here.rows().values()} == {result["key"]}
         else:
             assert result["snapshot"] and result["damaged"] == 0
+        agrees(here, served)
         shutil.rmtree(here.folder)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._codec import RecordCodec
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import apply
+from tests.unit.operations.decoded import agrees
 from tests.unit.operations.rebuild_damage import CANARY, DAMAGES, Model, Version, bulk, swap, write_unlocked
 from tests.unit.operations.runbook import NS, OTHER, Site, attempt
 
@@ -134,6 +135,7 @@ def check(site, scenario, folder):
     served = site.served()
     _check_served(site, model, served, steps)
     assert site.untouched() == elsewhere, "another namespace was touched"
+    agrees(site, served, steps["plan"]["lost_file"])
     _check_hard(hard, served, elsewhere)
 
 
