@@ -19,6 +19,8 @@ import typing as t
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from decoded import agreed
+
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from playbooks import Outcome, Site
 
@@ -70,6 +72,11 @@ def site_with_backup(folder: pathlib.Path, *namespaces: str, **more: t.Any) -> S
     return site
 
 
+def kept(site: Site) -> tuple[dict[str, t.Any], str, str]:
+    """Its repository, the file of its master key, and the file of its primary."""
+    return site.variables["memory_repository"], site.keyring["master_key_file"], site.stores["primary"]["path"]
+
+
 def test_rebuild_of_two_namespaces_check_first_then_twice(tmp_path: pathlib.Path) -> None:
     site = site_with_backup(tmp_path, "agent-7", "agent-8")
     site.flip("agent-7", ["key-00003", "key-00077"])
@@ -90,6 +97,7 @@ def test_rebuild_of_two_namespaces_check_first_then_twice(tmp_path: pathlib.Path
     assert "Nothing to rebuild" in again.text
     memory = site.memory()
     assert memory.read("agent-7", "key-00077") == {"fact": "agent-7 fact 77"}
+    agreed(site.reports, memory, *kept(site))
     memory.close()
     report = json.loads((site.reports / sorted(p.name for p in site.reports.iterdir())[0] / "report.json").read_text())
     assert (report["namespace"], report["verdict"], report["state"]) == ("agent-7", "pass", "closed")

@@ -11,6 +11,7 @@ import threading
 import typing as t
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from decoded import agreed
 from s3_server import S3Server
 
 from playbooks import Site
@@ -78,6 +79,9 @@ def test_a_rebuild_leaves_no_secret_and_no_plain_text(tmp_path: pathlib.Path) ->
                 outcome = site.play("rebuild", "-vvv", "--diff", memory_namespace="agent-7")
             assert outcome.status == 0, outcome.text[-3000:]
             said += outcome.text
+            with site.memory() as memory:
+                live = site.stores["primary"]["path"]
+                agreed(site.reports, memory, site.variables["memory_repository"], str(master), live)
             site.variables["memory_repository"]["endpoint_url"] = "http://127.0.0.1:1"
             site.write_inventory()
             outcome = site.play("backup", "-vvv")  # an error must not tell either

@@ -75,7 +75,7 @@ def test_prepare_makes_an_empty_host_ready_and_a_second_run_changes_nothing(site
 def test_a_host_that_was_not_prepared_is_told_so(site: SshSite) -> None:
     refused(
         site.play("info", memory_venv=f"{site.hosts['primary'].root}/nothing"),
-        "has no Python at", "Next: run memops.agent_memory.prepare",
+        "has no Python at", "Next: correct its ansible_python_interpreter", "memops.agent_memory.prepare",
     )  # fmt: skip
 
 
