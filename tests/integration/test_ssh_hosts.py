@@ -20,6 +20,7 @@ import typing as t
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from decoded import agreed
 from s3_server import S3Server
 from ssh_hosts import Lab
 from ssh_site import SshSite, wheels
@@ -103,6 +104,8 @@ def test_a_power_cut_in_the_snapshot_then_the_whole_runbook_with_a_failover(site
     assert by_name["failback"]["verdict"] == "pass"
     memory = site.memory()
     assert memory.read("agent-7", "key-00077") == {"fact": "agent-7 fact 77"}
+    live = site.stores["primary"]["path"]
+    agreed(site.reports, memory, site.variables["memory_repository"], site.keyring["master_key_file"], live)
     memory.close()
 
 
