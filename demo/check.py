@@ -297,21 +297,26 @@ def fetched(repository: t.Mapping[str, t.Any]) -> str:
     if url.scheme == "file":
         return url.path
     target = places.at("bucket")
-    if os.path.isdir(target):
-        return target
+    if not os.path.isdir(target):
+        download(repository, target)
+    return target
+
+
+def download(repository: t.Mapping[str, t.Any], target: str) -> None:
+    """Every object of a repository in S3 as a file below ``target``."""
     import boto3
 
     client = boto3.client(
         "s3", endpoint_url=repository["endpoint_url"], region_name=repository["region"],
         aws_access_key_id=repository["access_key"], aws_secret_access_key=repository["secret_key"],
     )  # fmt: skip
+    url = urllib.parse.urlsplit(str(repository["url"]))
     prefix = url.path.strip("/") + "/"
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=url.netloc, Prefix=prefix):
         for entry in page.get("Contents", []):
             path = os.path.join(target, *entry["Key"][len(prefix) :].split("/"))
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             client.download_file(url.netloc, entry["Key"], path)
-    return target
 
 
 def secrets(case: Case, words: t.Sequence[str]) -> None:

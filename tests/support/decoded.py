@@ -8,13 +8,14 @@ import base64
 import importlib.util
 import io
 import json
-import os
 import pathlib
 import tempfile
 import time
 import types
 import typing as t
 import urllib.parse
+
+from demo.check import download
 
 DECODER = pathlib.Path(__file__).parents[1] / "decoder" / "decode_snapshot.py"
 Values = t.Dict[str, t.Dict[str, t.Any]]  # namespace -> key -> what an application has to get of it
@@ -48,18 +49,7 @@ def _as_folder(repository: t.Mapping[str, t.Any], folder: str) -> str:
     url = urllib.parse.urlsplit(repository["url"])
     if url.scheme == "file":
         return url.path
-    import boto3
-
-    client = boto3.client(
-        "s3", endpoint_url=repository["endpoint_url"], region_name=repository["region"],
-        aws_access_key_id=repository["access_key"], aws_secret_access_key=repository["secret_key"],
-    )  # fmt: skip
-    prefix = url.path.strip("/") + "/"
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=url.netloc, Prefix=prefix):
-        for entry in page.get("Contents", []):
-            path = os.path.join(folder, entry["Key"][len(prefix) :])
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            client.download_file(url.netloc, entry["Key"], path)
+    download(repository, folder)
     return folder
 
 

@@ -8,6 +8,7 @@
 """
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import secrets
@@ -43,7 +44,7 @@ class Logins:
         return self.store(prefix, user=APPLICATION, password=self.passwords[APPLICATION], **more)
 
 
-class Watchful:
+class Watchful(abc.ABC):
     """Servers that replace a primary which they miss: after ``calm`` milliseconds, within ``alert()`` after 1,000."""
 
     ALERT = 1000
@@ -57,8 +58,9 @@ class Watchful:
         finally:
             self._miss_after(self.calm)
 
+    @abc.abstractmethod
     def _miss_after(self, milliseconds: int) -> None:
-        raise NotImplementedError
+        """Take a primary that is silent for so long for dead."""
 
 
 class ValkeyServer(Guarded, Logins):

@@ -31,6 +31,17 @@ def _trigger(does, fires, what="TRIGGER"):
     )
 
 
+def _noting(made, way):
+    """An application whose trigger notes each change in a table that it names without a schema."""
+    site = made(
+        PLAIN, FILL, "CREATE TABLE noted (key text);",
+        _trigger(NOTES, "AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW"),
+    )  # fmt: skip
+    lost = Lost(site, way)
+    site.sql("TRUNCATE noted")
+    return site, lost
+
+
 class Lost:
     """A namespace of which rows are gone, and the same command to bring them back, again and again."""
 
@@ -91,24 +102,14 @@ def test_rows_whose_foreign_key_waits_for_the_commit_come_back_past_a_trigger_th
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_trigger_finds_the_tables_beside_those_of_the_memories_as_it_always_does(made, way):
-    site = made(
-        PLAIN, FILL, "CREATE TABLE noted (key text);",
-        _trigger(NOTES, "AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW"),
-    )  # fmt: skip
-    lost = Lost(site, way)
-    site.sql("TRUNCATE noted")
+    site, lost = _noting(made, way)
     lost.bring_back()
     assert lost.rows() == lost.before and ("note 7",) in site.sql("SELECT key FROM noted")
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_where_anybody_may_make_functions_none_is_run_by_accident_and_the_trigger_is_named(made, way):
-    site = made(
-        PLAIN, FILL, "CREATE TABLE noted (key text);",
-        _trigger(NOTES, "AFTER INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW"),
-    )  # fmt: skip
-    lost = Lost(site, way)
-    site.sql("TRUNCATE noted")
+    site, lost = _noting(made, way)
     site.sql(f"GRANT CREATE ON SCHEMA {site.schema} TO PUBLIC")
     with pytest.raises(CannotProceed, match=f'{site.schema}.acts, refuses this .* relation "noted"') as caught:
         lost.bring_back()
