@@ -55,6 +55,7 @@ def restore(
     overwrite: bool = False,
     expiry: str = "keep",
     check: bool = False,
+    newer_stay: bool = False,
     snapshot: Snapshot | None = None,
     opened: Opened | None = None,
 ) -> dict[str, t.Any]:
@@ -65,9 +66,10 @@ def restore(
     newer and intact stays unless ``overwrite``.
     ``create``: make a missing store or namespace. ``as_secondary``: keep a standby copy warm. ``claim``: of the
     incident under way; without one the restore opens and closes its own. ``expiry``: keep | rebase, by the time that
-    passed since the snapshot. ``check``: write nothing, say what would happen. ``snapshot`` and ``opened``: where the
-    caller has them open, for many namespaces. Damaged records of a snapshot are left out and listed, never brought
-    back.
+    passed since the snapshot. ``check``: write nothing, say what would happen. ``newer_stay``: refuse a whole namespace
+    that serves what was written after the snapshot, looked at while its writers wait. ``snapshot`` and ``opened``:
+    where the caller has them open, for many namespaces. Damaged records of a snapshot are left out and listed, never
+    brought back.
 
     Returns {changed, check, snapshot, namespace, to_namespace, records, restored, unchanged, damaged, newer,
     listed keys of each, digest, generation, previous_generation, log_entries, adopted_keys, warnings, seconds}.
@@ -149,7 +151,7 @@ def restore(
                     result["warnings"] += done.pop("warnings", [])
                     result.update(done)
                 else:
-                    result.update(_whole(work, held, as_secondary))
+                    result.update(_whole(work, held, as_secondary, newer_stay))
         result["warnings"] += dropped_keys.dropped_since(store, drops)
     return {**result, "seconds": round(time.monotonic() - started, 3)}
 
@@ -164,7 +166,8 @@ def restore_whole(
     """``restore`` for every namespace of one snapshot (or these). {changed, snapshot, namespaces {name: result}}.
 
     Where none is named, it is the newest good one that holds everything, not the baseline of one namespace.
-    ``newer_stay``: refuse, before the first, where one serves what was written after the snapshot.
+    ``newer_stay``: refuse, before the first, where one serves what was written after the snapshot; each is looked at
+    again while its writers wait.
     """
     place = arguments["repository"]
     if not isinstance(place, Repository):
@@ -185,7 +188,7 @@ def restore_whole(
                 keep_newer(opened.store, snapshot, held)
         for namespace in wanted:
             given = {**arguments, "repository": place, "snapshot": snapshot, "opened": opened}
-            results[namespace] = restore(**given, namespace=namespace)
+            results[namespace] = restore(**given, namespace=namespace, newer_stay=newer_stay)
     return {
         "changed": any(result["changed"] for result in results.values()),
         "snapshot": snapshot.id,
@@ -193,7 +196,7 @@ def restore_whole(
     }
 
 
-def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.Any]:
+def _whole(work: Work, claim: Claim | None, as_secondary: bool, newer_stay: bool) -> dict[str, t.Any]:
     """All of the namespace, through a new generation."""
     store, entry, state, snapshot = work.store, work.entry, work.state, work.snapshot
     if claim is not None and state is not None:
@@ -219,6 +222,10 @@ def _whole(work: Work, claim: Claim | None, as_secondary: bool) -> dict[str, t.A
                 store.unlock(work.target, left)
             store.note(claim, restore_lock=work.lock())
         try:
+            if serving and newer_stay:  # what was written since it was looked at first; from here on writers wait
+                work.untouched = store.incident(claim).facts.get("restore_generation") is None
+                keep_newer(store, snapshot, [work.target], f"{work.target!r:.80} is not restored")
+                work.untouched = False
             result.update(fill(work, claim, state, _known(state) if as_secondary else (-1, -1)))
             store.switch(claim, result["generation"], state.generation)  # which rows that went straight in do without
             changed = True

@@ -17,8 +17,13 @@ from .restore_records import RESERVED
 from .restore_work import state_of
 
 
-def keep_newer(store: Store, snapshot: Snapshot, namespaces: t.Iterable[str]) -> None:
-    """Errors: CannotProceed when one of these serves what was written after the snapshot, or nobody can tell."""
+def keep_newer(
+    store: Store, snapshot: Snapshot, namespaces: t.Iterable[str], what: str = "Nothing is restored"
+) -> None:
+    """Errors: CannotProceed when one of these serves what was written after the snapshot, or nobody can tell.
+
+    ``what`` was not done, for the sentence: others may have been restored before one of several is refused.
+    """
     found: dict[str, str] = {}
     for namespace in namespaces:
         state = state_of(store, namespace)
@@ -36,7 +41,7 @@ def keep_newer(store: Store, snapshot: Snapshot, namespaces: t.Iterable[str]) ->
     gone = run("restore", memory_namespace=first, memory_snapshot=snapshot.id, memory_pattern="*")
     several = f" (and so for the other {len(found) - 1})" if len(found) > 1 else ""
     raise CannotProceed(
-        f"Nothing is restored: what was written or deleted after snapshot {snapshot.id} would go out of service: "
+        f"{what}: what was written or deleted after snapshot {snapshot.id} would go out of service: "
         + ", ".join(f"in {name!r:.80} {what}" for name, what in list(found.items())[:5])
         + (" …" if len(found) > 5 else "."),
         f"to bring back only what is gone or damaged: {gone}{several}; to go back to the snapshot all the same, run a "

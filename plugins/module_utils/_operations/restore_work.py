@@ -49,6 +49,7 @@ class Work:
         _progress.begin("restoring records", self.entry["records"])
         self._renewed = time.monotonic()
         self.locked: int | None = None
+        self.untouched = False  # refused before anything was begun, so that there is nothing to go on with
 
     def say(self, done: int) -> None:
         _progress.tell(done)
@@ -127,6 +128,9 @@ def claimed(
         yield held
     except BaseException:
         with contextlib.suppress(Exception):
-            store.end_lease(held)
+            if work.untouched:
+                store.close_incident(held)
+            else:
+                store.end_lease(held)
         raise
     store.close_incident(held)

@@ -10,7 +10,7 @@ import dataclasses
 import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed
-from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore_step
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations import restore_step, restore_work
 from ansible_collections.memops.agent_memory.plugins.module_utils._repository import Repository
 from tests.unit.operations.runbook import NAME, NS, Site, attempt
 
@@ -75,3 +75,31 @@ def test_an_incident_that_shut_the_namespace_off_is_no_hindrance(site):
     run = attempt()
     run = dataclasses.replace(run, incident=site.step("isolate", run)["incident"])
     assert restored(site, run, namespaces=[NS])["changed"]
+
+
+def test_what_is_written_until_the_writers_wait_stays_in_service(bench, tmp_path, monkeypatch):
+    """On every engine: the last write before the restore has the write lock comes after the first look."""
+    site = Site(tmp_path / "site", bench=bench)
+    with site.memory() as memory:
+        memory.write_many(NS, VALUES)
+    site.backup()
+    site.raw.remove(NS, ["k3"])
+    lock = restore_work.Work.lock
+
+    def locked_behind_a_write(work):
+        with site.memory() as memory:
+            memory.write(NS, "k1", "newer")
+        return lock(work)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(restore_work.Work, "lock", locked_behind_a_write)
+        with pytest.raises(CannotProceed) as refused:
+            restored(site, namespaces=[NS])
+    assert refused.value.message.startswith(f"'{NS}' is not restored: ") and "1 record" in refused.value.message
+    assert site.served()["k1"] == "newer"
+    with site.memory() as memory:
+        memory.write(NS, "k2", "after")  # nobody is kept waiting
+    with site.open() as store:
+        assert not [one for one in store.incidents() if one.state == "open"] and len(store.generations(NS)) == 1
+    assert restored(site, namespaces=[NS], overwrite=True)["changed"]
+    assert site.served() == VALUES
