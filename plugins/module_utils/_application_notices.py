@@ -12,6 +12,7 @@ from ._application_ciphers import FERNET
 from ._application_seals import Seals, seals_of
 from ._errors import InvalidInput, KeyUnavailable
 from ._layouts.tables import Sealed
+from ._words import counted
 
 SAMPLE: t.Final = 200  # values of a table that are tried
 LARGEST: t.Final = 65536  # bytes of one of them
@@ -48,7 +49,10 @@ def notices(seals: Seals, parts: t.Iterable[Part]) -> list[str]:
     for part in parts:
         if not part.values:
             continue
-        said = f"{part.values} values of {part.table} in {part.spaces} namespaces are encrypted by the application: "
+        said = (
+            f"{counted(part.values, 'value')} of {part.table} in {counted(part.spaces, 'namespace')} "
+            f"{'is' if part.values == 1 else 'are'} encrypted by the application: "
+        )
         empty = "; with a wrong key they look like an empty memory" if part.sealed.cipher == FERNET else ""
         if not seals.keys:
             lines.append(f"{said}whether its keys open them could not be verified ({OPTION}){empty}")
@@ -57,7 +61,8 @@ def notices(seals: Seals, parts: t.Iterable[Part]) -> list[str]:
         if part.plain:
             how = "does not show them" if part.sealed.cipher == FERNET else "reads them all the same"
             lines.append(
-                f"{part.plain} values of {part.table} lie in plain beside encrypted ones; the framework {how}"
+                f"{counted(part.plain, 'value')} of {part.table} {'lies' if part.plain == 1 else 'lie'} in plain "
+                f"beside encrypted ones; the framework {how}"
             )
     return lines
 
@@ -80,8 +85,8 @@ def leaks(inline: int, fields: t.Sequence[str]) -> list[str]:
     lines = []
     if inline:
         lines.append(
-            f"{inline} checkpoints hold texts and numbers in plain, though values are encrypted: the framework keeps "
-            "such channels in the checkpoint itself"
+            f"{counted(inline, 'checkpoint holds', 'checkpoints hold')} texts and numbers in plain, though values are "
+            "encrypted: the framework keeps such channels in the checkpoint itself"
         )
     if fields:
         shown = ", ".join(sorted(fields)[:10])

@@ -17,6 +17,7 @@ from ._layouts.tables import Root, Sealed, TablesLayout
 from ._table_moved import in_json
 from ._table_records import Cell, TableRows, header, pack, unpack
 from ._table_values import sqlite_cell, sqlite_value
+from ._words import counted
 
 NOTHING: t.Final = "nothing"  # no value that could be encrypted
 PLAIN: t.Final = "plain"
@@ -148,7 +149,8 @@ class Tried:
     def problems(self) -> list[dict[str, t.Any]]:
         return [
             {
-                "reason": f"{count} values of {namespace!r:.80} open with no key of the application that is given.",
+                "reason": f"{counted(count, 'value')} of {namespace!r:.80} {'opens' if count == 1 else 'open'} with no "
+                "key of the application that is given.",
                 "namespace": namespace, "records": keys,
             }
             for namespace, (count, keys) in self._shut.items()

@@ -15,6 +15,7 @@ from ._engines.python_remote import Remote, Spec
 from ._errors import MemoryOpsError, StoreUnavailable
 from ._operations.application_benchmark import judge_answer
 from ._python_values import pack, unpack
+from ._words import counted
 
 PASS, FAIL, UNKNOWN, NONE = "pass", "fail", "could-not-verify", "not-asked"
 VALUES: t.Final[dict[str, t.Any]] = {
@@ -102,7 +103,7 @@ class Case:
                 except MemoryOpsError as exc:
                     why = f" ({exc.message.rstrip('.')})"
             if mine:
-                left.append(f"{len(mine)} records in the namespace {name}{why}")
+                left.append(f"{counted(len(mine), 'record')} in the namespace {name}{why}")
         if not left:
             return None
         return f"these checks leave {' and '.join(left)}: take them out of the object's storage by its own means"

@@ -12,6 +12,8 @@ import contextlib
 import json
 import typing as t
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._words import counted
+
 from . import _report_input as given
 from . import _report_parts as parts
 from ._report_run import Run
@@ -86,9 +88,9 @@ def hit_rate(run: Run) -> t.Dict[str, t.Any]:
         after, total = given.ratio(watched.get("value")), given.count(watched.get("reads")) or 0
     onset = given.mapping(run.result("diagnose").get("onset")).get("at")
     since = " (the rate before is that since the onset)" if rate is not None and given.moment(onset) else ""
-    later = f"{total:,} reads after release" if total or name == "access log" else "after release"
+    later = f"{counted(total, 'read')} after release" if total or name == "access log" else "after release"
     told = reads is not None and (reads > 0 or name == "access log")
-    said = [f"access log: {reads:,} reads before the fence{since}"] if told else []
+    said = [f"access log: {counted(reads or 0, 'read')} before the fence{since}"] if told else []
     if samples:
         said.append(later if said and name == "access log" else f"{name}: {later}")
     return {"before": rate, "after": after, "source": " and ".join(said) or None}

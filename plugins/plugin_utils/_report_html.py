@@ -16,6 +16,8 @@ import typing as t
 
 import jinja2
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._words import counted
+
 from . import _report_input as given
 from . import _report_view as view
 from . import _report_words as words
@@ -50,7 +52,7 @@ def render(report: t.Mapping[str, t.Any], template: t.Optional[str] = None) -> s
     ran went well and the runbook goes on), ``next_step`` (name and command of its next step then, else none), ``whole``
     (whether it is about a whole store), ``without_writes`` (how many seconds nobody could write to that, or none),
     ``running`` (the line above each printed page, safe inside a CSS string), and the filters shown, amount, percent,
-    span, size, clock, label and refusal. All values are escaped. Raises jinja2.TemplateError and OSError.
+    span, size, clock, label, refusal and counted. All values are escaped. Raises jinja2.TemplateError and OSError.
     """
     path = os.path.abspath(template or default_template())
     environment = jinja2.Environment(
@@ -62,6 +64,7 @@ def render(report: t.Mapping[str, t.Any], template: t.Optional[str] = None) -> s
     )
     for name in ("shown", "amount", "percent", "span", "size", "clock", "label", "refusal"):
         environment.filters[name] = getattr(words, name)
+    environment.filters["counted"] = counted
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     step, alone = words.next_step(report) if words.under_way(report) else (None, "")
     page = environment.get_template(os.path.basename(path)).render(

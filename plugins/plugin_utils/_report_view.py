@@ -12,6 +12,8 @@ import bisect
 import math
 import typing as t
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._words import counted
+
 from . import _report_input as given
 from . import _report_words as words
 
@@ -157,7 +159,8 @@ def damage(report: t.Mapping[str, t.Any]) -> t.Optional[t.Dict[str, t.Any]]:
         share = min(1.0, (bad or 0) / max(rows, 1)) if bad else 0.0
         title = (
             f"{words.shown(bucket['first_key'], 60)} to {words.shown(bucket['last_key'], 60)}: "
-            f"{words.amount(bucket['rows'])} rows, {words.amount(bad)} damaged or gone, {words.amount(suspect)} suspect"
+            f"{words.UNKNOWN if bucket['rows'] is None else counted(bucket['rows'], 'row')}, "
+            f"{words.amount(bad)} damaged or gone, {words.amount(suspect)} suspect"
         )
         if lost[i]:
             title += f", {lost[i]:,} lost"

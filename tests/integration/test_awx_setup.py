@@ -117,7 +117,7 @@ def test_an_empty_awx_is_checked_then_set_up_then_found_right(server: AwxServer,
     checked = play(server, tmp_path, "--check")
     assert checked.status == 0, checked.text
     assert checked.changed > 1
-    assert "job templates, the workflow Memory runbook with approval and 1 schedules would be made" in checked.text
+    assert "job templates, the workflow Memory runbook with approval and 1 schedule would be made" in checked.text
     assert server.writes[made:] == []
 
     first = play(server, tmp_path, "-vv")

@@ -17,6 +17,7 @@ from .._model import KEY, PAYLOAD, Row
 from .._store_optional import Gap, Links
 from .._table_records import escape
 from .._table_values import readable
+from .._words import counted
 
 SHOWN: t.Final = 20
 LABEL: t.Final = "checkpoint"
@@ -35,8 +36,9 @@ def without_parent(table: str) -> str:
 def told(rows: t.Iterable[t.Sequence[t.Any]]) -> list[str]:
     """In words."""
     return [
-        f"thread {name!r:.80} has {count} checkpoints whose parent is not there, though older ones are: LangGraph "
-        "deletes none alone, so it was lost (a rebuild brings it back from the newest good snapshot that has it)"
+        f"thread {name!r:.80} has {counted(count, 'checkpoint')} whose parent is not there, though older ones are: "
+        "LangGraph deletes none alone, so it was lost (a rebuild brings it back from the newest good snapshot that has "
+        "it)"
         for name, count in rows
     ]
 

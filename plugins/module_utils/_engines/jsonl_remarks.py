@@ -12,6 +12,7 @@ import typing as t
 
 from .._line_records import ORDER, escape
 from .._model import NamespaceState
+from .._words import counted
 from .jsonl_connect import is_placing, state_of
 from .jsonl_files import Files
 from .jsonl_rows import LineRows
@@ -61,19 +62,21 @@ def remarks(rows: LineRows, generation: int) -> list[str]:
         named = "" if rows.lines.read(line, place == last).key is None else f" ({key:.80})"
         found.append(f"line {place}{named}: {rows.lines.read(line, place == last).wrong}")
     if unsound > SHOWN:
-        found.append(f"{unsound - SHOWN} more lines cannot be read")
+        found.append(f"{counted(unsound - SHOWN, 'more line')} cannot be read")
     several = con.execute(
         "SELECT key, count(*) OVER () FROM main.memops_line WHERE generation = ? AND n = 2 LIMIT 1", (generation,)
     ).fetchone()
     if several:
-        found.append(f"{several[1]} records have more than one line, such as {several[0]!r:.80}")
+        have = counted(several[1], "record has", "records have")
+        found.append(f"{have} more than one line, such as {several[0]!r:.80}")
     found += _relations(rows, generation)
     replaced = con.execute(
         "SELECT count(*) FROM main.memops_line WHERE generation = ? AND key <> ? AND instr(line, ?)",
         (generation, ORDER, REPLACED),
     ).fetchone()[0]
     if replaced:
-        found.append(f"{replaced} lines hold U+FFFD, which the server writes for bytes that were no UTF-8")
+        hold = counted(replaced, "line holds", "lines hold")
+        found.append(f"{hold} U+FFFD, which the server writes for bytes that were no UTF-8")
     return found
 
 
@@ -94,5 +97,6 @@ def _relations(rows: LineRows, generation: int) -> list[str]:
             (generation, f"{escape(of)}/", f"{kind}/", f"{kind}0"),
         ).fetchone()
         if count:
-            found.append(f"{count} lines refer to an {of} that is not there, such as {example!r:.80}")
+            refer = counted(count, "line refers", "lines refer")
+            found.append(f"{refer} to an {of} that is not there, such as {example!r:.80}")
     return found

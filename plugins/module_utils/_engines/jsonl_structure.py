@@ -13,6 +13,7 @@ import sqlite3
 
 from .._errors import MemoryOpsError
 from .._model import NamespaceState
+from .._words import counted
 from .jsonl_connect import is_placing, shown
 from .jsonl_fence import LinesFence
 from .jsonl_reader import LinesReader
@@ -67,7 +68,8 @@ class LinesStructure(LinesFence):
         left = [one for one in os.listdir(folder) if self.layout.drafts and drafts.fullmatch(one)]
         if left:
             found.append(
-                f"{len(left)} drafts of a server that was killed lie beside it ({sorted(left)[0]}); they hold memories"
+                f"{counted(len(left), 'draft')} of a server that was killed {'lies' if len(left) == 1 else 'lie'} "
+                f"beside it ({sorted(left)[0]}), with memories in {'it' if len(left) == 1 else 'them'}"
             )
         return found
 

@@ -16,6 +16,7 @@ import typing as t
 
 from .._codec import RecordCodec
 from .._model import Change, Claim, Row
+from .._words import counted
 from .applications_own import ISOLATED
 from .keyspace_pattern import KeyspaceNames, raw_of, text_of
 from .keyspace_reader import Ask, Server, fence_stands, row_of
@@ -134,7 +135,7 @@ class ClusterRecords(KeyspaceRecords):
             tx.save(name, moved=True)
         if undone:
             raise Overtaken(
-                f"{len(undone)} keys of {name!r:.80} changed while they were worked on, or took too long.", "try again"
+                f"{counted(len(undone), 'key')} of {name!r:.80} changed meanwhile, or took too long.", "try again"
             )
 
     def _present(

@@ -11,6 +11,7 @@ import typing as t
 
 from .._codec import encodable
 from .._errors import MemoryOpsError, StoreDamaged, StoreUnavailable
+from .._words import counted
 from .postgresql_connect import Connected
 from .postgresql_control import lead_back, told
 from .postgresql_errors import read_only
@@ -38,7 +39,7 @@ def structure(session: Session, s: RecordsSql) -> list[str]:
             found = {}
             lines.append(exc.message)
         lines += [
-            f"generation {generation} holds {len(keys)} rows whose keys are no text"
+            f"generation {generation} holds {counted(len(keys), 'row whose key is', 'rows whose keys are')} no text"
             for generation, keys in sorted(found.items())
         ]
     return lines[:MOST_LINES]
@@ -227,7 +228,8 @@ class Structure(Connected):
                         generation, self.clock(), generation, head, mark,
                     )  # fmt: skip
                     session.run(f"DELETE FROM {s.table} r WHERE {same}", generation, head, mark)
-            done.append(f"set {len(keys)} rows of generation {generation} aside whose keys were no text")
+            were = "key was" if len(keys) == 1 else "keys were"
+            done.append(f"set {counted(len(keys), 'row')} of generation {generation} aside whose {were} no text")
         return done
 
 

@@ -11,6 +11,7 @@ import sqlite3
 import typing as t
 
 from .._errors import StoreDamaged
+from .._words import counted
 from .sqlite_connect import Connected, connect, sqlite_errors
 from .sqlite_control import astray_rows, close_unread, lead_back, told
 from .sqlite_log import newest_given
@@ -37,7 +38,7 @@ def structure(con: sqlite3.Connection, sql: RecordsSql, path: str) -> list[str]:
                 found = {}
                 lines += [] if lines else [str(exc)]
             lines += [
-                f"generation {generation} holds {count} rows whose keys are no text"
+                f"generation {generation} holds {counted(count, 'row whose key is', 'rows whose keys are')} no text"
                 for generation, count in sorted(found.items())
             ]
     return lines[:MOST_LINES]
@@ -205,6 +206,7 @@ class Structure(Connected):
                     (generation, self.clock(), generation, key),
                 )
                 con.execute(f"DELETE FROM {s.table} WHERE {same}", (generation, key))
-            done.append(f"set {len(keys)} rows of generation {generation} aside whose keys were no text")
+            were = "key was" if len(keys) == 1 else "keys were"
+            done.append(f"set {counted(len(keys), 'row')} of generation {generation} aside whose {were} no text")
         self._raise_fence(con)
         return done

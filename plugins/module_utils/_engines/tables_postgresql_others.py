@@ -11,6 +11,7 @@ import contextlib
 import typing as t
 
 from .._errors import CannotProceed
+from .._words import counted
 from .postgresql_arrays import Ints
 from .postgresql_schema import quoted
 from .postgresql_session import Session
@@ -96,14 +97,15 @@ def spare(
         count = session.row(text, *arrays, *(arrays if other.oid == other.home else ()))[0]
         if count and other.oid == other.home:
             raise CannotProceed(
-                f"To remove rows of {live.table.plain} would reach {count} others of it that refer to them, which "
-                f"{other.does} then. Nothing was changed.",
+                f"To remove rows of {live.table.plain} would reach "
+                f"{counted(count, 'other that refers', 'others that refer')} to them, which {other.does} then. "
+                "Nothing was changed.",
                 "narrow what is repaired (memory_keys, memory_pattern), or name those rows too",
             )
         if count:
             raise CannotProceed(
-                f"To remove rows of {live.table.plain} would reach {count} rows of {other.table}, which {other.does} "
-                "then, and which no snapshot holds. Nothing was changed.",
+                f"To remove rows of {live.table.plain} would reach {counted(count, 'row')} of {other.table}, which "
+                f"{other.does} then, and which no snapshot holds. Nothing was changed.",
                 f"name {other.table} beside {live.table.plain} in memory_store.tables and back up, so that its rows go "
                 "and come with their record, or remove those rows first",
             )
@@ -177,6 +179,7 @@ def unsaved(session: Session, live: Live) -> list[str]:
             count = session.row(f"SELECT count(*) FROM {table.name} r WHERE {' OR '.join(odd)}")[0]
             if count:
                 lines.append(
-                    f"{count} rows of {table.plain} belong to no namespace or have no key: no snapshot holds them"
+                    f"{counted(count, 'row')} of {table.plain} {'belongs' if count == 1 else 'belong'} to no namespace "
+                    f"or {'has' if count == 1 else 'have'} no key: no snapshot holds {'it' if count == 1 else 'them'}"
                 )
     return lines

@@ -14,6 +14,7 @@ import typing as t
 from .._errors import CannotProceed, InvalidInput, OutOfOrder
 from .._model import Change, Claim, Row
 from .._table_records import RecordName, TableRows, pack_row, parse_name, unpack
+from .._words import counted
 from .applications_own import ISOLATED
 from .postgresql_arrays import Blobs, Ints, Texts
 from .postgresql_operators import Operators
@@ -295,8 +296,8 @@ class TablesRecords(Operators):
         )
         if done != part.records and sets:
             raise CannotProceed(
-                f"{part.records - done} records of {namespace!r:.80} cannot come back: rows with their keys belong to "
-                "another namespace now.",
+                f"{counted(part.records - done, 'record')} of {namespace!r:.80} cannot come back: rows with such "
+                "keys belong to another namespace now.",
                 "restore into another database in which the application made its tables (memory_store.url), or, where "
                 "these rows are not needed, remove them first (an export names the keys)",
             )

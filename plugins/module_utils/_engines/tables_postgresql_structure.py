@@ -13,6 +13,7 @@ import typing as t
 from .._application_notices import told
 from .._errors import MemoryOpsError, StoreDamaged
 from .._table_records import header
+from .._words import counted
 from .item_vectors import in_postgresql
 from .postgresql_schema import literal, quoted
 from .postgresql_session import Session
@@ -90,7 +91,9 @@ def _orphans(session: Session, root: Table, table: Table, parent: tuple[tuple[st
     rows = session.rows(f"SELECT {keys} FROM {table.name} x WHERE {alone} LIMIT 1000")
     if not rows:
         return []
-    return [f"{len(rows)} rows of {table.plain} belong to no row of {root.plain}, such as {str(rows[0][0])[:80]!r}"]
+    belong = "belongs" if len(rows) == 1 else "belong"
+    said = f"{counted(len(rows), 'row')} of {table.plain} {belong} to no row of {root.plain}"
+    return [f"{said}, such as {str(rows[0][0])[:80]!r}"]
 
 
 def _dimensions(session: Session, table: Table, column: str) -> list[str]:
@@ -105,7 +108,8 @@ def _dimensions(session: Session, table: Table, column: str) -> list[str]:
     if len(rows) < 2:
         return []
     return [
-        f"{count} vectors of {table.plain}.{column} have {length} dimensions, the others {rows[0][0]}, so a search may "
+        f"{counted(count, 'vector')} of {table.plain}.{column} {'has' if count == 1 else 'have'} {length} dimensions, "
+        f"the others {rows[0][0]}, so a search may "
         "fail; unless the application stored them so, restore their records with memory_keys from a snapshot of before"
         for length, count in rows[1:]
     ]
@@ -136,7 +140,8 @@ def notices(session: Session, live: Live) -> list[str]:
             f"SELECT count(*) FROM {first.name} WHERE payload ->> 'hash' <> md5(payload ->> 'data')"
         )[0]
         if count:
-            lines.append(f"{count} rows of {first.plain} have a text that is not the one their hash was made of")
+            text = f"{'has a text that is not the one its' if count == 1 else 'have a text that is not the one their'}"
+            lines.append(f"{counted(count, 'row')} of {first.plain} {text} hash was made of")
     if "item-without-vector" in wanted:
         lines += in_postgresql(session, live)
     lines += transcripts(session, live)
@@ -190,7 +195,9 @@ class TablesStructure(TablesProof, Structure):
                         f"SELECT count(*) FROM {sql.live.table.name} WHERE {quoted(moment.column)} < now()"
                     )[0]
                     if over:
-                        lines.append(f"{over} rows of {root.table.plain} have expired and were not swept away yet")
+                        rows = f"{counted(over, 'row')} of {root.table.plain}"
+                        have, were = ("has", "was") if over == 1 else ("have", "were")
+                        lines.append(f"{rows} {have} expired and {were} not swept away yet")
         return lines
 
     def unsaved(self) -> list[str]:
@@ -253,7 +260,9 @@ class TablesStructure(TablesProof, Structure):
                         self.clock(),
                     )
                     session.run(f"DELETE FROM {table.name} x WHERE {alone}")
-                done.append(f"set {count} rows of {table.plain} aside that belong to no row of {root.table.plain}")
+                rows = counted(count, "row")
+                belong = "belongs" if count == 1 else "belong"
+                done.append(f"set {rows} of {table.plain} aside that {belong} to no row of {root.table.plain}")
         return done
 
 

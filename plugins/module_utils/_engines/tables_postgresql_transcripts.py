@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import typing as t
 
+from .._words import counted
 from .checkpoint_parents import told, without_parent
 from .postgresql_session import Session
 from .tables_postgresql_reader import Live
@@ -25,7 +26,7 @@ def transcripts(session: Session, live: Live) -> list[str]:
         found += (_messages if live.sql[0].version >= 160_000 else _messages_here)(session, live)
     if "event-without-session" in live.layout.findings:
         found += _events(session, live)
-    lines = [f"session {name!r:.80} has {count} results of tools without their calls" for name, count in found[:SHOWN]]
+    lines = [f"session {name!r:.80} has {counted(n, 'result')} of tools without a call" for name, n in found[:SHOWN]]
     if "checkpoint-without-parent" in live.layout.findings:
         table = next(root.table for root in live.roots if root.root.label == "checkpoint")
         lines += told(session.rows(without_parent(table.name)))

@@ -14,6 +14,7 @@ import typing as t
 from .._errors import NamespaceQuarantined
 from .._model import Claim
 from .._table_records import namespace_columns
+from .._words import counted
 from .leases import settable
 from .sqlite_connect import connect, sqlite_errors, translate
 from .tables_sqlite_connect import TablesOpened, state_of
@@ -102,7 +103,8 @@ class TablesFence(TablesOpened):
         detail += missing
         held = state == "quarantined" and not rows
         if state == "quarantined":
-            detail.append(f"SELECT: {rows} rows of the namespace are in the application's tables")
+            are = counted(rows, "row of the namespace is", "rows of the namespace are")
+            detail.append(f"SELECT: {are} in the application's tables")
         else:
             detail.append(f"SELECT: the namespace is {state}")
         return {

@@ -12,6 +12,7 @@ import typing as t
 
 from .._application_notices import told
 from .._layouts.tables import TablesLayout
+from .._words import counted
 from . import checkpoint_parents
 from .item_vectors import in_sqlite
 from .tables_sqlite_sealed import sealed_notices
@@ -64,7 +65,9 @@ def _no_key(con: sqlite3.Connection, table: Table) -> list[str]:
         for column in table.identity
     )
     found = con.execute(f"SELECT count(*) FROM {table.plain} WHERE {odd}").fetchone()[0]
-    line = f"{found} rows of {table.name} belong to nobody or have a key that is no text: no snapshot holds them"
+    belong, them = ("belongs", "it") if found == 1 else ("belong", "them")
+    row = f"{counted(found, 'row')} of {table.name} {belong} to nobody or"
+    line = f"{row} {'has' if found == 1 else 'have'} a key that is no text: no snapshot holds {them}"
     return [line] if found else []
 
 
@@ -76,7 +79,8 @@ def _orphans(con: sqlite3.Connection, table: Table, schema: Schema) -> list[str]
     found = con.execute(
         f"SELECT count(*) FROM {table.plain} c WHERE NOT EXISTS (SELECT 1 FROM {root.plain} r WHERE {same})"
     ).fetchone()[0]
-    return [f"{found} rows of {table.name} belong to no row of {root.name}"] if found else []
+    belong = "belongs" if found == 1 else "belong"
+    return [f"{counted(found, 'row')} of {table.name} {belong} to no row of {root.name}"] if found else []
 
 
 def _dimensions(con: sqlite3.Connection, table: Table, column: str) -> list[str]:
@@ -86,7 +90,9 @@ def _dimensions(con: sqlite3.Connection, table: Table, column: str) -> list[str]
     ).fetchall()
     most = sizes[0][0] if sizes else 0
     return [
-        f"{count} vectors of {table.name} have {size} dimensions, the others {most}" for size, count in sizes[1:]
+        f"{counted(count, 'vector')} of {table.name} {'has' if count == 1 else 'have'} {size} dimensions, "
+        f"the others {most}"
+        for size, count in sizes[1:]
     ]
 
 
@@ -129,7 +135,8 @@ def _transcripts(con: sqlite3.Connection, schema: Schema) -> list[str]:
                 broken.append(session)
                 break
     shown = ", ".join(repr(one)[:80] for one in broken[:SHOWN])
-    lines = [f"{len(broken)} sessions have a tool's result without its call, which no model takes: {shown}"]
+    have = counted(len(broken), "session has", "sessions have")
+    lines = [f"{have} a tool's result without its call, which no model takes: {shown}"]
     return lines if broken else []
 
 
@@ -140,7 +147,7 @@ def _adk(con: sqlite3.Connection, schema: Schema) -> list[str]:
         "WHERE s.app_name = e.app_name AND s.user_id = e.user_id AND s.id = e.session_id)"
     ).fetchone()[0]
     if lost:
-        lines.append(f"{lost} events belong to no session")
+        lines.append(counted(lost, "event belongs", "events belong") + " to no session")
     lines += _adk_transcripts(con, schema)
     if con.execute("SELECT 1 FROM main.sqlite_master WHERE name = 'adk_internal_metadata'").fetchone():
         row = con.execute("SELECT value FROM adk_internal_metadata WHERE key = 'schema_version'").fetchone()
@@ -170,7 +177,8 @@ def _adk_transcripts(con: sqlite3.Connection, schema: Schema) -> list[str]:
             if result is not None and result not in called:
                 broken[current] = None
     shown = ", ".join(repr("/".join(one))[:80] for one in [*broken][:SHOWN])
-    lines = [f"{len(broken)} sessions have a tool's result without its call, which no model takes: {shown}"]
+    have = counted(len(broken), "session has", "sessions have")
+    lines = [f"{have} a tool's result without its call, which no model takes: {shown}"]
     return lines if broken else []
 
 

@@ -10,6 +10,7 @@ import contextlib
 import typing as t
 
 from .._errors import NamespaceDamaged
+from .._words import counted
 from .valkey_bulk import expires
 from .valkey_connect import Wire, packed
 from .valkey_control import space_of
@@ -52,8 +53,8 @@ def structure(wire: Wire, names: Names, envelopes: Envelopes) -> list[str]:
         absent, surplus = index_of(wire, names, envelopes, name)
         if absent or surplus:
             lines.append(
-                f"the index of the log of namespace {name!r:.80} lacks {len(absent)} entries and has {len(surplus)} "
-                "that belong to none"
+                f"the index of the log of namespace {name!r:.80} lacks {counted(len(absent), 'entry', 'entries')} and "
+                f"has {len(surplus):,} that belong to none"
             )
         if len(lines) >= MOST_LINES:
             break
@@ -151,14 +152,14 @@ class Generation:
         out = []
         if not self.there:
             out.append("its records are gone: the server dropped them, or another program deleted them")
-        for count, what in (
-            (len(self.scores), "members have a score, so that they are out of order"),
-            (len(self.stray), "members belong to no key"),
-            (len(self.twice), "members belong to a key that has another one"),
-            (len(self.ends), "records are missing from the set of those that expire"),
+        for found, one, several, what in (
+            (self.scores, "member has", "members have", "a score, so out of order"),
+            (self.stray, "member belongs", "members belong", "to no key"),
+            (self.twice, "member belongs", "members belong", "to a key that has another one"),
+            (self.ends, "record is", "records are", "missing from the set of those that expire"),
         ):
-            if count:
-                out.append(f"{count} {what}")
+            if found:
+                out.append(f"{counted(len(found), one, several)} {what}")
         return out
 
 
@@ -261,12 +262,12 @@ class Structure(Leading, Fence):
         if found.scores:
             for part in _parts(found.scores):
                 commands.append(packed("ZADD", found.records, *(x for member in part for x in (0, member))))
-            done.append(f"put {len(found.scores)} members of {where} in order")
+            done.append(f"put {counted(len(found.scores), 'member')} of {where} in order")
         if found.ends:
             commands += [
                 packed("ZADD", found.expiry, *(x for one in part for x in one)) for part in _parts(found.ends)
             ]
-            done.append(f"noted {len(found.ends)} records of {where} again as such that expire")
+            done.append(f"noted {counted(len(found.ends), 'record')} of {where} again as such that expire")
         if commands:
             self._mend(name, commands)
         if found.scores:  # now in order: look again for what belongs together
@@ -279,7 +280,9 @@ class Structure(Leading, Fence):
                 self._set_aside(tx, name, "structure", odd)
                 tx.add_packed(packed("ZREM", found.records, member) for member, _why in odd)
                 tx.save(name, moved=True)
-            done.append(f"set {len(odd)} members of {where} aside that belonged to no key or to one that has another")
+            done.append(
+                f"set {counted(len(odd), 'member')} of {where} aside that belonged to no key or to one that has another"
+            )
         return done
 
     def warnings(self) -> list[str]:

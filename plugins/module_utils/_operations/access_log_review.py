@@ -11,6 +11,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from .._model import LogEntry
+from .commands import counted
 from .incident import rfc3339
 
 BURST_GAP_US = 60_000_000  # unlocked writes of one actor further apart than this are two bursts
@@ -35,10 +36,10 @@ class Burst:
     interleaved: int = 0  # entries of other actors between its own
 
     def evidence(self) -> str:
-        extra = f", {self.interleaved} writes of others between them" if self.interleaved else ""
+        extra = f", {counted(self.interleaved, 'write')} of others between them" if self.interleaved else ""
         return (
-            f"{self.actor} made {self.writes} writes and {self.deletes} deletions without the write lock "
-            f"between {rfc3339(self.first_at)} and {rfc3339(self.last_at)} "
+            f"{self.actor} made {counted(self.writes, 'write')} and {counted(self.deletes, 'deletion')} "
+            f"without the write lock between {rfc3339(self.first_at)} and {rfc3339(self.last_at)} "
             f"(sequences {self.first_sequence} to {self.last_sequence}{extra})"
         )
 

@@ -16,6 +16,7 @@ import typing as t
 import urllib.parse
 
 from .._errors import InvalidInput
+from .commands import counted
 from .error_lines import kind_of, mask
 from .incident import rfc3339
 
@@ -89,7 +90,7 @@ def read(sources: t.Sequence[str], *, namespace: str, store: str, since: int, un
                     torn += 1
                     continue
                 tally.request(request)
-            reason = f"{torn} lines are no JSON" if torn else None
+            reason = counted(torn, "line is", "lines are") + " no JSON" if torn else None
             report.append({"source": source, "status": "read", "reason": reason})
         except (OSError, ValueError) as exc:
             why = getattr(exc, "strerror", None) or getattr(exc, "reason", None) or exc

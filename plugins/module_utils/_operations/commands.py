@@ -10,15 +10,11 @@ from __future__ import annotations
 import typing as t
 
 from .._extra_vars import run
+from .._words import counted
 
 __all__ = ("NAMED", "accept", "ago", "back_by", "counted", "named", "namespaces", "of_each", "run")
 
 NAMED = 10
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 record``, ``2 records``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def ago(seconds: float) -> str:
@@ -39,7 +35,7 @@ def namespaces(names: t.Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
     first = ", ".join(name[:80] for name in names[:NAMED])
-    return f"{len(names):,} namespaces ({first}{' …' if len(names) > NAMED else ''})"
+    return f"{counted(len(names), 'namespace')} ({first}{' …' if len(names) > NAMED else ''})"
 
 
 def of_each(playbook: str, names: t.Sequence[str]) -> str:

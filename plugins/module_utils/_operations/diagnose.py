@@ -138,7 +138,7 @@ def diagnose(
             "damaged-access-log",
             0,
             [
-                f"{log_health['corrupt']} entries are damaged and {log_health['missing']} are missing: "
+                f"entries that are damaged: {log_health['corrupt']:,}, that are missing: {log_health['missing']:,}; "
                 "what the log does not prove is suspect"
             ],
         )

@@ -19,7 +19,7 @@ from .._errors import InvalidInput, KeyUnavailable, MemoryOpsError, RepositoryUn
 from .._layouts import counted_once, seals
 from .._store import open_store, scratch_params
 from . import coverage, drill_application, evidence, integrity, restore, rotate
-from .commands import run
+from .commands import counted, run
 from .incident import now_us, rfc3339
 from .master_key import rewrap_keyring
 from .scratch import folder as scratch_folder
@@ -223,7 +223,7 @@ class _Rehearsal:
         turned = rotate.rotate(store_params=self.params, keyring=self.ring, force=True)
         self.result["rotated"] = turned["records"]["rotated"]
         if not turned["complete"]:
-            self.fault("", f"the rotation left {turned['records']['remaining']} records behind")
+            self.fault("", f"the rotation left {counted(turned['records']['remaining'], 'record')} behind")
         for number, (namespace, part) in enumerate(self.result["namespaces"].items()):
             scan = self._scan(namespace, number)
             if part["verdict"] == "pass" and (scan["verdict"], scan["rows"]) != ("pass", part["records"]):

@@ -39,7 +39,8 @@ def fit(store: Store, namespace: str, *, needed_at: int, rpo: float, scan: t.Map
     elif state.restored_snapshot is None:
         reason = "it was never filled from a snapshot"
     elif scan["verdict"] != "pass":
-        reason = f"its own copy does not verify: {scan['verdict']}, findings {dict(scan['findings'])}"
+        found = ", ".join(f"{number:,} × {kind}" for kind, number in scan["findings"].items())
+        reason = f"its own copy does not verify: {scan['verdict']}" + (f", {found}" if found else "")
     elif lag is None or lag > rpo:
         reason = f"it is {ago(lag)} behind, the RPO is {ago(rpo)}" if lag is not None else "its age is not known"
     return {
@@ -159,7 +160,7 @@ def merge(store: Store, claim: Claim, delta: Delta, keyring: t.Any, *, since_epo
             refused = store.change(claim, changes + beaten)
             if refused:
                 raise CannotProceed(
-                    f"{len(refused)} records of {claim.namespace} changed while they were merged.",
+                    f"{counted(len(refused), 'record')} of {claim.namespace} changed during the merge.",
                     "check that the namespace is quarantined here, then run failback again",
                 )
             merged += len(changes)

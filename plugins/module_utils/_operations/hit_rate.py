@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from .._errors import InvalidInput
 from .._prometheus import NEXT, NoData, Prometheus, label
 from . import application_spans
+from .commands import counted
 from .incident import rfc3339
 
 KINDS: t.Final = ("prometheus", "spans")
@@ -144,7 +145,8 @@ class _Spans:
         hits, misses = found["reads"]["hits"], found["reads"]["misses"]
         reads = hits + misses
         if reads < MIN_READS:
-            why = f"{reads} searches say whether they found something, {MIN_READS} are needed to tell a hit rate"
+            say = counted(reads, "search says", "searches say")
+            why = f"{say} whether anything was found, {MIN_READS} are needed to tell a hit rate"
             return Measured(self.source, None, why, reads, now)
         return Measured(self.source, hits / reads, reads=reads, at=now)
 

@@ -15,6 +15,7 @@ from .._codec import check_key
 from .._errors import InvalidInput
 from .._inputs import moment, rfc3339
 from .._model import DELETED, KEY, UPDATED, Row, is_isolated
+from .commands import counted
 
 RESERVED = "\x00memops/"
 
@@ -45,7 +46,7 @@ class Choice:
 
     def told(self) -> str:
         """For the journal and the log; keys only by their number."""
-        parts = [f"{len(self.keys)} keys"] if self.keys else []
+        parts = [counted(len(self.keys), "key")] if self.keys else []
         if self._pattern is not None:
             parts.append(f"pattern {self._pattern!r:.200}")
         if self._since is not None:

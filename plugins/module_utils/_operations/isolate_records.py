@@ -16,6 +16,7 @@ from .._errors import CannotProceed, CapabilityMissing, InvalidInput
 from .._model import CHECKSUM, KEY, PAYLOAD, UPDATED, Change, Claim, Row, is_isolated
 from .._store import Store
 from . import incident as incidents
+from .commands import counted
 from .commands import run as command
 from .held_records import (
     LISTED,
@@ -73,10 +74,12 @@ def isolate_records(
         raise choice.nothing(namespace, unknown, "record")
     warnings = [f"{namespace} has no record {some(unknown)}; nothing was done about that."] if unknown else []
     if found.odd:
-        text = f"{len(found.odd)} records of {namespace} are too damaged to come back as they are ({some(found.odd)})"
+        are, they = ("is", "it is") if len(found.odd) == 1 else ("are", "they are")
+        many = f"{counted(len(found.odd), 'record')} of {namespace} {are}"
+        text = f"{many} too damaged to come back as {they} ({some(found.odd)})"
         if set(found.odd) & choice.keys:
             raise InvalidInput(f"{text}.", command("rebuild", memory_namespace=namespace))
-        warnings.append(f"{text} and stay where they are; a rebuild takes care of them.")
+        warnings.append(f"{text}: nothing was done about that, and a rebuild takes care of it.")
     result: dict[str, t.Any] = {
         "incident": None, "changed": bool(found.count), "isolated": found.count, "already": found.already,
         "record_keys": found.keys, "refused_keys": [], "unknown_keys": unknown[:LISTED], "warnings": warnings,

@@ -18,6 +18,7 @@ from .._keyring_unsealed import opener
 from .._model import DELETED, KEY_ID, PAYLOAD, Claim
 from .._store import Reader, Store, open_store
 from . import application_spans, error_lines, integrity
+from .commands import counted
 from .hit_rate import HitRate
 from .incident import microseconds, now_us, rfc3339
 from .integrity import as_keyring
@@ -333,10 +334,10 @@ class _Watch:
         errors = sum(self.note["errors"].values())
         if errors:
             kinds = ", ".join(f"{number} × {kind}" for kind, number in self.note["errors"].items())
-            breaches.append(f"{errors} error lines in the application's log ({kinds})")
+            breaches.append(f"{counted(errors, 'error line')} in the application's log ({kinds})")
         rate, total = self._rate(self.note)
         if rate is not None and rate < self.slo:
-            of = f"of {total} reads" if total is not None else f"by {self.source}"
+            of = f"of {counted(total, 'read')}" if total is not None else f"by {self.source}"
             breaches.append(f"hit rate {rate:.1%} {of} is below {self.slo:.0%}")
         if not breaches:
             return
@@ -371,11 +372,13 @@ class _Watch:
         elif rate is None and self.source == "probes":  # nobody has to read: they are asked with each sample
             self.note["enough"] = math.ceil(math.ceil(MIN_SAMPLES / len(self.probes)) * self.pace)
             doubts.append(
-                f"no data: the watch was too short: {total} answers of {len(self.probes)} probes, {MIN_SAMPLES} are "
+                f"no data: the watch was too short: {counted(total or 0, 'answer')} of "
+                f"{counted(len(self.probes), 'probe')}, {MIN_SAMPLES} are "
                 f"needed to tell a hit rate, and {self.note['enough']} s give them"
             )
         elif rate is None:
-            doubts.append(f"no data: {total} reads since the release, {MIN_SAMPLES} are needed to tell a hit rate")
+            read = counted(total or 0, "read")
+            doubts.append(f"no data: {read} since the release, {MIN_SAMPLES} are needed to tell a hit rate")
         doubts += [f"no data: {reason}" for reason in self.note["no_data"]]
         doubts += [f"no data at {rfc3339(at)}: {why}" for at, why in self.note["missed"][-1:]]
         breaches = self.note["breaches"]

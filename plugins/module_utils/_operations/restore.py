@@ -208,7 +208,7 @@ def _whole(work: Work, claim: Claim | None, as_secondary: bool, newer_stay: bool
         or (not as_secondary and not entry["damaged"] and _is_there(work, point))
     )
     if claim is None:
-        would = "nothing: the namespace is there already" if there else "restore into a new generation and switch"
+        would = "it is there already, record for record" if there else "restore into a new generation and switch"
         return {"changed": not there, "would": would}
     if state is None:
         raise AssertionError("state")

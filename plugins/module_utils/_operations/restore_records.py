@@ -235,6 +235,7 @@ def copy_under(work: Work, parts: t.Iterable[list[Row]], overwrite: bool) -> dic
             result["unchanged"] += unchanged
         done += len(rows)
         work.say(done)
+    copies = counted(result["restored"], "copy", "copies")
     return {
         **result,
         "newer": len(newer),
@@ -242,7 +243,7 @@ def copy_under(work: Work, parts: t.Iterable[list[Row]], overwrite: bool) -> dic
         "damaged": len(skipped),
         "damaged_keys": skipped[:LISTED],
         "changed": result["restored"] > 0,
-        **({"would": f"write {result['restored']} copies as {work.target!r}"} if work.check else {}),
+        **({"would": f"write {copies} as {work.target!r}"} if work.check else {}),
     }
 
 

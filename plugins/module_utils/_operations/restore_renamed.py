@@ -15,6 +15,7 @@ from .._layouts import layout
 from .._model import Change, Claim, Row, is_isolated
 from .._table_moved import same_fields
 from .._table_records import overlap
+from .commands import counted
 from .restore_work import Work
 
 LISTED = 1000
@@ -65,6 +66,7 @@ def copy_rows_under(
         work.renew(claim)
     if claim is not None and (work.state is None or work.state.state == "standby"):
         work.store.set_state(claim, "serving")
+    copies = counted(counts["restored"], "copy", "copies")
     return {
         **counts,
         "newer": len(newer),
@@ -72,7 +74,7 @@ def copy_rows_under(
         "damaged": len(damaged),
         "damaged_keys": damaged[:LISTED],
         "changed": counts["restored"] > 0,
-        **({"would": f"write {counts['restored']} copies as {work.target!r}"} if claim is None else {}),
+        **({"would": f"write {copies} as {work.target!r}"} if claim is None else {}),
     }
 
 

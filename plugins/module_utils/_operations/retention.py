@@ -18,7 +18,7 @@ from .._repository.catalogue import choose_base, ids, listing
 from .._repository.manifest import SnapshotInfo, folder
 from .._repository.objects import check_name
 from . import retention_lock as locking
-from .commands import accept
+from .commands import accept, counted
 
 DAY = 86400.0
 NEW_COPY = 7 * DAY  # for so long a copy does not decide what goes of the store that it was made of
@@ -266,7 +266,7 @@ class _Collection:
         left = 0 if self.check else objects.purge(where, where + REMOVED)
         if left:
             self.waiting.append(snapshot_id)
-            self.warnings.append(f"Of the removed snapshot {snapshot_id} a lock still keeps {left} objects.")
+            self.warnings.append(f"Of the removed snapshot {snapshot_id} a lock still keeps {counted(left, 'object')}.")
         else:
             self.collected.append(snapshot_id)
 

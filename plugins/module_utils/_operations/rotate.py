@@ -18,6 +18,7 @@ from .._errors import CapabilityMissing, KeyUnavailable
 from .._model import KEY_ID, Claim
 from .._store import Store, open_store
 from .._store_own import RotatesOwnKeys
+from .commands import counted
 from .integrity import as_keyring
 from .reencrypt import resealing
 from .rotate_decision import Decision, decide
@@ -303,13 +304,16 @@ def _report(
     old = sorted({key_id for one in results.values() for key_id in one["from"]})
     reasons = []
     if total["unopenable"]:
-        reasons.append(f"{total['unopenable']} records do not open with any key at hand: they need a rebuild")
+        closed = counted(total["unopenable"], "record does", "records do")
+        reasons.append(f"{closed} not open with any key at hand: a rebuild is needed")
     if check:
         new = "a new record key" if decision.target is None else f"the record key {decision.target}"
-        reasons.append(f"would encrypt {total['remaining']} records with {new}")
+        if decision.target is None or total["remaining"]:
+            reasons.append(f"would encrypt {counted(total['remaining'], 'record')} with {new}")
     elif total["remaining"]:
         reasons.append(
-            f"{total['remaining']} records keep coming back with an old key: a writer does not follow the keyring"
+            counted(total["remaining"], "record keeps", "records keep")
+            + " coming back with an old key: a writer does not follow the keyring"
         )
     if retired:
         reasons.append("a retired key still opens: snapshots may name it, so it stays in the keyring")

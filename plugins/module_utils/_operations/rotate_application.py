@@ -20,6 +20,7 @@ from .._codec import RecordCodec
 from .._errors import CannotProceed, CapabilityMissing, KeyUnavailable, RecordCorrupt
 from .._model import CHECKSUM, KEY, PAYLOAD, Change, Claim, IncidentState, Row
 from .._store import Store, open_store
+from .commands import counted
 from .commands import run as command
 from .integrity_rows import shown
 from .rotation import LEASE, PREFIX, Attempt, attempt_of, claim_for, let_go, namespaces_of
@@ -301,29 +302,31 @@ def _report(results: t.Mapping[str, Found], run: _Run, check: bool, seconds: flo
     reasons = []
     would = sum(one["unopenable"] for one in results.values() if run.may_set_aside(one)) if check else 0
     if check:
-        said = f"Would encrypt {total['remaining']} values with the application's new key {key}"
+        said = f"Would encrypt {counted(total['remaining'], 'value')} with the application's new key {key}"
     else:
-        said = f"{total['rotated']} values have the application's new key {key} now"
+        said = f"{counted(total['rotated'], 'value has', 'values have')} the application's new key {key} now"
     said += f"; {total['already']} had it already"
     if check:
-        reasons += [said] + ([f"would set aside {would} values that no key opens"] if would else [])
+        reasons += [said] + ([f"would set aside {counted(would, 'value')} that no key opens"] if would else [])
     if total["rotated"]:
         reasons.append(
             "give the application the new key, and run a backup: a rebuild from a snapshot from before would bring the "
             "former key back"
         )
     if total["aside"]:
-        reasons.append(f"{total['aside']} values that no key of the application opens were set aside")
+        were = "was" if total["aside"] == 1 else "were"
+        reasons.append(f"{counted(total['aside'], 'value')} that no key of the application opens {were} set aside")
     left = total["unopenable"] - total["aside"] - would
     if left:
         reasons.append(
-            f"{left} values that no key of the application opens are left where they are: another key, or too many of "
-            "a namespace to be set aside without memory_force=true"
+            f"{counted(left, 'value')} that no key of the application opens {'is' if left == 1 else 'are'} left in "
+            "place: another key, or too many of a namespace to be set aside without memory_force=true"
         )
     if total["unsound"]:
-        reasons.append(f"{total['unsound']} records are not whole and keep their key: they need a rebuild")
+        unsound = counted(total["unsound"], "record is not whole and keeps its", "records are not whole and keep their")
+        reasons.append(f"{unsound} key: a rebuild mends that")
     if total["plain"]:
-        reasons.append(f"{total['plain']} values lie in plain, which no rotation changes")
+        reasons.append(f"{counted(total['plain'], 'value lies', 'values lie')} in plain, which no rotation changes")
     changed = bool(total["remaining"] or would) if check else bool(total["rotated"] or total["aside"])
     return {
         "changed": changed,

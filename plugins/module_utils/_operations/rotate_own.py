@@ -18,6 +18,7 @@ from .._errors import CannotProceed, MemoryOpsError
 from .._model import CHECKSUM, KEY, Claim
 from .._store import Store
 from .._store_own import RotatesOwnKeys
+from .commands import counted
 from .commands import run as command
 from .incident import now_us, temporary_files
 from .integrity_rows import shown
@@ -67,13 +68,14 @@ def rotate_own(
         many = sum(counts.pop("lost") for counts in found.values())
         lost = [one for counts in found.values() for one in counts.pop("examples")]
         reasons = [
-            f"{counts['changed']} records of {name} changed meanwhile: an application wrote, or the rotation did it"
+            f"{counted(counts['changed'], 'record')} of {name} changed meanwhile: an application wrote, or the "
+            "rotation did it"
             for name, counts in found.items() if counts["changed"]
         ]  # fmt: skip
         if failed is not None or many:
             first = failed.message if failed else "The application's rotation of keys did harm."
             raise CannotProceed(
-                f"{first} {many} records that could be read before cannot be read now"
+                f"{first} {counted(many, 'record')} that could be read before cannot be read now"
                 + (f", such as {lost[0]['key']!r} of {lost[0]['namespace']}." if lost else "."),
                 command("rebuild", memory_namespace=lost[0]["namespace"]) if lost
                 else "look at the application, then run the same command again",
@@ -169,7 +171,8 @@ def _report(
         for word in ("rotated", "already", "unopenable", "remaining")
     }
     if totals["unopenable"]:
-        reasons = [*reasons, f"{totals['unopenable']} records could not be read before, and cannot be read now"]
+        unread = counted(totals["unopenable"], "record")
+        reasons = [*reasons, f"{unread} could not be read before, and cannot be read now"]
     return {
         "changed": changed, "complete": True, "key": KEY_NAME, "key_created": changed, "resumed": False, "from": [],
         "records": totals, "namespaces": {name: found.get(name, {}) for name in names}, "unopenable": [],

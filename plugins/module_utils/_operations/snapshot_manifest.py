@@ -15,7 +15,7 @@ from .._repository import SnapshotInfo
 from .._repository.chunks import NamespaceDigest
 from .._repository.manifest import SNAPSHOT_FORMAT, Index
 from . import lost_ttl
-from .commands import run
+from .commands import counted, run
 from .snapshot_check import Tally
 
 DROP = 0.30
@@ -101,7 +101,8 @@ def unjudged(
 ) -> list[str]:
     """What to warn of: damage in what no good snapshot had before, so that this one counts as good with it."""
     return [
-        f"{new['damaged']} of {new['records']} records of namespace {name!r:.80} are damaged, and no earlier snapshot "
+        f"{new['damaged']:,} of {counted(new['records'], 'record')} of namespace {name!r:.80} "
+        f"{'is' if new['damaged'] == 1 else 'are'} damaged, and no earlier snapshot "
         f"is there to compare with: this one counts as good, with that damage in it. Look at them: {run('scrub')}"
         for name, new in sorted(entries.items())
         if name not in former and new["damaged"]

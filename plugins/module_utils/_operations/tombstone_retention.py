@@ -19,6 +19,7 @@ from .._repository import Repository, SnapshotInfo
 from .._repository.aside import waiting
 from .._repository.catalogue import ids
 from .._store import Store
+from .commands import counted
 from .held_records import PREFIX as HELD
 from .held_records import aside_of, outstanding
 from .retention import suspect
@@ -97,7 +98,7 @@ def apply(
         noted.keep(now)
     reason = reasons[0] if reasons else ""
     if len(reasons) > 1:
-        reason += f" (and {len(reasons) - 1} namespaces more)"
+        reason += f" (and {counted(len(reasons) - 1, 'namespace')} more)"
     return {"changed": count > 0, "tombstones": count, "reason": reason}
 
 

@@ -16,6 +16,7 @@ from .._errors import CannotProceed
 from .._model import CHECKSUM, Change, Claim
 from .._store import Reader, Store
 from . import incident as incidents
+from .commands import counted
 from .held_records import plausible
 from .incident import Run
 from .plan_file import Entry, PlanFile
@@ -107,7 +108,7 @@ def _change(store: Store, claim: Claim | None, namespace: str, wanted: t.Mapping
         refused = store.change(claim, changes)
         if refused:
             raise CannotProceed(
-                f"{len(refused)} records of {namespace} changed while they were put back.",
+                f"{counted(len(refused), 'record')} of {namespace} changed meanwhile.",
                 "check that nothing writes to the store, then run the same command again",
             )
     return len(changes)

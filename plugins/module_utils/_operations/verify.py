@@ -22,6 +22,7 @@ from .._repository.chunks import ChunkRef, NamespaceDigest
 from .._repository.manifest import SnapshotInfo, folder, manifest_key, open_line
 from .._repository.packs import pack_name
 from .._store import scratch_params
+from .commands import counted
 from .scratch import folder as scratch_folder
 from .snapshot_check import Checker, Tally
 
@@ -242,7 +243,8 @@ class _Examination:
             entries = self._chunks(snapshot, namespace, "log", index[namespace]["log"], lambda rows: None)
             wanted = snapshot.manifest["namespaces"][namespace]["log_entries"]
             if entries not in (wanted, -1):
-                self.problem(f"The log has {entries} entries instead of {wanted}.", namespace=namespace)
+                has = counted(entries, "entry", "entries")
+                self.problem(f"The log has {has} instead of {wanted:,}.", namespace=namespace)
 
     def _open_namespace(
         self, snapshot: Snapshot, namespace: str, chunks: list[ChunkRef], ciphers: _Ciphers
@@ -275,13 +277,14 @@ class _Examination:
             return
         if tally.damaged != entry["damaged"]:
             self.problem(
-                f"{tally.damaged} records are damaged; the manifest says {entry['damaged']}.",
+                counted(tally.damaged, "record is", "records are")
+                + f" damaged; the manifest says {entry['damaged']:,}.",
                 namespace=namespace,
                 records=tally.examples,
             )
         if tally.rows != entry["records"] or digest != entry["digest"]:
             self.problem(
-                f"{tally.rows} records with digest {digest[:16]}; the manifest says {entry['records']}.",
+                f"{counted(tally.rows, 'record')} with digest {digest[:16]}; the manifest says {entry['records']:,}.",
                 namespace=namespace,
             )
 

@@ -14,6 +14,7 @@ import typing as t
 from contextlib import suppress
 
 from .._errors import InvalidInput, MemoryOpsError, RouteUnavailable
+from .._words import counted
 from . import Position, host_names
 from .haproxy_runtime import Runtime, Server
 
@@ -105,7 +106,7 @@ class HAProxyRoute:
         if position["host"] != self._to:
             return f"{self.name} leads to {position['host']}"
         if position["sessions_elsewhere"]:
-            return f"{position['sessions_elsewhere']} sessions are still open elsewhere"
+            return counted(position["sessions_elsewhere"], "session is", "sessions are") + " still open elsewhere"
         servers = runtime.servers(self._servers[self._to] if self._map else self._backend)
         chosen = servers.values() if self._map else [servers[self._servers[self._to]]]
         return "" if any(server.up for server in chosen) else f"the way to {self._to} is not up"

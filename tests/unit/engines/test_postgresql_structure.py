@@ -114,8 +114,8 @@ def test_rows_whose_key_is_no_text_are_set_aside(server, store):
     assert keys_of(store, "n", batch=1) == ["a", "c\x00é", "k" * 2000 + "é"]
     damaged, *others = all_rows(store, "n")
     assert damaged[7] == "\udcff\udc80" and not codec.intact(damaged) and all(map(codec.intact, others))
-    assert structure(store) == ["generation 1 holds 1 rows whose keys are no text"]
-    assert store.repair_structure() == ["set 1 rows of generation 1 aside whose keys were no text"]
+    assert structure(store) == ["generation 1 holds 1 row whose key is no text"]
+    assert store.repair_structure() == ["set 1 row of generation 1 aside whose key was no text"]
     assert structure(store) == []
     with store.reader() as reader:
         assert reader.count("n") == 3

@@ -134,7 +134,7 @@ def test_a_key_with_two_members_counts_once(store, claim, raw):
         assert all_rows(store, "n", batch=batch, descending=True) == rows[::-1]
     with store.reader() as reader:
         assert reader.get_many("n", ["b"]) == {"b": rows[1]}
-    assert structure(store) == ["generation 1 of namespace 'n': 1 members belong to a key that has another one"]
+    assert structure(store) == ["generation 1 of namespace 'n': 1 member belongs to a key that has another one"]
     store.repair_structure()
     assert structure(store) == []
     assert store.change(claim, [Change("b", all_rows(store, "n")[1][9], good[1])]) == []
@@ -145,7 +145,7 @@ def test_scores_that_put_members_out_of_order_are_mended(store, raw):
     good = write(store, "n", dict.fromkeys("abc", b"1"))
     raw.zadd(records(store), {store.envelopes.member(good[0]): 5, store.envelopes.member(good[1]): -5})
     assert structure(store) == [
-        "generation 1 of namespace 'n': 2 members have a score, so that they are out of order"
+        "generation 1 of namespace 'n': 2 members have a score, so out of order"
     ]
     assert store.repair_structure() == ["put 2 members of generation 1 of namespace 'n' in order"]
     assert all_rows(store, "n") == good

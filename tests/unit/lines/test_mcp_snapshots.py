@@ -148,8 +148,8 @@ def test_what_should_be_known_is_told(site, server):
     assert said["capabilities"] == ["fence-raw-reads", "fence-reads", "fence-writes", "generations"]
     told = "\n".join(said["warnings"])
     for one in (
-        "several names (hard links)", "1 drafts of a server that was killed", "1 records have more than one line",
-        "1 lines refer to an entity that is not there", "1 lines hold U+FFFD",
+        "several names (hard links)", "1 draft of a server that was killed", "1 record has more than one line",
+        "1 line refers to an entity that is not there", "1 line holds U+FFFD",
     ):  # fmt: skip
         assert one in told, told
 

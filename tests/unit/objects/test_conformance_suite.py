@@ -192,9 +192,9 @@ def test_an_object_that_hangs_fails_and_what_is_left_is_told(tmp_path):
         "delete = None",
     ):
         left = tried(tmp_path, body, "spaces apart")["clean up"]
-        named = re.search(r"1 records in the namespace (memops-conf\w+-\w+).* and 1 records in .* \1-other", left.why)
+        named = re.search(r"1 record in the namespace (memops-conf\w+-\w+).* and 1 record in .* \1-other", left.why)
         assert left.verdict == "fail" and named and "by its own means" in left.why, left
     unlisted = tried(tmp_path, f"{LIST}\n  raise OSError('no')", "replaced")["clean up"]
-    assert unlisted.verdict == "fail" and "1 records in the namespace memops-conformance-" in unlisted.why
+    assert unlisted.verdict == "fail" and "1 record in the namespace memops-conformance-" in unlisted.why
     hidden = tried(tmp_path, f"{LIST}\n  return []", "values")["clean up"]
     assert hidden.verdict == "pass"  # what list_keys does not name is taken away all the same

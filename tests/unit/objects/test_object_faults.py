@@ -346,7 +346,7 @@ def test_its_access_log_is_evidence(make):
 def test_a_rotation_that_does_harm_is_an_error_that_names_what_is_lost(make):
     site = make("def rotate_keys(self):\n    with self._file() as con:\n"
                 "        con.execute(\"UPDATE notes SET data = 'xx' WHERE key = 'note 001'\")")  # fmt: skip
-    with pytest.raises(CannotProceed, match=r"did harm\. 1 records .* such as 'note 001' of agent-7"):
+    with pytest.raises(CannotProceed, match=r"did harm\. 1 record .* such as 'note 001' of agent-7"):
         rotate.rotate(store_params=site.store, keyring=site.ring())
     other = make("def rotate_keys(self):\n    raise OSError('kms is away')")
     with pytest.raises(CannotProceed, match=r"rotate_keys .*raised OSError: kms is away\. 0 records"):

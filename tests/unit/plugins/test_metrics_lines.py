@@ -33,7 +33,7 @@ def test_thousands_of_namespaces_are_a_few_lines() -> None:
     found += [sample("fence_standing", 1.0, "{{ 1 + 1 }}"), sample("repository_up", 1.0)]
     told = lines(found)
     assert len(told) == 3 and told[1].startswith(r'Damaged records: "x\n0" (2), ')
-    assert told[1].endswith(r', "x\n9" (2) and 2 namespaces more.') and told[2] == 'Quarantined: "{{ 1 + 1 }}".'
+    assert told[1].endswith(r', "x\n9" (2) and 2 more.') and told[2] == 'Quarantined: "{{ 1 + 1 }}".'
 
 
 def test_every_sample_has_a_line_when_asked_for() -> None:

@@ -40,7 +40,7 @@ def test_damage_in_what_was_never_saved_before_is_told(place: Place) -> None:
     damage(place, "UPDATE memory_records SET payload = zeroblob(length(payload)) WHERE key = 'key/0000007'")
     first = place.snapshot()
     (said,) = first["warnings"]
-    assert not first["suspect"] and said.startswith("1 of ") and "records of namespace 'n' are damaged" in said
+    assert not first["suspect"] and said.startswith("1 of ") and "records of namespace 'n' is damaged" in said
     place.fill("n", {"one more": b"x"})
     second = place.snapshot()
     assert not second["suspect"] and not second["warnings"]

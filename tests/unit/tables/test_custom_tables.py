@@ -222,7 +222,7 @@ def test_rows_of_other_tables_that_would_go_with_a_memory_stop_the_repair(made):
     with site.open() as store:
         assert any("feedback are deleted when their row of Memories is removed" in line for line in store.warnings())
     for strategy in ("soft", "hard"):
-        with pytest.raises(CannotProceed, match=r"1 rows of .*feedback, which are deleted"):
+        with pytest.raises(CannotProceed, match=r"1 row of .*feedback, which are deleted"):
             site.rebuild("ann", Window(keys=frozenset(["new"])), strategy, run=run)
         assert site.dump("true", ['"Memories"', "feedback"]) == before
     beside = {"name": "feedback", "parent": {"tenant": "tenant", "Key": "Key"}, "key": ["stars"]}
@@ -286,7 +286,7 @@ def test_a_table_that_refers_to_itself(made):
         "UPDATE \"Memories\" SET above = 'new', changed = now() WHERE \"Key\" = 'note 2'"
     )
     damaged, run = site.dump("true", ['"Memories"']), attempt()
-    with pytest.raises(CannotProceed, match="1 others of it that refer to them, which are deleted"):
+    with pytest.raises(CannotProceed, match="1 other that refers to them, which are deleted"):
         site.rebuild("ann", Window(keys=frozenset(["new"])), "soft", run=run)
     assert site.dump("true", ['"Memories"']) == damaged
     wider = Window(keys=frozenset(["new", "note 2"]))

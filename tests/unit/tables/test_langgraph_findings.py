@@ -14,7 +14,7 @@ def test_what_the_server_and_the_framework_do_not_say_is_found_and_mended(site):
     with site.open() as store:
         with store.reader() as reader:
             assert reader.structure() == []
-        assert any("1 rows of store have expired" in line for line in store.warnings())
+        assert any("1 row of store has expired" in line for line in store.warnings())
         assert not any("no vector for" in line for line in store.warnings())
         site.sql("DELETE FROM store_vectors WHERE key = 'fact 00001'")
         (line,) = [line for line in store.warnings() if "no vector for" in line]
@@ -27,11 +27,11 @@ def test_what_the_server_and_the_framework_do_not_say_is_found_and_mended(site):
     with site.open() as store:
         with store.reader() as reader:
             said = "; ".join(reader.structure())
-        for what in ("rules on store are", "triggers on store_vectors", "belong to no row of store", "idx is invalid"):
+        for what in ("rules on store are", "triggers on store_vectors", "belongs to no row of store", "idx is invalid"):
             assert what in said
         assert not store.prove(NS)["reads_refused"]
         done = "; ".join(store.repair_structure())
-        assert "raised the fence again" in done and "rebuilt the index" in done and "set 1 rows of" in done
+        assert "raised the fence again" in done and "rebuilt the index" in done and "set 1 row of" in done
         with store.reader() as reader:
             assert reader.structure() == []
         assert store.prove(NS)["reads_refused"] and store.prove(NS)["writes_refused"]

@@ -49,23 +49,23 @@ def sessions(tmp_path, processes, server):
 def test_a_result_of_a_tool_without_its_call(sessions):
     say = sessions.app.add
     say("whole", [call("c1"), result("c1"), call('odd "%_\\ ключ'), result('odd "%_\\ ключ')])
-    assert told(sessions, "results of tools") == []
+    assert told(sessions, "of tools without") == []
     spoken = {"role": "user", "content": "nul \0 \\u0000"}
     said = {**call("c2"), "arguments": '{"a": "\\u0000"}'}
     say("nul", [spoken, said, {**result("c2"), "output": "\0"}])
-    assert told(sessions, "results of tools") == []
+    assert told(sessions, "of tools without") == []
     say("lost", [call("c1"), result("c1"), result("c2")])
     say("late", [result("c3"), call("c3")])
-    lines = told(sessions, "results of tools")
-    assert len(lines) == 2 and all("has 1 results of tools without their calls" in line for line in lines)
+    lines = told(sessions, "of tools without")
+    assert len(lines) == 2 and all("has 1 result of tools without a call" in line for line in lines)
     assert ["lost" in lines[1], "late" in lines[0]] == [True, True]
     sessions.sql("DELETE FROM agent_messages WHERE session_id = 'whole' AND message_data LIKE '%%function_call\"%%'")
-    assert any("'whole' has 2 results" in line for line in told(sessions, "results of tools"))
+    assert any("'whole' has 2 results" in line for line in told(sessions, "of tools without"))
     sessions.sql("UPDATE agent_messages SET message_data = 'cut o' WHERE id = "
                  "(SELECT min(id) FROM agent_messages WHERE session_id = 'lost')")  # fmt: skip
     rows = sessions.rows("lost").values()
     assert sorted(not row[9] for row in rows) == [False] * 3 + [True]  # the session and two messages are sound
-    assert len(told(sessions, "results of tools")) == 3
+    assert len(told(sessions, "of tools without")) == 3
 
 
 def test_a_page_of_messages_ends_anywhere(sessions, monkeypatch):
@@ -101,10 +101,10 @@ def test_a_result_of_a_tool_without_its_call_in_an_event_of_google_adk(tmp_path,
         put(first, part("function_call", "c1"), part("function_call", "c2"))
         put(second, part("function_response", "c1"), {"text": "function_response"})
         put(third, part("function_response", "c2"))
-        assert told(site, "results of tools") == []
+        assert told(site, "of tools without") == []
         put(first, part("function_call", "c2"))
         site.sql("UPDATE events SET event_data = '{\"content\": {\"parts\": null}}' WHERE user_id = 'bob'")
-        assert told(site, "results of tools") == ["session 'helper/ann/s0' has 1 results of tools without their calls"]
+        assert told(site, "of tools without") == ["session 'helper/ann/s0' has 1 result of tools without a call"]
     finally:
         site.wipe()
 
@@ -121,6 +121,6 @@ def test_a_checkpoint_whose_parent_is_not_there(tmp_path, processes, postgresql_
             "checkpoints WHERE thread_id = 'gap' ORDER BY checkpoint_id DESC LIMIT 1)"
         )
         (line,) = told(site, "parent")
-        assert line.startswith("thread 'gap' has 1 checkpoints whose parent is not there") and "a rebuild" in line
+        assert line.startswith("thread 'gap' has 1 checkpoint whose parent is not there") and "a rebuild" in line
     finally:
         site.end()

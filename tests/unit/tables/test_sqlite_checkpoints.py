@@ -58,7 +58,7 @@ def test_a_checkpoint_whose_parent_is_not_there_is_told(site):
              "WHERE thread_id = 'plain/1')")  # fmt: skip
     with site.open() as store:
         (line,) = [line for line in store.warnings() if "parent" in line]
-    assert line.startswith("thread 'plain/1' has 1 checkpoints whose parent is not there")
+    assert line.startswith("thread 'plain/1' has 1 checkpoint whose parent is not there")
     assert "a rebuild brings it back from the newest good snapshot that has it" in line
 
 

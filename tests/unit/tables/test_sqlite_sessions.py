@@ -229,7 +229,7 @@ def test_an_encrypted_session_is_no_empty_memory_whatever_its_key(openai, tmp_pa
             said.append(store.warnings())
     del openai.store["application_key_file"]
     assert said[0] == [] and "none of 20 that were tried opens" in said[1][0] and "could not be verified" in said[2][0]
-    assert all("20 values of agent_messages in 1 namespaces are encrypted" in lines[0] for lines in said[1:])
+    assert all("20 values of agent_messages in 1 namespace are encrypted" in lines[0] for lines in said[1:])
     openai.backup()
     last = openai.sql("SELECT max(id) FROM agent_messages")[0][0]
     cut = openai.sql("SELECT message_data FROM agent_messages WHERE id = ?", last - 1)[0][0]
@@ -249,7 +249,7 @@ def test_a_transcript_that_no_model_takes_is_told(openai):
     openai.sql("DELETE FROM agent_messages WHERE session_id = 'user-2' AND message_data LIKE '%function_call\"%'")
     with openai.open() as store:
         assert store.warnings() == [
-            "1 sessions have a tool's result without its call, which no model takes: 'user-2'"
+            "1 session has a tool's result without its call, which no model takes: 'user-2'"
         ]
 
 
@@ -269,7 +269,7 @@ def test_a_transcript_of_google_adk_that_no_model_takes_is_told(tmp_path, proces
     put(1)
     with site.open() as store:
         assert store.warnings() == [
-            "1 sessions have a tool's result without its call, which no model takes: 'app/bob/s1'"
+            "1 session has a tool's result without its call, which no model takes: 'app/bob/s1'"
         ]
     site.app.close()
 

@@ -65,7 +65,7 @@ def test_an_item_that_lost_its_vector_is_told_of_by_its_siblings(site):
 def test_vectors_of_another_dimension_are_found(site):
     blob = struct.pack("4f", 1, 2, 3, 4)
     site.sql("UPDATE store_vectors SET embedding = ? WHERE prefix = ? AND key = 'k00003'", blob, NS)
-    assert remarks(site) == ["1 vectors of store_vectors have 4 dimensions, the others 8"]
+    assert remarks(site) == ["1 vector of store_vectors has 4 dimensions, the others 8"]
 
 
 def test_half_done_migrations_are_found(site):
