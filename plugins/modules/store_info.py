@@ -40,6 +40,7 @@ capabilities:
 namespaces:
   description:
     - Namespaces with state, generation, TTL, number of records, and how many of these are isolated.
+    - C(canary) says whether a backup has put a record of its own beside them, which C(records) leaves out.
     - C(fenced_by) is the quarantined namespace that one lies in, whose fence holds there too; else it is none.
     - C(generation) is the number under which the store keeps the namespace's rows. Each namespace has one of its own,
       given out in turn; a hard rebuild gives it the next.

@@ -14,9 +14,19 @@ import typing as t
 from .._codec import RecordCodec, log_checksum
 from .._errors import StoreDamaged
 from .._model import CHECKSUM, EPOCH, EXPIRES, SEQUENCE, LastWrite
-from .._store import Reader
+from .._store import Reader, Store
 
 CANARY = "\0memops/canary"  # the record that every backup writes beside the memories, and validation asks for
+
+
+def has_canary(store: Store, reader: Reader, namespace: str) -> bool:
+    """Whether a backup has put its own record beside the memories."""
+    if "log" not in store.capabilities():  # none is written there
+        return False
+    try:
+        return bool(reader.get_many(namespace, [CANARY]))
+    except StoreDamaged:
+        return False
 
 
 def fix_probes(
