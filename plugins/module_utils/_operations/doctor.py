@@ -18,7 +18,7 @@ from .._model import NamespaceState
 from .._replication import open_server, own_store
 from .._store import Store
 from . import scrub
-from .commands import ago, namespaces, of_each, run
+from .commands import ago, counted, namespaces, of_each, run
 from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Limits, worst_of
 from .doctor_clock import clock_check
 from .doctor_repository import OF_SNAPSHOTS, RepositoryChecks
@@ -139,23 +139,23 @@ class _Examination(RepositoryChecks):
         late = [one for one in sorted(ages, key=lambda one: -ages[one]) if ages[one] > self.limits.scrub]
         if worse:
             says = f"The last scrub found damage in {namespaces(worse)}."
-            self.add("integrity", FAIL, says, of_each("rebuild", worse))
+            self.add("integrity", FAIL, says, of_each("rebuild", worse), urgent=True)
         elif damaged:
             values = sum(notes[one]["findings"] for one in damaged)
-            says = f"No key of the application that is given opens {values} values in {namespaces(damaged)}."
+            says = f"No key of the application that is given opens {counted(values, 'value')} in {namespaces(damaged)}."
             self.add("integrity", FAIL, says, "correct memory_store.application_key_file, then " + run("scrub"))
         elif rebuilt:
             says = f"The last scrub found damage in {namespaces(rebuilt)}; rebuilt since, and not scrubbed."
             self.add("integrity", UNKNOWN, says, run("scrub"))
         elif not names:
             self.add("integrity", NONE, "The store holds no namespace.")
-        elif never:
-            were = "was" if len(never) == 1 else "were"
-            self.add("integrity", FAIL, f"{namespaces(never)} {were} never scrubbed.", run("scrub"))
-        elif late:
-            were, long = ("was", "") if len(late) == 1 else ("were", "up to ")
-            says = f"{namespaces(late)} {were} last scrubbed {long}{ago(ages[late[0]])} ago"
-            self.add("integrity", FAIL, f"{says}; the limit is {ago(self.limits.scrub)}.", run("scrub"))
+        elif never or late:
+            told = [f"{namespaces(never)} {'was' if len(never) == 1 else 'were'} never scrubbed"] if never else []
+            if late:
+                were, long = ("was", "") if len(late) == 1 else ("were", "up to ")
+                age = f"{long}{ago(ages[late[0]])} ago; the limit is {ago(self.limits.scrub)}"
+                told.append(f"{namespaces(late)} {were} last scrubbed {age}")
+            self.add("integrity", FAIL, "; ".join(told) + ".", run("scrub"))
         else:
             self.add("integrity", PASS, f"Every namespace was scrubbed within {ago(max(ages.values()))}.")
 
@@ -186,7 +186,8 @@ class _Examination(RepositoryChecks):
                 open_ones[state.name] = "; ".join(map(str, proof["detail"]))[:200]
         if open_ones:
             says = f"The fence around {namespaces([*open_ones])} does not hold: {[*open_ones.values()][0]}."
-            self.add("fence", FAIL, says, "stop its application, then " + of_each("isolate", [*open_ones]))
+            following = "stop its application, then " + of_each("isolate", [*open_ones])
+            self.add("fence", FAIL, says, following, urgent=True)
             return
         bypass = [line for line in stated if not _inherent(line)]
         if bypass:
@@ -210,7 +211,8 @@ class _Examination(RepositoryChecks):
             return
         standing = [state.name for state in _states(store) if state.state == "quarantined"]
         if standing:
-            self.add("quarantine", FAIL, f"Quarantined: {namespaces(standing)}.", of_each("rebuild", standing))
+            says = f"Quarantined: {namespaces(standing)}."
+            self.add("quarantine", FAIL, says, of_each("rebuild", standing), urgent=True)
         else:
             self.add("quarantine", PASS, "No namespace is quarantined.")
 

@@ -52,9 +52,13 @@ class Examination:
         self.store_params = store_params
         self.folder = work_dir or incidents.base(store_params)
         self.checks: list[dict[str, t.Any]] = []
+        self.urgent = 0
 
-    def add(self, check: str, verdict: str, says: str, following: str = "") -> None:
-        self.checks.append({"check": check, "verdict": verdict, "says": says, "next": following})
+    def add(self, check: str, verdict: str, says: str, following: str = "", *, urgent: bool = False) -> None:
+        """``urgent``: memories are damaged or out of service now, which comes before what is only not rehearsed."""
+        found = {"check": check, "verdict": verdict, "says": says, "next": following}
+        self.checks.insert(self.urgent if urgent else len(self.checks), found)
+        self.urgent += urgent
 
     def wanted(self, *checks: str) -> bool:
         """Whether any of these checks is asked for."""

@@ -84,6 +84,8 @@ class RepositoryChecks(Examination):
             self.add("verified", FAIL, says, run("backup"))
         elif not passed:
             says = f"None of the newest {len(seen)} good snapshots was ever verified."
+            if len(seen) == 1:
+                says = "The one good snapshot was never verified."
             self.add("verified", FAIL, says, run("verify", memory_depth="opened"))
         else:
             name, one = passed[0]

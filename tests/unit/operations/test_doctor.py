@@ -125,6 +125,8 @@ def test_nothing_was_ever_done(site):
     failed(found, "backup", "memops.agent_memory.backup")
     failed(found, "verified", "memops.agent_memory.verify")
     failed(found, "drill", "memops.agent_memory.drill")
+    site.backup()
+    failed(examined(site, only=["verified"]), "verified", "The one good snapshot was never verified.")
 
 
 def test_all_that_grows_old(site):
@@ -167,6 +169,7 @@ def test_what_failed_is_told(site):
     failed(found, "verified", newest)
     failed(found, "drill", "ended as fail")
     failed(found, "integrity", f"memory_namespace={NS}")
+    assert found["faults"][0] == "integrity", "memories that are damaged now come before what is not rehearsed"
 
 
 def test_of_many_it_says_how_many_and_which_first(site):
@@ -188,6 +191,9 @@ def test_of_many_it_says_how_many_and_which_first(site):
     late = {"only": ["integrity"], "now": time.time() + 3 * DAY}
     scrubbed(names[3:])
     failed(examined(site, **late), "integrity", "13 namespaces (", "were last scrubbed up to 3 d ago; the limit is 2 d")
+    with site.memory() as memory:
+        memory.write("zoe", "key", 1)
+    failed(examined(site, **late), "integrity", "zoe was never scrubbed; 13 namespaces (", "were last scrubbed up to")
     for name in (names[3], names[1]):
         with site.sql() as con:
             con.execute("UPDATE memory_records SET payload = x'00' WHERE generation = "
