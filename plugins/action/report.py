@@ -16,7 +16,11 @@ from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _live, _report, _report_html, _report_text
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import inventories, one_of_several
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import planned, would_happen
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import (
+    planned,
+    refusals,
+    would_happen,
+)
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_input import PASS, moment, read_steps, worst
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_words import title
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
@@ -128,17 +132,22 @@ class ActionModule(ActionBase):
     def _rehearsed(self, mine: list[t.Any], args: dict[str, t.Any], incident: str | None) -> dict[str, t.Any]:
         """In check mode nothing happened and nothing is written: say what would."""
         lines = [f"CHECK MODE  {args['namespace'] or 'the whole store'}: nothing was changed"]
-        for step, (name, changes, said) in zip(mine, would_happen(mine)):
+        told, refused = would_happen(mine), refusals(mine)
+        for step, (name, changes, said), why in zip(mine, told, refused):
             if step["failed"] and _live.steps_shown():
                 said = ""
-            would = "failed" if step["failed"] else "would change" if changes else "no change"
+            would = "failed" if step["failed"] else "would fail" if why else "would change" if changes else "no change"
             lines.append(f"{name:<14} {would:<14} {said}".rstrip())
         plan = planned(next((s["result"] for s in reversed(mine) if s["name"] == "plan"), {}))
         if plan:
             lines.append("plan: " + plan)
         verdicts = [str(step["verdict"]) for step in mine if step["failed"]]
         if mine and not verdicts:
-            lines.append("Next: the same command without --check does it.")
+            following = next((why.partition(" Next: ")[2] for why in refused if why), "")
+            if any(refused) and not following:
+                following = self._build(mine, 0, args, incident, None)["next_command"]
+            does = "does it" if any(changes for _name, changes, _said in told) else "changes nothing either"
+            lines.append("Next: " + (following or f"the same command without --check {does}."))
         if not args["quiet"]:
             display.display("\n" + "\n".join(lines) + "\n")
         return {

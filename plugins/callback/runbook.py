@@ -44,7 +44,11 @@ from ansible import context
 from ansible.plugins.callback.default import CallbackModule as Default
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _live
-from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import happened, would_happen
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import (
+    happened,
+    refusals,
+    would_happen,
+)
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_words import shown, span
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import steps_since
 
@@ -125,13 +129,17 @@ class CallbackModule(Default):
         said = title if step.get("failed") else str(step.get("detail") or "")
         if verdict == "pass" and not step.get("failed"):
             said = said or happened(step["name"], step.get("result") or {})
+        elif not said and not step.get("failed"):  # somebody goes on all the same
+            said = "; ".join(map(str, (step.get("result") or {}).get("reasons") or ()))
         if step.get("failed") and verdict != "could-not-verify":
             verdict = "fail"
         if step.get("check"):
             before = self._rehearsed.setdefault((host, namespace), [])
             before.append(step)
-            if not step.get("failed"):  # nothing was done, so nothing could be judged
+            if not step.get("failed"):  # nothing was done, so nothing could be judged but what is there as it is
                 verdict, (_name, changed, said) = "pass", would_happen(before)[-1]
+                if refusals(before)[-1]:
+                    verdict = "could-not-verify" if step.get("verdict") == "could-not-verify" else "fail"
         lead = f"{self._lead(host)}{MARKS.get(verdict, '?')} {shown(step['name'], 20):<11}{'*' if changed else ' '} "
         words = f"{span(step.get('seconds')):>8}  "
         color = C.COLOR_ERROR if verdict != "pass" else C.COLOR_CHANGED if changed else C.COLOR_OK

@@ -17,7 +17,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from . import _progress
 from ._codec import check_namespace
-from ._errors import InvalidInput, MemoryOpsError, RepositoryMissing
+from ._errors import CannotProceed, InvalidInput, MemoryOpsError, RepositoryMissing
 from ._inputs import moment
 from ._layouts import seals
 from ._operations.incident import Run
@@ -303,9 +303,20 @@ class Context:
             self.module.fail_json(
                 msg=f"The verdict is {found['verdict']}: {reasons[:600].rstrip('.')}. Next: {consequence}",
                 error="verdict",
-                **_printable(found),
+                **_printable({**self.standing(), **found}),
             )
         return found
+
+    def standing(self) -> dict[str, str]:
+        """For a step that failed: in what state the namespace is, where the store is open and tells; else {}."""
+        name = self.params.get("namespace")
+        if self._store is None or not name:
+            return {}
+        try:
+            with self._store.reader() as reader:
+                return {"standing": reader.namespace(name).state}
+        except MemoryOpsError:
+            return {}
 
     def close(self) -> None:
         if self._store is not None:
@@ -344,7 +355,8 @@ def execute(
         result = operation(context)
     except MemoryOpsError as exc:
         holder = {"holder": exc.holder} if hasattr(exc, "holder") else {}
-        module.fail_json(msg=str(exc), error=exc.code, reason=exc.message, next_step=exc.next_step, **holder)
+        more = {**holder, **(context.standing() if exc.code == CannotProceed.code else {})}
+        module.fail_json(msg=str(exc), error=exc.code, reason=exc.message, next_step=exc.next_step, **more)
     except MemoryError:
         module.fail_json(
             msg="The memory host has no memory left for this step. Next: free memory, then run it again.",

@@ -117,6 +117,11 @@ watch_seconds:
   description: How long a watch is enough where this one was too short for the probes to tell a hit rate; else V(null).
   type: int
   returned: success
+refused:
+  description: In check mode, why the step by itself would be refused; absent where it would not.
+  type: str
+  returned: check mode
+  sample: "There is no plan for agent-7. Next: ansible-playbook memops.agent_memory.plan -e memory_namespace=agent-7"
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._modules.monitor import main

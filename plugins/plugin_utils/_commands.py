@@ -16,7 +16,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars im
 
 _BARE = "ansible-playbook memops.agent_memory."
 #: Results that hold sentences for people. Others hold records and are left as they are.
-_SPOKEN = ("msg", "reason", "reasons", "warnings", "warned", "next_step", "checks")
+_SPOKEN = ("msg", "reason", "reasons", "warnings", "warned", "next_step", "checks", "refused")
 
 
 def inventories() -> t.List[str]:

@@ -19,6 +19,7 @@ import tempfile
 import typing as t
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars import extra_vars
+from ansible_collections.memops.agent_memory.plugins.module_utils._words import counted
 
 from . import _report_figures as figures
 from . import _report_input as given
@@ -31,6 +32,7 @@ from ._report_words import ORDER, place
 
 FORMAT = 1
 NEEDED = ORDER
+_REFUSED = "cannot-proceed"  # before anything was done, so that there are no figures
 
 Report = t.Dict[str, t.Any]
 
@@ -60,7 +62,8 @@ def build_report(
     namespace = namespace or given.text(preflight.get("namespace"))
     targets, notes = figures.targets(slo)
     if unreadable:
-        notes.append(f"{unreadable} line(s) of steps.jsonl could not be read and are not in this report")
+        lines = counted(unreadable, "line")
+        notes.append(f"{lines} of steps.jsonl could not be read, and this report lacks what stood there")
     records, lost_keys, loss_ratio = figures.loss(run)
     listed = max(len(lost_keys), given.count(lost_listed) or 0)
     hit_rate = figures.hit_rate(run)
@@ -72,6 +75,8 @@ def build_report(
     reasons = _reasons(run, records, loss_ratio, listed, targets, hit_rate, escalated)
     verdict = given.worst(PASS, *(r["verdict"] for r in reasons))
     following, advice = _next_command(run, verdict, escalated, namespace, where), _advice(run)
+    if advice is not None and following and advice.endswith(following):  # the command stands by itself
+        advice = advice[: -len(following)].rstrip(": ") or None
     plan, diagnose, apply = run.result("plan"), run.result("diagnose"), run.result("apply")
     return {
         "format": FORMAT,
@@ -121,7 +126,7 @@ def build_report(
             "generated": given.rfc3339(now) or given.rfc3339(datetime.datetime.now(datetime.timezone.utc)),
             "reasons": reasons,
             "notes": notes,
-            "advice": None if advice == following else advice,
+            "advice": advice,
             "not_run": [] if run.whole else [n for n in NEEDED if n not in run.current],
             "targets": targets,
             "loss_ratio": loss_ratio,
@@ -129,6 +134,7 @@ def build_report(
             "lost_older": given.count(plan.get("lost_older")) or 0,
             "escalated": escalated,
             "attempts": run.attempts,
+            "standing": run.standing,
             "timeline": run.timeline(),
             "quarantine": run.quarantine,
             "fence": parts.fence(run),
@@ -233,13 +239,13 @@ def _reasons(
     lost, expected, limit = records["lost"], records["expected"], targets["max_loss"]
     if limit is None:
         found.append((UNKNOWN, "The limit of the loss, memory_slo.max_loss, is not a number between 0 and 1."))
-    if "plan" in run.current:
+    if "plan" in run.current and run.result("plan").get("error") != _REFUSED:
         if lost is None or expected is None:
             found.append((UNKNOWN, "How many records were lost is not known: the plan does not say."))
         elif loss_ratio is None:
             found.append((UNKNOWN, "The loss cannot be rated: no record was expected."))
         elif limit is not None and loss_ratio > limit:
-            share = f"{lost:,} of {expected:,} records are lost"
+            share = f"{lost:,} of {counted(expected, 'record')} {'is' if lost == 1 else 'are'} lost"
             found.append((FAIL, f"{share}, more than the limit of {limit * 100:g} %."))
         if lost and listed < lost:
             found.append((FAIL, f"Only {listed:,} of the {lost:,} lost keys are listed."))
@@ -261,9 +267,9 @@ def _reasons(
     if run.failed_over and not run.whole:
         how = "is served read-only" if parts.failover(run)["read_only"] else "was failed over"
         found.append((UNKNOWN, f"The namespace {how} and is not home yet: failback has not been done."))
-    if "monitor" in run.current:
+    if "monitor" in run.current and run.result("monitor").get("error") != _REFUSED:
         floor = targets["hit_rate"]
-        if hit_rate["after"] is None:
+        if hit_rate["after"] is None and run.passed("monitor"):  # else its own sentence says why
             few = f"fewer than {figures.ENOUGH_READS} reads seen"
             found.append((UNKNOWN, f"The hit rate after release is not known: {few}."))
         elif floor is None:
@@ -335,19 +341,23 @@ def _next_command(run: Run, verdict: str, escalated: bool, namespace: t.Optional
         return whole if ahead else ""
     if any(s.verdict != PASS and s.result.get("error") == "namespace-unknown" for s in run.current.values()):
         return f"ansible-playbook {where} memops.agent_memory.info"  # it lists those that there are
-    refused = run.current.get("isolate")
-    if refused is not None and refused.result.get("error") == "capability-missing" and run.state == "untouched":
+    fenced = run.current.get("isolate")
+    if fenced is not None and fenced.result.get("error") == "capability-missing" and run.state == "untouched":
         # refused before anything was changed; a rebuild would be, too, until what preflight warns of is mended
         return f"ansible-playbook {where} memops.agent_memory.preflight -e {_variable(namespace)}"
     alone = {name for name in run.current if not name.startswith(TOLD)}
-    if alone in ({"release"}, {"monitor"}) and run.state == "untouched":
-        return f"ansible-playbook {where} memops.agent_memory.info"  # no quarantine to lift, or no release to watch
+    if alone in ({"release"}, {"monitor"}, {"failback"}) and run.state == "untouched":
+        return f"ansible-playbook {where} memops.agent_memory.info"  # nothing to lift, to watch or to bring home
     if alone == {"validate"} and run.state == "untouched" and run.passed("validate"):
         return ""  # nothing is wrong, and no incident is open
     if run.state == "released" and run.lifted_alone:
         return ""  # the incident ended with the release
-    if whole_command(run.refusal):
-        return whole_command(run.refusal)
+    home = run.current.get("failback")
+    refused = run.refusal
+    if home is not None and home.verdict != PASS and run.state == "failed-over":
+        refused = given.text(home.result.get("next_step")) or ""  # the same command finds the same again
+    if whole_command(refused):
+        return whole_command(refused)
     if run.state == "closed":
         playbook = "" if verdict == PASS else "validate"
     elif escalated:

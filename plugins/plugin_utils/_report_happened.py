@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._words import counted
+
 from . import _report_input as given
 from . import _report_words as words
 
@@ -25,6 +27,9 @@ _WOULD = {
     "monitor": "would watch the namespace",
 }
 
+#: Steps that undo an earlier one of the same run.
+_AFTER = {"release": "isolate", "failback": "failover"}
+
 
 def happened(name: str, result: t.Mapping[str, t.Any]) -> str:
     """The words for a step of the runbook; "" for any other, or when its result does not say."""
@@ -36,22 +41,43 @@ def would_happen(steps: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[t.Tuple[str
     """(name, whether it would change something, words) of each rehearsed step, in the order of ``steps``.
 
     A step that found nothing to do, because an earlier one of the same rehearsal did not really happen, would have
-    something to do in the real run: what is isolated is released, what is applied is judged.
+    something to do in the real run: what is isolated is released, what is applied is judged, what is served elsewhere
+    comes home, and is judged there once more.
     """
+    names = {step["name"] for step in steps}
     would = {step["name"] for step in steps if step["changed"]}
+    told: t.List[t.Tuple[str, bool, str]] = []
+    for step, refused in zip(steps, refusals(steps)):
+        name = step["name"]
+        changes = not refused and (bool(step["changed"]) or _AFTER.get(name) in would)
+        said = str(step["detail"] or "")
+        if not said and (changes or (name == "validate" and "apply" in names)):
+            said = _WOULD.get(name, "")
+        if name == "validate" and "failover" in would and any(before[0] == "validate" for before in told):
+            said = "would judge what came home"
+        seen = happened(name, given.mapping(step["result"]))
+        said = said or seen
+        if refused:
+            why = refused.partition(" Next: ")[0]
+            said = f"{seen}; without --check: {why}" if seen and name in ("diagnose", "plan") else why
+        told.append((name, changes, said))
+    return told
+
+
+def refusals(steps: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[str]:
+    """Of each rehearsed step why the real one would not pass, "" where it would: it lacks a step before it that was not
+    rehearsed either, or its verdict is no pass and nothing before it would change what it judges."""
+    names = {step["name"] for step in steps}
     told = []
     for step in steps:
-        name = step["name"]
-        changes = bool(step["changed"]) or (name == "release" and "isolate" in would)
-        said = str(step["detail"] or "")
-        if not said and (changes or (name == "validate" and "apply" in would)):
-            said = _WOULD.get(name, "")
-        if not said and name == "validate" and step.get("verdict") in (given.FAIL, given.UNKNOWN):
-            why = "; ".join(given.texts(given.mapping(step["result"]).get("reasons"), 5))
-            said = f"as it is the verdict is {step['verdict']}" + (f": {why}" if why else "")
-        if not said or name in ("diagnose", "plan"):
-            said = said or happened(name, given.mapping(step["result"]))
-        told.append((name, changes, said))
+        result, why = given.mapping(step["result"]), ""
+        if "isolate" not in names:  # else what a real run has done by then was not done in the rehearsal
+            why = given.text(result.get("refused")) or ""
+        if not why and step["name"] == "validate" and step.get("verdict") in (given.FAIL, given.UNKNOWN):
+            reasons = "; ".join(given.texts(result.get("reasons"), 5))
+            if not names & {"isolate", "apply"}:
+                why = f"as it is the verdict is {step['verdict']}" + (f": {reasons}" if reasons else "")
+        told.append(why)
     return told
 
 
@@ -77,7 +103,7 @@ def planned(plan: t.Mapping[str, t.Any]) -> str:
 
 def _records(result: t.Mapping[str, t.Any]) -> str:
     n = given.count(result.get("records"))
-    return "" if n is None else f"{n:,} record" + ("" if n == 1 else "s")
+    return "" if n is None else counted(n, "record")
 
 
 def _preflight(result: t.Mapping[str, t.Any]) -> str:
@@ -116,7 +142,7 @@ def _apply(result: t.Mapping[str, t.Any]) -> str:
     applied, method = given.count(result.get("applied")), given.text(result.get("method"))
     if applied is None:
         return ""
-    return f"{applied:,} change{'' if applied == 1 else 's'} made" + (f", {method}" if method else "")
+    return f"{counted(applied, 'change')} made" + (f", {method}" if method else "")
 
 
 def _undo(result: t.Mapping[str, t.Any]) -> str:
@@ -124,14 +150,14 @@ def _undo(result: t.Mapping[str, t.Any]) -> str:
     if to is not None:
         return f"generation {to} is the active one again"
     n = sum(given.count(back.get(name)) or 0 for name in ("back", "removed"))
-    return f"{n:,} change{'' if n == 1 else 's'} taken back" if back else ""
+    return f"{counted(n, 'change')} taken back" if back else ""
 
 
 def _validate(result: t.Mapping[str, t.Any]) -> str:
     probes = given.mapping(result.get("probes"))
     checked, passed = given.count(probes.get("checked")), given.count(probes.get("passed"))
     accuracy = given.ratio(given.mapping(result.get("benchmark")).get("accuracy"))
-    parts = [f"{passed:,} of {checked:,} probes as before"] if checked and passed is not None else []
+    parts = [f"{passed:,} of {counted(checked, 'probe')} as before"] if checked and passed is not None else []
     return ", ".join(parts + ([f"accuracy {words.percent(accuracy)}"] if accuracy is not None else []))
 
 
@@ -143,7 +169,7 @@ def _release(result: t.Mapping[str, t.Any]) -> str:
 def _monitor(result: t.Mapping[str, t.Any]) -> str:
     rate = given.mapping(result.get("hit_rate"))
     value, reads = given.ratio(rate.get("value")), given.count(rate.get("reads"))
-    return f"hit rate {words.percent(value)} of {reads:,} reads" if value is not None and reads else ""
+    return f"hit rate {words.percent(value)} of {counted(reads, 'read')}" if value is not None and reads else ""
 
 
 _TELLERS: t.Dict[str, t.Callable[[t.Mapping[str, t.Any]], str]] = {

@@ -41,6 +41,7 @@ class Run:
     A result from before the last time that the namespace was fenced anew is history: it says nothing about now. So is
     one that judged or released what was applied before an undo or another apply, and an apply that was taken back.
     ``state`` is one of untouched, quarantined, failed-over, rebuilt, released, monitoring, closed.
+    ``standing`` is the state that the store told of, where the newest step failed and had asked it.
     ``quarantine`` is a list of {"from", "to"} in RFC 3339, null where no step said when.
     """
 
@@ -48,6 +49,7 @@ class Run:
         self.history: t.List[Step] = [s for s in map(given.step, steps) if s is not None]
         self.current: t.Dict[str, Step] = {}
         self.state = "untouched"
+        self.standing: t.Optional[str] = None
         self.failed_over = self.rebuilt = self.validated = False
         self.quarantine: t.List[t.Dict[str, t.Optional[str]]] = []
         self._counted: t.Set[int] = set()
@@ -155,6 +157,9 @@ class Run:
 
     def _advance(self, step: Step) -> None:
         done, result = step.verdict == PASS, step.result
+        self.standing = given.text(result.get("standing"))
+        if self.standing == "quarantined" and self.state == "untouched":
+            self._fence(None)  # by whom, this step does not know
         if step.name == "isolate":
             # "cannot-proceed" is how isolate says that the fence is up but not proven
             up = given.moment(result.get("fenced_at")) is not None or result.get("error") == "cannot-proceed"
@@ -163,6 +168,8 @@ class Run:
                 self.rebuilt = self.rebuilt and not step.changed
         elif step.name == "failover":
             self.failed_over = self.failed_over or result.get("performed") is True
+            if self.state == "untouched" and given.moment(result.get("fenced_at")) is not None:
+                self._fence(result["fenced_at"])  # and perhaps nobody took over
         elif step.name == "apply" and done:
             self.rebuilt, self.validated = True, False
             if self.state == "untouched":

@@ -34,7 +34,7 @@ def render(
     details = report["details"]
     namespace = words.subject(report) + (f" in {words.shown(cluster, 40)}" if cluster else "")
     incident = f"incident {words.shown(report['incident'] or words.UNKNOWN, 40)}"
-    if not report["incident"] and words.state_known(report):
+    if not report["incident"] and report["state"] == "untouched" and words.state_known(report):
         incident = "no incident"
     lines = _wrap(f"{words.title(report).upper()}  {namespace}  {incident}", width)
     lines.append("")
@@ -67,14 +67,15 @@ def render(
     going = words.under_way(report)
     if going:
         lines += _wrap(words.headline(report), width)
+    standing = words.state_sentence(report)
     read = [] if steps else [words.shown(step["detail"], 300) for step in report["steps"] if step["detail"]]
     # what was not run stands under the table
     for reason in [r for r in details["reasons"] if not r["text"].startswith("Not run: ")][:5]:
         text = words.shown(reason["text"], 300)
-        if not any(one in text or text in one for one in read):
+        if not any(one in text or text in one for one in read) and text.partition(":")[0] not in standing:
             lines += _wrap(f"{reason['verdict']}: {text}", width)
     state = report["state"] if words.state_known(report) else words.UNKNOWN
-    lines += _wrap(f"State: {state}. {words.state_sentence(report)}", width)
+    lines += _wrap(f"State: {state}. {standing}", width)
     if details["advice"] and not any(words.shown(details["advice"], 300) in one for one in read):
         lines += _wrap("Do: " + words.shown(details["advice"], 300), width)
     name, alone = words.next_step(report) if going else (None, "")

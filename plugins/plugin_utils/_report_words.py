@@ -12,6 +12,8 @@ import re
 import typing as t
 import unicodedata
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._words import counted
+
 from . import _report_input as given
 from ._report_run import TOLD, lifted_alone, moved_alone
 
@@ -209,7 +211,7 @@ def kept_sentence(report: t.Mapping[str, t.Any]) -> str:
     if not kept["count"]:
         return ""
     named = ", ".join(shown(key, 60) for key in kept["keys"][:_NAMED]) + (" …" if kept["count"] > _NAMED else "")
-    what, were = ("1 record is", "was") if kept["count"] == 1 else (f"{kept['count']:,} records are", "were")
+    what, were = counted(kept["count"], "record is", "records are"), "was" if kept["count"] == 1 else "were"
     return f"{what} other than in the last good snapshot and {were} kept, as nothing says that it is damage: {named}."
 
 
@@ -244,7 +246,8 @@ def moved(report: t.Mapping[str, t.Any]) -> bool:
 def state_known(report: t.Mapping[str, t.Any]) -> bool:
     """Whether the state is more than a guess: a step that failed and named no incident has not seen the namespace."""
     failed = any(step["verdict"] != "pass" for step in report["steps"])
-    return not (report["state"] == "untouched" and report["incident"] is None and failed)
+    guessed = report["state"] == "untouched" and report["incident"] is None and failed
+    return not guessed or report["details"]["standing"] == "serving"
 
 
 def state_sentence(report: t.Mapping[str, t.Any]) -> str:
@@ -257,7 +260,8 @@ def state_sentence(report: t.Mapping[str, t.Any]) -> str:
     if whole(report):
         return WHOLE.get(report["state"], STATES[report["state"]])
     fence = report["details"]["fence"]
-    if report["state"] == "quarantined" and not (fence["writes_refused"] and fence["reads_refused"]):
+    proven = fence["writes_refused"] and fence["reads_refused"]
+    if report["state"] == "quarantined" and not proven and report["details"]["standing"] != "quarantined":
         return "The namespace was fenced, but nothing proves that the fence holds: stop the applications that use it."
     if _nothing_to_release(report):
         return "The namespace serves as before."
@@ -322,6 +326,8 @@ def headline(report: t.Mapping[str, t.Any]) -> str:
     if under_way(report):
         if _judged_alone(report):
             return "No incident is open, and nothing is left to do."
+        if report["state"] == "untouched" and ran(report) == ["failback"]:
+            return "The namespace is at home, so there was nothing to bring there."
         if _nothing_to_release(report):
             if any(step["changed"] for step in report["steps"]):
                 return "The namespace was not quarantined; records that were out of service are back."

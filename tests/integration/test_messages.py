@@ -4,11 +4,14 @@
 """What an on-call engineer sees of a failure: its sentence where it happened, and at the end where to look."""
 from __future__ import annotations
 
+import os
 import pathlib
+import shlex
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from playbooks import Site
+from playbooks import Outcome, Site
 from tests.support.s3_server import free_ports
 
 
@@ -83,3 +86,66 @@ def test_a_failover_that_can_ask_nobody_names_the_server_and_not_a_variable(tmp_
     assert f"The server {site.stores['primary']['url']}/0 cannot be reached" in text
     assert "Next: check memory_store.url and that the server runs" in text and "then run the same command again" in text
     assert "memory_namespace has to be" not in text
+
+
+def pasted(site: Site, command: str) -> Outcome:
+    """What comes of a command that a run printed, as a person pastes it."""
+    program, *words = shlex.split(command)
+    assert program == "ansible-playbook"
+    done = subprocess.run(
+        [*site.command("info")[:-3], *words],
+        cwd=site.folder,
+        env={**os.environ, **site.environment()},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return Outcome(done.returncode, 0, done.stdout)
+
+
+def test_a_namespace_that_nobody_read_comes_home_by_the_command_that_is_printed(tmp_path: pathlib.Path) -> None:
+    site = Site(tmp_path)
+    site.fill("agent-7", 5)
+    assert site.play("backup").status == 0
+    away = site.play("failover", memory_namespace="agent-7")
+    assert away.status == 0 and "The secondary secondary" not in away.text, away.text
+    refused = pasted(site, site.report()["next_command"])
+    assert refused.status != 0 and "could-not-verify" in refused.text, refused.text
+    following = site.report()["next_command"]
+    assert following.endswith("memops.agent_memory.failback -e memory_namespace=agent-7 -e memory_force=true")
+    home = pasted(site, following)
+    assert home.status == 0, home.text
+    released = pasted(site, site.report()["next_command"])
+    assert released.status == 0 and "State: released" in released.text, released.text
+
+
+def test_a_failover_to_what_is_damaged_says_that_the_home_is_quarantined(tmp_path: pathlib.Path) -> None:
+    site = Site(tmp_path)
+    site.fill("agent-7", 5)
+    assert site.play("backup").status == 0
+    site.flip("agent-7", ["key-00001"], host="secondary")
+    refused = site.play("failover", memory_namespace="agent-7")
+    text = " ".join(refused.text.split())
+    assert refused.status != 0 and "does not verify: fail, 1 × checksum; it is quarantined at home" in text, text
+    assert "State: quarantined." in text and "serves as before" not in text
+    told = site.play("info").text
+    assert "agent-7: quarantined, 5 records and a canary" in " ".join(told.split()), told
+    assert site.report()["next_command"].endswith("memops.agent_memory.rebuild -e memory_namespace=agent-7")
+
+
+def test_a_rehearsal_says_what_the_real_run_would_do(tmp_path: pathlib.Path) -> None:
+    site = Site(tmp_path)
+    site.fill("agent-7", 5)
+    assert site.play("backup").status == 0
+    rehearsed = site.play("rebuild", "--check", memory_namespace="agent-7")
+    lines = rehearsed.text.rpartition("CHECK MODE  agent-7")[2].splitlines()
+    would = {line.split()[0]: line for line in lines if " change" in line}
+    assert rehearsed.status == 0, rehearsed.text
+    assert "would change" in would["failover"] and "would change" in would["failback"], lines
+    planned = site.play("plan", "--check", memory_namespace="agent-7")
+    assert "Next: ansible-playbook -i" in planned.text, planned.text
+    assert "memops.agent_memory.isolate -e" in planned.text.rpartition("Next: ")[2], planned.text
+    home = site.play("failback", "--check", memory_namespace="agent-7")
+    assert "the same command without --check changes nothing either" in home.text, home.text

@@ -15,6 +15,7 @@ from .._model import CHECKSUM, EXPIRES
 from .._store import Store
 from . import apply, integrity, lost_ttl, sources
 from . import incident as incidents
+from .commands import counted
 from .commands import run as command
 from .fence_check import need_fence
 from .forgotten import refuse_forgotten
@@ -44,9 +45,12 @@ def carry_out(
     if incident is None:
         refuse_forgotten(store, store_params, namespace, run)
     if incident is None or not settled:
-        if check:
-            return {"incident": incident, "changed": True, "method": None, "detail": "would carry out the plan above"}
-        raise CannotProceed(f"There is no plan for {namespace}.", command("plan", memory_namespace=namespace))
+        first = "isolate" if incident is None else "plan" if known.get("diagnosed") else "diagnose"
+        refusal = CannotProceed(f"There is no plan for {namespace}.", command(first, memory_namespace=namespace))
+        if not check:
+            raise refusal
+        would = {"changed": True, "method": None, "detail": "would carry out the plan", "refused": str(refusal)}
+        return {**would, "incident": incident}
     if settled["escalate"] and not known.get("loss_accepted"):
         raise CannotProceed(
             f"The plan for {namespace} was escalated: {settled['escalate_reason']}.",
@@ -112,7 +116,7 @@ def carry_out(
                 result.update(method="none", applied=0, already=0, refused=0)
             if work.refused:
                 raise CannotProceed(
-                    f"{len(work.refused)} records of {namespace} are not as the plan saw them any more.",
+                    f"{counted(len(work.refused), 'record')} of {namespace} changed since the plan was made.",
                     "check that nothing writes to the store, then run diagnose with again=true",
                 )
         if settled["strategy"] == "rotate":

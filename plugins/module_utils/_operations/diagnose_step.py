@@ -95,14 +95,16 @@ def investigate(
             )
         again = True
     if check or incident is None:
+        refusal = CannotProceed(
+            f"{namespace} has no open incident to diagnose.",
+            f"isolate it first: {command('isolate', memory_namespace=namespace)}",
+        )
         if not check:
-            raise CannotProceed(
-                f"{namespace} has no open incident to diagnose.",
-                f"isolate it first: {command('isolate', memory_namespace=namespace)}",
-            )
+            raise refusal
         with incidents.own_files(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="memops-") as scratch:
             found = case.investigate(scratch, known, check=True)
-        return {**found, "incident": incident, "changed": again or not known.get("diagnosed")}
+        alone = {} if incident else {"refused": str(refusal)}
+        return {**found, **alone, "incident": incident, "changed": again or not known.get("diagnosed")}
     folder = incidents.folder(store_params, incident, run.work_dir)
     saved = os.path.join(folder, "diagnosis.json")
     if known.get("diagnosed") and not again and os.path.exists(saved):

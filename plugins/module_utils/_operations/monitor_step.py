@@ -70,11 +70,10 @@ def watch(
             store.close_incident(incidents.claim(store, namespace, run))
         return {**known["monitored"], "incident": incident, "changed": False}
     if state != "serving" or not known.get("released_at"):
-        if check:
-            return {"verdict": "could-not-verify", "changed": True, "samples": [], "breaches": [], "incident": incident}
-        raise CannotProceed(
+        refusal = CannotProceed(
             f"{namespace} is {state}, not released.", command("release", memory_namespace=namespace)
         )
+        return _rehearsed(refusal, incident, check)
     released = microseconds(known["released_at"]) or now_us()
     deadline = microseconds(known.get("watch_until")) or 0
     if known.get("watch_released") != known["released_at"]:  # released anew since: another watch
@@ -187,9 +186,16 @@ def _over(store: Store, namespace: str, check: bool) -> dict[str, t.Any]:
     for state in store.incidents(namespace):
         if state.facts.get("monitored"):
             return {**state.facts["monitored"], "incident": state.incident, "changed": False}
-    if check:
-        return {"verdict": "could-not-verify", "changed": True, "samples": [], "breaches": [], "incident": None}
-    raise CannotProceed(
+    refusal = CannotProceed(
         f"{namespace} has no incident to watch: a watch follows the release of a rebuild.",
         f"look how it stands: {command('info')}",
     )
+    return _rehearsed(refusal, None, check)
+
+
+def _rehearsed(refusal: CannotProceed, incident: str | None, check: bool) -> dict[str, t.Any]:
+    """Nothing was released; in a rehearsal perhaps since the release was only rehearsed."""
+    if not check:
+        raise refusal
+    none: dict[str, t.Any] = {"samples": [], "breaches": [], "refused": str(refusal)}
+    return {"verdict": "could-not-verify", "changed": True, "incident": incident, **none}

@@ -71,6 +71,7 @@ def decide(
         checked(store, "rebase")
     incident, known = incidents.facts(store, namespace, run.incident)
     folder = ""
+    refused: dict[str, t.Any] = {}  # in a rehearsal, why the plan by itself would be
     window = window if "log" not in store.capabilities() else None
     otherwise = told_otherwise(known, told(onset, window))
     if otherwise and not check:
@@ -100,10 +101,9 @@ def decide(
         )
         summary = _with_absent(found["draft"], found["missing"], absent, namespace)
         known = {**known, "proposed": found["strategy"]}
+        refused = {} if otherwise else {"refused": str(_undiagnosed(namespace, incident))}
     else:
-        raise CannotProceed(
-            f"{namespace} has no diagnosed incident.", command("diagnose", memory_namespace=namespace)
-        )
+        raise _undiagnosed(namespace, incident)
     settled = known.get("plan")
     chosen = known.get("proposed", "soft") if strategy == "auto" else strategy
     if folder and not check:
@@ -127,7 +127,13 @@ def decide(
         with Journal(folder).step("plan", run, strategy=chosen) as outcome:
             store.note(claim, plan=decided, loss_accepted=accept_loss or None)
             outcome.update(decided)
-    return {**summary, **decided, "incident": incident, "changed": changed}
+    return {**summary, **decided, **refused, "incident": incident, "changed": changed}
+
+
+def _undiagnosed(namespace: str, incident: str | None) -> CannotProceed:
+    """The way to a plan begins with the fence, which a diagnosis needs."""
+    first = "isolate" if incident is None else "diagnose"
+    return CannotProceed(f"{namespace} has no diagnosed incident.", command(first, memory_namespace=namespace))
 
 
 def _with_absent(summary: dict[str, t.Any], missing: int, absent: str, namespace: str) -> dict[str, t.Any]:

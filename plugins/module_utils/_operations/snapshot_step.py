@@ -64,12 +64,15 @@ def publish(
     namespace = namespaces[0]
     incident, known = incidents.facts(store, namespace, run.incident)
     if incident is None:
-        if purpose == "forensic" and not check:
-            raise CannotProceed(
-                f"{namespace} has no open incident.",
-                f"isolate it first: {command('isolate', memory_namespace=namespace)}",
-            )
-        return _plain(store, wanted, check)
+        if purpose != "forensic":
+            return _plain(store, wanted, check)
+        refusal = CannotProceed(
+            f"{namespace} has no open incident.",
+            f"isolate it first: {command('isolate', memory_namespace=namespace)}",
+        )
+        if not check:
+            raise refusal
+        return {**_plain(store, wanted, check), "refused": str(refusal)}
     fact = "forensic" if purpose == "forensic" else "baseline_snapshot"  # "baseline" is the benchmark's accuracy
     taken = incidents.since_release(known, fact)
     if taken and not (purpose == "forensic" and taken.get("spooled")):

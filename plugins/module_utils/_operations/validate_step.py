@@ -48,10 +48,11 @@ def judge(
     if incident is None:
         refuse_forgotten(store, store_params, namespace, run)
     pending = bool(known.get("plan")) and not known.get("applied")
+    refusal = CannotProceed(
+        f"The plan for {namespace} was not carried out yet.", command("apply", memory_namespace=namespace)
+    )
     if pending and not check:
-        raise CannotProceed(
-            f"The plan for {namespace} was not carried out yet.", command("apply", memory_namespace=namespace)
-        )
+        raise refusal
     rate, measured = source_of(hit_rate_source, namespace, name), None
     if rate is not None and _served(store, namespace):
         now = now_us()
@@ -75,7 +76,7 @@ def judge(
         with Journal(incidents.folder(store_params, incident, run.work_dir)).step("validate", run) as outcome:
             store.note(claim, validated=brief)
             outcome.update(brief)
-    return {**found, "incident": incident, "changed": changed}
+    return {**found, **({"refused": str(refusal)} if pending else {}), "incident": incident, "changed": changed}
 
 
 def _probes(store: Store, namespace: str, known: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:

@@ -68,3 +68,8 @@ def test_a_rehearsed_step_is_shown_as_the_table_of_the_rehearsal_has_it(capsys: 
         assert line.rstrip().endswith(said or " s"), line
     callback._step("host", step("validate", "fail", False, failed=True))  # the store cannot be read, say
     assert capsys.readouterr().out.split()[:2] == ["✗", "validate"]
+    # by itself it judges what a real run would
+    for verdict, mark in (("fail", "✗"), ("could-not-verify", "?"), ("pass", "✓")):
+        callback = runbook.CallbackModule()
+        callback._step("host", step("validate", verdict, False))
+        assert capsys.readouterr().out.splitlines()[1].split()[:2] == [mark, "validate"]

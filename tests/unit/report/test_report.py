@@ -286,7 +286,7 @@ def test_steps_are_read_past_a_torn_line(tmp_path: t.Any) -> None:
     steps, unreadable = _report_input.read_steps(str(path))
     assert steps == good()
     assert unreadable == 3
-    assert "3 line(s)" in build(steps, unreadable=unreadable)["details"]["notes"][0]
+    assert "3 lines" in build(steps, unreadable=unreadable)["details"]["notes"][0]
     assert _report_input.read_steps(str(tmp_path / "none")) == ([], 0)
 
 

@@ -330,6 +330,20 @@ def test_a_rehearsal_says_what_every_step_would_do() -> None:
     assert _report_happened.would_happen([judged]) == [("validate", False, said)]
     (_apply, told_then) = _report_happened.would_happen([rehearsed("apply", True), judged])
     assert told_then == ("validate", False, "would judge what was rebuilt")
+    away = [rehearsed("failover", True), rehearsed("apply", True), judged, judged, rehearsed("failback", False)]
+    assert _report_happened.would_happen(away)[2:] == [
+        ("validate", False, "would judge what was rebuilt"),
+        ("validate", False, "would judge what came home"),
+        ("failback", True, ""),
+    ], "what is served elsewhere in a rebuild comes home in it"
+    alone = rehearsed("plan", True, records={"repair": 2}, refused="It has no diagnosis. Next: isolate it")
+    said = "2 to repair; without --check: It has no diagnosis."
+    assert _report_happened.would_happen([alone]) == [("plan", False, said)]
+    assert _report_happened.would_happen([rehearsed("isolate", True), alone])[1] == ("plan", True, "2 to repair")
+    lacking = rehearsed("apply", True, refused="There is no plan. Next: plan")
+    assert _report_happened.would_happen([lacking]) == [("apply", False, "There is no plan.")]
+    stayed = [rehearsed("failover", False), rehearsed("failback", False)]
+    assert not any(changes for _name, changes, _said in _report_happened.would_happen(stayed))
     records = {"expected": 501, "good_before": 476, "repair": 25, "suspect": 0, "lost": 0, "conflicted": 0}
     assert (
         _report_happened.planned({"records": records, "strategy": "soft"})
