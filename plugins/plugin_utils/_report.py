@@ -269,9 +269,10 @@ def _reasons(
         found.append((UNKNOWN, f"The namespace {how} and is not home yet: failback has not been done."))
     if "monitor" in run.current and run.result("monitor").get("error") != _REFUSED:
         floor = targets["hit_rate"]
-        if hit_rate["after"] is None and run.passed("monitor"):  # else its own sentence says why
-            few = f"fewer than {figures.ENOUGH_READS} reads seen"
-            found.append((UNKNOWN, f"The hit rate after release is not known: {few}."))
+        if hit_rate["after"] is None:
+            if run.passed("monitor"):  # else its own sentence says why
+                few = f"fewer than {figures.ENOUGH_READS} reads seen"
+                found.append((UNKNOWN, f"The hit rate after release is not known: {few}."))
         elif floor is None:
             found.append((UNKNOWN, "The wanted hit rate, memory_slo.hit_rate, is not a number between 0 and 1."))
         elif hit_rate["after"] < floor:

@@ -108,7 +108,7 @@ def _gone(draft: t.Mapping[str, t.Any]) -> list[str]:
         return []
     keys = named([key for key, back, _at in draft["gone"] if not back])
     return [
-        f"{counted(absent, 'key')} of the last good snapshot are not there any more (deleted or lost, nobody knows): "
-        f"{keys}. This namespace passed lately, so this run brings none of them back; memory_absent=restore "
-        "with memory_force=true does."
+        f"{counted(absent, 'key')} of the last good snapshot {'is' if absent == 1 else 'are'} not there any more "
+        f"(deleted or lost, nobody knows): {keys}. This namespace passed lately, so this run brings none of them back; "
+        "memory_absent=restore with memory_force=true does."
     ]

@@ -346,10 +346,10 @@ def test_where_the_hit_rate_is_from_and_what_a_plan_leaves_alone_are_told() -> N
     steps = good()
     find(steps, "diagnose")["result"]["hit_rate"] = {"before": None, "samples": 0}
     find(steps, "monitor")["result"]["hit_rate"] = {"value": 0.97, "reads": None, "source": "prometheus"}
-    find(steps, "plan")["result"]["warned"] = ["1 keys of the last good snapshot are not there any more."]
+    find(steps, "plan")["result"]["warned"] = ["1 key of the last good snapshot is not there any more."]
     report = build(steps)
     assert report["hit_rate"] == {"before": None, "after": 0.97, "source": "prometheus: after release"}
-    assert "1 keys of the last good snapshot are not there any more." in report["details"]["notes"]
+    assert "1 key of the last good snapshot is not there any more." in report["details"]["notes"]
     counted = {"value": 1.0, "hits": 135, "misses": 0, "corrupt": 0, "source": "probes"}
     find(steps, "monitor")["result"]["hit_rate"] = counted
     assert build(steps)["hit_rate"]["source"] == "probes: 135 reads after release"

@@ -141,7 +141,7 @@ def test_a_snapshot_is_tried_too(site):
     assert verified(former, OLD)["verdict"] == verified(former, WRONG, OLD)["verdict"] == "pass"
     found = verified(newest, OLD)
     assert found["verdict"] == "could-not-verify" and len(found["problems"][0]["records"]) == 1
-    assert "open with no key of the application" in found["problems"][0]["reason"]
+    assert "opens with no key of the application" in found["problems"][0]["reason"]
     assert verified(newest)["verdict"] == "pass"  # nobody asked
     assert verified(former, WRONG)["verdict"] == "could-not-verify"
 

@@ -92,7 +92,7 @@ def test_values_that_no_key_opens_are_set_aside_and_listed(site):
     row, value = site.sealed("ann")[3]
     site.damage("ann", row, value)
     checked = rotate(site, check=True)
-    assert checked["records"]["unopenable"] == 1 and "would set aside 1 values" in " ".join(checked["reasons"])
+    assert checked["records"]["unopenable"] == 1 and "would set aside 1 value that" in " ".join(checked["reasons"])
     done = rotate(site)
     assert done["records"]["aside"] == 1 and done["complete"] and len(done["unopenable"]) == 1
     named = done["unopenable"][0]
