@@ -12,7 +12,7 @@ import dataclasses
 import shlex
 import typing as t
 
-from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars import extra_vars
+from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars import extra_vars, run
 
 _BARE = "ansible-playbook memops.agent_memory."
 #: Results that hold sentences for people. Others hold records and are left as they are.
@@ -43,6 +43,18 @@ def options(sources: t.Sequence[str], cluster: str = "") -> str:
     return (" ".join("-i " + shlex.quote(one) for one in sources) or "-i <inventory>") + (
         f" -e {extra_vars({'memory_only_cluster': cluster})}" if cluster else ""
     )
+
+
+def command_of(
+    playbook: str,
+    hostvars: t.Mapping[str, t.Any],
+    cluster: str,
+    variables: t.Optional[t.Mapping[str, t.Any]] = None,
+) -> str:
+    """The command that runs a playbook with the inventories of this run, on this one of their clusters."""
+    everybody = {"hostvars": hostvars, "groups": {"all": list(hostvars)}, "memory_cluster": cluster}
+    command = f"ansible-playbook {options(inventories(), one_of_several(everybody))} memops.agent_memory."
+    return run(playbook, **(variables or {})).replace(_BARE, command, 1)
 
 
 def whole_command(sentence: str) -> str:

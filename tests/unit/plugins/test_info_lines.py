@@ -8,7 +8,7 @@ import pathlib
 
 from jinja2 import Environment
 
-from ansible_collections.memops.agent_memory.plugins.filter.memory_extra_vars import memory_extra_vars
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import command_of
 
 TEMPLATE = pathlib.Path(__file__).resolve().parents[3] / "roles" / "info" / "templates" / "incidents.j2"
 
@@ -26,9 +26,9 @@ def lines(namespaces: dict[str, str], incidents: list[tuple[str, str]]) -> list[
 
 def drawn(path: pathlib.Path, found: dict[str, object], **variables: str) -> list[str]:
     environment = Environment(trim_blocks=True)
-    environment.filters["memops.agent_memory.memory_extra_vars"] = memory_extra_vars
+    environment.filters["memops.agent_memory.memory_command"] = command_of
     template = environment.from_string(path.read_text(encoding="utf-8"))
-    return [line for line in template.render(info_store=found, **variables).splitlines() if line]
+    return [line for line in template.render(info_store=found, hostvars={}, **variables).splitlines() if line]
 
 
 def test_a_quarantine_without_an_open_incident_is_told() -> None:

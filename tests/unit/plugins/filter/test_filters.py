@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import pytest
+from ansible import context
 from ansible.errors import AnsibleFilterError
+from ansible.utils.context_objects import CLIArgs
 
+from ansible_collections.memops.agent_memory.plugins.filter.memory_command import FilterModule as Commands
 from ansible_collections.memops.agent_memory.plugins.filter.memory_impact import memory_impact
 from ansible_collections.memops.agent_memory.plugins.filter.memory_seconds import FilterModule, memory_seconds
 
@@ -48,3 +51,17 @@ def test_impact_keeps_the_order_and_fills_what_is_missing() -> None:
 def test_owners_that_are_no_mapping_are_refused() -> None:
     with pytest.raises(AnsibleFilterError, match="Next: "):
         memory_impact(["support"], "agent-7")
+
+
+def test_a_command_has_the_inventories_of_the_run_and_the_cluster_where_there_are_several(monkeypatch) -> None:
+    command = Commands().filters()["memory_command"]
+    monkeypatch.setattr(context, "CLIARGS", CLIArgs({"inventory": ("hosts.yml", "a b/")}))
+    one = {"m1": {"memory_store": {}}, "other": {}}
+    expected = "ansible-playbook -i hosts.yml -i 'a b/' memops.agent_memory.rebuild -e memory_namespace=agent-7"
+    assert command("rebuild", one, "memory", {"memory_namespace": "agent-7"}) == expected
+    two = {**one, "m2": {"memory_store": {}, "memory_cluster": "eu"}}
+    assert command("doctor", two, "eu") == (
+        "ansible-playbook -i hosts.yml -i 'a b/' -e memory_only_cluster=eu memops.agent_memory.doctor"
+    )
+    monkeypatch.setattr(context, "CLIARGS", CLIArgs({"inventory": None}))
+    assert command("doctor", one, "memory") == "ansible-playbook -i <inventory> memops.agent_memory.doctor"
