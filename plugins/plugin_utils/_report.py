@@ -77,6 +77,8 @@ def build_report(
     following, advice = _next_command(run, verdict, escalated, namespace, where), _advice(run)
     if advice is not None and following and advice.endswith(following):  # the command stands by itself
         advice = advice[: -len(following)].rstrip(": ") or None
+    if advice is not None and following and whole_command(advice) == advice:
+        advice = None  # one command more to choose from: the step itself named it
     plan, diagnose, apply = run.result("plan"), run.result("diagnose"), run.result("apply")
     return {
         "format": FORMAT,
@@ -365,7 +367,7 @@ def _next_command(run: Run, verdict: str, escalated: bool, namespace: t.Optional
         playbook = "info"  # are there more copies (docs/dr_plan.md)? Nothing is restored over a store with memories
     elif run.state == "failed-over" and (run.validated or (moved_alone(run.current) and run.passed("failover"))):
         playbook = "failback"
-    elif run.state in ("quarantined", "rebuilt") and moved_alone(run.current) and run.passed("failback"):
+    elif run.state in ("quarantined", "rebuilt") and moved_alone(run.current) and _came_home(run):
         playbook = "release"
     elif run.state == "monitoring" or (run.state == "released" and run.passed("baseline")):
         playbook = "monitor"
@@ -381,6 +383,11 @@ def _next_command(run: Run, verdict: str, escalated: bool, namespace: t.Optional
     if more and given.count(watched.get("watch_seconds")):
         more += f" -e memory_monitor_seconds={watched['watch_seconds']}"
     return f"ansible-playbook {where} memops.agent_memory.{playbook} -e {_variable(namespace)}{more}"
+
+
+def _came_home(run: Run) -> bool:
+    """Whether it was away and is home; a failover that was not done leaves what nobody has judged."""
+    return run.passed("failback") and run.result("failover").get("performed") is True
 
 
 def _variable(namespace: t.Optional[str]) -> str:

@@ -29,6 +29,8 @@ def test_a_failover_that_fenced_the_home_and_did_not_take_over_says_so() -> None
     report = build([step], incident="INC-1", namespace="agent-7")
     assert report["state"] == "quarantined" and report["details"]["fence"]["writes_refused"] is True
     assert "serves as before" not in _report_text.render(report)
+    home = build([step, extra("failback")], incident="INC-1", namespace="agent-7")
+    assert home["next_command"].endswith(".rebuild -e memory_namespace=agent-7"), "nobody has judged what is there"
 
 
 def test_a_failback_of_what_is_at_home_asks_for_nothing() -> None:
