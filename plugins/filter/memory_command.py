@@ -11,9 +11,9 @@ version_added: 1.0.0
 author:
   - The memops.agent_memory maintainers (@memops)
 description:
-  - For sentences that name the next command, which people copy. It has the inventories of this run, and where these have several
-    clusters, which of them is meant. Variables are quoted so that neither the shell nor Ansible takes their values for more than
-    text; what Ansible would evaluate is marked C(!unsafe).
+  - For sentences that name the next command, which people copy. It has the inventories of this run, and where these
+    have several clusters, which of them is meant. Variables are quoted so that neither the shell nor Ansible takes their
+    values for more than text; what Ansible would evaluate is marked C(!unsafe).
 positional: _input, hostvars, cluster, variables
 options:
   _input:
@@ -38,7 +38,8 @@ EXAMPLES = r"""
 - name: Say which command comes next
   ansible.builtin.debug:
     msg: >-
-      {{ 'rebuild' | memops.agent_memory.memory_command(hostvars, memory_cluster | default('memory'), {'memory_namespace': 'tenant 7'}) }}
+      {{ 'rebuild' | memops.agent_memory.memory_command(hostvars, memory_cluster | default('memory'),
+      {'memory_namespace': 'tenant 7'}) }}
 """
 
 RETURN = r"""
