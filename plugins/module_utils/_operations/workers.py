@@ -18,6 +18,9 @@ import typing as t
 from .._errors import CannotProceed, MemoryOpsError
 
 COLLECT_AFTER = 50_000  # objects; rows are no garbage, and looking through them every 700 takes a tenth of the time
+#: glibc gives free memory back to the kernel above twice the size of the largest block that was mapped and is free
+#: again, and takes it anew for each batch, page by page. So a block of almost its upper limit is freed first, untouched.
+KEPT_BYTES = 31 << 20
 Channel = multiprocessing.connection.Connection
 
 
@@ -102,6 +105,7 @@ def _run(work: t.Callable[..., None], there: Channel, here: Channel, args: tuple
     here.close()
     gc.freeze()  # looking through what was inherited would copy all its pages
     gc.set_threshold(COLLECT_AFTER)
+    bytes(KEPT_BYTES)
     parent = Parent(there)
     try:
         work(parent, *args)
