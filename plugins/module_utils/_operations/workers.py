@@ -18,9 +18,6 @@ import typing as t
 from .._errors import CannotProceed, MemoryOpsError
 
 COLLECT_AFTER = 50_000  # objects; rows are no garbage, and looking through them every 700 takes a tenth of the time
-#: glibc gives free memory back to the kernel above twice the size of the largest block that was mapped and is free
-#: again, and takes it anew for each batch, page by page. So a block of almost its upper limit is freed first, untouched.
-KEPT_BYTES = 31 << 20
 Channel = multiprocessing.connection.Connection
 
 
@@ -105,7 +102,7 @@ def _run(work: t.Callable[..., None], there: Channel, here: Channel, args: tuple
     here.close()
     gc.freeze()  # looking through what was inherited would copy all its pages
     gc.set_threshold(COLLECT_AFTER)
-    bytes(KEPT_BYTES)
+    _keep_memory()
     parent = Parent(there)
     try:
         work(parent, *args)
@@ -120,6 +117,13 @@ def _run(work: t.Callable[..., None], there: Channel, here: Channel, args: tuple
         )
     finally:
         os._exit(0)  # nothing that was inherited may be flushed or closed a second time
+
+
+def _keep_memory() -> None:
+    """What this process frees stays with it for the next batch, up to 62 MiB. glibc gives back what is more than twice
+    as large as the largest block that was mapped by itself and was freed, and the kernel then brings every page anew:
+    so a block of nearly the size that counts at most is freed here. Nothing of it is ever touched."""
+    bytes(31 << 20)
 
 
 def _report(parent: Parent, error: MemoryOpsError) -> None:
