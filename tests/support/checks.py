@@ -398,7 +398,7 @@ def _main_core() -> str:
     return "2.21.5" if sys.version_info >= (3, 12) else "2.19.14"
 
 
-LANES = ("a", "b", "c")
+LANES = ("a", "b", "c", "d")  # b and d come last and take as long as each other
 UNHURRIED = ("a", "c")  # what they find does not depend on how fast they are
 STAGES = [
     Stage("ruff", "style and likely mistakes of all Python", ruff),
@@ -410,7 +410,7 @@ STAGES = [
     Stage("build", "build, install, use without the repository", build, "b"),
     Stage("importer", "galaxy-importer", importer, "b"),  # of what "build" made
     Stage("demo", "the demo, from a copy without any environment", demo, "b"),
-    Stage("molecule", "molecule: one host, and the hosts of the lab by SSH", molecule, "b"),
+    Stage("molecule", "molecule: one host, and the hosts of the lab by SSH", molecule, "d"),
     Stage("doc", "documentation of every plugin and role", documentation, "b"),
     Stage("site", "documentation site, without a warning", site, "b"),
     Stage("changelog", "changelog fragments", changelog, "c"),
