@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import awx_collection
 from awx_server import TOKEN, AwxServer
 
-from playbooks import RECAP, ROOT, Outcome
+from playbooks import CONFIG, RECAP, ROOT, Outcome
 
 PROJECT = "https://git.example.com/agent-memory.git"
 HOSTS = "https://git.example.com/site.git"
@@ -58,6 +58,7 @@ def play(server: AwxServer, folder: pathlib.Path, *arguments: str) -> Outcome:
     awx_collection.bring()
     environment = {
         **os.environ,
+        "ANSIBLE_CONFIG": CONFIG,
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
         "ANSIBLE_HOME": str(folder / "ansible"),
         "ANSIBLE_NOCOLOR": "1",

@@ -26,7 +26,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils.memory import 
 from tests.support.aws_server import AwsServer
 from tests.support.haproxy_server import HAProxyServer, Talker
 from tests.support.otlp_metrics import OtlpMetrics
-from tests.support.playbooks import share_packages
+from tests.support.playbooks import CONFIG, share_packages
 from tests.support.postgresql_server import PostgresqlServer, Standby
 from tests.support.stores import keyring_params
 
@@ -120,6 +120,7 @@ def run_play(home: pathlib.Path, tasks: list[Task]) -> subprocess.CompletedProce
     (home / "play.yml").write_text(yaml.safe_dump(play, sort_keys=False), encoding="utf-8")
     environment = {
         **os.environ,
+        "ANSIBLE_CONFIG": CONFIG,
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
         "ANSIBLE_HOME": str(home / "ansible"),
         "ANSIBLE_NOCOLOR": "1",

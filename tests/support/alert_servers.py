@@ -160,6 +160,7 @@ class Rulebook(HttpServer):
         path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
         own = [f"PATH={path}", f"HOME={self.inventory.parent}", "ANSIBLE_NOCOLOR=1", "ANSIBLE_LOCALHOST_WARNING=0"]
         own += [f"ANSIBLE_COLLECTIONS_PATH={ROOT / '.ansible' / 'collections'}", "LC_ALL=C.UTF-8"]
+        own += [f"ANSIBLE_CONFIG={ROOT / 'tests' / 'support' / 'ansible.cfg'}"]
         own += [f"ANSIBLE_HOME={self.inventory.parent / 'ansible'}"]  # as the site's scheduled jobs have it
         named = ["--rulebook", "memops.agent_memory.alerts"]
         return ["env", *own, *ansible_rulebook(), *named, "--inventory", str(self.inventory), "--vars", variables]

@@ -19,7 +19,7 @@ import typing as t
 import jinja2.sandbox
 import yaml
 
-from playbooks import share_packages
+from playbooks import CONFIG, share_packages
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 Json = t.Dict[str, t.Any]
@@ -98,6 +98,7 @@ class Job:
         lines = [f"{name}: {_unsafe(value)}" for name, value in {**self.answers, **meta}.items()]
         (self.private / "env" / "extravars").write_text("---\n" + "\n".join(lines) + "\n", encoding="utf-8")
         environment = {
+            "ANSIBLE_CONFIG": CONFIG,
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
             "ANSIBLE_FORCE_COLOR": "True",
             "ANSIBLE_RETRY_FILES_ENABLED": "False",

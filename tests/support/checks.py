@@ -28,6 +28,7 @@ VENV = pathlib.Path(sys.prefix)
 NAMESPACE, NAME = "memops", "agent_memory"
 COLLECTION = f"{NAMESPACE}.{NAME}"
 PATIENCE = 7200  # seconds for one command: it ends what hangs, and no slow machine
+ON_CONTROLLERS = ("action", "callback", "doc_fragments", "filter", "plugin_utils")  # folders of plugins/
 MAIN_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 # ansible-core release -> the controller Pythons it runs on.
 CORES = {
@@ -236,7 +237,9 @@ def sanity() -> None:
     command = (tool("ansible-test"), "sanity", "--local", "--color", "no", "--python")
     # What runs on memory hosts must import under every Python there. The unit tests do so under this one.
     code = "from ansible_test._util.target.common.constants import REMOTE_ONLY_PYTHON_VERSIONS as r, "
-    supported = output(tool("python"), "-c", code + "CONTROLLER_PYTHON_VERSIONS as c; print(*r, *c)").split()
+    code += "CONTROLLER_PYTHON_VERSIONS as c; import ansible; print(*r); print(*c); print(*ansible.__path__)"
+    hosts, controllers, ansible = output(tool("python"), "-c", code).splitlines()
+    supported = f"{hosts} {controllers}".split()
     others = [v for v in pythons.VERSIONS if v != MAIN_PYTHON and v in supported and pythons.find(v)]
     skipped = ("--skip-test", "pylint", *(("--skip-test", "import") if others else ()))
     failures = _try(*command, MAIN_PYTHON, *skipped, env=env, cwd=where)
@@ -249,8 +252,20 @@ def sanity() -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(str(pythons.find(version)))
         path = f"{tool('').parent}{os.pathsep}{first}{os.pathsep}{env['PATH']}"
-        only = ("--test", "compile", "--test", "import")
-        failures += _try(*command, version, *only, env={**env, "PATH": path}, cwd=where)
+        settings: dict[str, t.Any] = {"env": {**env, "PATH": path}, "cwd": where}
+        failures += _try(*command, version, "--test", "compile", **settings)
+        # It imports all that a file needs anew for each file. What none may import is the same for all versions, so all
+        # files are judged under the oldest one, and under the newest one those that the oldest one does not run.
+        judged = () if version == others[0] else sorted(f"plugins/{name}/" for name in ON_CONTROLLERS)
+        if not judged or version in controllers.split():
+            failures += _try(*command, version, "--test", "import", *judged, **settings)
+    bare = home / "ansible-alone"  # as a package for a memory host has it, without what lies beside it here
+    bare.mkdir(exist_ok=True)
+    (bare / "ansible").unlink(missing_ok=True)
+    (bare / "ansible").symlink_to(ansible)
+    alone = environment(PYTHONPATH=f"{WORK / 'collections'}{os.pathsep}{bare}")
+    for version in others:
+        failures += _try(pythons.find(version), "tests/support/import_all.py", "modules", "module_utils", env=alone)
     if not others:
         print(f"Compiled and imported under Python {MAIN_PYTHON} alone: no other one is at hand.", flush=True)
     if failures:
@@ -352,8 +367,9 @@ def core(release: str) -> t.Callable[[], None]:
         pytest = (venv / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
         failures = _try(*pytest, "tests/unit/plugins", env=env)  # these tests meet ansible-core itself
         failures += _try(*_syntax_check(venv / "bin"), env=env)
+        failures += _try(venv / "bin" / "python", "tests/support/import_all.py", env=env)
         # What a release can judge otherwise than the one of the stage "sanity"; style and files are the same for all.
-        only = ("ansible-doc", "compile", "import", "runtime-metadata", "validate-modules")
+        only = ("ansible-doc", "compile", "runtime-metadata", "validate-modules")
         test_env, _home = _ansible_test_home(venv)
         command = (venv / "bin" / "ansible-test", "sanity", "--local", "--color", "no", "--python", found[0])
         where = tree(WORK / f"sanity-{release}")
@@ -382,7 +398,7 @@ def _main_core() -> str:
     return "2.21.5" if sys.version_info >= (3, 12) else "2.19.14"
 
 
-LANES = ("a", "b", "c")
+LANES = ("a", "b", "c", "d")  # b and d come last and take as long as each other
 UNHURRIED = ("a", "c")  # what they find does not depend on how fast they are
 STAGES = [
     Stage("ruff", "style and likely mistakes of all Python", ruff),
@@ -394,7 +410,7 @@ STAGES = [
     Stage("build", "build, install, use without the repository", build, "b"),
     Stage("importer", "galaxy-importer", importer, "b"),  # of what "build" made
     Stage("demo", "the demo, from a copy without any environment", demo, "b"),
-    Stage("molecule", "molecule: one host, and the hosts of the lab by SSH", molecule, "b"),
+    Stage("molecule", "molecule: one host, and the hosts of the lab by SSH", molecule, "d"),
     Stage("doc", "documentation of every plugin and role", documentation, "b"),
     Stage("site", "documentation site, without a warning", site, "b"),
     Stage("changelog", "changelog fragments", changelog, "c"),

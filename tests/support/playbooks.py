@@ -22,6 +22,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._store import 
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIG = str(ROOT / "tests" / "support" / "ansible.cfg")
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -138,11 +139,11 @@ class Site:
 
     @contextlib.contextmanager
     def working(self, *namespaces: str) -> t.Iterator[None]:
-        """An application that goes on reading until the block ends."""
+        """An application that goes on reading until the block ends, as often as a watch of a second takes."""
         ended = threading.Event()
 
         def work() -> None:
-            while not ended.wait(0.2):
+            while not ended.wait(0.5):
                 for namespace in namespaces:
                     self.read(namespace, 50)
 
@@ -168,6 +169,7 @@ class Site:
     def environment(self) -> dict[str, str]:
         """What ansible-playbook needs beside the caller's."""
         return {
+            "ANSIBLE_CONFIG": CONFIG,
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"),
             "ANSIBLE_HOME": str(self.folder / "ansible"),
             "ANSIBLE_NOCOLOR": "1",

@@ -1,9 +1,13 @@
 # Copyright (c) 2026 memops.agent_memory contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Every engine against a dictionary: any order of writes, deletes and operator changes."""
+"""Every engine against a dictionary: any order of writes, deletes and operator changes.
+
+MEMOPS_MODEL_EXAMPLES sets how many orders of some twenty are tried on each engine.
+"""
 from __future__ import annotations
 
 import itertools
+import os
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -20,6 +24,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._errors import
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
 from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, row, write
 
+EXAMPLES = int(os.environ.get("MEMOPS_MODEL_EXAMPLES", "10"))
 keys = st.one_of(st.sampled_from(KEYS), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4))
 payloads = st.binary(max_size=20)
 
@@ -144,5 +149,5 @@ class Model(RuleBasedStateMachine):
 def test_a_store_is_a_dictionary_whatever_happens(bench):
     numbers = itertools.count()
     run_state_machine_as_test(
-        lambda: Model(bench, f"m{next(numbers)}"), settings=settings(max_examples=25, stateful_step_count=20)
+        lambda: Model(bench, f"m{next(numbers)}"), settings=settings(max_examples=EXAMPLES, stateful_step_count=20)
     )

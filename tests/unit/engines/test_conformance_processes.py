@@ -3,7 +3,6 @@
 """Several processes on one store of every engine, and processes that die."""
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -13,9 +12,9 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import NamespaceLocked
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from tests.support.processes import PROCESSES
 from tests.unit.engines.sqlite_help import all_rows, health, keys_of, row, structure, write
 
-SPAWN = multiprocessing.get_context("spawn")
 LOAD = 400
 
 
@@ -70,7 +69,7 @@ def hold_the_lock(params, ready, go):
 
 
 def together(target, calls):
-    processes = [SPAWN.Process(target=target, args=args) for args in calls]
+    processes = [PROCESSES.Process(target=target, args=args) for args in calls]
     for process in processes:
         process.start()
     for process in processes:
@@ -80,8 +79,8 @@ def together(target, calls):
 
 def killed(target, params, seconds):
     """Run ``target`` in a process and kill it with SIGKILL some time after it began to work."""
-    ready = SPAWN.Event()
-    process = SPAWN.Process(target=target, args=(params, ready))
+    ready = PROCESSES.Event()
+    process = PROCESSES.Process(target=target, args=(params, ready))
     process.start()
     try:
         assert ready.wait(300)
@@ -113,8 +112,8 @@ def test_two_processes_write_at_once_without_a_gap_or_a_lost_write(store, bench)
 
 
 def test_a_writer_waits_for_the_lock_of_another_process(store, bench):
-    ready, go = SPAWN.Event(), SPAWN.Event()
-    process = SPAWN.Process(target=hold_the_lock, args=(bench.params(), ready, go))
+    ready, go = PROCESSES.Event(), PROCESSES.Event()
+    process = PROCESSES.Process(target=hold_the_lock, args=(bench.params(), ready, go))
     process.start()
     try:
         assert ready.wait(300)

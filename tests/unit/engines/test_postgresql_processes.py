@@ -3,7 +3,6 @@
 """Several processes on one PostgreSQL store: what a snapshot may show, what a fork may do, what a fence stops."""
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 
@@ -11,10 +10,9 @@ import pytest
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import CannotProceed, NamespaceQuarantined
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from tests.support.processes import PROCESSES
 from tests.unit.engines.postgresql_help import new_postgresql, raw
 from tests.unit.engines.sqlite_help import all_rows, health, keys_of, row, structure, write
-
-SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
@@ -40,8 +38,8 @@ def write_until(params, space, stop, told):
 
 
 def start(params, spaces):
-    stop, told = SPAWN.Event(), SPAWN.Queue()
-    processes = [SPAWN.Process(target=write_until, args=(params, space, stop, told)) for space in spaces]
+    stop, told = PROCESSES.Event(), PROCESSES.Queue()
+    processes = [PROCESSES.Process(target=write_until, args=(params, space, stop, told)) for space in spaces]
     for process in processes:
         process.start()
     return processes, stop, told
@@ -109,10 +107,10 @@ def read_at(params, point, found):
 
 def test_readers_of_one_point_see_the_same_in_every_process(postgresql_server, store):
     write(store, "n", {f"{n:03}": b"x" for n in range(50)})
-    params, found = postgresql_server.store(store.sql.plain_schema), SPAWN.Queue()
+    params, found = postgresql_server.store(store.sql.plain_schema), PROCESSES.Queue()
 
     def elsewhere(point):
-        process = SPAWN.Process(target=read_at, args=(params, point, found))
+        process = PROCESSES.Process(target=read_at, args=(params, point, found))
         process.start()
         result = found.get(timeout=900)
         process.join(300)

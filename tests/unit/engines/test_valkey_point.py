@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
@@ -23,11 +22,11 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._engines.valke
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import MemoryOpsError
 from ansible_collections.memops.agent_memory.plugins.module_utils._model import Change
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
+from tests.support.processes import PROCESSES
 from tests.support.valkey_server import APPLICATION
 from tests.unit.engines.sqlite_help import KEYS, all_rows, entries, row, write
 from tests.unit.engines.valkey_help import Mortal, application_keys, new_valkey, same
 
-SPAWN = multiprocessing.get_context("spawn")
 PAST = 1_000_000  # µs since 1970
 
 
@@ -243,7 +242,7 @@ def read_and_die(params):
 
 def test_a_reader_that_was_killed_leaves_nothing_for_longer_than_its_lease(store, valkey_server, raw):
     write(store, "n", {"a": b"1"})
-    reader = SPAWN.Process(target=read_and_die, args=(valkey_server.store(store.place.prefix),))
+    reader = PROCESSES.Process(target=read_and_die, args=(valkey_server.store(store.place.prefix),))
     reader.start()
     reader.join(300)
     assert reader.exitcode == -signal.SIGKILL

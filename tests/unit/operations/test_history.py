@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -34,11 +33,11 @@ from ansible_collections.memops.agent_memory.plugins.module_utils.memory import 
 from tests.support.engines import ENGINES, Bench
 from tests.support.link import Link
 from tests.support.postgresql_server import PostgresqlServer
+from tests.support.processes import PROCESSES
 from tests.support.valkey_server import ValkeyServer
 from tests.unit.operations.runbook import NS, attempt
 from tests.unit.operations.test_rebuild_failover import Pair
 
-SPAWN = multiprocessing.get_context("spawn")
 HISTORIES = int(os.environ.get("MEMOPS_HISTORIES", "7"))
 WRITERS, KEYS = 3, 6
 UNAVAILABLE = 3  # the status of a step that did not reach the store
@@ -150,7 +149,7 @@ class Applications:
 
     def start(self, number):
         arguments = (self.pair.route, self.pair.home.keyring, number, self.ledger(number), self.rng.random())
-        self.processes[number] = SPAWN.Process(target=write_for_ever, args=arguments, daemon=True)
+        self.processes[number] = PROCESSES.Process(target=write_for_ever, args=arguments, daemon=True)
         self.processes[number].start()
 
     def kill(self, number):

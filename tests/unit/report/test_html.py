@@ -8,6 +8,7 @@ import base64
 import hashlib
 import html.parser
 import json
+import os
 import re
 import typing as t
 
@@ -24,6 +25,7 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils import (
 )
 from tests.unit.report.report_help import VALIDATOR, at, extra, find, good
 
+EXAMPLES = int(os.environ.get("MEMOPS_REPORT_EXAMPLES", "25"))  # reports of steps that nobody took
 EVIL = "<script>alert(1)</script>\"'&{{ 7*7 }}\n\0\u202e\ud800"
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -340,7 +342,7 @@ _spoiled = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     st.lists(_wild | _any, max_size=8) | _spoiled | _spoiled.map(lambda more: good() + more),
     st.none() | st.dictionaries(st.sampled_from(["max_loss", "rto", "rpo", "hit_rate"]), _scalars),

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -17,13 +16,13 @@ from ansible_collections.memops.agent_memory.plugins.module_utils._model import 
 from ansible_collections.memops.agent_memory.plugins.module_utils._operations import snapshot, snapshot_scan
 from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
+from tests.support.processes import PROCESSES
 from tests.support.stores import keyring_params, log_of
 from tests.support.valkey_server import ValkeyServer
 from tests.unit.engines.valkey_help import prefix
 
 from .conftest import NAME, Place
 
-SPAWN = multiprocessing.get_context("spawn")
 NAMESPACES = ("n", "m")
 RECORDS = 1500  # of each
 
@@ -72,9 +71,9 @@ def test_a_snapshot_is_what_the_log_says_of_its_point(
     open_store(place.store, create=True).close()
     for namespace in NAMESPACES:
         place.fill(namespace, {f"{number:05}": number for number in range(RECORDS)})
-    began, ended = [SPAWN.Event() for _writer in range(3)], SPAWN.Event()
+    began, ended = [PROCESSES.Event() for _writer in range(3)], PROCESSES.Event()
     writers = [
-        SPAWN.Process(
+        PROCESSES.Process(
             target=write_on, args=(valkey_server.application(name), keyring_params(tmp_path), seed, one, ended)
         )
         for seed, one in enumerate(began)
