@@ -12,8 +12,8 @@ author:
   - The memops.agent_memory maintainers (@memops)
 description:
   - For sentences that name the next command, which people copy. It has the inventories of this run, and where these
-    have several clusters, which of them is meant. Variables are quoted so that neither the shell nor Ansible takes their
-    values for more than text; what Ansible would evaluate is marked C(!unsafe).
+    have several clusters, which of them is meant. Variables are quoted so that neither the shell nor Ansible takes
+    their values for more than text; what Ansible would evaluate is marked C(!unsafe).
 positional: _input, hostvars, cluster, variables
 options:
   _input:

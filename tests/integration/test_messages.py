@@ -121,17 +121,20 @@ def test_a_namespace_that_nobody_read_comes_home_by_the_command_that_is_printed(
     assert released.status == 0 and "State: released" in released.text, released.text
 
 
-def test_a_failover_to_what_is_damaged_says_that_the_home_is_quarantined(tmp_path: pathlib.Path) -> None:
+def test_a_failover_to_what_is_damaged_keeps_nobody_out(tmp_path: pathlib.Path) -> None:
     site = Site(tmp_path)
     site.fill("agent-7", 5)
     assert site.play("backup").status == 0
     site.flip("agent-7", ["key-00001"], host="secondary")
     refused = site.play("failover", memory_namespace="agent-7")
     text = " ".join(refused.text.split())
-    assert refused.status != 0 and "does not verify: fail, 1 × checksum; it is quarantined at home" in text, text
-    assert "State: quarantined." in text and "serves as before" not in text
+    assert refused.status != 0 and "does not verify: fail, 1 × checksum. Next: mend that, or rebuild" in text, text
+    assert "serves as before" in text and "quarantined" not in text, text
     told = site.play("info").text
-    assert "agent-7: quarantined, 5 records and a canary" in " ".join(told.split()), told
+    assert "agent-7: serving, 5 records and a canary" in " ".join(told.split()), told
+    assert site.play("isolate", memory_namespace="agent-7").status == 0
+    again = " ".join(site.play("failover", memory_namespace="agent-7").text.split())
+    assert "1 × checksum; it is quarantined at home" in again and "State: quarantined." in again, again
     assert site.report()["next_command"].endswith("memops.agent_memory.rebuild -e memory_namespace=agent-7")
 
 
