@@ -22,7 +22,9 @@ class Whole(Operators, Incidents):
     """The part of ``Wholesale`` that ``Store`` has not. The applications' user loses all namespaces, also new ones."""
 
     def stand_by(self, claim: Claim) -> list[str]:
-        return self._whole(self._stand_by, claim)
+        names = self._whole(self._stand_by, claim)
+        self._end_waits()
+        return names
 
     def serve_again(self, claim: Claim) -> list[str]:
         return self._whole(self._serve_again, claim)
