@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import typing as t
 from dataclasses import replace
@@ -21,6 +22,7 @@ from .valkey_connect import Wire, packed, password_in
 from .valkey_control import Transaction, space_of
 from .valkey_errors import valkey_errors
 from .valkey_rules import Rule, Taken, less, plain, rule_of
+from .valkey_server import said
 from .valkey_transactions import Connected
 from .valkey_values import Names
 from .valkey_waits import asks_again, may_end_waits
@@ -170,11 +172,18 @@ class Fence(Connected):
     def _set(self, tx: Transaction, user: str, rule: Rule) -> None:
         tx.add("ACL", "SETUSER", user, *rule.settings())
 
-    def _save_users(self) -> None:
+    def _save_users(self, roles_change: bool = False) -> None:
+        """``roles_change``: the server's configuration is written by whoever changes roles."""
         with valkey_errors(self.place):
-            said = self.wire.many([packed("ACL", "SAVE")])[0]
-        # refused where there is no ACL file
-        self._unsaved = isinstance(said, Exception) and "not configured to use an ACL file" not in str(said)
+            self._unsaved = not save_users(self.wire, roles_change or self._in_a_group())
+
+    def _in_a_group(self) -> bool:
+        """Whether the server has, had or may get another role. Errors: RedisError."""
+        if self.place.nodes.clustered:
+            return False
+        known = said(self.wire, ("replication",))
+        former = known.get("second_repl_offset", "-1") != "-1"
+        return bool(self.place.sentinels) or former or known.get("connected_slaves", "0") != "0"
 
     def left_fences(self, namespace: str) -> list[LeftFence]:
         """See _store_optional.FencesByUsers."""
@@ -184,10 +193,10 @@ class Fence(Connected):
             return []
         key = self.names.records(namespace, space["generation"] if space else 0)
         with valkey_errors(self.place):
-            said = self.wire.many([packed("ACL", "DRYRUN", user, *probes(key)[2])])[0]
+            answer = self.wire.many([packed("ACL", "DRYRUN", user, *probes(key)[2])])[0]
         pattern = f"~{plain(self.names.fenced(namespace))}*"
         left = []
-        if isinstance(said, bytes) and b"has no permissions to access" in said:
+        if isinstance(answer, bytes) and b"has no permissions to access" in answer:
             left.append(
                 LeftFence(
                     f"The user {user} of the server {self.place.where} may not use the keys of {namespace!r:.80}, "
@@ -199,9 +208,10 @@ class Fence(Connected):
         if self._unsaved:
             left.append(
                 LeftFence(
-                    f"The server {self.place.where} cannot write its ACL file: when it starts again, user {user} has "
-                    "the rights that stand there, which may be those of the fence.",
-                    "look at the server's log and its disk, let it write that file, then there: ACL SAVE",
+                    f"The server {self.place.where} cannot write the file that has its users: when it starts again, "
+                    f"user {user} has the rights that stand there, which may be those of the fence.",
+                    "look at the server's log and its disk, let it write that file, then there: ACL SAVE (or CONFIG "
+                    "REWRITE, where it has no ACL file)",
                 )
             )
         return left
@@ -330,7 +340,9 @@ class Fence(Connected):
         if self._fenced_user is not None and isinstance(answer, list) and not answer[1]:
             lines.append("a restart of the server: it has no ACL file, run isolate again afterwards")
         elif self._unsaved:
-            lines.append("a restart of the server: it cannot write its ACL file, run isolate again afterwards")
+            lines.append(
+                "a restart of the server: it cannot write the file that has its users, run isolate again afterwards"
+            )
         if self._fenced_user is not None and self.place.sentinels:
             lines.append("a server that joins later, or comes back, and is made the primary: run isolate again then")
         if self._fenced_user is not None:
@@ -350,6 +362,19 @@ PAST_KEYS = (
     (("MONITOR",), "see what others send and get (MONITOR)"),
     (("ACL", "SETUSER", "default"), "give itself any right (ACL SETUSER)"),
 )
+
+
+def save_users(wire: Wire, configuration: bool) -> bool:
+    """Write the server's users to its file of users; where it has none, to its ``configuration``, if that is written
+    anyway when roles change: else a server that changed its role in a quarantine starts with the fence ever after.
+
+    False when it could not, True also where it has neither or one may not. Errors: RedisError.
+    """
+    reply = wire.many([packed("ACL", "SAVE")])[0]
+    if isinstance(reply, Exception) and "not configured to use an ACL file" in str(reply):
+        reply = wire.many([packed("CONFIG", "REWRITE")])[0] if configuration else b"OK"
+    may_not = isinstance(reply, Exception) and re.search("without a config file|no permission", str(reply))
+    return bool(may_not) or not isinstance(reply, Exception)
 
 
 def probes(key: str) -> tuple[list[str], list[str], list[str]]:

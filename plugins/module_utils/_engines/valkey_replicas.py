@@ -23,7 +23,7 @@ from .valkey_cluster import replicas
 from .valkey_connect import Wire, packed
 from .valkey_control import space_of
 from .valkey_errors import RightMissing, valkey_errors
-from .valkey_fence import Fence, fences, probes
+from .valkey_fence import Fence, fences, probes, save_users
 from .valkey_rules import Taken, less, rule_of
 from .valkey_waits import asks_again, end_waits
 
@@ -85,7 +85,7 @@ class ReplicaFence(Fence):
                 for taken in (some, some._replace(fenced=frozenset(self._all_namespaces()))):
                     if less(self.names, present, taken).same(less(self.names, wanted, taken)):
                         wire.call("ACL", "SETUSER", user, *wanted.settings())
-                        wire.many([packed("ACL", "SAVE")])  # refused where there is no ACL file
+                        save_users(wire, True)
                         changed = True
                         break
         return changed
@@ -108,7 +108,7 @@ class ReplicaFence(Fence):
                     said = wire.many([packed("ACL", "GETUSER", user)])[0]
                     if isinstance(said, list) and rule_of(said)[0].same(less(self.names, taken.base, taken)):
                         wire.call("ACL", "SETUSER", user, *less(self.names, taken.base, left).settings())
-                        wire.many([packed("ACL", "SAVE")])
+                        save_users(wire, True)
 
     def _end_waits(self) -> None:
         """Who waited for what comes when its rights were taken would get it, where the server does not ask again."""

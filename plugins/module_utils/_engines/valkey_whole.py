@@ -38,7 +38,7 @@ class Whole(Operators, Incidents):
                 raise
             return act(claim, False)
         if self._fenced_user is not None:
-            self._save_users()
+            self._save_users(roles_change=True)
             self._fence_replicas(WHOLE)
         return names
 
@@ -83,7 +83,7 @@ class Whole(Operators, Incidents):
                 return
             self._let_in(tx, WHOLE, noted_still=True)
             tx.durable = True
-        self._save_users()
+        self._save_users(roles_change=True)
 
     def _turn(self, tx: Transaction, before: str, after: str, only: t.Sequence[str] | None) -> list[str]:
         """Those namespaces (None: all) that change their state, in order."""
