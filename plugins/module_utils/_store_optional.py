@@ -161,6 +161,26 @@ def need_primary(store: t.Any) -> None:
         store.need_primary()
 
 
+class LeftFence(t.NamedTuple):
+    """What keeps applications from a namespace that serves, or will."""
+
+    says: str
+    next_step: str
+
+
+@t.runtime_checkable
+class FencesByUsers(t.Protocol):
+    """A store whose fence binds users of its server: they outlive the store's data, and so may what was taken from
+    them."""
+
+    def left_fences(self, namespace: str) -> list[LeftFence]:
+        """Of a namespace that serves."""
+
+
+def left_fences(store: t.Any, namespace: str) -> list[LeftFence]:
+    return store.left_fences(namespace) if isinstance(store, FencesByUsers) else []
+
+
 @t.runtime_checkable
 class ControlRows(t.Protocol):
     """A store whose readers raise NamespaceDamaged where a control row does not lead to its namespace's records."""

@@ -28,6 +28,7 @@ from .valkey_server import said
 from .valkey_structure import Structure
 
 CAPABILITIES = frozenset(("expiry", "generations"))
+NAMES = "a program that lists names of keys (SCAN, KEYS, RANDOMKEY): it sees the names here, not the values"
 BY_USERS = frozenset(("fence-reads", "fence-writes", "fence-raw-reads"))  # where the application has a user of its own
 
 
@@ -163,7 +164,7 @@ class KeyspaceStore(ApplicationsOwn, Opened, KeyspaceGenerations, Incidents, Str
             "reads_refused": reads,
             "reads_accepted": answered,
             "detail": detail + at_replicas,
-            "not_fenced": [*open_to, *there, *self._standing()],
+            "not_fenced": [*open_to, *there, *self._standing(), NAMES],
         }
 
     # --- health -------------------------------------------------------------------------------------------------

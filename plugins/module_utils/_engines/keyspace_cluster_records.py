@@ -26,7 +26,7 @@ from .keyspace_slots import DONE, Slots, Write
 from .valkey_control import Transaction
 from .valkey_errors import valkey_errors
 from .valkey_log import aside_of
-from .valkey_rules import _plain
+from .valkey_rules import plain
 from .valkey_transactions import Overtaken, repeated
 from .valkey_values import written
 
@@ -53,7 +53,7 @@ class ClusterNames(KeyspaceNames):
         return f"{{{tag}}}{self._stem(namespace, generation)}".encode() + raw_of(text)
 
     def staged_glob(self, namespace: str, generation: int) -> str:
-        return f"{{*}}{_plain(self._stem(namespace, generation))}*"
+        return f"{{*}}{plain(self._stem(namespace, generation))}*"
 
     def staged_text(self, namespace: str, generation: int, raw: bytes) -> str:
         """The name of the record of a staged key."""

@@ -10,7 +10,7 @@ import re
 import typing as t
 
 from .._errors import InvalidInput
-from .valkey_rules import _plain
+from .valkey_rules import plain
 from .valkey_values import Names, written
 
 PLACEHOLDER = "{namespace}"
@@ -94,8 +94,8 @@ class Pattern:
 
     def glob(self, namespace: str | None = None) -> str:
         """For SCAN MATCH: the keys of a namespace, or of all."""
-        name = "*" if namespace is None else _plain(namespace)
-        return f"{_plain(self.before)}{name}{_plain(self.between)}*{_plain(self.after)}"
+        name = "*" if namespace is None else plain(namespace)
+        return f"{plain(self.before)}{name}{plain(self.between)}*{plain(self.after)}"
 
     def namespace_of(self, raw: bytes) -> str | None:
         """Whose key it is."""

@@ -70,7 +70,8 @@ class PostgresqlStore(Applications, Incidents, Whole, Operators, Generations, Lo
             if not create:
                 raise StoreMissing(
                     f"There is no memory store in schema {s.plain_schema} of {self.address.where}.",
-                    "correct memory_store.url and memory_store.schema, or restore a snapshot there",
+                    "correct memory_store.url and memory_store.schema, or restore a snapshot there: "
+                    "ansible-playbook memops.agent_memory.restore -e memory_create=true",
                 )
             self._make(session)
         row = session.row(f"SELECT format, layout FROM {s.store}")

@@ -23,7 +23,7 @@ IDENTITY = (
 )
 #: What an application's user needs beside its key patterns, and what an operator's needs more.
 RIGHTS = "+@read +@write +@transaction +@connection +eval -@dangerous"
-OPERATORS_RIGHTS = "+acl +info +config|get +cluster|slots"
+OPERATORS_RIGHTS = "+acl +info +config|get +cluster|slots +client|list +client|unblock"
 
 
 class RightMissing(StoreUnavailable):

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 import typing as t
 from dataclasses import replace
 
 from .._errors import MemoryOpsError
+from .._store_optional import LeftFence
 from .valkey_cluster import replicas, shard
 from .valkey_connect import Wire, packed, password_in
-from .valkey_control import Transaction
+from .valkey_control import Transaction, space_of
 from .valkey_errors import valkey_errors
-from .valkey_rules import Rule, Taken, less, rule_of
+from .valkey_rules import Rule, Taken, less, plain, rule_of
+from .valkey_server import said
 from .valkey_transactions import Connected
 from .valkey_values import Names
+from .valkey_waits import asks_again, may_end_waits
 
 
 def fences(wire: Wire, names: Names) -> dict[str, Taken]:
@@ -58,6 +63,8 @@ def _restored(names: Names, present: Rule, noted: Taken, left: Taken) -> tuple[R
 
 class Fence(Connected):
     """What ``fence``, ``unfence`` and ``prove`` do with the server's users."""
+
+    _unsaved = False  # the server has a file of users and could not write it
 
     @property
     def _fenced_user(self) -> str | None:
@@ -165,9 +172,49 @@ class Fence(Connected):
     def _set(self, tx: Transaction, user: str, rule: Rule) -> None:
         tx.add("ACL", "SETUSER", user, *rule.settings())
 
-    def _save_users(self) -> None:
+    def _save_users(self, roles_change: bool = False) -> None:
+        """``roles_change``: the server's configuration is written by whoever changes roles."""
         with valkey_errors(self.place):
-            self.wire.many([packed("ACL", "SAVE")])  # refused where there is no ACL file; the proof says so
+            self._unsaved = not save_users(self.wire, roles_change or self._in_a_group())
+
+    def _in_a_group(self) -> bool:
+        """Whether the server has, had or may get another role. Errors: RedisError."""
+        if self.place.nodes.clustered:
+            return False
+        known = said(self.wire, ("replication",))
+        former = known.get("second_repl_offset", "-1") != "-1"
+        return bool(self.place.sentinels) or former or known.get("connected_slaves", "0") != "0"
+
+    def left_fences(self, namespace: str) -> list[LeftFence]:
+        """See _store_optional.FencesByUsers."""
+        user, raw = self._fenced_user, self._ask("HGET", self.names.namespaces, namespace)
+        space = None if raw is None else space_of(raw, namespace, self.place.where)
+        if user is None or (space and space["state"] != "serving"):
+            return []
+        key = self.names.records(namespace, space["generation"] if space else 0)
+        with valkey_errors(self.place):
+            answer = self.wire.many([packed("ACL", "DRYRUN", user, *probes(key)[2])])[0]
+        pattern = f"~{plain(self.names.fenced(namespace))}*"
+        left = []
+        if isinstance(answer, bytes) and b"has no permissions to access" in answer:
+            left.append(
+                LeftFence(
+                    f"The user {user} of the server {self.place.where} may not use the keys of {namespace!r:.80}, "
+                    "which serves: what a fence took from it was not given back, as nothing notes it any more, or it "
+                    "never had that right.",
+                    f"if it is to have it, there: {shlex.join(('ACL', 'SETUSER', user, pattern))}, then ACL SAVE",
+                )
+            )
+        if self._unsaved:
+            left.append(
+                LeftFence(
+                    f"The server {self.place.where} cannot write the file that has its users: when it starts again, "
+                    f"user {user} has the rights that stand there, which may be those of the fence.",
+                    "look at the server's log and its disk, let it write that file, then there: ACL SAVE (or CONFIG "
+                    "REWRITE, where it has no ACL file)",
+                )
+            )
+        return left
 
     def _note_taken(self, tx: Transaction, user: str, taken: Taken) -> None:
         if taken.all:
@@ -189,6 +236,8 @@ class Fence(Connected):
             detail.append(f"raw commands as user {user}: not refused, it is the operator's own user")
         elif user is not None:
             writes, refused, accepted = self._prove_at(self.wire, user, key, detail)
+        if user is not None and user != own:
+            open_to += self._past_keys(user)
         try:
             for wire in self._other_nodes(open_to):
                 where = "{}:{}".format(*wire.address)
@@ -210,8 +259,15 @@ class Fence(Connected):
                    if not self._try(other, command, [])]  # fmt: skip
             if may:
                 open_to.append(f"raw clients of user {other}: it may {', '.join(may)}")
+            else:
+                open_to += self._past_keys(other)
         open_to.append(f"raw clients of user {own}, the operator's own")
         return writes, refused, accepted, detail, open_to
+
+    def _past_keys(self, user: str) -> list[str]:
+        """What rights of commands let the user do, whichever keys it may use."""
+        may = [what for command, what in PAST_KEYS if not self._try(user, command, [])]
+        return [f"raw clients of user {user}: it may {', '.join(may)}"] if may else []
 
     def _other_nodes(self, open_to: list[str]) -> t.Iterator[Wire]:
         """Those that can be reached of the nodes that may serve the store's slot."""
@@ -283,9 +339,42 @@ class Fence(Connected):
             answer = self.wire.many([packed("CONFIG", "GET", "aclfile")])[0]
         if self._fenced_user is not None and isinstance(answer, list) and not answer[1]:
             lines.append("a restart of the server: it has no ACL file, run isolate again afterwards")
+        elif self._unsaved:
+            lines.append(
+                "a restart of the server: it cannot write the file that has its users, run isolate again afterwards"
+            )
         if self._fenced_user is not None and self.place.sentinels:
             lines.append("a server that joins later, or comes back, and is made the primary: run isolate again then")
+        if self._fenced_user is not None:
+            with valkey_errors(self.place):
+                if not asks_again(self.wire) and not may_end_waits(self.wire):
+                    lines.append(
+                        "clients that waited in BLPOP, XREAD BLOCK and the like before: a server older than 7.2 serves "
+                        "them still, and the operator may not end their wait (+client|list +client|unblock)"
+                    )
         return lines
+
+
+#: Commands that no pattern of keys takes from a user.
+PAST_KEYS = (
+    (("FLUSHALL",), "empty the server (FLUSHALL)"),
+    (("SWAPDB", "0", "1"), "exchange its databases (SWAPDB)"),
+    (("MONITOR",), "see what others send and get (MONITOR)"),
+    (("ACL", "SETUSER", "default"), "give itself any right (ACL SETUSER)"),
+)
+
+
+def save_users(wire: Wire, configuration: bool) -> bool:
+    """Write the server's users to its file of users; where it has none, to its ``configuration``, if that is written
+    anyway when roles change: else a server that changed its role in a quarantine starts with the fence ever after.
+
+    False when it could not, True also where it has neither or one may not. Errors: RedisError.
+    """
+    reply = wire.many([packed("ACL", "SAVE")])[0]
+    if isinstance(reply, Exception) and "not configured to use an ACL file" in str(reply):
+        reply = wire.many([packed("CONFIG", "REWRITE")])[0] if configuration else b"OK"
+    may_not = isinstance(reply, Exception) and re.search("without a config file|no permission", str(reply))
+    return bool(may_not) or not isinstance(reply, Exception)
 
 
 def probes(key: str) -> tuple[list[str], list[str], list[str]]:

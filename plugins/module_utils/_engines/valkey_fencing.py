@@ -34,7 +34,11 @@ class Fencing(LogKeeping, ReplicaFence):
 
     # --- the fence ----------------------------------------------------------------------------------------------
     def fence(self, claim: Claim) -> bool:
-        return self._for_users(self._fence, claim)
+        changed = self._for_users(self._fence, claim)
+        if not changed and self._fenced_user is not None:
+            self._save_users()  # whoever raised it may have been killed before that
+        self._end_waits()
+        return changed
 
     def unfence(self, claim: Claim) -> bool:
         return self._for_users(self._unfence, claim)
@@ -109,7 +113,10 @@ class Fencing(LogKeeping, ReplicaFence):
         settable(state)
         if state != "reading" and self._noted_reading(claim.namespace):
             self._let_in_first(claim, reading=True)
-        return self._for_users(functools.partial(self._set_state, state), claim)
+        changed = self._for_users(functools.partial(self._set_state, state), claim)
+        if state == "reading":
+            self._end_waits()
+        return changed
 
     @repeated
     def _set_state(self, state: str, claim: Claim, users: bool) -> bool:

@@ -49,7 +49,8 @@ class Opened(Connected):
                 if not create:
                     raise StoreMissing(
                         f"There is no memory store at {where} with the prefix {prefix}.",
-                        "correct memory_store.url and memory_store.prefix, or restore a snapshot there",
+                        "correct memory_store.url and memory_store.prefix, or restore a snapshot there: "
+                        "ansible-playbook memops.agent_memory.restore -e memory_create=true",
                     )
                 raw = self._make()
         self._check_kind(raw)

@@ -19,11 +19,13 @@ from dataclasses import replace
 
 from .._errors import MemoryOpsError
 from .._store import WHOLE
+from .valkey_cluster import replicas
 from .valkey_connect import Wire, packed
 from .valkey_control import space_of
 from .valkey_errors import RightMissing, valkey_errors
-from .valkey_fence import Fence, fences, probes
+from .valkey_fence import Fence, fences, probes, save_users
 from .valkey_rules import Taken, less, rule_of
+from .valkey_waits import asks_again, end_waits
 
 PATIENCE = 2.0  # seconds for an answer of one that may be gone
 ARRIVAL = 1.0  # seconds that a replica in step may take for the last writes
@@ -83,7 +85,7 @@ class ReplicaFence(Fence):
                 for taken in (some, some._replace(fenced=frozenset(self._all_namespaces()))):
                     if less(self.names, present, taken).same(less(self.names, wanted, taken)):
                         wire.call("ACL", "SETUSER", user, *wanted.settings())
-                        wire.many([packed("ACL", "SAVE")])  # refused where there is no ACL file
+                        save_users(wire, True)
                         changed = True
                         break
         return changed
@@ -106,7 +108,21 @@ class ReplicaFence(Fence):
                     said = wire.many([packed("ACL", "GETUSER", user)])[0]
                     if isinstance(said, list) and rule_of(said)[0].same(less(self.names, taken.base, taken)):
                         wire.call("ACL", "SETUSER", user, *less(self.names, taken.base, left).settings())
-                        wire.many([packed("ACL", "SAVE")])
+                        save_users(wire, True)
+
+    def _end_waits(self) -> None:
+        """Who waited for what comes when its rights were taken would get it, where the server does not ask again."""
+        user = self._fenced_user
+        if user is None:
+            return
+        with valkey_errors(self.place):
+            if asks_again(self.wire):
+                return
+            end_waits(self.wire, user)
+            others = replicas(self.wire) if self.place.nodes.clustered else (wire for _at, wire in self._replicas())
+            for wire in others:
+                with contextlib.suppress(MemoryOpsError), valkey_errors(wire.place):
+                    end_waits(wire, user)
 
     def _all_namespaces(self) -> set[str]:
         return {WHOLE, *(name.decode() for name in self._ask("HKEYS", self.names.namespaces))}

@@ -33,7 +33,7 @@ def _literal(pattern: str) -> tuple[str, str]:
     return "".join(out), pattern[at:]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 
 
@@ -83,9 +83,9 @@ def _divided(head: str, other: set[str], below: t.Sequence[str]) -> t.Iterator[s
         stem, known, some = parts.pop()
         follow = {one[len(stem)] for one in some}
         chars = "".join("\\" + c if c in "-]\\^" else c for c in sorted(follow | known))
-        yield f"{_plain(stem)}[^{chars}]*"
+        yield f"{plain(stem)}[^{chars}]*"
         if stem and not known:
-            yield _plain(stem)
+            yield plain(stem)
         for c in sorted(follow):
             longer = [one for one in some if one[len(stem)] == c]
             if stem + c not in longer:
@@ -115,7 +115,7 @@ def _together(present: t.Sequence[str], former: t.Sequence[str], beginnings: t.C
             if match and _literal(match[2])[0].startswith(one):
                 more.append(token)
             elif match and without([token], [one]) != [token]:
-                more.append(f"{match[1]}{_plain(one)}*")
+                more.append(f"{match[1]}{plain(one)}*")
     return _merged([*present, *more])
 
 

@@ -248,9 +248,11 @@ class Connected:
         )
 
     def _await_replica(self) -> None:
-        """On a Cluster a replica is given a second to have what was written."""
+        """Where a replica may take over at any time (on a Cluster, under Sentinel), one is given a second to have what
+        was written."""
+        may = self.place.nodes.clustered or self.place.sentinels
         with valkey_errors(self.place):
-            role = self.wire.many([packed("INFO", "replication")])[0] if self.place.nodes.clustered else None
+            role = self.wire.many([packed("INFO", "replication")])[0] if may else None
             if isinstance(role, bytes) and re.search(rb"connected_slaves:[1-9]", role):
                 self.wire.many([packed("WAIT", "1", "1000")])
 

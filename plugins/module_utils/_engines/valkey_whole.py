@@ -22,7 +22,9 @@ class Whole(Operators, Incidents):
     """The part of ``Wholesale`` that ``Store`` has not. The applications' user loses all namespaces, also new ones."""
 
     def stand_by(self, claim: Claim) -> list[str]:
-        return self._whole(self._stand_by, claim)
+        names = self._whole(self._stand_by, claim)
+        self._end_waits()
+        return names
 
     def serve_again(self, claim: Claim) -> list[str]:
         return self._whole(self._serve_again, claim)
@@ -36,7 +38,7 @@ class Whole(Operators, Incidents):
                 raise
             return act(claim, False)
         if self._fenced_user is not None:
-            self._save_users()
+            self._save_users(roles_change=True)
             self._fence_replicas(WHOLE)
         return names
 
@@ -81,7 +83,7 @@ class Whole(Operators, Incidents):
                 return
             self._let_in(tx, WHOLE, noted_still=True)
             tx.durable = True
-        self._save_users()
+        self._save_users(roles_change=True)
 
     def _turn(self, tx: Transaction, before: str, after: str, only: t.Sequence[str] | None) -> list[str]:
         """Those namespaces (None: all) that change their state, in order."""

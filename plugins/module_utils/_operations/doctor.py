@@ -17,6 +17,7 @@ from .._layouts import seals
 from .._model import NamespaceState
 from .._replication import open_server, own_store
 from .._store import Store
+from .._store_optional import left_fences
 from . import scrub
 from .commands import ago, counted, namespaces, of_each, run
 from .doctor_base import FAIL, NONE, PASS, UNKNOWN, Limits, worst_of
@@ -188,6 +189,10 @@ class _Examination(RepositoryChecks):
             says = f"The fence around {namespaces([*open_ones])} does not hold: {[*open_ones.values()][0]}."
             following = "stop its application, then " + of_each("isolate", [*open_ones])
             self.add("fence", FAIL, says, following, urgent=True)
+            return
+        shut = [one for state in states[:PROVEN] if state.state == "serving" for one in left_fences(store, state.name)]
+        if shut:
+            self.add("fence", FAIL, shut[0].says, shut[0].next_step)
             return
         bypass = [line for line in stated if not _inherent(line)]
         if bypass:

@@ -12,7 +12,7 @@ import typing as t
 from .._errors import CannotProceed, CapabilityMissing, NamespaceDamaged
 from .._model import Claim, NamespaceState
 from .._store import Store
-from .._store_optional import ControlRows, need_primary
+from .._store_optional import ControlRows, left_fences, need_primary
 from . import incident as incidents
 from . import lost_ttl
 from .commands import run as command
@@ -251,7 +251,8 @@ def release(
         "first_write_at": known.get("first_write_at"),
         "before": _policy(store, before.state, before.serving_ttl),
         "after": after,
-        "warnings": [lost_ttl.warning(namespace)] if known.get(lost_ttl.FACT) else [],
+        "warnings": [f"{one.says} Next: {one.next_step}" for one in left_fences(store, namespace)]
+        + ([lost_ttl.warning(namespace)] if known.get(lost_ttl.FACT) else []),
     }
 
 

@@ -22,6 +22,7 @@ from .._model import Claim, LogEntry, NamespaceState
 from .._repository import Repository, Snapshot
 from .._repository.chunks import NamespaceDigest
 from .._store import Store
+from .._store_optional import left_fences
 from . import commands, dropped_keys
 from .coverage import newest_whole
 from .incident import now_us
@@ -153,6 +154,7 @@ def restore(
                 else:
                     result.update(_whole(work, held, as_secondary, newer_stay))
         result["warnings"] += dropped_keys.dropped_since(store, drops)
+        result["warnings"] += [f"{one.says} Next: {one.next_step}" for one in left_fences(store, target)]
     return {**result, "seconds": round(time.monotonic() - started, 3)}
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 
 import pytest
 from redis.exceptions import NoPermissionError
@@ -130,6 +131,24 @@ def test_a_quarantine_that_does_not_arrive_is_said(group, store):
     group.synced()
     assert store.fence(claim)
     assert at(store, cut) == "refused"
+    store.unfence(claim)
+
+
+def test_a_replica_is_waited_for_before_a_quarantine_is_said_to_stand(group, store):
+    """Sentinel may make it the primary in the next moment."""
+    claim, primary = claimed(store), group.primary()
+    with contextlib.ExitStack() as still:
+        for one in others(group):
+            still.enter_context(frozen(one))
+        fencing = threading.Thread(target=lambda: store._fence(claim, False))
+        fencing.start()
+        with primary.client() as client:
+            waited = wait_for(
+                "it waits, or is done",
+                lambda: client.info("clients")["blocked_clients"] or (not fencing.is_alive() and "never"),
+            )
+    fencing.join()
+    assert waited != "never" and store.reader().namespace("n").state == "quarantined"
     store.unfence(claim)
 
 

@@ -317,3 +317,24 @@ def test_who_works_on_a_namespace_is_waited_for(pair):
         claim = store.claim("agent-2", "other:1:1", "somebody", new_incident="inc-of-somebody")
         refused("namespace 'agent-2' is being worked on by somebody", lambda: pair.fail_over(home, away), LeaseHeld)
         store.close_incident(claim)
+
+
+def test_servers_without_a_file_of_users_start_again_with_what_their_users_had(tmp_path):
+    """A change of roles writes the configuration, and with it the users as they are in that moment."""
+    with ReplicaSet(replicas=1) as group:
+        pair = ValkeyPair(tmp_path, group)
+        pair.start()
+        before = [users(server) for server in group.servers]
+        home, away = pair.roles()
+        pair.fail_over(home, away)
+        pair.rejoin(home, away)
+        assert [users(server) for server in group.servers] == before
+        for server in group.servers:
+            server.kill()
+            server.again()
+        assert [users(server) for server in group.servers] == before
+
+
+def users(server):
+    with server.client() as client:
+        return sorted(map(str, client.acl_list()))
