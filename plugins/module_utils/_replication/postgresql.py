@@ -19,6 +19,7 @@ from .._engines.postgresql_errors import NO_RIGHT
 from .._engines.postgresql_session import Address, Session
 from .._errors import CannotProceed, MemoryOpsError, StoreUnavailable
 from . import Standing
+from . import postgresql_clients as clients
 from .postgresql_rejoin import Rejoin
 
 POLL_SECONDS: t.Final = 0.02
@@ -127,6 +128,15 @@ class PostgresqlServer:
                 "look at its log, then run the same command again",
             )
         return self.standing()
+
+    def unacknowledged(self) -> tuple[str, str] | None:
+        return clients.unacknowledged(self._session())
+
+    def step_aside(self, application: str | None) -> str:
+        return clients.step_aside(self._session(), application)
+
+    def step_back(self) -> None:
+        clients.step_back(self._session())
 
     def follow(self, primary: t.Mapping[str, t.Any], timeout: float) -> Standing:
         with contextlib.closing(PostgresqlServer.open(primary)) as source:
