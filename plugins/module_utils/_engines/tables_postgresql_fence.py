@@ -179,10 +179,19 @@ class TablesFence(TablesRecords):
         return left + sorted(rules.tables, key=lambda one: not one[0].home)
 
     def _as_it_was(self, session: Session, table: Table, enabled: bool, forced: bool) -> None:
-        if not enabled:
+        if not enabled and not self._took_up_rules(session, table):
             session.say(f"ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY")
         if not forced:
             session.say(f"ALTER TABLE {table.name} NO FORCE ROW LEVEL SECURITY")
+
+    def _took_up_rules(self, session: Session, table: Table) -> bool:
+        """Whether the application has made rules for rows since the first fence: those go on holding, as without it."""
+        row = session.row(
+            f"SELECT 1 FROM pg_policy p JOIN {self._notes} n ON n.name = %s WHERE p.polrelid = %s::bigint::oid "
+            "AND NOT starts_with(p.polname::text, 'memops_') AND age(p.xmin) < age(n.xmin)",
+            known_as(table), table.oid,
+        )  # fmt: skip
+        return row is not None
 
     def _owns(self, session: Session, table: Table) -> bool:
         """Whether the application reads as the table's owner, so that only FORCE binds it."""

@@ -13,11 +13,12 @@ from .._table_records import namespace_columns, namespace_fields
 from .postgresql_arrays import Ints
 from .postgresql_fence import OPERATING
 from .postgresql_proof import _attempt, _refused
+from .postgresql_roles import unbound_role
 from .postgresql_schema import quoted
 from .postgresql_servers import standbys_behind
 from .postgresql_session import WRITING, Session
 from .tables_postgresql_fence import TablesFence
-from .tables_postgresql_roles import not_fenced, open_views, unbound_role
+from .tables_postgresql_roles import not_fenced, open_views
 from .tables_postgresql_schema import Column, LiveRoot, Table, text_literal
 from .tables_postgresql_triggers import rewriting
 

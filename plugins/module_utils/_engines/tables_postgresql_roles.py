@@ -10,13 +10,9 @@ from __future__ import annotations
 import typing as t
 
 from .postgresql_arrays import Ints
+from .postgresql_roles import MAY, UNBOUND
 from .postgresql_session import Session
 
-#: Whether the role a may act as the role b, at once or by SET ROLE.
-_MAY: t.Final = (
-    "(pg_has_role({a}, {b}, 'USAGE') OR pg_has_role({a}, {b}, "
-    "CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END))"
-)
 #: Views over these tables and over such views: as whom each reads (its "asker" is whoever asks), and what a
 #: materialized one holds is a copy.
 _VIEWS: t.Final = """
@@ -32,13 +28,12 @@ SELECT l.oid, l.copy, CASE WHEN l.invoker THEN 0::oid ELSE l.relowner END AS ask
 WHERE l.below::bigint = ANY(%s)
 UNION SELECT l.oid, a.copy OR l.copy, CASE WHEN a.asker <> 0 THEN a.asker WHEN l.invoker THEN 0::oid ELSE l.relowner END
 FROM above a JOIN look l ON l.below = a.oid)"""
-_UNBOUND: t.Final = "(o.rolsuper OR o.rolbypassrls)"
 
 
 def acts_as_owner(session: Session, table: int, application: str | None, own_schema: str) -> bool:
     """Whether the application reads this table as its owner, or may do so: then only FORCE binds it."""
     row = session.row(
-        f"{_VIEWS} SELECT {_MAY.format(a='r.oid', b='c.relowner')} "
+        f"{_VIEWS} SELECT {MAY.format(a='r.oid', b='c.relowner')} "
         "OR EXISTS (SELECT 1 FROM above x WHERE NOT x.copy AND x.asker <> 0 "
         "AND pg_has_role(x.asker, c.relowner, 'USAGE')) "
         "OR EXISTS (SELECT 1 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.prosecdef "
@@ -50,22 +45,11 @@ def acts_as_owner(session: Session, table: int, application: str | None, own_sch
     return bool(row and row[0])
 
 
-def unbound_role(session: Session, application: str) -> str | None:
-    """A role that row-level security does not bind and that the application may set, in words."""
-    row = session.row(
-        "SELECT o.rolname::text, o.rolsuper FROM pg_roles r, pg_roles o "
-        f"WHERE r.rolname = %s AND o.oid <> r.oid AND NOT r.rolsuper AND {_UNBOUND} "
-        f"AND {_MAY.format(a='r.oid', b='o.oid')} ORDER BY 1 LIMIT 1",
-        application,
-    )
-    return None if row is None else f"{row[0]}, which {'is a superuser' if row[1] else 'has BYPASSRLS'}"
-
-
 def open_views(session: Session, tables: Ints, application: str | None) -> list[str]:
     """What shows the application all rows in spite of a fence, each with what ends that."""
     rows = session.rows(
         f"{_VIEWS} SELECT DISTINCT x.oid::regclass::text, o.rolname::text FROM above x "
-        f"JOIN pg_roles o ON o.oid = x.asker WHERE NOT x.copy AND {_UNBOUND} "
+        f"JOIN pg_roles o ON o.oid = x.asker WHERE NOT x.copy AND {UNBOUND} "
         "AND EXISTS (SELECT 1 FROM pg_roles r WHERE r.rolname = %s "
         "AND has_table_privilege(r.oid, x.oid, 'SELECT')) ORDER BY 1",
         tables, application,
@@ -87,7 +71,7 @@ def not_fenced(session: Session, tables: Ints, application: str | None) -> list[
     functions = session.rows(
         "SELECT DISTINCT p.oid::regprocedure::text, o.rolname::text FROM pg_proc p "
         "JOIN pg_roles o ON o.oid = p.proowner JOIN pg_roles r ON r.rolname = %s "
-        f"JOIN pg_class c ON c.oid::bigint = ANY(%s) WHERE p.prosecdef AND {_UNBOUND} "
+        f"JOIN pg_class c ON c.oid::bigint = ANY(%s) WHERE p.prosecdef AND {UNBOUND} "
         "AND position(c.relname::text IN p.prosrc) > 0 AND has_function_privilege(r.oid, p.oid, 'EXECUTE') ORDER BY 1",
         application, tables,
     )  # fmt: skip

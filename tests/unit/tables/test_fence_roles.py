@@ -124,3 +124,26 @@ def test_an_application_that_may_set_a_role_past_the_rules_is_not_said_to_be_fen
         site.sql("DROP ROLE service")
     site.step("isolate", attempt(), "ann")
     site.close_by_release("ann")
+
+
+@pytest.mark.parametrize("tables", [PLAIN, PARTITIONED], ids=["plain", "partitioned"])
+def test_rules_that_a_migration_makes_in_the_quarantine_go_on_holding(made, tables):
+    site = made(tables, FILL)
+    site.step("isolate", attempt(), "bob")
+    site.step("isolate", attempt(), "ann")
+    site.sql(f"GRANT USAGE ON SCHEMA {site.schema} TO {OWNER}; CREATE ROLE tenant; GRANT tenant TO {APPLICATION}")
+    try:
+        site.sql(f'GRANT USAGE ON SCHEMA {site.schema} TO tenant; GRANT ALL ON "Memories" TO tenant')
+        site.application.execute(
+            'ALTER TABLE "Memories" ENABLE ROW LEVEL SECURITY; '
+            "CREATE POLICY own ON \"Memories\" TO tenant USING (tenant = 'eve')"
+        )
+        for who in ("bob", "ann"):
+            site.close_by_release(who)
+        site.application.execute("SET ROLE tenant")
+        assert site.ask('SELECT DISTINCT tenant FROM "Memories"') == [("eve",)]
+        site.application.execute("RESET ROLE")
+        assert site.ask('SELECT count(*) FROM "Memories"') == [(24,)]
+    finally:
+        site.application.execute("RESET ROLE")
+        site.sql("DROP OWNED BY tenant; DROP ROLE tenant")
