@@ -226,9 +226,9 @@ def _loss_of_store(lost: t.Optional[int], details: t.Mapping[str, t.Any]) -> str
     if not lost:
         return "Nothing that was acknowledged was lost."
     kept = details["failback"]["forensic"]
-    verb = "write was" if lost == 1 else "writes were"
+    verb, are = ("write was", "is") if lost == 1 else ("writes were", "are")
     where = f"; the former primary's state is kept in snapshot {shown(kept, 60)}" if kept else ""
-    return f"{lost:,} acknowledged {verb} on the former primary alone and are lost{where}."
+    return f"{lost:,} acknowledged {verb} on the former primary alone and {are} lost{where}."
 
 
 def ran(report: t.Mapping[str, t.Any]) -> t.List[str]:

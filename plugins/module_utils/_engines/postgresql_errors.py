@@ -39,6 +39,7 @@ PACKAGE: t.Final = "psycopg[binary]==3.3.9"
 _CONNECTING: t.Final = (
     ("password authentication failed", "the password is wrong", "correct memory_store.password or password_file"),
     ("no password supplied", "the server asks for a password", "set memory_store.password or password_file"),
+    ("session is read-only", "none of its servers takes writes", "see which is the primary, or promote one"),
     ("certificate verify failed", "its TLS certificate is not trusted", "correct memory_store.tls_ca"),
     ("does not match host name", "its TLS certificate is for another host name", "use the name in the certificate"),
     ("root certificate file", "the TLS authority's file cannot be used", "correct memory_store.tls_ca"),

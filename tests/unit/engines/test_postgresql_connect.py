@@ -166,6 +166,10 @@ def test_a_replica_given_as_primary_is_read_and_not_written(own_server, store):
                 attempt()
             assert "name the primary" in caught.value.next_step
         copy.close()
+        gone = free_ports(1)[0]  # the other one, where libpq looks for one that takes writes
+        url = f"postgresql://127.0.0.1:{gone},127.0.0.1:{standby.port}/memory?target_session_attrs=read-write"
+        with pytest.raises(StoreUnavailable, match=f":{gone},.*{standby.port}.*: none of its servers takes writes"):
+            same(store, own_server, url=url)
 
 
 def killed(administrator):
