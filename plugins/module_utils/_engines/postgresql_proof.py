@@ -127,7 +127,7 @@ class Proof(Connected):
         return [
             f"raw readers: row-level security does not bind {who}; as them the sealed records can still be read",
             "the owner of the tables and superusers, who can drop the triggers or change the control tables",
-            "a transaction that began to read before the fence goes on seeing what it saw",
+            "a transaction that began to read before the fence, or a cursor WITH HOLD from before, goes on seeing that",
             "a raw MERGE changes nothing, but is told so by its count of 0 rows only",
         ]
 

@@ -211,7 +211,8 @@ class TablesProof(TablesFence):
         return [
             *([f"raw readers: row-level security does not bind {who}"] if who else []),
             "the owner of the tables and superusers, who can drop the rules",
-            "a transaction that began to read before the fence goes on seeing what it saw",
+            "a transaction that began to read before the fence, or a cursor WITH HOLD from before, goes on seeing that",
+            "a raw MERGE changes nothing, but is told so by its count of 0 rows only",
         ]
 
     def unbound_application(self) -> str | None:

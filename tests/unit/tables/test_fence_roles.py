@@ -147,3 +147,18 @@ def test_rules_that_a_migration_makes_in_the_quarantine_go_on_holding(made, tabl
     finally:
         site.application.execute("RESET ROLE")
         site.sql("DROP OWNED BY tenant; DROP ROLE tenant")
+
+
+def test_what_still_shows_rows_or_answers_without_an_error_is_told(made):
+    site = made(PLAIN, FILL)
+    held = "DECLARE held CURSOR WITH HOLD FOR SELECT * FROM \"Memories\" WHERE tenant = 'ann'"
+    site.application.execute(f"BEGIN; {held}; COMMIT")
+    told = site.step("isolate", attempt(), "ann")["proof"]["not_fenced"]
+    assert len(site.ask("FETCH ALL FROM held")) == 8 and any("a cursor WITH HOLD from before" in line for line in told)
+    merge = (
+        "MERGE INTO \"Memories\" m USING (VALUES ('ann', 'note 1')) AS v(tenant, key) ON m.tenant = v.tenant "
+        "AND m.\"Key\" = v.key WHEN MATCHED THEN UPDATE SET text = 'merged'"
+    )
+    assert site.application.execute(merge).rowcount == 0 and any("a raw MERGE" in line for line in told)
+    assert "COPY FROM not supported" in site.refused("COPY \"Memories\" FROM STDIN")
+    site.close_by_release("ann")
