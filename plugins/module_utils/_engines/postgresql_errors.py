@@ -104,7 +104,8 @@ def translate(exc: Exception, where: str, lost: bool = False, standby: bool = Tr
     if state == "25006" and not standby:
         return StoreUnavailable(
             f"The store {where} takes no writes: its server, database or role was made read-only.",
-            "find out why (a full disk, maintenance), then set default_transaction_read_only to off there",
+            "find out why: after a failover another server is the primary; after a full disk or maintenance set "
+            "default_transaction_read_only to off there",
         )
     if state == "25006" or (state == "0A000" and "recovery" in text):
         return read_only(where)

@@ -11,6 +11,7 @@ import threading
 import psycopg
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.unit.operations.pair_help import Pair, refused
 
@@ -53,6 +54,16 @@ def test_an_application_that_knows_both_servers_goes_with_the_store(pair):
     for server in pair.hosts.values():
         with server.connect() as con:
             assert con.execute("SELECT count(*) FROM pg_db_role_setting").fetchone() == (0,)
+
+
+def test_one_that_goes_on_at_the_former_primary_is_told_why_it_may_not_write(pair):
+    pair.fail_over("a", "b")
+    with pair.memory("a") as memory:
+        assert memory.read("agent-1", "key-1") == {"n": 1}
+        with pytest.raises(StoreUnavailable, match="takes no writes") as caught:
+            memory.write("agent-1", "key-1", {"n": 2}, reason="test")
+    assert "another server is the primary" in caught.value.next_step
+    home_again(pair)
 
 
 def test_where_only_the_owner_of_the_database_could_lead_them_away_he_is_named(pair):
