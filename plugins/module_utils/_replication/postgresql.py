@@ -23,6 +23,7 @@ from . import postgresql_clients as clients
 from .postgresql_rejoin import Rejoin
 
 POLL_SECONDS: t.Final = 0.02
+CONFLICT: t.Final = "40001"  # what a replica replays ended the statement that waited; what that began goes on
 STANDING: t.Final = """
 WITH here AS (SELECT pg_is_in_recovery() AS replica)
 SELECT h.replica,
@@ -110,12 +111,15 @@ class PostgresqlServer:
         return False
 
     def promote(self, timeout: float) -> Standing:
+        deadline = time.monotonic() + timeout
         if not self._row("SELECT pg_is_in_recovery()")[0]:
             return self.standing()
         session = self._session()
         try:
             done = session.row("SELECT pg_promote(true, %s)", max(1, int(timeout)))[0]
         except MemoryOpsError:
+            if session.state == CONFLICT and time.monotonic() < deadline:
+                return self.promote(deadline - time.monotonic())
             if session.state != NO_RIGHT:
                 raise
             raise CannotProceed(

@@ -11,6 +11,7 @@ import threading
 import psycopg
 import pytest
 
+from ansible_collections.memops.agent_memory.plugins.module_utils._engines.postgresql_session import Session
 from ansible_collections.memops.agent_memory.plugins.module_utils._errors import StoreUnavailable
 from ansible_collections.memops.agent_memory.plugins.module_utils.memory import Memory
 from tests.unit.operations.pair_help import Pair, refused
@@ -54,6 +55,22 @@ def test_an_application_that_knows_both_servers_goes_with_the_store(pair):
     for server in pair.hosts.values():
         with server.connect() as con:
             assert con.execute("SELECT count(*) FROM pg_db_role_setting").fetchone() == (0,)
+
+
+def test_a_promotion_goes_on_though_what_is_replayed_ends_the_statement_that_waits_for_it(pair, monkeypatch):
+    row, left = Session.row, [True]
+
+    def ended(self, text, *values):
+        if "pg_promote(" in text and left:
+            left.pop()
+            row(self, text.replace("true", "false"), *values)
+            self.say("DO $$BEGIN RAISE EXCEPTION 'conflict with recovery' USING ERRCODE = '40001'; END$$")
+        return row(self, text, *values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "row", ended)
+        assert pair.fail_over("a", "b")["changed"] and not left
+    home_again(pair)
 
 
 def test_one_that_goes_on_at_the_former_primary_is_told_why_it_may_not_write(pair):
