@@ -131,6 +131,12 @@ namespaces:
   type: list
   elements: str
   returned: success
+clients:
+  description: >-
+    Of the applications that know both servers (several hosts in libpq's address) those that do not find the new one by
+    themselves, in words; empty where there are none.
+  type: str
+  returned: state is promoted, and it was moved now
 proof:
   description: Which writes were tried and refused or accepted.
   type: dict

@@ -228,9 +228,9 @@ def _loss_of_store(lost: t.Optional[int], details: t.Mapping[str, t.Any]) -> str
     if not lost:
         return "Nothing that was acknowledged was lost."
     kept = details["failback"]["forensic"]
-    verb = "write was" if lost == 1 else "writes were"
+    verb, are = ("write was", "is") if lost == 1 else ("writes were", "are")
     where = f"; the former primary's state is kept in snapshot {shown(kept, 60)}" if kept else ""
-    return f"{lost:,} acknowledged {verb} on the former primary alone and are lost{where}."
+    return f"{lost:,} acknowledged {verb} on the former primary alone and {are} lost{where}."
 
 
 def ran(report: t.Mapping[str, t.Any]) -> t.List[str]:
@@ -257,6 +257,13 @@ def state_sentence(report: t.Mapping[str, t.Any]) -> str:
         did = "This run changed nothing, but what" if untouched else "What was changed and what"
         what = "store" if whole(report) else "namespace"
         return f"{did} state the {what} is in is not known: the playbook memops.agent_memory.info asks the store."
+    moved = report["details"]["failover"]
+    if whole(report) and report["state"] == "failed-over" and moved["forced"]:
+        by = shown(moved["outside_fence"] or "nobody said what", 120)
+        return (
+            "The whole store is served by the replica that took over. No fence was raised around the former primary; "
+            f"what keeps applications from it, as was said: {by}."
+        )
     if whole(report):
         return WHOLE.get(report["state"], STATES[report["state"]])
     fence = report["details"]["fence"]
@@ -267,7 +274,6 @@ def state_sentence(report: t.Mapping[str, t.Any]) -> str:
         return "The namespace serves as before."
     if _released_as_it_was(report):
         return "The namespace serves again, as it was; nothing was rebuilt, and the incident is over."
-    moved = report["details"]["failover"]
     if report["state"] == "failed-over" and moved["read_only"]:
         where = shown(moved["to"], 60) if moved["to"] else "the secondary"
         return f"The namespace is served read-only from {where} and is not home yet: nobody writes to it."

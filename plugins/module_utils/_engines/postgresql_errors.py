@@ -39,6 +39,7 @@ PACKAGE: t.Final = "psycopg[binary]==3.3.9"
 _CONNECTING: t.Final = (
     ("password authentication failed", "the password is wrong", "correct memory_store.password or password_file"),
     ("no password supplied", "the server asks for a password", "set memory_store.password or password_file"),
+    ("session is read-only", "none of its servers takes writes", "see which is the primary, or promote one"),
     ("certificate verify failed", "its TLS certificate is not trusted", "correct memory_store.tls_ca"),
     ("does not match host name", "its TLS certificate is for another host name", "use the name in the certificate"),
     ("root certificate file", "the TLS authority's file cannot be used", "correct memory_store.tls_ca"),
@@ -103,7 +104,8 @@ def translate(exc: Exception, where: str, lost: bool = False, standby: bool = Tr
     if state == "25006" and not standby:
         return StoreUnavailable(
             f"The store {where} takes no writes: its server, database or role was made read-only.",
-            "find out why (a full disk, maintenance), then set default_transaction_read_only to off there",
+            "find out why: after a failover another server is the primary; after a full disk or maintenance set "
+            "default_transaction_read_only to off there",
         )
     if state == "25006" or (state == "0A000" and "recovery" in text):
         return read_only(where)

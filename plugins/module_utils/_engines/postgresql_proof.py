@@ -14,6 +14,7 @@ from .._model import Row
 from .postgresql_connect import Connected
 from .postgresql_errors import FENCE_STATE, NO_RIGHT
 from .postgresql_fence import OPERATING, missing
+from .postgresql_roles import MAY, unbound_role
 from .postgresql_rows import columns_of
 from .postgresql_schema import quoted
 from .postgresql_servers import standbys_behind, subscriptions
@@ -107,11 +108,11 @@ class Proof(Connected):
         with self._asking() as session:
             row = session.row(
                 "SELECT c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls "
-                "AND NOT pg_has_role(r.oid, c.relowner, 'USAGE') FROM pg_class c, pg_roles r "
+                f"AND NOT {MAY.format(a='r.oid', b='c.relowner')} FROM pg_class c, pg_roles r "
                 "WHERE c.oid = to_regclass(%s) AND r.rolname = coalesce(%s, current_user)",
                 self.sql.table, self.application_user,
             )  # fmt: skip
-        return bool(row and row[0])
+            return bool(row and row[0]) and unbound_role(session, self.application_user) is None
 
     def _unbound(self, session: Session) -> list[str]:
         """Who reads in spite of the quarantine, and what an owner could do."""
@@ -126,7 +127,7 @@ class Proof(Connected):
         return [
             f"raw readers: row-level security does not bind {who}; as them the sealed records can still be read",
             "the owner of the tables and superusers, who can drop the triggers or change the control tables",
-            "a transaction that began to read before the fence goes on seeing what it saw",
+            "a transaction that began to read before the fence, or a cursor WITH HOLD from before, goes on seeing that",
             "a raw MERGE changes nothing, but is told so by its count of 0 rows only",
         ]
 

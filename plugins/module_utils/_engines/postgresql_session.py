@@ -32,7 +32,9 @@ class Address:
         self.arguments = _arguments(params)
         a = self.arguments
         host = a.get("host") or a.get("hostaddr") or ("service " + str(a["service"]) if "service" in a else "localhost")
-        self.where = f"postgresql://{host}:{a.get('port') or 5432}/{a.get('dbname') or a.get('user') or ''}"
+        hosts, ports = str(host).split(","), str(a.get("port") or 5432).split(",")
+        places = (f"{one}:{ports[n] if len(ports) > 1 else ports[0]}" for n, one in enumerate(hosts))
+        self.where = f"postgresql://{','.join(places)}/{a.get('dbname') or a.get('user') or ''}"
 
     def __repr__(self) -> str:
         return f"<Address {self.where}>"

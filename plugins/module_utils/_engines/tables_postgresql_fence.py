@@ -30,6 +30,7 @@ from .postgresql_schema import literal
 from .postgresql_session import APPLICATION, Session
 from .tables_postgresql_reader import Live
 from .tables_postgresql_records import TablesRecords
+from .tables_postgresql_roles import acts_as_owner
 from .tables_postgresql_rules import Rules, fenced_tables, known_as, lost_of
 from .tables_postgresql_schema import Table
 
@@ -109,7 +110,8 @@ class TablesFence(TablesRecords):
         for table, _rule in rules.tables:
             forced = "SELECT relforcerowsecurity FROM pg_class WHERE oid = %s::bigint::oid"
             if self._owns(session, table) and not session.row(forced, table.oid)[0]:
-                lost.append(f"row-level security of {table.plain} does not bind the application, which owns it")
+                said = f"row-level security of {table.plain} does not bind the application, which reads as its owner"
+                lost.append(said)
         return lost
 
     def _carry_out(self, session: Session) -> bool:
@@ -177,19 +179,23 @@ class TablesFence(TablesRecords):
         return left + sorted(rules.tables, key=lambda one: not one[0].home)
 
     def _as_it_was(self, session: Session, table: Table, enabled: bool, forced: bool) -> None:
-        if not enabled:
+        if not enabled and not self._took_up_rules(session, table):
             session.say(f"ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY")
         if not forced:
             session.say(f"ALTER TABLE {table.name} NO FORCE ROW LEVEL SECURITY")
 
-    def _owns(self, session: Session, table: Table) -> bool:
-        """Whether the application owns the table, so that only FORCE binds it."""
+    def _took_up_rules(self, session: Session, table: Table) -> bool:
+        """Whether the application has made rules for rows since the first fence: those go on holding, as without it."""
         row = session.row(
-            "SELECT pg_has_role(r.oid, c.relowner, 'USAGE') FROM pg_class c, pg_roles r "
-            "WHERE c.oid = %s::bigint::oid AND r.rolname = %s",
-            table.oid, self.application_user,
+            f"SELECT 1 FROM pg_policy p JOIN {self._notes} n ON n.name = %s WHERE p.polrelid = %s::bigint::oid "
+            "AND NOT starts_with(p.polname::text, 'memops_') AND age(p.xmin) < age(n.xmin)",
+            known_as(table), table.oid,
         )  # fmt: skip
-        return bool(row and row[0])
+        return row is not None
+
+    def _owns(self, session: Session, table: Table) -> bool:
+        """Whether the application reads as the table's owner, so that only FORCE binds it."""
+        return acts_as_owner(session, table.oid, self.application_user, self.sql.plain_schema)
 
     def _own_tables(self, session: Session) -> None:
         """Errors: CannotProceed when this user may not put rules on the tables."""

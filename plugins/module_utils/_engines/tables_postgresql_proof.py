@@ -10,13 +10,17 @@ import typing as t
 
 from .._layouts.tables import Root
 from .._table_records import namespace_columns, namespace_fields
+from .postgresql_arrays import Ints
 from .postgresql_fence import OPERATING
 from .postgresql_proof import _attempt, _refused
+from .postgresql_roles import unbound_role
 from .postgresql_schema import quoted
 from .postgresql_servers import standbys_behind
 from .postgresql_session import WRITING, Session
 from .tables_postgresql_fence import TablesFence
+from .tables_postgresql_roles import not_fenced, open_views
 from .tables_postgresql_schema import Column, LiveRoot, Table, text_literal
+from .tables_postgresql_triggers import rewriting
 
 PROBE = "memops-probe"
 #: What a column of this type takes, where a row needs something.
@@ -40,6 +44,7 @@ class TablesProof(TablesFence):
 
     def prove(self, namespace: str) -> dict[str, t.Any]:
         detail: list[str] = []
+        beside: list[str] = []
         session, _nothing = self._borrow(WRITING)
         try:
             # before an operator changed anything there is no control table to ask, and nothing is fenced
@@ -47,6 +52,9 @@ class TablesProof(TablesFence):
             lost = self.fence_lost(session) if self.made else []
             refused, seen, role = True, False, ""
             for live in self.live.roots:
+                rules = rewriting(session, Ints([live.table.oid]))
+                beside += [f"what the rule {one.name} of {one.table} does in place of {one.event}" for one in rules
+                           if one.instead]  # fmt: skip
                 probe = self._possible(session, live, namespace, detail)
                 name = live.table.name
                 column = quoted(next(c.name for c in live.table.columns if not c.always))
@@ -66,6 +74,11 @@ class TablesProof(TablesFence):
                     ("UPDATE", f"UPDATE {name} SET {column} = {column} WHERE {probe.where}"),
                     ("DELETE", f"DELETE FROM {name} WHERE {probe.where}"),
                 ):
+                    rule = next((one.name for one in rules if one.instead and one.event == verb), None)
+                    if rule:
+                        what = f"raw {verb} on {live.table.plain}"
+                        detail.append(f"{what}: not tried, as its rule {rule} does something else")
+                        continue
                     refused &= _refused(session, f"{verb} on {live.table.plain}", role, text, (), detail)
                 found: list[t.Any] = []
                 with _attempt(session, keep=True) as outcome:
@@ -77,6 +90,8 @@ class TablesProof(TablesFence):
                 session.rows(f"SELECT set_config('{OPERATING}', 'on', true)")
             session.roll_back()
             behind = standbys_behind(session)
+            views = open_views(session, self._homes(), self.application_user)
+            beside += not_fenced(session, self._homes(), self.application_user)
         finally:
             self._take_back(session)
         application = self.application_user or role
@@ -87,10 +102,10 @@ class TablesProof(TablesFence):
         fenced = state == "quarantined"
         return {
             "writes_refused": refused and not lost,
-            "reads_refused": fenced and bound and not seen and not lost,
+            "reads_refused": fenced and bound and not seen and not lost and not views,
             "reads_accepted": not fenced and seen,
-            "detail": detail + lost,
-            "not_fenced": [*open_to, *self._unbound_tables(), *behind],
+            "detail": views + detail + lost,
+            "not_fenced": [*open_to, *views, *beside, *self._unbound_tables(), *behind],
         }
 
     def _become_application(self, session: Session, detail: list[str]) -> str:
@@ -177,7 +192,7 @@ class TablesProof(TablesFence):
                 "AND NOT pg_has_role(oid, current_user, 'USAGE') FROM pg_roles WHERE rolname = %s",
                 self.application_user,
             )
-        return bool(row and row[0])
+            return bool(row and row[0]) and unbound_role(session, self.application_user) is None
 
     def _unbound_tables(self) -> list[str]:
         """Who reads in spite of the quarantine. An owner does not where the fence forces the rules on him, too: that it
@@ -196,7 +211,8 @@ class TablesProof(TablesFence):
         return [
             *([f"raw readers: row-level security does not bind {who}"] if who else []),
             "the owner of the tables and superusers, who can drop the rules",
-            "a transaction that began to read before the fence goes on seeing what it saw",
+            "a transaction that began to read before the fence, or a cursor WITH HOLD from before, goes on seeing that",
+            "a raw MERGE changes nothing, but is told so by its count of 0 rows only",
         ]
 
     def unbound_application(self) -> str | None:
@@ -218,7 +234,10 @@ class TablesProof(TablesFence):
                 "FROM pg_roles WHERE rolname = %s",
                 self.application_user,
             )
-        return str(row[0]) if row else "is not there"
+            other = unbound_role(session, str(self.application_user))
+        if row is None:
+            return "is not there"
+        return f"may act as {other}" if other else str(row[0])
 
 
 def fixed_columns(root: Root, table: Table, namespace: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ from .tables_postgresql_schema import Table
 from .tables_postgresql_sealed import sealed_notices
 from .tables_postgresql_sql import row_sql
 from .tables_postgresql_transcripts import transcripts
+from .tables_postgresql_triggers import told_of_rules
 
 
 def findings(session: Session, live: Live, schema: str) -> list[str]:
@@ -185,7 +186,7 @@ class TablesStructure(TablesProof, Structure):
             lines.append(unbound)
         with self._asking() as session:
             lines += unsaved(session, self.live)
-            lines += told_of_others(session, self.live)
+            lines += told_of_others(session, self.live) + told_of_rules(session, self.live)
             lines += notices(session, self.live)
             lines += told(self.application, lambda seals: sealed_notices(session, self.live, seals))
             for root, sql in zip(self.live.roots, self.live.sql):

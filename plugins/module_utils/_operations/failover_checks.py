@@ -60,6 +60,16 @@ def really_follows(old: Side, new: Side, here: Standing, there: Standing, wish: 
         )
 
 
+def acknowledges(new: Side, wish: Wish) -> None:
+    """Errors: CannotProceed where the new primary would take writes that nobody is ever told of."""
+    found = new.server.unacknowledged()
+    if found is not None and not wish.force:
+        raise CannotProceed(
+            f"Once {new.host} is the primary, no write there is acknowledged: {found[0]}.",
+            f"{found[1]}; then run the same command again",
+        )
+
+
 def not_flapping(old: Side, wish: Wish) -> None:
     last = old.switch()
     since = age(last.facts.get("promoted_at")) if last else None

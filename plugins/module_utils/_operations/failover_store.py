@@ -26,6 +26,7 @@ from .copy_check import check_copy
 from .failover import accepts_writes
 from .failover_checks import (
     Wish,
+    acknowledges,
     lag_of,
     nobody_else,
     not_flapping,
@@ -35,7 +36,7 @@ from .failover_checks import (
     really_follows,
 )
 from .incident import Journal, Run, now_us
-from .replicas import Side, at, record, told
+from .replicas import Side, at, lead_away, record, told
 
 PROMOTE_SECONDS = 60.0
 SETTLE_SECONDS = 15.0  # a Sentinel asks a server every ten what it is
@@ -126,6 +127,7 @@ def _switch(
         )
     try:
         really_follows(old, new, here, there, wish)
+        acknowledges(new, wish)
         if begun is None:
             not_flapping(old, wish)
         keyring = open_keyring()
@@ -186,7 +188,8 @@ def _switch(
             f"{old.host} still takes writes although {new.host} serves.",
             "stop its server, then run the same command again",
         )
-    return {**result, "scanned": verified["scanned"], "proof": {**result["proof"], "old_refuses_writes": refused}}
+    proof = {**result["proof"], "old_refuses_writes": refused}
+    return {**result, "scanned": verified["scanned"], "proof": proof, "clients": lead_away(old)}
 
 
 def _open(side: Side) -> IncidentState | None:
@@ -299,7 +302,9 @@ def _finish(old: Side, new: Side, wish: Wish, run: Run, check: bool) -> dict[str
     result = _serve(
         old, new, wish, chosen, journal, above=above or 0, position=new.standing().position, unfenced=unfenced
     )
-    if unfenced:
+    if not unfenced:
+        result["clients"] = lead_away(old)
+    else:
         lost = f"what {old.host} had acknowledged beyond that is told when it rejoins, if it is there still"
         result["detail"] += f"; {wish.outside_fence}: {lost}"
     return result
@@ -351,9 +356,11 @@ def _serve(
     store.note(claim, accepts_writes=accepted)
     last = store.incident(claim)
     store.close_incident(claim)
+    waits = new.server.unacknowledged()
     return {
         **_result(old, new, wish), **_recorded(last), "changed": True, "lifted": len(lifted),
         "detail": f"served from {new.host} in epoch {last.facts['epoch']}",
+        **({"warnings": [f"No write on {new.host} is acknowledged: {waits[0]}. Next: {waits[1]}"]} if waits else {}),
     }  # fmt: skip
 
 

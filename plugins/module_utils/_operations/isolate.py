@@ -106,7 +106,7 @@ def isolate(
     if not proven and not said:
         raise CannotProceed(
             f"The fence around {namespace} is up but its proof failed: {'; '.join(map(str, proof['detail']))[:300]}.",
-            "stop the application that writes to the store, then run isolate again",
+            "end what that names, or stop the applications that use the store, then run isolate again",
         )
     return {
         "incident": claim.incident,

@@ -18,7 +18,7 @@ from .._store import WHOLE, Store
 from . import incident as incidents
 from .commands import run as command
 from .incident import Journal, Run, own_files
-from .replicas import SWITCHES, Side
+from .replicas import SWITCHES, Side, lead_away
 
 LOST: t.Final = "lost_keys.jsonl"
 PERHAPS: t.Final = "perhaps_lost_keys.jsonl"
@@ -61,7 +61,10 @@ def rejoin(
     if mine is not None and mine.role == "primary":
         _is_former(old, main)
         if not check:
+            old.server.step_back()
+            old.close()  # sessions from before that still write nothing
             _fence(old, run, incident)
+            lead_away(old)
         found = only_here(old.store, main.store)
         untold = not (found.certain or certain)
         if found.certain or untold:

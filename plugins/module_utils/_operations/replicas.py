@@ -67,6 +67,16 @@ class Side:
         self.close()
 
 
+def lead_away(old: Side) -> str:
+    """Of the applications that know both servers those that do not find the new one yet, in words."""
+    try:
+        if old.standing().role != "primary":
+            return ""
+        return old.server.step_aside(old.params.get("application_user"))
+    except MemoryOpsError as exc:  # it died, or follows already
+        return f"applications that know both servers may go on meeting the fence at {old.host}: {exc.message}"
+
+
 def describe(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """What one server says of itself, and what its copy of the store knows of the last failover. Writes nothing."""
     with Side(params) as side:

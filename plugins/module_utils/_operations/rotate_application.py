@@ -231,7 +231,7 @@ class _Run:
         if not (proof["writes_refused"] and proof["reads_refused"]):
             raise CannotProceed(
                 f"The fence around {name} is up but its proof failed: {'; '.join(map(str, proof['detail']))[:300]}.",
-                "stop the application that writes to the store, then run the same command again",
+                "end what that names, or stop the applications that use the store, then run the same command again",
             )
         return note
 

@@ -48,6 +48,16 @@ class Server(t.Protocol):
         """Make this replica a primary that takes writes; nothing when it already is one. Returns when it does. Errors:
         CannotProceed only where it stays a replica; with any other it may become a primary later."""
 
+    def unacknowledged(self) -> tuple[str, str] | None:
+        """Why no write of an application would be acknowledged here once it is the primary, and what to do about it."""
+
+    def step_aside(self, application: str | None) -> str:
+        """A former primary, fenced: applications of this user that know several servers find the new one from now on.
+        "" or, in words, which of them do not yet."""
+
+    def step_back(self) -> None:
+        """Operators may write to a server that stepped aside, before it follows another one."""
+
     def follow(self, primary: t.Mapping[str, t.Any], timeout: float) -> Standing:
         """Make this former primary a replica of the server that ``primary`` (a memory_store mapping) describes, its own
         later writes thrown away; returns when the link is up and it has caught up. Nothing when it already is."""

@@ -19,9 +19,11 @@ from .._engines.postgresql_errors import NO_RIGHT
 from .._engines.postgresql_session import Address, Session
 from .._errors import CannotProceed, MemoryOpsError, StoreUnavailable
 from . import Standing
+from . import postgresql_clients as clients
 from .postgresql_rejoin import Rejoin
 
 POLL_SECONDS: t.Final = 0.02
+CONFLICT: t.Final = "40001"  # what a replica replays ended the statement that waited; what that began goes on
 STANDING: t.Final = """
 WITH here AS (SELECT pg_is_in_recovery() AS replica)
 SELECT h.replica,
@@ -109,12 +111,15 @@ class PostgresqlServer:
         return False
 
     def promote(self, timeout: float) -> Standing:
+        deadline = time.monotonic() + timeout
         if not self._row("SELECT pg_is_in_recovery()")[0]:
             return self.standing()
         session = self._session()
         try:
             done = session.row("SELECT pg_promote(true, %s)", max(1, int(timeout)))[0]
         except MemoryOpsError:
+            if session.state == CONFLICT and time.monotonic() < deadline:
+                return self.promote(deadline - time.monotonic())
             if session.state != NO_RIGHT:
                 raise
             raise CannotProceed(
@@ -127,6 +132,15 @@ class PostgresqlServer:
                 "look at its log, then run the same command again",
             )
         return self.standing()
+
+    def unacknowledged(self) -> tuple[str, str] | None:
+        return clients.unacknowledged(self._session())
+
+    def step_aside(self, application: str | None) -> str:
+        return clients.step_aside(self._session(), application)
+
+    def step_back(self) -> None:
+        clients.step_back(self._session())
 
     def follow(self, primary: t.Mapping[str, t.Any], timeout: float) -> Standing:
         with contextlib.closing(PostgresqlServer.open(primary)) as source:

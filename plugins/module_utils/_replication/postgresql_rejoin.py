@@ -290,9 +290,7 @@ class Rejoin:
                 shutil.copyfile(kept, os.path.join(data, name))
                 self._own(os.path.join(data, name))
         passfile = self._secret(os.path.join(data, PASSFILE))
-        login = self._connection(
-            passfile=os.path.join(self.data, os.path.basename(passfile)), application_name="memops_replica"
-        )
+        login = self._connection(passfile=os.path.join(self.data, os.path.basename(passfile)), **self._known_as(data))
         path = os.path.join(data, "postgresql.auto.conf")
         lines = []
         with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
@@ -301,6 +299,19 @@ class Rejoin:
         self._write(
             path, "\n".join([*lines, f"primary_conninfo = '{quoted}'", "recovery_target_timeline = 'latest'", ""])
         )
+
+    def _known_as(self, data: str) -> dict[str, str]:
+        """By the name that it had as a replica before: synchronous_standby_names on the primary may name it. One that
+        had none the server itself calls by its cluster_name."""
+        apart = self._configuration()
+        options = [f"--config-file={apart}"] if apart else []
+        said = self._program("postgres", "-D", data, *options, "-C", "primary_conninfo", check=False)
+        psycopg = driver()
+        try:
+            found = psycopg.conninfo.conninfo_to_dict(said.stdout.strip() if said.returncode == 0 else "")
+        except psycopg.Error:
+            return {}
+        return {"application_name": str(found["application_name"])} if found.get("application_name") else {}
 
 
 def _last(text: str) -> str:

@@ -133,6 +133,15 @@ class ValkeyServer:
     def appointed(self) -> bool:
         return self.sentinels is not None and self.sentinels.name(self)
 
+    def unacknowledged(self) -> tuple[str, str] | None:
+        return None
+
+    def step_aside(self, application: str | None) -> str:
+        return ""  # the change of roles made it a replica, or Sentinel does
+
+    def step_back(self) -> None:
+        """See step_aside."""
+
     # --- the change of roles ------------------------------------------------------------------------------------
     def promote(self, timeout: float) -> Standing:
         deadline = time.monotonic() + timeout

@@ -63,6 +63,18 @@ def test_what_cannot_be_meant_is_refused_without_a_connection():
     assert "layout" in refused(good, InvalidInput, layout="other")
 
 
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("postgresql://one/memory", "one:5432"),
+        ("postgresql://one:1,two:2/memory", "one:1,two:2"),
+        ("postgresql:///memory?host=one,two&port=7", "one:7,two:7"),
+    ],
+)
+def test_each_of_several_servers_is_named_with_its_port(url, where):
+    assert postgresql_session.Address({"url": url}, 1.0).where == f"postgresql://{where}/memory"
+
+
 def test_what_the_server_refuses(own_server):
     params = own_server.store(schema())
     assert "the password is wrong" in refused(params, password="not-that-one")
@@ -154,6 +166,10 @@ def test_a_replica_given_as_primary_is_read_and_not_written(own_server, store):
                 attempt()
             assert "name the primary" in caught.value.next_step
         copy.close()
+        gone = free_ports(1)[0]  # the other one, where libpq looks for one that takes writes
+        url = f"postgresql://127.0.0.1:{gone},127.0.0.1:{standby.port}/memory?target_session_attrs=read-write"
+        with pytest.raises(StoreUnavailable, match=f":{gone},.*{standby.port}.*: none of its servers takes writes"):
+            same(store, own_server, url=url)
 
 
 def killed(administrator):

@@ -252,6 +252,26 @@ def test_an_application_that_is_the_owner_is_said_not_to_be_bound(postgresql_ser
     mine.close()
 
 
+@pytest.mark.parametrize("role", ["service", "memops"])
+def test_an_application_that_may_set_a_role_past_the_rules_is_said_not_to_be_bound(
+    postgresql_server, store, claim, agent, role
+):
+    """One whose rights it does not inherit: SET ROLE is enough."""
+    with postgresql_server.connect() as con:
+        con.execute("CREATE ROLE service BYPASSRLS")
+        con.execute(f"ALTER ROLE agent NOINHERIT; REVOKE agent FROM memops; GRANT {role} TO agent")
+    try:
+        store.fence(claim)
+        told = store.prove("n")["not_fenced"]
+        assert told[0] == "raw reads by agent: row-level security does not bind that role"
+        fresh = same(store, postgresql_server)
+        assert "fence-raw-reads" not in fresh.capabilities()
+        fresh.close()
+    finally:
+        with postgresql_server.connect() as con:
+            con.execute(f"REVOKE {role} FROM agent; ALTER ROLE agent INHERIT; GRANT agent TO memops; DROP ROLE service")
+
+
 def test_a_role_that_the_owner_may_not_act_as_is_named(postgresql_server, store, claim):
     with postgresql_server.connect() as con:
         con.execute("CREATE ROLE stranger")

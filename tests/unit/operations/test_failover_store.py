@@ -383,7 +383,7 @@ def test_replicated_damage_is_no_rescue_and_a_fresh_look_counts(pair):
     home, away = pair.roles()
     assert pair.fail_over(home, away, check=True)["scanned"] == list(NAMESPACES)
     with pair.hosts[home].connect() as con:
-        payload = spoil(con, "agent-2", "key-7", lambda payload: b"\0" + payload[1:])
+        payload = spoil(con, "agent-2", "key-7", lambda payload: bytes([payload[0] ^ 1]) + payload[1:])
         try:
             caught_up(pair, home, away)
             refused("copy of agent-2 .* does not verify", lambda: pair.fail_over(home, away))

@@ -75,6 +75,9 @@ def test_a_forced_failover_says_what_is_known_and_the_rejoin_what_was_lost() -> 
     assert report["records"]["lost"] is None
     assert "nothing was lost" not in _report_html.render(report, None)
     assert "whose last change was 42 s old, is told when it rejoins" in said(report)
+    assert "takes no writes" not in said(report)  # nobody fenced it, nobody looked
+    told = "No fence was raised around the former primary; what keeps applications from it, as was said: power is off."
+    assert told in " ".join(said(report).split())
     lost = {**HOME, "lost": 2, "lost_keys": ["agent-7: a", "agent-7: b"], "forensic": "F-1"}
     report = made(("failover", "pass", forced), ("failback", "pass", lost))
     assert report["records"]["lost"] == 2 and report["lost_keys"] == ["agent-7: a", "agent-7: b"]
