@@ -24,6 +24,7 @@ from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands impo
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._options import wrong_options
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._packages import bring, keep
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._progress import Watch, every
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._reader import end_unread
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_words import shown
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
     incident_of,
@@ -212,6 +213,7 @@ class ActionModule(ActionBase):
         """A host that is gone keeps its temporary folder; that must not undo what was caught above."""
         with contextlib.suppress(AnsibleConnectionFailure):
             super().cleanup(force)
+        end_unread()
 
     def _dead_holder(self, result: dict[str, t.Any]) -> str | None:
         """The attempt that holds the lease, if it ran on this controller and its process is gone."""
