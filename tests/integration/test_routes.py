@@ -190,6 +190,27 @@ def test_no_route_that_has_to_be_moved(tmp_path: pathlib.Path) -> None:
     passed(site.play("failback", memory_namespace="agent-7"), changed=False)
 
 
+HANG = """
+- name: Ask the switch
+  ansible.builtin.command: sleep 1000
+"""
+
+
+def test_a_task_of_the_inventory_that_does_not_end_is_ended(tmp_path: pathlib.Path) -> None:
+    tasks, led = tmp_path / "move.yml", tmp_path / "led"
+    route = {"kind": "tasks", "tasks": str(tasks), "timeout": 5}
+    site = site_with_backup(tmp_path, route)
+    tasks.write_text(HANG)
+    hung = site.play("failover", memory_namespace="agent-7")
+    refused(hung, "was not led to secondary", "the task 'Ask the switch' failed (Timed out after 5 second(s)). Next: ")
+    assert states(site, "agent-7") == AWAY
+    del route["timeout"]
+    site.write_inventory()
+    tasks.write_text(MOVE % led)
+    passed(site.play("failover", memory_namespace="agent-7"), changed=True)
+    assert led.read_text().startswith("agent-7 secondary away ")
+
+
 class Mute:
     """A stats socket that takes connections and answers nothing."""
 
