@@ -192,7 +192,7 @@ def test_no_route_that_has_to_be_moved(tmp_path: pathlib.Path) -> None:
 
 HANG = """
 - name: Ask the switch
-  ansible.builtin.command: sleep 1000
+  ansible.builtin.command: sleep 100
 """
 
 
