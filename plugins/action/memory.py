@@ -19,11 +19,13 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._extra_vars import run
+from ansible_collections.memops.agent_memory.plugins.plugin_utils import _hosts
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._attempt import alive, attempt, awx_job, owner
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import complete, inventories, one_of_several
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._options import wrong_options
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._packages import bring, keep
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._progress import Watch, every
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._reader import end_unread
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_words import shown
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._steps import (
     incident_of,
@@ -120,35 +122,28 @@ class ActionModule(ActionBase):
                 wrap_async=bool(self._task.async_val),
             )
         except AnsibleConnectionFailure as exc:
-            # ssh's own words, without what Ansible says around them
-            why = str(exc).strip().rpartition("can be reached over ssh: ")[2][:300].rstrip(". \r\n")
-            return {
-                "failed": True,
-                "changed": False,
-                "error": "host-unreachable",
-                "reason": f"cannot be reached: {why}.",
-                "msg": f"{host} cannot be reached: {why}. Next: mend the connection, then run the same command again.",
-            }
+            return _hosts.unreachable(str(host), str(exc))
         except AnsibleError as exc:
-            if "becoming an unprivileged user" not in str(exc):
+            refused = _hosts.refused(str(host), str(exc))
+            if refused is None:
                 raise
-            return {
-                "failed": True,
-                "changed": False,
-                "error": "host-refused",
-                "msg": f"Who connects to {host} cannot hand the module to the user that it becomes. "
-                "Next: set ansible_pipelining: true in the inventory, or install the package acl there.",
-            }
+            return refused
+        # since 2.19 Ansible has the words of an exception with a cause in its summary of it alone
+        said = str(result.get("msg") or result.get("exception"))
+        refused = _hosts.refused(str(host), said) if result.get("failed") else None
+        if "module_stdout" in result:
+            told = f"{result.get('module_stderr') or ''}\n{result['module_stdout']}"
+            refused = refused or _hosts.forbidden(str(host), told)
+        if refused:
+            return refused
         if result.get("rc") == 127 and "interpreter" in str(result.get("msg")):
             return self._without_python(host, f"has no Python at {self._python()}")
         if result.get("rc") in KILLED and "module_stdout" in result:
-            return {
-                "failed": True,
-                "changed": False,
-                "error": "host-killed",
-                "msg": f"The step was killed on {host} before it could answer. "
+            return _hosts.failed(
+                "host-killed",
+                f"The step was killed on {host} before it could answer. "
                 "Next: look there for why (dmesg, when memory ran out), then run the same command again.",
-            }
+            )
         if "module_stdout" in result:  # it gave no result, as a module does that was begun
             said = f"{result.get('module_stderr') or ''}\n{result['module_stdout']}"
             if "Traceback" not in said:
@@ -163,13 +158,11 @@ class ActionModule(ActionBase):
         return str(python).lstrip("#!")
 
     def _without_python(self, host: str, why: str) -> dict[str, t.Any]:
-        return {
-            "failed": True,
-            "changed": False,
-            "error": "host-not-prepared",
-            "msg": f"{host} {why}. Next: correct its ansible_python_interpreter and run the same command again, or "
+        return _hosts.failed(
+            "host-not-prepared",
+            f"{host} {why}. Next: correct its ansible_python_interpreter and run the same command again, or "
             f"have a Python made there: {run('prepare', memory_hosts=host)}",
-        }
+        )
 
     def _watch(self, task_vars: dict[str, t.Any]) -> Watch | None:
         """None when nothing is to be shown, or the module tells it itself."""
@@ -212,6 +205,7 @@ class ActionModule(ActionBase):
         """A host that is gone keeps its temporary folder; that must not undo what was caught above."""
         with contextlib.suppress(AnsibleConnectionFailure):
             super().cleanup(force)
+        end_unread()
 
     def _dead_holder(self, result: dict[str, t.Any]) -> str | None:
         """The attempt that holds the lease, if it ran on this controller and its process is gone."""
@@ -318,7 +312,7 @@ class ActionModule(ActionBase):
 
 
 def _invalid(said: str) -> dict[str, t.Any]:
-    return {"failed": True, "changed": False, "error": "invalid-input", "msg": said}
+    return _hosts.failed("invalid-input", said)
 
 
 def _mistaken(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any] | None:

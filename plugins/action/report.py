@@ -16,6 +16,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _live, _report, _report_html, _report_text
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._commands import inventories, one_of_several
+from ansible_collections.memops.agent_memory.plugins.plugin_utils._reader import end_unread
 from ansible_collections.memops.agent_memory.plugins.plugin_utils._report_happened import (
     planned,
     refusals,
@@ -78,6 +79,10 @@ class ActionModule(ActionBase):
             if problem:
                 result["warnings"] = [problem]
         return result
+
+    def cleanup(self, force: bool = False) -> None:
+        super().cleanup(force)
+        end_unread()
 
     def _build(
         self, steps: list[t.Any], unreadable: int, args: dict[str, t.Any], incident: str | None, listed: int | None

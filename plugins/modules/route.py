@@ -88,7 +88,8 @@ options:
       timeout:
         description: >-
           Seconds to wait for an answer of HAProxy and for its server to be up (default 10), or until all servers of
-          Route 53 have the record (default 120).
+          Route 53 have the record (default 120). With O(route.kind=tasks) the roles end each task that takes longer
+          (default 300).
         type: float
       retries:
         description: How often a call to Route 53 is tried.

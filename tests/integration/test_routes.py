@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
+import signal
+import socket
 import sqlite3
 import sys
 import typing as t
@@ -185,3 +188,74 @@ def test_no_route_that_has_to_be_moved(tmp_path: pathlib.Path) -> None:
     site.play("rebuild", memory_namespace="agent-7")
     assert states(site, "agent-7") == HOME
     passed(site.play("failback", memory_namespace="agent-7"), changed=False)
+
+
+HANG = """
+- name: Ask the switch
+  ansible.builtin.command: sleep 100
+"""
+
+
+def test_a_task_of_the_inventory_that_does_not_end_is_ended(tmp_path: pathlib.Path) -> None:
+    tasks, led = tmp_path / "move.yml", tmp_path / "led"
+    route = {"kind": "tasks", "tasks": str(tasks), "timeout": 5}
+    site = site_with_backup(tmp_path, route)
+    tasks.write_text(HANG)
+    hung = site.play("failover", memory_namespace="agent-7")
+    refused(hung, "was not led to secondary", "the task 'Ask the switch' failed", "). Next: mend that")
+    assert states(site, "agent-7") == AWAY
+    del route["timeout"]
+    site.write_inventory()
+    tasks.write_text(MOVE % led)
+    passed(site.play("failover", memory_namespace="agent-7"), changed=True)
+    assert led.read_text().startswith("agent-7 secondary away ")
+
+
+class Mute:
+    """A stats socket that takes connections and answers nothing."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = str(path)
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(self.path)
+        self._server.listen()
+        self._connections: list[socket.socket] = []
+
+    def asked(self) -> None:
+        """Wait until somebody asks."""
+        self._connections.append(self._server.accept()[0])
+
+    def __enter__(self) -> Mute:
+        return self
+
+    def __exit__(self, *_: t.Any) -> None:
+        for connection in (*self._connections, self._server):
+            connection.close()
+
+
+def test_a_haproxy_that_answers_nothing_is_not_waited_for_for_ever(tmp_path: pathlib.Path) -> None:
+    with Mute(tmp_path / "admin.sock") as proxy:
+        route = {"kind": "haproxy", "sockets": [proxy.path], "timeout": 2, "backend": "memory"}
+        site = site_with_backup(tmp_path, route)
+        refused(
+            site.play("failover", memory_namespace="agent-7"),
+            f"HAProxy at {proxy.path} cannot be asked: it did not answer in time", "memory_route.sockets",
+        )  # fmt: skip
+        assert states(site, "agent-7") == HOME
+
+
+def test_a_play_ends_although_nobody_reads_it_any_more(tmp_path: pathlib.Path) -> None:
+    """Ansible would wait for ever for what its worker says of an item of the loop."""
+    with Mute(tmp_path / "admin.sock") as proxy:
+        route = {"kind": "haproxy", "sockets": [proxy.path], "timeout": 5, "backend": "memory"}
+        site = site_with_backup(tmp_path, route)
+        with site.start("failover", memory_namespace="agent-7") as play:
+            proxy.asked()
+            assert play.stdout
+            play.stdout.close()  # as when the terminal, or the test, ends that the play wrote to
+            try:
+                assert play.wait(300) != 0
+            finally:
+                if play.poll() is None:
+                    os.killpg(play.pid, signal.SIGKILL)
+        assert states(site, "agent-7") == HOME

@@ -47,6 +47,7 @@ def up() -> None:
     LOG.parent.mkdir(exist_ok=True)
     WHY.unlink(missing_ok=True)
     print("Bringing the lab up: eight hosts, two PostgreSQL and two Valkey stores, three Sentinels, S3 …", flush=True)
+    print("(a minute or two; the first time some more, for the hosts' packages)", flush=True)
     with open(LOG, "wb") as log:
         keeper = subprocess.Popen(
             [sys.executable, __file__, "keep"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
@@ -124,6 +125,8 @@ def listen(lab: MemoryLab) -> None:
 
 
 def change(lab: MemoryLab, verb: str, name: str) -> str:
+    if not name:
+        return 'It is not said what is to happen to which host. Next: make lab-do WHAT="cut valkey-1".'
     if name not in lab.lab.hosts:
         return f"There is no host {name}. Next: choose from {', '.join(lab.lab.hosts)}."
     host, engine = lab.host(name), name.partition("-")[0]

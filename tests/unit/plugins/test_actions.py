@@ -99,6 +99,49 @@ def test_clusters_that_fail_in_the_same_second_have_a_report_each(
             "m1 cannot be reached: ssh: timed out. Next: mend the connection, then run the same command again.",
         ),
         (
+            AnsibleConnectionFailure(
+                "can be reached over ssh: " + "Property of the company. Authorised use only.\r\n" * 20
+                + "debug1: Trying private key: /k\r\ndeploy@m1: Permission denied (publickey).\r\n"
+            ),
+            "host-unreachable",
+            "m1 cannot be reached: Property of the company. Authorised use only. deploy@m1: Permission denied "
+            "(publickey). Next: mend the connection, then run the same command again.",
+        ),
+        (
+            AnsibleConnectionFailure(
+                "can be reached over ssh: @@@@@@@@@@\r\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\r\n"
+                "@@@@@@@@@@\r\nIT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!\r\nOffending key in /k:9\r\n"
+                "Host key for m1 has changed and you have requested strict checking.\r\n"
+                "Host key verification failed.\r\n"
+            ),
+            "host-unreachable",
+            "m1 cannot be reached: Host key for m1 has changed and you have requested strict checking. "
+            "Host key verification failed. Next: see who answers there; where m1 was set up anew, forget its former "
+            "key (ssh-keygen -R), then run the same command again.",
+        ),
+        (
+            AnsibleError("Missing sudo password"),
+            "host-refused",
+            "Who connects to m1 could not become another user (Missing sudo password). Next: run the same command with "
+            "--ask-become-pass, or set ansible_become_password for this host (in a vault).",
+        ),
+        (
+            {"failed": True, "rc": 1, "module_stdout": "Hello\n", "module_stderr": "ada is not in the sudoers file.\n"},
+            "host-refused",
+            "Who connects to m1 could not become another user (ada is not in the sudoers file). Next: let sudo allow "
+            "it there, or correct ansible_become_user, then run the same command again.",
+        ),
+        (
+            {
+                "failed": True,
+                "exception": "Failed to create remote module tmp path at dir '/home/a/.ansible/tmp' with prefix 'a-x': "
+                "[Errno 30] Read-only file system: '/home/a/.ansible/tmp/ansible-x'",
+            },
+            "host-refused",
+            "On m1 nothing can be written to /home/a/.ansible/tmp, where Ansible works (Read-only file system). Next: "
+            "mend that, or name another folder in ansible_remote_tmp for this host, then run the same command again.",
+        ),
+        (
             AnsibleError("Failed to set permissions on the temporary files when becoming an unprivileged user (rc: 1)"),
             "host-refused",
             "Who connects to m1 cannot hand the module to the user that it becomes. "
@@ -124,8 +167,11 @@ def test_clusters_that_fail_in_the_same_second_have_a_report_each(
             "Next: look there for why (dmesg, when memory ran out), then run the same command again.",
         ),
     ],
-    ids=["gone", "no pipelining", "not prepared", "does not start", "killed"],
-)
+    ids=[
+        "gone", "greeting", "other key", "password", "no sudo", "no home", "no pipelining", "not prepared",
+        "does not start", "killed",
+    ],
+)  # fmt: skip
 def test_a_host_that_cannot_run_a_module_is_told_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, outcome: t.Any, error: str, said: str
 ) -> None:
