@@ -22,7 +22,7 @@ from tests.unit.operations.decoded import agrees
 from tests.unit.operations.rebuild_damage import CANARY, DAMAGES, Model, Version, bulk, swap, write_unlocked
 from tests.unit.operations.runbook import NS, OTHER, Site, attempt
 
-EXAMPLES = int(os.environ.get("MEMOPS_REBUILD_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("MEMOPS_REBUILD_EXAMPLES", "80"))
 # Shrinking a failure takes minutes: only with MEMOPS_REBUILD_SHRINK; else the example is printed as it is.
 PHASES = (Phase.explicit, Phase.generate, *((Phase.shrink,) if "MEMOPS_REBUILD_SHRINK" in os.environ else ()))
 SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # thousands of small durable writes
