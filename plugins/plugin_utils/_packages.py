@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import importlib.util
 import io
@@ -80,10 +79,19 @@ def _kept(local: bool) -> pathlib.Path:
     found = home.stat()
     if found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise PermissionError(f"{home} belongs to somebody else, or others may write there")
-    return home / _state() / ("local" if local else "remote")
+    return home / _state_of_run() / ("local" if local else "remote")
 
 
-@functools.lru_cache(maxsize=1)
+def _state_of_run() -> str:
+    """As it was when this run began: what Ansible packed stays that, whatever is installed in the middle of it."""
+    path = pathlib.Path(C.DEFAULT_LOCAL_TMP) / "ansiballz_cache" / "memops-state"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(path) as new:
+            new.write_text(_state(), encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
 def _state() -> str:
     """What all code that goes into a package depends on."""
     parts = [FORMAT, ansible_version, os.path.realpath(module_common.__file__), sys.version, str(PLUGINS)]

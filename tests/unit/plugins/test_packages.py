@@ -70,7 +70,6 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> pathlib.Pat
         (plugins / folder).mkdir(parents=True)
     (plugins / "module_utils" / "_a.py").write_text("a = 1\n")
     monkeypatch.setattr(_packages, "PLUGINS", plugins)
-    monkeypatch.setattr(_packages, "_state", _packages._state.__wrapped__)
     monkeypatch.setenv("ANSIBLE_HOME", str(tmp_path / "home"))
     return tmp_path / "home" / "memops-packages"
 
@@ -154,6 +153,17 @@ def test_other_code_is_another_package(
     else:
         name = {"changed": "_a.py", "added": "_b.py"}[what]
         (_packages.PLUGINS / "module_utils" / name).write_text("other = 'code'\n")
+    assert brought(monkeypatch, tmp_path / "3", True) is None
+
+
+def test_code_that_is_installed_in_the_middle_of_a_run_waits_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, home: pathlib.Path
+) -> None:
+    pack(monkeypatch, tmp_path / "1", b"one = 1\n")
+    _packages.keep(MODULE, True)
+    assert brought(monkeypatch, tmp_path / "2", True) is not None
+    (_packages.PLUGINS / "module_utils" / "_a.py").write_text("other = 'code'\n")
+    _packages.keep(MODULE, True)
     assert brought(monkeypatch, tmp_path / "3", True) is None
 
 
