@@ -195,7 +195,7 @@ class TablesFence(TablesRecords):
 
     def _owns(self, session: Session, table: Table) -> bool:
         """Whether the application reads as the table's owner, so that only FORCE binds it."""
-        return acts_as_owner(session, table.oid, self.application_user, self.sql.plain_schema)
+        return acts_as_owner(session, table.oid, self.application_user)
 
     def _own_tables(self, session: Session) -> None:
         """Errors: CannotProceed when this user may not put rules on the tables."""

@@ -30,17 +30,18 @@ UNION SELECT l.oid, a.copy OR l.copy, CASE WHEN a.asker <> 0 THEN a.asker WHEN l
 FROM above a JOIN look l ON l.below = a.oid)"""
 
 
-def acts_as_owner(session: Session, table: int, application: str | None, own_schema: str) -> bool:
-    """Whether the application reads this table as its owner, or may do so: then only FORCE binds it."""
+def acts_as_owner(session: Session, table: int, application: str | None) -> bool:
+    """Whether the application reads this table as its owner, or may do so: then only FORCE binds it. The collection's
+    own functions, of any of its stores, show no rows."""
     row = session.row(
         f"{_VIEWS} SELECT {MAY.format(a='r.oid', b='c.relowner')} "
         "OR EXISTS (SELECT 1 FROM above x WHERE NOT x.copy AND x.asker <> 0 "
         "AND pg_has_role(x.asker, c.relowner, 'USAGE')) "
-        "OR EXISTS (SELECT 1 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.prosecdef "
-        "AND n.nspname <> %s AND pg_has_role(p.proowner, c.relowner, 'USAGE') "
+        "OR EXISTS (SELECT 1 FROM pg_proc p WHERE p.prosecdef AND NOT starts_with(p.proname::text, 'memops_') "
+        "AND pg_has_role(p.proowner, c.relowner, 'USAGE') "
         "AND has_function_privilege(r.oid, p.oid, 'EXECUTE')) "
         "FROM pg_class c, pg_roles r WHERE c.oid = %s::bigint::oid AND r.rolname = %s",
-        Ints([table]), own_schema, table, application,
+        Ints([table]), table, application,
     )  # fmt: skip
     return bool(row and row[0])
 

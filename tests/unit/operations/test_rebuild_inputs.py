@@ -44,8 +44,7 @@ def test_an_unknown_namespace(site, step):
 @pytest.mark.parametrize("step", [step for step in STEPS if step not in ("isolate", "validate", "release")])
 def test_a_step_before_its_turn(site, step):
     """Nothing is isolated yet. What is told is a whole command."""
-    before = {"plan": "diagnose", "apply": "plan"}.get(step, "isolate")
-    with refused(f"ansible-playbook memops.agent_memory.{before} -e memory_namespace={NS}"):
+    with refused(f"ansible-playbook memops.agent_memory.isolate -e memory_namespace={NS}"):
         site.step(step, attempt(), **options(step, "soft"))
     assert site.state() == "serving"
 
