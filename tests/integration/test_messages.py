@@ -4,14 +4,11 @@
 """What an on-call engineer sees of a failure: its sentence where it happened, and at the end where to look."""
 from __future__ import annotations
 
-import os
 import pathlib
-import shlex
-import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from playbooks import Outcome, Site
+from playbooks import Site
 from tests.support.s3_server import free_ports
 
 
@@ -88,36 +85,19 @@ def test_a_failover_that_can_ask_nobody_names_the_server_and_not_a_variable(tmp_
     assert "memory_namespace has to be" not in text
 
 
-def pasted(site: Site, command: str) -> Outcome:
-    """What comes of a command that a run printed, as a person pastes it."""
-    program, *words = shlex.split(command)
-    assert program == "ansible-playbook"
-    done = subprocess.run(
-        [*site.command("info")[:-3], *words],
-        cwd=site.folder,
-        env={**os.environ, **site.environment()},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return Outcome(done.returncode, 0, done.stdout)
-
-
 def test_a_namespace_that_nobody_read_comes_home_by_the_command_that_is_printed(tmp_path: pathlib.Path) -> None:
     site = Site(tmp_path)
     site.fill("agent-7", 5)
     assert site.play("backup").status == 0
     away = site.play("failover", memory_namespace="agent-7")
     assert away.status == 0 and "The secondary secondary" not in away.text, away.text
-    refused = pasted(site, site.report()["next_command"])
+    refused = site.paste(site.report()["next_command"])
     assert refused.status != 0 and "could-not-verify" in refused.text, refused.text
     following = site.report()["next_command"]
     assert following.endswith("memops.agent_memory.failback -e memory_namespace=agent-7 -e memory_force=true")
-    home = pasted(site, following)
+    home = site.paste(following)
     assert home.status == 0, home.text
-    released = pasted(site, site.report()["next_command"])
+    released = site.paste(site.report()["next_command"])
     assert released.status == 0 and "State: released" in released.text, released.text
 
 

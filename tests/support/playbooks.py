@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -23,6 +24,7 @@ from ansible_collections.memops.agent_memory.plugins.module_utils.memory import 
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "tests" / "support" / "ansible.cfg")
+PROGRAM = os.path.join(os.path.dirname(sys.executable), "ansible-playbook")
 RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -158,7 +160,7 @@ class Site:
     def command(self, playbook: str, *arguments: str, **variables: t.Any) -> list[str]:
         command = [
             *self.launcher,
-            os.path.join(os.path.dirname(sys.executable), "ansible-playbook"),
+            PROGRAM,
             "-i",
             str(self.inventory),
             f"memops.agent_memory.{playbook}",
@@ -180,8 +182,11 @@ class Site:
 
     def start(self, playbook: str, *arguments: str, **variables: t.Any) -> subprocess.Popen[str]:
         """ansible-playbook in a process group of its own, its output in one pipe."""
+        return self._start(self.command(playbook, *arguments, **variables))
+
+    def _start(self, command: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(playbook, *arguments, **variables),
+            command,
             cwd=self.folder,
             env={**os.environ, **self.environment()},
             stdin=subprocess.DEVNULL,
@@ -192,13 +197,14 @@ class Site:
         )
 
     def play(self, playbook: str, *arguments: str, timeout: int = 900, **variables: t.Any) -> Outcome:
-        with self.start(playbook, *arguments, **variables) as process:
-            try:
-                text = process.communicate(timeout=timeout)[0]
-            except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
-        return Outcome(process.returncode, sum(int(row[2]) for row in RECAP.findall(text)), text)
+        return _outcome(self.start(playbook, *arguments, **variables), timeout)
+
+    def paste(self, command: str, timeout: int = 900) -> Outcome:
+        """What comes of a command that a run printed, as a person pastes it."""
+        program, *words = shlex.split(command)
+        if program != "ansible-playbook":
+            raise ValueError(command)
+        return _outcome(self._start([*self.launcher, PROGRAM, *words]), timeout)
 
     def report(self) -> dict[str, t.Any]:
         """The newest report.json."""
@@ -217,6 +223,16 @@ class Site:
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path.relative_to(self.folder).parts[0] != "ansible"
         }
+
+
+def _outcome(process: subprocess.Popen[str], timeout: int) -> Outcome:
+    with process:
+        try:
+            text = process.communicate(timeout=timeout)[0]
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return Outcome(process.returncode, sum(int(row[2]) for row in RECAP.findall(text)), text)
 
 
 def share_packages(home: pathlib.Path) -> None:

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ansible_collections.memops.agent_memory.plugins.plugin_utils import _report_text
-from tests.unit.report.report_help import at, build, extra
+from tests.unit.report.report_help import at, build, extra, good
 
 
 def test_what_a_refusal_saw_of_the_namespace_is_not_called_unknown() -> None:
@@ -52,3 +54,73 @@ def test_a_home_that_nobody_can_judge_comes_next_with_what_its_owner_has_to_say(
     assert report["details"]["advice"] == asked.rstrip(": ")
     steps[-1] = extra("failback", "fail", next_step="mend the connection, then run the same command again.")
     assert build(steps, namespace="agent-7")["next_command"].endswith(".failback -e memory_namespace=agent-7")
+
+
+@pytest.mark.parametrize("step", ["undo", "apply", "snapshot"])
+def test_what_was_refused_leads_to_what_it_says_comes_first(step: str) -> None:
+    first = "ansible-playbook -i 'my hosts.yml' memops.agent_memory.isolate -e '{\"memory_namespace\": \"it is\"}'"
+    said = f"isolate it first: {first}"
+    report = build([extra(step, "fail", error="cannot-proceed", next_step=said)], incident=None, namespace="it is")
+    assert report["next_command"] == first and "Only " not in _report_text.render(report)
+    for other in ("wait for it", f"{first} raises it", "the playbook memops.agent_memory.info tells", f"{first} -e 'x"):
+        report = build([extra(step, "fail", error="cannot-proceed", next_step=other)], namespace="agent-7")
+        assert ".rebuild -e memory_namespace=agent-7" in report["next_command"]
+    begun = [*good("isolate"), extra(step, "fail", error="cannot-proceed", next_step=said)]
+    assert ".rebuild " in build(begun, namespace="agent-7")["next_command"]
+
+
+def test_an_unknown_namespace_leads_to_the_list_of_those_that_there_are() -> None:
+    report = build([extra("isolate", "fail", error="namespace-unknown")], incident=None, inventory=["hosts.yml"])
+    assert report["next_command"] == "ansible-playbook -i hosts.yml memops.agent_memory.info"
+    assert not any("fence" in reason["text"] for reason in report["details"]["reasons"])
+
+
+def test_what_was_refused_before_anything_was_changed_leads_to_the_preflight() -> None:
+    steps = [*good("preflight"), extra("isolate", "fail", error="capability-missing")]
+    for step in steps:
+        step["changed"] = False
+        step["result"].pop("incident", None)
+    report = build(steps, incident=None, inventory=["hosts.yml"])
+    command = "ansible-playbook -i hosts.yml memops.agent_memory.preflight -e memory_namespace=agent-7"
+    assert (report["state"], report["next_command"]) == ("untouched", command)
+    text = " ".join(_report_text.render(report).split())
+    assert "This run changed nothing" in text and "What was changed" not in text
+
+
+def test_a_release_of_what_was_not_quarantined_leaves_the_namespace_untouched() -> None:
+    step = extra("release")
+    step["changed"] = False
+    report = build([step], incident=None)
+    assert report["state"] == "untouched"
+    text = _report_text.render(report)
+    assert "nothing to release" in text and "Only " not in text
+    step["result"]["incident"] = "INC-1"
+    assert build([step])["state"] == "released"
+    step["changed"] = True
+    step["result"].update(lifted=False, released=2)
+    report = build([step])
+    assert report["state"] == "untouched" and report["next_command"].endswith("memops.agent_memory.info")
+    assert "records that were out of service are back" in _report_text.render(report)
+
+
+def test_an_undo_that_was_refused_spoils_no_report():
+    refused = extra("undo", "fail", error="cannot-proceed", detail="INC-1 is not quarantined.")
+    assert build([*good(), refused])["verdict"] == build(good())["verdict"] == "pass"
+
+
+def test_what_was_refused_before_the_apply_says_nothing_about_it():
+    refused = extra("release", "fail", detail="The rebuild is planned but not finished.")
+    report = build([*good("plan"), refused, *good("validate")[-2:]])
+    assert "release" not in [s["name"] for s in report["steps"]]
+    assert report["verdict"] == "could-not-verify"
+
+
+@pytest.mark.parametrize("error", ["lease-held", "stale-attempt"])
+@pytest.mark.parametrize("name", ["preflight", "apply", "monitor"])
+def test_a_colleague_who_was_told_to_wait_spoils_no_report(error, name):
+    steps = good()
+    place = next(n for n, step in enumerate(steps) if step["name"] == name)
+    away = extra(name, "fail", attempt="ops:200:2", error=error, detail="ops works on agent-7.")
+    steps.insert(min(place + 1, len(steps) - 1), away)
+    assert build(steps)["verdict"] == "pass"
+    assert build([*good("isolate"), away])["verdict"] == "fail"  # what the colleague is shown
