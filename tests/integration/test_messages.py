@@ -4,10 +4,14 @@
 """What an on-call engineer sees of a failure: its sentence where it happened, and at the end where to look."""
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from ansible_collections.memops.agent_memory.plugins.module_utils._operations.incident import microseconds
+from ansible_collections.memops.agent_memory.plugins.module_utils._store import open_store
 from playbooks import Site
 from tests.support.s3_server import free_ports
 
@@ -116,6 +120,21 @@ def test_a_failover_to_what_is_damaged_keeps_nobody_out(tmp_path: pathlib.Path) 
     again = " ".join(site.play("failover", memory_namespace="agent-7").text.split())
     assert "1 × checksum; it is quarantined at home" in again and "State: quarantined." in again, again
     assert site.report()["next_command"].endswith("memops.agent_memory.rebuild -e memory_namespace=agent-7")
+
+
+def test_how_far_a_secondary_is_behind_counts_until_the_fence_of_its_home(tmp_path: pathlib.Path) -> None:
+    site = Site(tmp_path)
+    site.fill("agent-7", 5)
+    assert site.play("backup").status == 0
+    assert site.play("isolate", memory_namespace="agent-7").status == 0
+    with contextlib.closing(open_store(site.stores["secondary"])) as store, store.reader() as reader:
+        filled = reader.namespace("agent-7").restored_at
+    with contextlib.closing(open_store(site.stores["primary"])) as store:
+        fenced = microseconds(store.incidents("agent-7")[0].facts["fenced_at"])
+    assert filled and fenced
+    time.sleep(2)
+    late = site.play("failover", memory_namespace="agent-7", memory_slo={"rpo": (fenced - filled) / 1e6 + 1})
+    assert late.status == 0, late.text
 
 
 def test_a_rehearsal_says_what_the_real_run_would_do(tmp_path: pathlib.Path) -> None:
