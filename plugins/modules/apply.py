@@ -71,7 +71,9 @@ refused:
   description: In check mode, why the step by itself would be refused; absent where it would not.
   type: str
   returned: check mode
-  sample: "There is no plan for agent-7. Next: ansible-playbook memops.agent_memory.plan -e memory_namespace=agent-7"
+  sample: >-
+    There is no plan for agent-7. Next:
+    ansible-playbook memops.agent_memory.isolate -e memory_namespace=agent-7
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._modules.apply import main

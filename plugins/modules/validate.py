@@ -111,7 +111,9 @@ refused:
   description: In check mode, why the step by itself would be refused; absent where it would not.
   type: str
   returned: check mode
-  sample: "There is no plan for agent-7. Next: ansible-playbook memops.agent_memory.plan -e memory_namespace=agent-7"
+  sample: >-
+    The plan for agent-7 was not carried out yet. Next:
+    ansible-playbook memops.agent_memory.apply -e memory_namespace=agent-7
 """
 
 from ansible_collections.memops.agent_memory.plugins.module_utils._modules.validate import main
